@@ -1,0 +1,64 @@
+# Everything runs in .venv, which `make setup` builds from requirements.lock with uv. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON3 ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo test test-all lint format bench docs serve lock schema clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install Python 3.12 packages into .venv
+
+.uv/bin/uv:
+	$(PYTHON3) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(STAMP): requirements.lock pyproject.toml | $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup ## The whole loop on synthetic images, in demo/
+	$(BIN)/pneumo demo
+
+test: setup ## The default tests, with coverage
+	$(PYTEST) -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
+
+test-all: setup ## All tests: slow ones, real X-rays where they are, a service installed alone
+	$(PYTEST) $(ARGS)
+
+lint: setup ## Format check, lint, types, lock and schema
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pneumo config validate ludwig_configs/*.yaml
+
+format: setup ## Format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Every benchmark: tables of ratios measured in one run
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: setup ## Check that every link and command in the docs exists
+	$(PYTEST) -q tests/test_docs.py
+
+serve: setup ## Serve the demo's champion on http://127.0.0.1:8000
+	$(BIN)/pneumo serve --models-dir demo/models
+
+lock: .uv/bin/uv ## Compile requirements.lock anew (PIN=--upgrade for newer versions)
+	$(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command "make lock" --extra dev --output-file requirements.lock $(PIN) pyproject.toml
+
+schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Ludwig
+	$(BIN)/python -m pipeline.config.generate
+
+clean: ## Remove environments, caches and the demo; data, runs and models stay
+	rm -rf .venv .uv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
