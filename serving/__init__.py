@@ -1,0 +1,1 @@
+"""Run a bundle: read an image, predict, serve. Imports nothing of `pipeline`, torch, Ludwig or Ray."""

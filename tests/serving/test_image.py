@@ -1,0 +1,300 @@
+import contextlib
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from serving.errors import InputError
+from serving.image import (
+    Fit,
+    ImageError,
+    Preparation,
+    encode_png,
+    fit,
+    prepare,
+    read_gray,
+    resize,
+    to_input,
+)
+
+RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
+PREPARATION = Preparation(size=32, height=24, width=28)
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def reason_of(data: bytes, **options: int) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_gray(data, **options)
+    assert isinstance(caught.value, InputError)
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+SAMPLES = {
+    "png gray": encode(Image.fromarray(RAMP), "PNG"),
+    "png 16 bit": encode(Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"),
+    "png palette": encode(Image.fromarray(RAMP).convert("P"), "PNG"),
+    "png rgba": encode(Image.fromarray(RAMP).convert("RGBA"), "PNG"),
+    "jpeg gray": encode(Image.fromarray(RAMP), "JPEG"),
+    "jpeg rgb": encode(Image.fromarray(RAMP).convert("RGB"), "JPEG", progressive=True),
+    "jpeg cmyk": encode(Image.fromarray(RAMP).convert("RGB").convert("CMYK"), "JPEG"),
+    "bmp": encode(Image.fromarray(RAMP), "BMP"),
+    "tiff": encode(Image.fromarray(RAMP), "TIFF"),
+    "tiff lzw 16 bit": encode(Image.fromarray(RAMP.astype(np.uint16)), "TIFF", compression="tiff_lzw"),
+    "tiff float": encode(Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF"),
+    "webp": encode(Image.fromarray(RAMP).convert("RGB"), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
+def test_gray_pixels_of_lossless_formats_come_through_unchanged(format):
+    picture = read_gray(encode(Image.fromarray(RAMP), format))
+    np.testing.assert_array_equal(picture.gray, RAMP)
+    assert (picture.format, picture.mode, picture.width, picture.height) == (format, "L", 64, 48)
+
+
+def test_a_gray_jpeg_is_close_to_what_was_saved():
+    picture = read_gray(encode(Image.fromarray(RAMP), "JPEG", quality=95))
+    assert picture.gray.dtype == np.uint8
+    assert np.abs(picture.gray.astype(int) - RAMP).max() <= 6
+
+
+@pytest.mark.parametrize("name", ["png palette", "png rgba", "jpeg rgb", "jpeg cmyk", "webp"])
+def test_gray_in_a_colour_container_is_the_same_gray(name):
+    assert np.abs(read_gray(SAMPLES[name]).gray.astype(int) - RAMP).max() <= 8
+
+
+def test_colour_becomes_luma():
+    pure = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], dtype=np.uint8))
+    assert read_gray(encode(pure, "PNG")).gray.tolist() == [[76, 150, 29]]
+
+
+def test_sixteen_bits_keep_the_whole_range():
+    pixels = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    picture = read_gray(encode(Image.fromarray(pixels), "PNG"))
+    np.testing.assert_allclose(picture.gray, pixels / 257, atol=0.51)
+    assert picture.mode.startswith("I")
+
+
+def test_sixteen_bits_in_big_endian_tiff_are_read_in_the_right_order():
+    pixels = np.array([[0, 1000], [30000, 65535]], dtype=">u2")
+    content = encode(Image.frombytes("I;16B", (2, 2), pixels.tobytes()), "TIFF")
+    assert read_gray(content).gray.tolist() == [[0, 4], [117, 255]]
+
+
+def test_twelve_bits_in_a_sixteen_bit_container_are_not_dark():
+    pixels = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    gray = read_gray(encode(Image.fromarray(pixels), "PNG")).gray
+    assert (gray.min(), gray.max()) == (0, 255)
+    np.testing.assert_allclose(gray, pixels * (255 / 4095), atol=0.51)
+
+
+def test_a_constant_deep_image_does_not_divide_by_zero():
+    assert read_gray(encode(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG")).gray.max() == 0
+
+
+def test_palette_transparency_lies_on_black():
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 200, 200, 100, 100, 100])
+    image.putdata([0, 1])
+    assert read_gray(encode(image, "PNG")).gray.tolist() == [[200, 100]]
+    assert read_gray(encode(image, "PNG", transparency=0)).gray.tolist() == [[0, 100]]
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_lies_on_black(mode):
+    image = Image.new("L", (3, 1), 200).convert(mode)
+    image.putalpha(Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8)))
+    gray = read_gray(encode(image, "PNG")).gray
+    assert gray[0, 0] == 0
+    assert abs(int(gray[0, 1]) - 100) <= 1
+    assert gray[0, 2] == 200
+
+
+def test_a_gray_level_that_means_transparent_lies_on_black():
+    content = encode(Image.fromarray(RAMP), "PNG", transparency=252)
+    expected = np.where(RAMP == 252, 0, RAMP)
+    np.testing.assert_array_equal(read_gray(content).gray, expected)
+
+
+def test_exif_orientation_turns_the_image_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
+    content = encode(Image.fromarray(RAMP), "PNG", exif=exif)
+    picture = read_gray(content)
+    assert (picture.width, picture.height) == (48, 64)
+    np.testing.assert_array_equal(picture.gray, np.rot90(RAMP, k=-1))
+
+
+def test_bilevel_images_are_black_and_white():
+    content = encode(Image.fromarray(RAMP > 100), "PNG")
+    assert set(np.unique(read_gray(content).gray)) == {0, 255}
+
+
+def test_float_tiff_from_zero_to_one_is_scaled_to_gray():
+    np.testing.assert_array_equal(read_gray(SAMPLES["tiff float"]).gray, RAMP)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_float_tiff_with_impossible_values_is_refused(value):
+    pixels = np.full((4, 4), 0.5, dtype=np.float32)
+    pixels[1, 1] = value
+    assert reason_of(encode(Image.fromarray(pixels), "TIFF")) == "unreadable"
+
+
+@pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP"])
+def test_several_frames_are_refused(format):
+    frames = [Image.fromarray(RAMP).convert("RGB"), Image.fromarray(RAMP[:, ::-1].copy()).convert("RGB")]
+    content = encode(frames[0], format, save_all=True, append_images=frames[1:])
+    assert reason_of(content) == "unreadable"
+
+
+def test_an_empty_file_is_unreadable():
+    assert reason_of(b"") == "unreadable"
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello, I am text", b"<svg/>", b"%PDF-1.7", b"\0" * 500, b"GIF89a" + b"\0" * 50, b"RIFF\0\0\0\0WAVE"]
+)
+def test_what_is_no_image_is_named_so(content):
+    assert reason_of(content) == "not-an-image"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_truncated_image_is_unreadable(name, share):
+    content = SAMPLES[name]
+    kept = content[: max(14, int(len(content) * share))]
+    if name == "webp" or share < 0.9:
+        assert reason_of(kept) == "unreadable"
+        return
+    with contextlib.suppress(ImageError):  # where all pixels were there, only trailing metadata was cut
+        np.testing.assert_array_equal(read_gray(kept).gray, read_gray(content).gray)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"bmp"}))
+def test_an_image_cut_inside_its_header_is_unreadable_rather_than_no_image(name):
+    assert reason_of(SAMPLES[name][:14]) == "unreadable"
+
+
+def test_fifty_megapixels_are_refused_before_pixels_take_memory():
+    content = png_header(10_000, 5_000)
+    tracemalloc.start()
+    assert reason_of(content) == "too-large"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_a_bomb_beyond_pillows_own_limit_is_too_large():
+    assert reason_of(png_header(60_000, 60_000)) == "too-large"
+
+
+def test_the_pixel_limit_can_be_set():
+    assert reason_of(SAMPLES["png gray"], max_pixels=64 * 48 - 1) == "too-large"
+    assert read_gray(SAMPLES["png gray"], max_pixels=64 * 48).gray.shape == (48, 64)
+
+
+@pytest.mark.parametrize("how", Fit)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (50, 70), (200, 100)])
+def test_every_fit_gives_the_square(how, shape):
+    gray = np.full(shape, 90, dtype=np.uint8)
+    assert fit(gray, 32, how).shape == (32, 32)
+
+
+def test_pad_keeps_the_whole_image_on_black():
+    fitted = fit(np.full((50, 100), 200, np.uint8), 40, Fit.PAD)
+    assert (fitted[10:30] == 200).all()
+    assert (fitted[:10] == 0).all()
+    assert (fitted[30:] == 0).all()
+
+
+def test_crop_keeps_the_centre():
+    wide = np.zeros((50, 100), np.uint8)
+    wide[:, 25:75] = 200
+    assert (fit(wide, 50, Fit.CROP) == 200).all()
+
+
+def test_squash_keeps_everything_and_ignores_the_aspect():
+    wide = np.zeros((50, 100), np.uint8)
+    wide[:, 50:] = 200
+    fitted = fit(wide, 50, Fit.SQUASH)
+    assert (fitted[:, :24] == 0).all()
+    assert (fitted[:, 26:] == 200).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(list(Fit)), st.integers(8, 64), st.integers(8, 64))
+@settings(max_examples=50, deadline=None)
+def test_a_prepared_image_and_its_original_give_the_same_input(seed, how, height, width):
+    original = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
+    preparation = Preparation(size=24, fit=how, height=20, width=16, channels=3)
+    stored = fit(original, 24, how)
+    np.testing.assert_array_equal(fit(stored, 24, how), stored)
+    np.testing.assert_array_equal(prepare(encode_png(original), preparation), prepare(encode_png(stored), preparation))
+
+
+def test_the_input_holds_the_gray_image_once_a_channel_between_zero_and_one():
+    stored = fit(RAMP, 32, Fit.SQUASH)
+    prepared = to_input(stored, Preparation(size=32, height=32, width=32, channels=3))
+    assert (prepared.shape, prepared.dtype) == ((3, 32, 32), np.float32)
+    assert prepared.flags.c_contiguous
+    for channel in prepared:
+        np.testing.assert_array_equal(channel, stored.astype(np.float32) / np.float32(255))
+
+
+def test_resize_to_the_same_size_changes_nothing():
+    np.testing.assert_array_equal(resize(RAMP, *RAMP.shape), RAMP)
+
+
+@given(st.binary(max_size=4000))
+@settings(max_examples=200, deadline=None)
+def test_arbitrary_bytes_give_an_image_or_an_image_error(data):
+    gray_or_error(data)
+
+
+@given(
+    st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF\x10\0\0\0WEBPVP8 "]),
+    st.binary(max_size=400),
+)
+@settings(max_examples=300, deadline=None)
+def test_arbitrary_bytes_behind_a_known_signature_give_an_image_or_an_image_error(signature, data):
+    gray_or_error(signature + data)
+
+
+@given(st.sampled_from(sorted(SAMPLES)), st.data())
+@settings(max_examples=600, deadline=None)
+def test_damaged_files_give_an_image_or_an_image_error(name, data):
+    content = bytearray(SAMPLES[name])
+    for _ in range(data.draw(st.integers(0, 4))):
+        # Headers are short and hold what parsers trip over, so half of the damage goes there.
+        end = data.draw(st.sampled_from([min(120, len(content)), len(content)]))
+        content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
+    gray_or_error(bytes(content[: data.draw(st.integers(0, len(content)))]))
+
+
+def gray_or_error(data: bytes) -> None:
+    try:
+        prepared = prepare(data, PREPARATION, max_pixels=1_000_000)
+    except ImageError:
+        return
+    assert prepared.shape == (1, 24, 28)
+    assert 0 <= prepared.min() <= prepared.max() <= 1
