@@ -1,0 +1,158 @@
+"""The registry of models, read side: which versions there are and what an alias means.
+
+`models/registry.yaml` is text, so that a review shows a promotion as a diff. `pipeline.registry` writes it.
+"""
+
+import difflib
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.bundle import INFO, Bundle, BundleError, Name, Sha256
+from serving.errors import InputError
+
+MODELS = Path("models")
+REGISTRY = "registry.yaml"
+
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Version(_Strict):
+    """One promoted bundle.
+
+    Attributes:
+        name: Name of the model.
+        version: Version under that name.
+        bundle: Its folder, relative to the registry, with forward slashes.
+        digest: SHA-256 of its `bundle.json`.
+        metrics: As in the bundle.
+        promoted_at: When it came into the registry, UTC.
+        run: The run that made it, where known.
+    """
+
+    name: Name
+    version: Name
+    bundle: str
+    digest: Sha256
+    metrics: dict[str, Any]
+    promoted_at: datetime
+    run: str | None
+
+    @model_validator(mode="after")
+    def _lies_inside(self) -> "Version":
+        path = PurePosixPath(self.bundle)
+        if path.is_absolute() or ".." in path.parts or "\\" in self.bundle:
+            raise ValueError(f"bundle {self.bundle!r} lies outside the registry")
+        return self
+
+    @property
+    def id(self) -> str:
+        """`name:version`."""
+        return f"{self.name}:{self.version}"
+
+
+class Registry(_Strict):
+    """`registry.yaml`.
+
+    Attributes:
+        versions: Every promoted version, oldest first.
+        aliases: What an alias means now: alias to `name:version`.
+        history: What each alias has meant, oldest first; the last is what it means now.
+    """
+
+    schema_version: Literal[1] = 1
+    versions: list[Version] = []
+    aliases: dict[Alias, str] = {}
+    history: dict[Alias, list[str]] = {}
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Registry":
+        known = {version.id for version in self.versions}
+        if len(known) != len(self.versions):
+            raise ValueError("a version is listed twice")
+        for alias, past in self.history.items():
+            unknown = set(past) - known
+            if unknown:
+                raise ValueError(f"history of {alias} names {sorted(unknown)[0]!r}, which is not in versions")
+        if {alias: past[-1] for alias, past in self.history.items() if past} != self.aliases:
+            raise ValueError("aliases and the ends of history differ")
+        return self
+
+    def find(self, model: str) -> Version | None:
+        """The version that an alias or `name:version` means, or None."""
+        wanted = self.aliases.get(model, model)
+        return next((version for version in self.versions if version.id == wanted), None)
+
+    def aliases_of(self, version: Version) -> list[str]:
+        """The aliases that mean a version now."""
+        return sorted(alias for alias, meant in self.aliases.items() if meant == version.id)
+
+
+def read_registry(root: Path = MODELS) -> Registry:
+    """Read the registry under `root`; empty where there is none yet.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    path = root / REGISTRY
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Registry()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML; restore it from version control") from None
+    try:
+        return Registry.model_validate(loaded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path}: {f'{place}: ' if place else ''}{first['msg']}; restore it from version control"
+        ) from None
+
+
+def resolve(model: str, root: Path = MODELS) -> Path:
+    """Find the bundle folder that is meant.
+
+    Args:
+        model: An alias, `name:version`, or the path of a bundle folder.
+        root: Folder of the registry.
+
+    Raises:
+        InputError: Nothing is meant by it.
+        BundleError: The registered bundle is missing, or another one lies in its place.
+    """
+    registry = read_registry(root)
+    version = registry.find(model)
+    if version is None:
+        if (Path(model) / INFO).is_file():
+            return Path(model)
+        raise InputError(f"{model}: {_unknown(model, registry, root)}")
+    folder = root / version.bundle
+    if not (folder / INFO).is_file():
+        raise BundleError(f"{folder}: the bundle of {version.id} is missing; promote it again or `pneumo data pull`")
+    if Bundle.open(folder, verify=False).digest != version.digest:
+        raise BundleError(f"{folder}: not the bundle that was promoted as {version.id}; promote it again")
+    return folder
+
+
+def _unknown(model: str, registry: Registry, root: Path) -> str:
+    if Path(model).is_dir():
+        return f"no bundle in this folder ({INFO} is missing); `pneumo export RUN` makes one"
+    if not registry.versions:
+        return f"no model is promoted in {root}; `pneumo promote RUN` does, or give a bundle folder"
+    names = [*registry.aliases, *(version.id for version in registry.versions)]
+    close = difflib.get_close_matches(model, names, n=1)
+    known = ", ".join(sorted(registry.aliases)) or names[-1]
+    return f"no such alias, version or bundle folder; {f'did you mean {close[0]}?' if close else f'known: {known}'}"

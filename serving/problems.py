@@ -1,0 +1,127 @@
+"""Errors of the service as RFC 9457 problem documents."""
+
+import logging
+from http import HTTPStatus
+from typing import Literal
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from serving.image import ImageError
+from serving.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+Kind = Literal[
+    "unreadable-image",
+    "unreadable-body",
+    "too-large",
+    "too-many-images",
+    "not-an-image",
+    "unsupported-media-type",
+    "wrong-fields",
+]
+
+KINDS: dict[Kind, tuple[int, str]] = {
+    "unreadable-image": (400, "The image cannot be read"),
+    "unreadable-body": (400, "The request body cannot be read"),
+    "too-large": (413, "Too large"),
+    "too-many-images": (413, "Too many images"),
+    "not-an-image": (415, "Not an image"),
+    "unsupported-media-type": (415, "Unsupported media type"),
+    "wrong-fields": (422, "Wrong fields"),
+}
+"""HTTP status and title of each kind of problem."""
+
+RESPONSES: dict[int | str, dict[str, object]] = {
+    status: {"description": "Problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    for status in (400, 413, 415, 422)
+}
+"""For the OpenAPI document."""
+
+_IMAGE_KINDS: dict[str, Kind] = {
+    "unreadable": "unreadable-image",
+    "too-large": "too-large",
+    "not-an-image": "not-an-image",
+}
+
+_log = logging.getLogger("pneumo.service")
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered, and why."""
+
+    def __init__(self, kind: Kind, detail: str, *, filename: str | None = None, index: int | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.filename = filename
+        self.index = index
+
+    @classmethod
+    def of_image(cls, error: ImageError, *, filename: str | None, index: int, count: int) -> "ProblemError":
+        """The problem of image `index` (from 0) of `count`."""
+        name = f" ({filename})" if filename else ""
+        place = f"image {index + 1} of {count}{name}: " if count > 1 else ""
+        return cls(_IMAGE_KINDS[error.reason], f"{place}{error}", filename=filename, index=index)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem document."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def _respond(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers={"X-Request-ID": problem.request_id, **(headers or {})},
+    )
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    status, title = KINDS[error.kind]
+    problem = Problem(
+        type=f"urn:pneumo:problem:{error.kind}",
+        title=title,
+        status=status,
+        detail=error.detail,
+        request_id=request.state.request_id,
+        filename=error.filename,
+        index=error.index,
+    )
+    # What is left of a refused body is not read, so the connection cannot be used again.
+    return _respond(request, problem, {"Connection": "close"} if status == 413 else None)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = Problem(
+        title=HTTPStatus(error.status_code).phrase,
+        status=error.status_code,
+        detail=_DETAILS.get(error.status_code, str(error.detail)),
+        request_id=request.state.request_id,
+    )
+    return _respond(request, problem, dict(error.headers or {}))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("request %s failed: %s", request.state.request_id, type(error).__name__)
+    problem = Problem(
+        title="Internal Server Error",
+        status=500,
+        detail="the service failed; its log holds the request id",
+        request_id=request.state.request_id,
+    )
+    return _respond(request, problem)
+
+
+_DETAILS = {
+    404: "no such route; /docs lists them",
+    405: "this route does not answer that method; /docs lists the routes",
+}

@@ -1,0 +1,81 @@
+"""What the service and `pneumo predict` say about images."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NOTICE = "research software, not a medical device"
+
+
+class ModelName(BaseModel):
+    """Which model spoke."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: str
+
+
+class ImagePrediction(BaseModel):
+    """What a model says about one image.
+
+    Attributes:
+        filename: As the client named it, or None.
+        label: The class said: with a positive class, by the threshold; else the most probable.
+        probability: Calibrated probability of the positive class; with more than two classes, of the label.
+        probabilities: Calibrated probability of each class; they sum to 1.
+        threshold: Probability from which the positive class is said; None with more than two classes.
+        certainty: `certain` where the conformal set holds exactly one class.
+        in_distribution: Whether the image resembles those the model was trained on.
+        outlier_score: Distance from the training images: about 1 in distribution.
+        elapsed_ms: Decoding of this image and its share of the network's time, in milliseconds.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    filename: str | None
+    label: str
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float]
+    threshold: float | None
+    certainty: Literal["certain", "uncertain"]
+    in_distribution: bool
+    outlier_score: float
+    elapsed_ms: float
+
+
+class PredictResponse(BaseModel):
+    """Answer of `POST /v1/predict`: predictions in the order of the images sent."""
+
+    request_id: str
+    model: ModelName
+    predictions: list[ImagePrediction]
+    notice: str = NOTICE
+
+
+class Status(BaseModel):
+    """Answer of `/healthz` and `/readyz`."""
+
+    status: Literal["ok", "ready"]
+
+
+class Problem(BaseModel):
+    """An error as of RFC 9457, `application/problem+json`.
+
+    Attributes:
+        type: `about:blank`, or a name of the kind of problem that programs can compare.
+        title: The kind in words.
+        status: HTTP status.
+        detail: What is wrong with this request and how to mend it.
+        request_id: Of the request, also in `X-Request-ID`.
+        filename: The file that is at fault, where one is.
+        index: Its position in the request, from 0.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    filename: str | None = None
+    index: int | None = None

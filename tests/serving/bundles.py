@@ -1,0 +1,85 @@
+"""Make a small bundle without torch. Test modules take it by `runpy`, since test folders are no packages."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from serving.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, seal
+from serving.image import Preparation
+from serving.outliers import EmbeddingSpace
+
+FEATURES = 6
+
+
+def make_network(channels: int, classes: int, seed: int) -> bytes:
+    """Convolution, mean over the image, linear: weights are random but the same for a seed."""
+    rng = np.random.default_rng(seed)
+    head = rng.normal(0, 4, (FEATURES, classes)).astype(np.float32)
+    if classes == 2:
+        head[:, 0] = 0  # as a binary output is exported
+    weights = {
+        "kernel": rng.normal(0, 1, (FEATURES, channels, 3, 3)).astype(np.float32),
+        "head": head,
+        "bias": np.zeros(classes, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["convolved"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["convolved"], ["active"]),
+        helper.make_node("GlobalAveragePool", ["active"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["embedding"]),
+        helper.make_node("Gemm", ["embedding", "head", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", channels, "H", "W"])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", FEATURES]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def make_info(**changes: object) -> BundleInfo:
+    """A valid info without files."""
+    given: dict[str, object] = {
+        "name": "tiny",
+        "version": "1",
+        "classes": ["NORMAL", "PNEUMONIA"],
+        "positive_class": "PNEUMONIA",
+        "preparation": Preparation(size=32, height=28, width=28, channels=1),
+        "temperature": 1.5,
+        "thresholds": {"default": 0.4},
+        "policy": "max balanced accuracy",
+        "conformal": Conformal(level=0.9, limit=0.4),
+        "outlier": Outlier(limit=2.0, quantile=0.99),
+        "metrics": {"splits": {"test": {"metrics": {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}}}}},
+        "data_fingerprint": "0" * 64,
+        "provenance": {"run": "20261123T000000Z-tiny-abcd"},
+        "parity": Parity(images=64, max_probability_difference=1e-6, tolerance=1e-4),
+    }
+    return BundleInfo.model_validate(given | changes)
+
+
+def make_bundle(folder: Path, *, seed: int = 0, **changes: object) -> Bundle:
+    """Write and seal a bundle of random weights."""
+    info = make_info(**changes)
+    folder.mkdir(parents=True)
+    network = make_network(info.preparation.channels, len(info.classes), seed)
+    (folder / "model.onnx").write_bytes(network)
+    rng = np.random.default_rng(seed + 1)
+    shape = (64, info.preparation.channels, info.preparation.height, info.preparation.width)
+    images = rng.uniform(0, rng.uniform(0.2, 1, (64, 1, 1, 1)), shape).astype(np.float32)
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    (embeddings,) = session.run(["embedding"], {"image": images})
+    (folder / "embedding_space.npz").write_bytes(EmbeddingSpace.fit(embeddings, max_components=3).to_bytes())
+    (folder / "card.md").write_text("# A tiny model\n", encoding="utf-8")
+    seal(folder, info)
+    return Bundle.open(folder)

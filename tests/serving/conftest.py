@@ -1,0 +1,43 @@
+import io
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.bundle import Bundle
+
+make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A sealed bundle that tests must not change."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def own_bundle(tmp_path: Path) -> Bundle:
+    """A sealed bundle that a test may spoil."""
+    return make_bundle(tmp_path / "own")
+
+
+@pytest.fixture(scope="session")
+def png() -> bytes:
+    """A gray PNG of 40 x 50 pixels."""
+    return _encode(0)
+
+
+@pytest.fixture(scope="session")
+def pngs() -> list[bytes]:
+    """Twelve gray PNGs that differ."""
+    return [_encode(seed) for seed in range(12)]
+
+
+def _encode(seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, int(rng.integers(60, 256)), (50, 40)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
