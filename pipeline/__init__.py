@@ -1,0 +1,1 @@
+"""Make a model: data, configuration, training, evaluation, export, registry. Heavy imports stay inside functions."""

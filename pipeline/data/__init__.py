@@ -1,0 +1,1 @@
+"""Data sets of radiographs: import, splits, audit, synthetic images."""
