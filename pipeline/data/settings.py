@@ -1,0 +1,41 @@
+"""How a data set is to be made."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pipeline.data.patients import PatientRule
+from pipeline.data.splits import Fractions
+from serving.errors import InputError
+from serving.image import Fit
+
+
+class SplitMethod(StrEnum):
+    """Where splits come from: made by class and patient, or given by the source."""
+
+    GROUPED = "grouped"
+    GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a data set is made.
+
+    Attributes:
+        size: Side of the prepared square images, in pixels.
+        fit: How rectangles become squares.
+        seed: Seed of the splits.
+        split: Where splits come from.
+        fractions: Shares of the splits.
+        patients: How patients are told from names.
+    """
+
+    size: int = 224
+    fit: Fit = Fit.SQUASH
+    seed: int = 0
+    split: SplitMethod = SplitMethod.GROUPED
+    fractions: Fractions = field(default_factory=Fractions)
+    patients: PatientRule = field(default_factory=PatientRule)
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 4096:
+            raise InputError(f"size {self.size}: give a side from 8 to 4096 pixels")
