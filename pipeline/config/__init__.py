@@ -1,0 +1,10 @@
+"""Load, override and validate a config: a Ludwig config file, checked more strictly than Ludwig does.
+
+Everything here works without importing Ludwig; its schema lies beside this module as `ludwig_schema.json`
+(made by `python -m pipeline.config.generate`).
+"""
+
+from pipeline.config.document import Document
+from pipeline.config.experiment import Experiment, load, of_document
+
+__all__ = ["Document", "Experiment", "load", "of_document"]

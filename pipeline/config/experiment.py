@@ -1,0 +1,139 @@
+"""A config that was checked: what a run needs to know about it."""
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.config import rules, schema
+from pipeline.config.document import Document, read
+from serving.errors import InputError
+from serving.image import Preparation
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked config.
+
+    Attributes:
+        name: The config file's stem.
+        document: The config as resolved: defaults that pneumo sets are filled in.
+    """
+
+    name: str
+    document: Document
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What Ludwig is given."""
+        return self.document.data
+
+    @property
+    def image_column(self) -> str:
+        """Name of the image feature."""
+        return str(self.config["input_features"][0].get("column") or self.config["input_features"][0]["name"])
+
+    @property
+    def label_column(self) -> str:
+        """Column of the label feature."""
+        return str(self.config["output_features"][0].get("column") or self.config["output_features"][0]["name"])
+
+    @property
+    def label_feature(self) -> str:
+        """Name of the label feature, with which Ludwig names its outputs."""
+        return str(self.config["output_features"][0]["name"])
+
+    @property
+    def image_feature(self) -> str:
+        """Name of the image feature, with which Ludwig names its inputs."""
+        return str(self.config["input_features"][0]["name"])
+
+    @property
+    def kind(self) -> Literal["binary", "category"]:
+        """Type of the label feature."""
+        kind: Literal["binary", "category"] = self.config["output_features"][0]["type"]
+        return kind
+
+    @property
+    def positive(self) -> str | None:
+        """The class whose probability is reported, for a binary label."""
+        if self.kind != "binary":
+            return None
+        return str(self.config["output_features"][0]["preprocessing"]["fallback_true_label"])
+
+    def preparation(self, *, size: int, fit: str) -> Preparation:
+        """How this experiment's model takes images of a data set that was stored with `size` and `fit`."""
+        image = self.config["input_features"][0]["preprocessing"]
+        return Preparation.model_validate(
+            {
+                "size": size,
+                "fit": fit,
+                "height": image["height"],
+                "width": image["width"],
+                "channels": image["num_channels"],
+            }
+        )
+
+    def to_yaml(self) -> str:
+        """The resolved config as a file."""
+        return yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse a label feature that does not fit the classes of a data set.
+
+        Raises:
+            InputError: More than two classes for a binary label, or an unknown positive class.
+        """
+        if self.kind != "binary":
+            return
+        if len(classes) != 2:
+            self.document.fail(
+                ("output_features", 0, "type"),
+                f"a binary label has two classes, the data set has {len(classes)}: use type: category",
+            )
+        if self.positive not in classes:
+            self.document.fail(
+                ("output_features", 0, "preprocessing", "fallback_true_label"),
+                f"the positive class {self.positive!r} is not in the data set, which has {' and '.join(classes)}",
+            )
+
+
+def load(path: pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read, override and check a config file, without loading Ludwig.
+
+    Args:
+        path: A YAML file.
+        overrides: `key.key=value` assignments.
+
+    Raises:
+        InputError: The file or a value is wrong: file, line, what is wrong and what was meant.
+    """
+    return of_document(read(path).override(overrides), path.stem)
+
+
+def of_document(document: Document, name: str) -> Experiment:
+    """Check a document and fill in what pneumo sets.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+    schema.check(document)
+    rules.check(document)
+    if document.data.get("hyperopt") is not None and not isinstance(document.data["hyperopt"], dict):
+        raise InputError(f"{document.place(('hyperopt',))}: hyperopt must be a mapping")
+    return Experiment(name, _resolved(document))
+
+
+def _resolved(document: Document) -> Document:
+    """Fill in what pneumo decides where the config is silent, so that `config.yaml` says it."""
+    filled = document.override(())
+    trainer = filled.data.setdefault("trainer", {})
+    trainer.setdefault("eval_batch_size", trainer["batch_size"])  # unset, Ludwig times batch sizes first
+    trainer.setdefault("evaluate_training_set", False)
+    trainer.setdefault("validation_field", filled.data["output_features"][0]["name"])
+    metric = "roc_auc" if filled.data["output_features"][0]["type"] == "binary" else "loss"
+    trainer.setdefault("validation_metric", metric)
+    filled.data.setdefault("backend", {"type": "local"})
+    return filled

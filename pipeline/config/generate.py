@@ -1,0 +1,68 @@
+"""Write `ludwig_schema.json` from the Ludwig that is installed: `python -m pipeline.config.generate`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline import engine
+
+TARGET = Path(__file__).with_name("ludwig_schema.json")
+INPUTS, OUTPUTS, COMBINERS = ("image",), ("binary", "category"), ("concat",)
+_PROSE = {"description", "title", "parameter_metadata", "enumDescriptions", "additionalProperties"}
+
+
+def schema() -> dict[str, Any]:
+    """Ludwig's JSON schema without prose and without what an image classifier cannot use. Loads Ludwig."""
+    engine.load()
+    from ludwig.config_validation.validation import get_schema
+
+    full = get_schema("ecd")["properties"]
+    properties = {
+        "input_features": _only(full["input_features"], INPUTS),
+        "output_features": _only(full["output_features"], OUTPUTS),
+        "combiner": _narrow(full["combiner"], COMBINERS),
+        "trainer": full["trainer"],
+        "preprocessing": full["preprocessing"],
+        "hyperopt": full["hyperopt"],
+        "model_type": {"enum": ["ecd"]},
+        "ludwig_version": {"type": "string"},
+        "backend": {"type": ["object", "string", "null"]},
+    }
+    required = ["input_features", "output_features"]
+    trimmed: dict[str, Any] = _trim({"type": "object", "properties": properties, "required": required})
+    return trimmed
+
+
+def main() -> None:
+    """Write the file."""
+    TARGET.write_text(text(), encoding="utf-8")
+
+
+def text() -> str:
+    """What the file should hold."""
+    return json.dumps(schema(), indent=1, sort_keys=True) + "\n"
+
+
+def _only(features: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
+    return {**features, "items": _narrow(features["items"], kinds)}
+
+
+def _narrow(section: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
+    branches = [branch for branch in section["allOf"] if branch["if"]["properties"]["type"]["const"] in kinds]
+    kind = {**section["properties"]["type"], "enum": list(kinds)}
+    return {**section, "allOf": branches, "properties": {**section["properties"], "type": kind}}
+
+
+def _trim(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_trim(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _trim(value) for key, value in schema.items() if key not in _PROSE}
+    if "properties" in schema:
+        kept["properties"] = {name: _trim(sub) for name, sub in schema["properties"].items()}
+    return kept
+
+
+if __name__ == "__main__":
+    main()

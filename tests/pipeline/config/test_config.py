@@ -1,0 +1,216 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import config
+from pipeline.config import schema
+from pipeline.config.document import Document, parse
+from serving.errors import InputError
+
+CONFIGS = sorted((Path(__file__).parents[3] / "ludwig_configs").glob("*.yaml"))
+SMOKE = Path(__file__).parents[3] / "ludwig_configs" / "smoke.yaml"
+
+
+def error_of(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        config.load(file)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_passes(path: Path) -> None:
+    experiment = config.load(path)
+
+    assert experiment.image_column == "image"
+    assert experiment.label_column == "label"
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "line", "message"),
+    [
+        ("epochs: 15", "epoch: 15", 29, "unknown key 'epoch' under trainer; did you mean 'epochs'?"),
+        ("epochs: 15", "epochs: many", 29, "trainer.epochs must be a whole number, not 'many'"),
+        ("epochs: 15", "epochs: 0", 29, "trainer.epochs is 0; the least is 1"),
+        ("learning_rate: 0.002", "learning_rate: 5", 32, "trainer.learning_rate is 5; it must lie above 0"),
+        ("learning_rate: 0.002", "learning_rate: 2e-3", 32, "YAML reads it as text; write 2.0e-3"),
+        ("type: adamw", "type: adamq", 33, "trainer.optimizer.type is 'adamq'; did you mean 'adam"),
+        ("weight_decay", "weigth_decay", 33, "did you mean 'weight_decay'?"),
+        ("      type: stacked_cnn", "      type: stacked_cnnn", 7, "did you mean 'stacked_cnn'?"),
+        ("mode: eager", "mode: lazy_cached", 5, "must be 'eager'"),
+        ("mode: eager, ", "", 5, "must be 'eager'"),
+        ("height: 64, ", "", 5, "height must be stated"),
+        ("num_channels: 1", "num_channels: 4", 5, "num_channels must be stated: 1, or 3"),
+        ("preprocessing: {fallback_true_label: PNEUMONIA}", "preprocessing: {}", 20, "positive class stated"),
+        ("type: fixed, column: split", "type: random", 22, "a patient on both sides"),
+        ("batch_size: 32", "batch_size: auto", 30, "whole number from 1"),
+        (", max_lr: 0.002", "", 34, "1/25 of the learning rate"),
+        ("decay: one_cycle, max_lr: 0.002", "decay: cosine", 34, "restarts at every evaluation"),
+        ("trainer:", "trainers:", 23, "did you mean 'trainer'?"),
+        ("    type: binary", "    type: numbr", 19, "output_features.0.type is 'numbr'"),
+    ],
+)
+def test_a_wrong_config_is_one_line_with_file_line_and_mend(
+    tmp_path: Path, find: str, replace: str, line: int, message: str
+) -> None:
+    text = SMOKE.read_text(encoding="utf-8")
+    assert text.count(find) == 1
+    expected_line = text[: text.index(find)].count("\n") + 1
+
+    error = error_of(tmp_path, text.replace(find, replace))
+
+    assert message in error
+    assert "\n" not in error
+    place = re.match(r"mine\.yaml:(\d+): ", error)
+    assert place
+    assert abs(int(place[1]) - expected_line) <= 1
+
+
+def test_an_error_names_the_line_of_the_key(tmp_path: Path) -> None:
+    text = SMOKE.read_text(encoding="utf-8").replace("  batch_size: 32", "  batch_size: 32\n  batchsize: 3")
+    line = text.splitlines().index("  batchsize: 3") + 1
+
+    assert error_of(tmp_path, text).startswith(f"mine.yaml:{line}: unknown key 'batchsize'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.yaml:1: a config is a mapping"),
+        ("- 1", "mine.yaml:1: a config is a mapping"),
+        ("a: [", "mine.yaml:1: not YAML"),
+        ("a: 1\na: 2", "mine.yaml:2: 'a' stands twice"),
+        ("a: !!python/object:os.system 1", "mine.yaml:1: not YAML"),
+        ("input_features: []", "mine.yaml:1: missing key 'output_features'"),
+        ("input_features: {}\noutput_features: []", "input_features must be a list"),
+        ("input_features: []\noutput_features: []", "exactly one feature, an image; it holds 0"),
+    ],
+)
+def test_what_is_no_config_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert message in error_of(tmp_path, text)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such file"):
+        config.load(Path("nowhere.yaml"))
+
+
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs(tmp_path: Path) -> None:
+    error = error_of(tmp_path, SMOKE.read_text(encoding="utf-8") + "epochs: 3\n")
+
+    assert "unknown key 'epochs' under the top; it belongs under trainer" in error
+
+
+def test_torchvision_encoders_are_refused_because_their_scaling_is_lost_at_export(tmp_path: Path) -> None:
+    text = SMOKE.read_text(encoding="utf-8")
+    head, rest = text.split("    encoder:\n")
+    tail = rest[rest.index("output_features:") :]
+
+    error = error_of(tmp_path, f"{head}    encoder: {{type: resnet, model_variant: 18}}\n{tail}")
+
+    assert "lost at export" in error
+
+
+def test_overrides_replace_values_and_are_named_in_errors() -> None:
+    experiment = config.load(SMOKE, ["trainer.epochs=2", "input_features.0.preprocessing.height=96"])
+    assert experiment.config["trainer"]["epochs"] == 2
+    assert experiment.preparation(size=224, fit="pad").height == 96
+
+    with pytest.raises(InputError, match=r"^-o trainer\.epochs: trainer\.epochs is 0"):
+        config.load(SMOKE, ["trainer.epochs=0"])
+
+
+@pytest.mark.parametrize("assignment", ["trainer.epochs", "=3", "input_features.7.name=x", "trainer.epochs.x=1", "a=["])
+def test_an_override_that_cannot_be_is_refused(assignment: str) -> None:
+    with pytest.raises(InputError, match=r"^-o "):
+        config.load(SMOKE, [assignment])
+
+
+def test_what_pneumo_decides_is_written_into_the_resolved_config() -> None:
+    resolved = yaml.safe_load(config.load(SMOKE).to_yaml())
+
+    assert resolved["trainer"]["eval_batch_size"] == resolved["trainer"]["batch_size"]
+    assert resolved["trainer"]["validation_metric"] == "roc_auc"
+    assert resolved["trainer"]["evaluate_training_set"] is False
+
+
+def test_a_resolved_config_resolves_to_itself(tmp_path: Path) -> None:
+    again = tmp_path / "config.yaml"
+    again.write_text(config.load(SMOKE).to_yaml(), encoding="utf-8")
+
+    assert config.load(again).to_yaml() == again.read_text(encoding="utf-8")
+
+
+def test_classes_of_the_data_must_fit_the_label() -> None:
+    experiment = config.load(SMOKE)
+    experiment.check_classes(["NORMAL", "PNEUMONIA"])
+
+    with pytest.raises(InputError, match="the data set has 3: use type: category"):
+        experiment.check_classes(["A", "B", "PNEUMONIA"])
+    with pytest.raises(InputError, match="'PNEUMONIA' is not in the data set, which has A and B"):
+        experiment.check_classes(["A", "B"])
+
+
+def test_hyperopt_sections_are_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    text = SMOKE.read_text(encoding="utf-8") + (
+        "hyperopt:\n  goal: maximize\n  metric: roc_auc\n  output_feature: label\n  parameters:\n"
+        "    trainer.learning_rate: {space: loguniform, lower: 0.0001, upper: 0.01}\n"
+        "  executor: {type: ray, num_samples: 4}\n"
+    )
+    file.write_text(text, encoding="utf-8")
+
+    assert config.load(file).config["hyperopt"]["goal"] == "maximize"
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_document_or_an_input_error(text: str) -> None:
+    try:
+        document = parse(text, "any.yaml")
+    except InputError as error:
+        assert str(error).startswith("any.yaml")
+    else:
+        assert isinstance(document, Document)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=12,
+    ),
+    st.sampled_from(
+        ["trainer", "input_features", "output_features", "preprocessing", "combiner", "backend", "hyperopt", "x"]
+    ),
+)
+def test_any_value_in_any_section_passes_or_is_an_input_error(value: object, section: str) -> None:
+    data = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
+    data[section] = value
+    try:
+        config.of_document(Document("any.yaml", data, {(): 1}), "any")
+    except InputError as error:
+        assert str(error).startswith("any.yaml")
+
+
+def test_the_stored_schema_is_that_of_the_installed_ludwig(ludwig: object) -> None:
+    from pipeline.config import generate
+
+    assert generate.TARGET.read_text(encoding="utf-8") == generate.text(), "run `make schema`"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_ludwig_accepts_every_shipped_config_as_it_is(ludwig: object, path: Path) -> None:
+    from ludwig.schema.model_config import ModelConfig
+
+    loaded = ModelConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    assert loaded.input_features[0].type == "image"
+
+
+def test_defaults_of_ludwig_can_be_looked_up() -> None:
+    assert schema.default(("trainer", "epochs")) == 100
