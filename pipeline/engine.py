@@ -1,0 +1,130 @@
+"""Ludwig, loaded late and as fast as it goes.
+
+Importing Ludwig takes over 20 s on two cores. Nothing here imports it before `load` is called, and `load` leaves out
+what an image classifier never needs (docs/architecture.md has the shares).
+"""
+
+import contextlib
+import gc
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from serving.errors import MachineError
+
+_UNUSED = ("bitsandbytes",)
+"""Packages that Ludwig imports where they are there and that only its language models use."""
+
+
+class _Hide(importlib.abc.MetaPathFinder):
+    """Makes `_UNUSED` look absent while Ludwig is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.split(".")[0] in _UNUSED:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        return None
+
+
+@contextlib.contextmanager
+def _lean_imports() -> Iterator[None]:
+    import yaml
+
+    hide = _Hide()
+    loader = yaml.SafeLoader
+    collects = gc.isenabled()
+    sys.meta_path.insert(0, hide)
+    gc.disable()  # tens of thousands of objects that all stay: a collector only walks them
+    with contextlib.suppress(AttributeError):
+        yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc,assignment]  # Ludwig reads 2 s of YAML at import
+    try:
+        yield
+    finally:
+        yaml.SafeLoader = loader  # type: ignore[misc]
+        sys.meta_path.remove(hide)
+        if collects:
+            gc.enable()
+
+
+def is_loaded() -> bool:
+    """Whether Ludwig is in this process already."""
+    return "ludwig.api" in sys.modules
+
+
+def load(say: Callable[[str], None] | None = None) -> ModuleType:
+    """Import Ludwig with pneumo's encoders registered.
+
+    Args:
+        say: Told before and after where the import has to be done.
+
+    Returns:
+        The module `ludwig.api`.
+
+    Raises:
+        MachineError: Ludwig is not installed.
+    """
+    if not is_loaded():
+        if importlib.util.find_spec("ludwig") is None:
+            raise MachineError("Ludwig is not installed; run `pip install 'pneumo[train]'`")
+        if say:
+            say("loading Ludwig (10 to 30 s) ...")
+        started = time.perf_counter()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pneumo trains on local files; without this a hub is asked
+        with _lean_imports():
+            import ludwig.api
+        if say:
+            say(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
+    import ludwig.api
+
+    import pipeline.encoders.efficientnet_lite  # noqa: F401  # registers itself
+
+    module: ModuleType = ludwig.api
+    return module
+
+
+@contextlib.contextmanager
+def checked_config() -> Iterator[None]:
+    """Spare Ludwig its JSON-schema pass over a config that `pipeline.config` checked already, against the same schema.
+
+    Ludwig builds 8 MB of schema for it, which took 5 s on two cores; its own checks of values stay.
+    """
+    import ludwig.schema.model_types.base
+
+    base: Any = ludwig.schema.model_types.base
+    before = base.check_schema
+    base.check_schema = lambda config: None
+    try:
+        yield
+    finally:
+        base.check_schema = before
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Append what Ludwig, torch and their helpers log, warn and print on standard output to a file, nowhere else."""
+    with path.open("a", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        loggers = [logging.getLogger(), *(logging.getLogger(name) for name in ("ludwig", "py.warnings"))]
+        before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+        for logger in loggers:
+            logger.handlers, logger.propagate = [], True
+        loggers[0].handlers = [handler]
+        logging.captureWarnings(True)
+        try:
+            with contextlib.redirect_stdout(file):
+                yield
+        finally:
+            logging.captureWarnings(False)
+            for logger, handlers, propagates in before:
+                logger.handlers, logger.propagate = handlers, propagates

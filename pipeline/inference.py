@@ -1,0 +1,130 @@
+"""Logits from a trained Ludwig model, without Ludwig's own predict (which copies configs at each call)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import engine
+from pipeline.data.manifest import Dataset, Row
+from pipeline.runs import Run, RunInfo
+from serving.errors import InputError
+from serving.image import Preparation
+from serving.scores import calibrated
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+BATCH = 64
+
+
+def load_model(run: Run) -> Any:
+    """Load a run's Ludwig model.
+
+    Raises:
+        InputError: The run has no finished model.
+    """
+    if not (run.model / "model_weights").exists() and not list(run.model.glob("model_weights*")):
+        raise InputError(f"{run.folder}: no model in it yet; finish it with `pneumo train --resume {run.name}`")
+    engine.load()
+    from ludwig.api import LudwigModel
+
+    with engine.checked_config():
+        return LudwigModel.load(str(run.model))
+
+
+def class_order(model: Any, label_feature: str) -> list[str]:
+    """Class names in the order of the logits: negative then positive for a binary label."""
+    metadata = model.training_set_metadata[label_feature]
+    if "bool2str" in metadata:
+        return [str(name) for name in metadata["bool2str"]]
+    return [str(name) for name in metadata["idx2str"]]
+
+
+def network(model: Any, info: RunInfo) -> "torch.nn.Module":
+    """A Ludwig model as a plain network: images in, logits [N, K] and embedding [N, D] out, in evaluation mode."""
+    import torch
+    from ludwig.utils.torch_utils import Dense
+
+    for parent in list(model.model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Dense) and layer.dense.out_features > 1:
+                setattr(parent, name, layer.dense)  # Ludwig's squeezes a last axis that is not 1, which ONNX refuses
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ecd = model.model
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            outputs = self.ecd({info.image_column: image})
+            logits = outputs[f"{info.label_column}::logits"]
+            if info.positive is not None:
+                logits = logits.reshape(-1, 1)
+                logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            return logits, outputs[f"{info.label_column}::last_hidden"]
+
+    return Network().eval()
+
+
+def logits_of(model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Logits of images.
+
+    Args:
+        model: A Ludwig model.
+        info: Its run.
+        images: uint8 [H, W, C] each, at the model's size.
+
+    Returns:
+        float32 [N, K], columns in the order of `info.classes`.
+    """
+    import torch
+
+    net = network(model, info)
+    device = next(net.parameters()).device
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            pixels = np.stack(images[start : start + BATCH]).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+            batches.append(net(torch.from_numpy(np.ascontiguousarray(pixels)).to(device))[0].float().cpu().numpy())
+    return np.concatenate(batches) if batches else np.zeros((0, len(info.classes)), dtype=np.float32)
+
+
+def predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.DataFrame":
+    """Rows and logits as `predictions.parquet` holds them."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "image": [row.image for row in rows],
+            "split": [row.split.name.lower() for row in rows],
+            "patient": [row.patient for row in rows],
+            "label": [row.label for row in rows],
+            "logits": list(logits.astype(np.float64)),
+            "probabilities": list(calibrated(logits, 1.0)),
+        }
+    )
+
+
+def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
+    """Predict every image of a data set with a run's model.
+
+    Raises:
+        InputError: The data set was prepared differently, has other classes, or an image is damaged.
+    """
+    from pipeline.training.images import read_images
+
+    info = run.info()
+    preparation = Preparation.model_validate(info.preparation)
+    if (dataset.info.size, dataset.info.fit) != (preparation.size, preparation.fit):
+        raise InputError(
+            f"{dataset.folder}: prepared at {dataset.info.size} pixels, {dataset.info.fit.value}, not as {run.name} "
+            f"needs it; import it with --size {preparation.size} --fit {preparation.fit.value}"
+        )
+    unknown = sorted(set(dataset.info.classes) - set(info.classes))
+    if unknown:
+        raise InputError(f"{dataset.folder}: class {unknown[0]!r} is not one of {run.name}: {', '.join(info.classes)}")
+    images = read_images(dataset, dataset.rows, preparation)
+    return predictions_frame(dataset.rows, logits_of(load_model(run), info, images))

@@ -1,0 +1,195 @@
+"""Run folders: one per training, complete by themselves.
+
+`config.yaml` as resolved, `run.json`, `model/` (Ludwig's own), `metrics.json`, `predictions.parquet`, `report.html`,
+`train.log`, and `history.json` (one entry an evaluation round, for the learning curves).
+"""
+
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serving.errors import InputError
+
+RUNS = Path("runs")
+
+
+class Status(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class RunInfo(BaseModel):
+    """`run.json`: where a run came from and how it went.
+
+    Attributes:
+        name: The run's folder name.
+        command: The command line that made it.
+        config: Name of the config file.
+        data: Folder of the data set, as given.
+        data_fingerprint: Fingerprint of the data set.
+        classes: Class names; the index of a class is its column in `logits`.
+        positive: The class whose probability is reported, or None with more than two classes.
+        preparation: How the model takes its images: `size`, `fit`, `height`, `width`, `channels`.
+        label_column: Name of the output feature; `image_column` of the input feature.
+        seed: Seed of weights and shuffling.
+        versions: Of Python and the packages that matter.
+        git_commit: Commit of the working directory, or None; with `-dirty` where files differ.
+        hardware: Processor, cores, memory in GiB, accelerators.
+        durations: Seconds by stage.
+        status: Where it stands; `error` says in a line why it failed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    command: list[str]
+    config: str
+    data: str
+    data_fingerprint: str
+    classes: list[str]
+    positive: str | None
+    preparation: dict[str, Any]
+    image_column: str
+    label_column: str
+    seed: int
+    versions: dict[str, str]
+    git_commit: str | None
+    hardware: dict[str, Any]
+    durations: dict[str, float] = {}
+    started: datetime
+    status: Status = Status.RUNNING
+    pid: int
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.folder / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        """Ludwig's model folder."""
+        return self.folder / "model"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics with intervals, JSON."""
+        return self.folder / "metrics.json"
+
+    @property
+    def history(self) -> Path:
+        """Learning curves, JSON."""
+        return self.folder / "history.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Predictions of every split, Parquet."""
+        return self.folder / "predictions.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The report, HTML."""
+        return self.folder / "report.html"
+
+    @property
+    def log(self) -> Path:
+        """What Ludwig had to say."""
+        return self.folder / "train.log"
+
+    @classmethod
+    def create(cls, config_name: str, *, root: Path = RUNS, now: datetime | None = None) -> "Run":
+        """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
+        now = now or datetime.now(UTC)
+        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name).strip("-") or "run"
+        folder = root / f"{now:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
+        folder.mkdir(parents=True)
+        return cls(folder)
+
+    @classmethod
+    def open(cls, name: str | Path, *, root: Path = RUNS) -> "Run":
+        """Find a run by folder, by name under `root`, by the unique start of a name, or by the word `latest`.
+
+        Raises:
+            InputError: No such run, or several that start so.
+        """
+        given = Path(name)
+        if (given / "run.json").is_file():
+            return cls(given)
+        runs = list_runs(root)
+        if str(name) == "latest" and runs:
+            return runs[-1]
+        matches = [run for run in runs if run.name.startswith(str(name))] if str(name) else []
+        if len(matches) > 1 and not any(run.name == str(name) for run in matches):
+            raise InputError(f"{name}: {len(matches)} runs in {root} start so: give more letters of the name")
+        if matches:
+            return next((run for run in matches if run.name == str(name)), matches[0])
+        known = f"the newest is {runs[-1].name}" if runs else "there is none yet: `pneumo train CONFIG` makes one"
+        raise InputError(f"{name}: no such run in {root}; {known}")
+
+    def info(self) -> RunInfo:
+        """Read `run.json`.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        path = self.folder / "run.json"
+        try:
+            return RunInfo.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing; {self.folder} is not a run") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    def save(self, info: RunInfo) -> None:
+        """Write `run.json` atomically."""
+        write_text(self.folder / "run.json", info.model_dump_json(indent=2) + "\n")
+
+    def load_metrics(self) -> dict[str, Any]:
+        """Read `metrics.json`.
+
+        Raises:
+            InputError: The run was not evaluated.
+        """
+        if not self.metrics.is_file():
+            raise InputError(f"{self.folder}: not evaluated yet; run `pneumo evaluate {self.name}`")
+        loaded: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return loaded
+
+
+def list_runs(root: Path = RUNS) -> list[Run]:
+    """All run folders under `root`, oldest first."""
+    if not root.is_dir():
+        return []
+    return [Run(path.parent) for path in sorted(root.glob("*/run.json"))]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new content, never half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

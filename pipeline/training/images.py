@@ -1,0 +1,80 @@
+"""The images of a data set as Ludwig is given them: in memory, through `serving.image`, none missing, none cached."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.manifest import Dataset, Row
+from pipeline.provenance import available_cores
+from serving import image
+from serving.errors import InputError
+from serving.image import ImageError, Preparation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_images(
+    dataset: Dataset,
+    rows: Sequence[Row],
+    preparation: Preparation,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Read prepared images at the model's size.
+
+    Ludwig would fill a damaged image with gray and copy a neighbour over a missing one; this refuses both.
+
+    Args:
+        dataset: Where the images lie.
+        rows: Which to read.
+        preparation: The model's size and channels.
+        progress: Called with the number of images read since the last call.
+
+    Returns:
+        One uint8 [height, width, channels] a row, in the rows' order.
+
+    Raises:
+        InputError: An image is missing, damaged, or not of the data set's size; the message names it.
+    """
+
+    def read(row: Row) -> NDArray[np.uint8]:
+        path = dataset.path(row)
+        try:
+            picture = image.read_gray(path.read_bytes())
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing; import the data set again") from None
+        except (ImageError, OSError) as error:
+            raise InputError(f"{path}: {error}; import the data set again, or run `pneumo data check`") from None
+        if picture.gray.shape != (preparation.size, preparation.size):
+            raise InputError(
+                f"{path}: {picture.width} x {picture.height}, but the data set was prepared at {preparation.size} "
+                "pixels; import the data set again"
+            )
+        gray = image.resize(picture.gray, preparation.height, preparation.width)
+        return np.repeat(gray[:, :, None], preparation.channels, axis=2)
+
+    images = []
+    with ThreadPoolExecutor(max_workers=available_cores()) as pool:  # Pillow decodes without the interpreter's lock
+        for pixels in pool.map(read, rows):
+            images.append(pixels)
+            if progress:
+                progress(1)
+    return images
+
+
+def ludwig_frame(
+    rows: Sequence[Row], images: Sequence[NDArray[np.uint8]], *, image_column: str, label_column: str
+) -> "pd.DataFrame":
+    """Images, labels and splits as the data frame that Ludwig trains on."""
+    import pandas as pd
+
+    column = np.empty(len(images), dtype=object)  # one object an image: pandas would make it one array of pixels
+    for position, pixels in enumerate(images):
+        column[position] = pixels
+    return pd.DataFrame(
+        {image_column: column, label_column: [row.label for row in rows], "split": [int(row.split) for row in rows]}
+    )

@@ -1,0 +1,288 @@
+"""From a checked config and a data set to a run folder."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import config, engine, provenance
+from pipeline.config import Experiment
+from pipeline.data import manifest
+from pipeline.data.manifest import Dataset, Split
+from pipeline.runs import RUNS, Run, RunInfo, Status
+from pipeline.training.surroundings import interruptible, scratch
+from serving.errors import InputError, PneumoError
+from serving.image import Preparation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.training.callback import Step
+
+SEED = 42
+
+
+class TrainingError(PneumoError):
+    """Training broke for a reason that is neither the config's nor the data's."""
+
+
+class TrainingInterruptedError(KeyboardInterrupt):
+    """Training was stopped from outside; what was done is kept in `run`."""
+
+    def __init__(self, run: Run, rounds: int) -> None:
+        super().__init__(f"{run.name}: interrupted after {rounds} evaluation rounds")
+        self.run = run
+        self.rounds = rounds
+
+
+def train(
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    root: Path = RUNS,
+    seed: int = SEED,
+    command: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+    report: "Callable[[Step], None] | None" = None,
+) -> Run:
+    """Train a model, predict every split, evaluate.
+
+    Args:
+        experiment: A checked config.
+        dataset: What to train on; its validation split chooses the best epoch.
+        root: Folder that gets the run folder.
+        seed: Seed of weights and shuffling.
+        command: The command line, for the record.
+        say: Told what goes on, a line at a time.
+        report: Told after each step.
+
+    Returns:
+        The run, with status `done`.
+
+    Raises:
+        InputError: The data set and the config do not fit, or an image is damaged.
+        TrainingInterruptedError: Ctrl-C or SIGTERM; the best weights so far are kept and the run can be resumed.
+        TrainingError: Ludwig failed; `train.log` has the details.
+    """
+    _check_data(experiment, dataset)
+    run = Run.create(experiment.name, root=root)
+    run.config.write_text(experiment.to_yaml(), encoding="utf-8")
+    info = RunInfo(
+        name=run.name,
+        command=list(command),
+        config=experiment.document.name,
+        data=str(dataset.folder),
+        data_fingerprint=dataset.info.fingerprint,
+        classes=dataset.info.classes,
+        positive=experiment.positive,
+        preparation=experiment.preparation(size=dataset.info.size, fit=dataset.info.fit).model_dump(mode="json"),
+        image_column=experiment.image_feature,
+        label_column=experiment.label_feature,
+        seed=seed,
+        versions=provenance.versions(),
+        git_commit=provenance.git_commit(Path.cwd()),
+        hardware={},
+        started=datetime.now(UTC),
+        pid=os.getpid(),
+    )
+    run.save(info)
+    return _carry_out(run, info, experiment, dataset, say=say, report=report)
+
+
+def resume(
+    run: Run,
+    *,
+    say: Callable[[str], None] | None = None,
+    report: "Callable[[Step], None] | None" = None,
+) -> Run:
+    """Continue a run that was interrupted, from its last finished epoch, with the schedule where it was.
+
+    Raises:
+        InputError: The run is done, is running in another process, or its data set has changed since.
+    """
+    info = run.info()
+    if info.status is Status.DONE:
+        raise InputError(f"{run.name}: done already; nothing to resume")
+    if info.status is Status.RUNNING and info.pid != os.getpid() and is_alive(info.pid):
+        raise InputError(f"{run.name}: still running in process {info.pid}")
+    dataset = manifest.read(Path(info.data))
+    if dataset.info.fingerprint != info.data_fingerprint:
+        raise InputError(f"{info.data}: changed since {run.name} began; train anew")
+    experiment = config.load(run.config)
+    info = info.model_copy(update={"status": Status.RUNNING, "pid": os.getpid(), "error": None})
+    run.save(info)
+    return _carry_out(run, info, experiment, dataset, say=say, report=report)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _carry_out(
+    run: Run,
+    info: RunInfo,
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    say: Callable[[str], None] | None,
+    report: "Callable[[Step], None] | None",
+) -> Run:
+    durations = dict(info.durations)
+    tell = say or (lambda text: None)
+
+    @contextlib.contextmanager
+    def stage(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - began, 3)
+
+    def finish(status: Status, error: str | None = None, **changes: Any) -> None:
+        run.save(info.model_copy(update={"status": status, "error": error, "durations": durations, **changes}))
+
+    try:
+        with interruptible():
+            with stage("load"):
+                engine.load(say)
+            info = info.model_copy(update={"hardware": provenance.hardware()})
+            run.save(info)
+            with stage("read"):
+                frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
+            tell(f"training {run.name} on {len(frame)} images ...")
+            with stage("train"), engine.logged(run.log), scratch(run.folder):
+                model = _fit(run, experiment, frame, seed=info.seed, report=report)
+        info = info.model_copy(update={"classes": _classes(model, experiment)})
+        run.save(info)
+        with stage("predict"):
+            _predict(run, info, model, dataset, frame)
+        with stage("evaluate"):
+            from pipeline.evaluation import evaluate_run
+
+            evaluate_run(run)
+    except KeyboardInterrupt:
+        finish(Status.INTERRUPTED)
+        rounds = len(json.loads(run.history.read_text(encoding="utf-8"))) if run.history.is_file() else 0
+        raise TrainingInterruptedError(run, rounds) from None
+    except PneumoError as error:
+        finish(Status.FAILED, str(error))
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        finish(Status.FAILED, reason)
+        with run.log.open("a", encoding="utf-8") as log:
+            import traceback
+
+            traceback.print_exc(file=log)
+        raise TrainingError(f"{run.name}: {reason}; details in {run.log}") from error
+    _tidy(run)
+    finish(Status.DONE)
+    return run
+
+
+def _check_data(experiment: Experiment, dataset: Dataset) -> None:
+    experiment.check_classes(dataset.info.classes)
+    columns = set(manifest.COLUMNS)
+    for section, column in (("input_features", experiment.image_column), ("output_features", experiment.label_column)):
+        wanted = "image" if section == "input_features" else "label"
+        if column != wanted:
+            hint = f"; it is a column, but not the {wanted}" if column in columns else ""
+            experiment.document.fail(
+                (section, 0, "name"), f"{column!r} must be {wanted!r}, the manifest's column{hint}"
+            )
+    for split in (Split.TRAIN, Split.VALIDATION):
+        present = {row.label for row in dataset.of(split)}
+        missing = [name for name in dataset.info.classes if name not in present]
+        if missing:
+            raise InputError(
+                f"{dataset.folder / manifest.MANIFEST}: no {missing[0]} image in the {split.name.lower()} split; "
+                "import with other fractions or another seed"
+            )
+
+
+def _frame(experiment: Experiment, dataset: Dataset, preparation: Preparation) -> "pd.DataFrame":
+    from pipeline.training.images import ludwig_frame, read_images
+
+    images = read_images(dataset, dataset.rows, preparation)
+    return ludwig_frame(
+        dataset.rows, images, image_column=experiment.image_column, label_column=experiment.label_column
+    )
+
+
+def _fit(
+    run: Run,
+    experiment: Experiment,
+    frame: "pd.DataFrame",
+    *,
+    seed: int,
+    report: "Callable[[Step], None] | None",
+) -> Any:
+    from ludwig.api import LudwigModel
+    from ludwig.globals import set_disable_progressbar
+
+    from pipeline.training.callback import TrainingCallback
+
+    callback = TrainingCallback(run.history, experiment.label_feature, report)
+    with engine.checked_config():
+        model = LudwigModel(experiment.config, logging_level=logging.INFO, callbacks=[callback])
+    set_disable_progressbar(True)  # type: ignore[no-untyped-call]
+    fitting = frame[frame["split"] != int(Split.TEST)]  # Ludwig evaluates a test split every epoch where it sees one
+    try:
+        model.train(
+            dataset=fitting,
+            model_resume_path=str(run.folder),
+            skip_save_training_description=True,
+            skip_save_training_statistics=True,
+            skip_save_processed_input=True,
+            skip_save_log=True,
+            random_seed=seed,
+        )
+    except KeyboardInterrupt:
+        _keep_best(run, model)
+        raise
+    return model
+
+
+def _keep_best(run: Run, model: Any) -> None:
+    """Save the best weights so far as the run's model, where an evaluation round was finished."""
+    best = run.model / "training_checkpoints" / "best.ckpt.safetensors"
+    if model.model is None or not best.is_file():
+        return
+    from safetensors.torch import load_file
+
+    model.model.load_state_dict(load_file(best), strict=False)
+    model.save(str(run.model))
+
+
+def _tidy(run: Run) -> None:
+    """Remove what only a resume needs, and Ludwig's own report and card, which know no threshold and no interval."""
+    for folder in ("training_checkpoints", "llm_eval_examples"):
+        shutil.rmtree(run.model / folder, ignore_errors=True)
+    for name in ("model_card.md", "training_report.json"):
+        (run.folder / name).unlink(missing_ok=True)
+
+
+def _classes(model: Any, experiment: Experiment) -> list[str]:
+    from pipeline.inference import class_order
+
+    return class_order(model, experiment.label_feature)
+
+
+def _predict(run: Run, info: RunInfo, model: Any, dataset: Dataset, frame: "pd.DataFrame") -> None:
+    from pipeline.inference import logits_of, predictions_frame
+
+    logits = logits_of(model, info, list(frame[info.image_column]))
+    predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)

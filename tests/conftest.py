@@ -1,0 +1,108 @@
+"""What many tests share: real images, an imported phantom data set, and one tiny model trained for all of them."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeline import config, engine, export, training
+from pipeline.config import Experiment
+from pipeline.data import importing, phantom
+from pipeline.data.manifest import Dataset
+from pipeline.runs import Run
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "ludwig_configs"
+
+TINY = (
+    "trainer.epochs=3",
+    "trainer.batch_size=16",
+    "input_features.0.preprocessing.height=32",
+    "input_features.0.preprocessing.width=32",
+    "input_features.0.encoder.conv_layers=[{num_filters: 8, filter_size: 3, padding: same, pool_size: 2, norm: batch}]",
+    "input_features.0.encoder.fc_layers=[{output_size: 16, dropout: 0.1}]",
+)
+"""Turns smoke.yaml into a model that trains in a second or two."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real X-rays; the test is skipped where there is none."""
+    folder = Path(os.environ.get("PNEUMO_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "chest_xray_224_train.tar").is_file():
+        pytest.skip(f"real X-rays are not at {folder} (set PNEUMO_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ludwig() -> ModuleType:
+    """Ludwig, imported once for all tests."""
+    return engine.load()
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 200 phantom images in Kermany's layout."""
+    out = tmp_path_factory.mktemp("phantoms") / "raw"
+    phantom.write(out, images=200, seed=1, size=64)
+    return out
+
+
+@pytest.fixture(scope="session")
+def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The phantoms, imported at 64 pixels. Tests only read it."""
+    return importing.import_dataset(phantoms, tmp_path_factory.mktemp("data") / "data", size=64, workers=1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Experiment:
+    """An experiment that trains in a second or two."""
+    return config.load(CONFIGS / "smoke.yaml", TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Experiment, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the tiny model. Tests only read it."""
+    return training.train(tiny, dataset, root=tmp_path_factory.mktemp("runs"), seed=7, command=["pneumo", "train"])
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's bundle. Tests only read it."""
+    return export.export(trained, out=tmp_path_factory.mktemp("export") / "bundle")
+
+
+@pytest.fixture
+def pneumo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """`pneumo("data", "check", folder)`: the command line in this process, as a shell would see it."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        from pipeline.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["pneumo", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+                code: object = 0
+            except SystemExit as end:
+                code = end.code
+        return Outcome(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
+
+    return run

@@ -1,0 +1,79 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import training
+from pipeline.config import Experiment
+from pipeline.data import importing
+from pipeline.data.manifest import Dataset
+from pipeline.export import export
+from pipeline.inference import class_order, load_model, predict_dataset
+from pipeline.runs import Run, Status
+from serving.bundle import Bundle
+from serving.errors import InputError
+from serving.image import Fit, encode_png
+from serving.predictor import Predictor
+
+
+def test_predicting_a_data_set_again_gives_what_training_kept(trained: Run, dataset: Dataset) -> None:
+    again = predict_dataset(trained, dataset)
+
+    kept = pd.read_parquet(trained.predictions)
+    assert list(again["image"]) == list(kept["image"])
+    np.testing.assert_allclose(np.stack(again["logits"].to_list()), np.stack(kept["logits"].to_list()), atol=1e-5)
+
+
+def test_a_data_set_prepared_otherwise_is_refused(trained: Run, phantoms: Path, tmp_path: Path) -> None:
+    other = importing.import_dataset(phantoms, tmp_path / "data", size=64, fit=Fit.CROP, workers=1)
+
+    with pytest.raises(InputError, match="import it with --size 64 --fit squash"):
+        predict_dataset(trained, other)
+
+
+def test_an_unknown_class_is_refused(trained: Run, dataset: Dataset) -> None:
+    info = dataset.info.model_copy(update={"classes": ["NORMAL", "TUBERCULOSIS"]})
+
+    with pytest.raises(InputError, match="'TUBERCULOSIS' is not one of"):
+        predict_dataset(trained, dataclasses.replace(dataset, info=info))
+
+
+def test_a_run_without_a_model_says_how_to_finish_it(trained: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "bare")
+    run.folder.mkdir()
+    run.save(trained.info().model_copy(update={"status": Status.INTERRUPTED}))
+
+    with pytest.raises(InputError, match="pneumo train --resume bare"):
+        load_model(run)
+
+
+def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for number in range(90):
+        kind = ("DARK", "GRAY", "WHITE")[number % 3]
+        pixels = np.random.default_rng(number).integers(0, 60, (40, 40)) + 90 * (number % 3)
+        file = raw / kind / f"case{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode_png(pixels.astype(np.uint8)))
+    dataset = importing.import_dataset(raw, tmp_path / "data", size=40, workers=1)
+    document = tiny.document.override(
+        [
+            "output_features=[{name: label, type: category}]",
+            "trainer.validation_metric=accuracy",
+            "trainer.epochs=12",
+        ]
+    )
+
+    run = training.train(dataclasses.replace(tiny, document=document), dataset, root=tmp_path / "runs")
+
+    info = run.info()
+    assert info.positive is None
+    assert sorted(info.classes) == ["DARK", "GRAY", "WHITE"]
+    assert class_order(load_model(run), "label") == info.classes
+    accuracy = run.load_metrics()["splits"]["test"]["metrics"]["accuracy"]["value"]
+    assert accuracy > 0.9
+    predictor = Predictor(Bundle.open(export(run)))
+    row = next(row for row in dataset.rows if row.label == "WHITE")
+    assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).label == "WHITE"

@@ -1,0 +1,328 @@
+"""One training a session (`trained`), and a few more where a run must be broken, repeated or resumed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import config, training
+from pipeline.config import Experiment
+from pipeline.data import manifest
+from pipeline.data.manifest import Dataset, Split
+from pipeline.runs import Run, Status
+from pipeline.training.images import ludwig_frame, read_images
+from pipeline.training.run import TrainingError, TrainingInterruptedError
+from serving.errors import InputError
+from serving.image import Preparation, encode_png
+
+if TYPE_CHECKING:
+    from pipeline.training.callback import Step
+
+PREPARATION = Preparation(size=64, height=32, width=32, channels=3)
+
+
+def copy_of(dataset: Dataset, folder: Path) -> Dataset:
+    """A data set of one's own to break."""
+    for row in dataset.rows:
+        target = folder / row.image
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(dataset.path(row).read_bytes())
+    manifest.write(folder, dataset.rows, dataset.info)
+    return manifest.read(folder)
+
+
+def test_a_run_folder_holds_all_of_the_contract(trained: Run, dataset: Dataset) -> None:
+    info = trained.info()
+
+    assert info.status is Status.DONE
+    assert info.data_fingerprint == dataset.info.fingerprint
+    assert info.classes == ["NORMAL", "PNEUMONIA"]
+    assert info.positive == "PNEUMONIA"
+    assert {"load", "read", "train", "predict", "evaluate"} <= set(info.durations)
+    assert info.hardware["cores"] >= 1
+    for path in (trained.config, trained.metrics, trained.predictions, trained.report, trained.log, trained.history):
+        assert path.stat().st_size > 0, path
+    assert (trained.model / "model_hyperparameters.json").is_file()
+    assert not (trained.folder / ".scratch").exists()
+
+
+def test_predictions_of_every_split_are_kept_in_manifest_order(trained: Run, dataset: Dataset) -> None:
+    frame = pd.read_parquet(trained.predictions)
+
+    assert list(frame["image"]) == [row.image for row in dataset.rows]
+    assert set(frame["split"]) == {"train", "validation", "test"}
+    probabilities = np.stack(frame["probabilities"].to_list())
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    logits = np.stack(frame["logits"].to_list())
+    np.testing.assert_allclose(probabilities[:, 1], 1 / (1 + np.exp(logits[:, 0] - logits[:, 1])))
+
+
+def test_learning_curves_have_one_entry_an_epoch(trained: Run) -> None:
+    history = json.loads(trained.history.read_text(encoding="utf-8"))
+
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert all({"loss", "roc_auc"} <= set(entry["validation"]) for entry in history)
+
+
+def test_the_same_config_data_and_seed_give_the_same_metrics(
+    trained: Run, tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    again = training.train(tiny, dataset, root=tmp_path, seed=7)
+    other = training.train(tiny, dataset, root=tmp_path, seed=8)
+
+    first, second, third = (pd.read_parquet(run.predictions)["logits"].to_list() for run in (trained, again, other))
+    np.testing.assert_array_equal(np.stack(first), np.stack(second))
+    assert not np.array_equal(np.stack(first), np.stack(third))
+    ours, theirs = trained.load_metrics(), again.load_metrics()
+    assert ours["splits"] == theirs["splits"]
+
+
+def test_the_best_epoch_is_kept_not_the_last(trained: Run) -> None:
+    history = json.loads(trained.history.read_text(encoding="utf-8"))
+    best = max(entry["validation"]["roc_auc"] for entry in history)
+
+    value = trained.load_metrics()["splits"]["validation"]["metrics"]["auroc"]["value"]
+
+    assert value == pytest.approx(best, abs=1e-4)
+
+
+def test_a_missing_image_is_refused_by_name(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
+    broken = copy_of(dataset, tmp_path / "data")
+    victim = broken.path(broken.rows[3])
+    victim.unlink()
+
+    with pytest.raises(InputError, match=victim.name):
+        training.train(tiny, broken, root=tmp_path / "runs")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert Run(run).info().status is Status.FAILED
+    assert victim.name in (Run(run).info().error or "")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", encode_png(np.zeros((10, 10), np.uint8))])
+def test_a_damaged_image_is_refused_by_name(dataset: Dataset, tmp_path: Path, content: bytes) -> None:
+    broken = copy_of(dataset, tmp_path / "data")
+    victim = broken.path(broken.rows[5])
+    victim.write_bytes(content)
+
+    with pytest.raises(InputError, match=victim.name):
+        read_images(broken, broken.rows, PREPARATION)
+
+
+def test_an_image_changed_under_the_same_path_changes_what_is_trained_on(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    mine = copy_of(dataset, tmp_path / "data")
+    one_epoch = dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=1"]))
+    before = training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
+    for row in mine.of(Split.TRAIN):
+        mine.path(row).write_bytes(encode_png(np.full((64, 64), 128, np.uint8)))
+
+    after = training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
+
+    first, second = (np.stack(pd.read_parquet(run.predictions)["logits"].to_list()) for run in (before, after))
+    held_out = [row.split is not Split.TRAIN for row in mine.rows]
+    assert not np.allclose(first[held_out], second[held_out])
+
+
+def test_nothing_is_left_beside_the_data_or_in_the_temporary_folder(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copy_of(dataset, tmp_path / "data")
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = sorted(path.name for path in mine.folder.iterdir())
+
+    training.train(tiny, mine, root=tmp_path / "runs")
+
+    assert sorted(path.name for path in mine.folder.iterdir()) == before
+    assert list(scratch.iterdir()) == []
+
+
+def test_gray_is_repeated_for_encoders_that_want_three_channels(dataset: Dataset) -> None:
+    pixels = read_images(dataset, dataset.rows[:2], PREPARATION)[0]
+
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.any()
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 1])
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_ludwig_sees_the_pixels_that_were_read(
+    ludwig: object, tiny: Experiment, dataset: Dataset, trained: Run
+) -> None:
+    from ludwig.data.preprocessing import preprocess_for_prediction
+
+    from pipeline.inference import load_model
+
+    model = load_model(trained)
+    preparation = tiny.preparation(size=64, fit="squash")
+    images = read_images(dataset, dataset.rows[:5], preparation)
+    frame = ludwig_frame(dataset.rows[:5], images, image_column="image", label_column="label")
+
+    seen, _ = preprocess_for_prediction(
+        model.config_obj.to_dict(), frame, model.training_set_metadata, backend=model.backend, split="full"
+    )
+
+    (column,) = [name for name in seen.dataset if name.startswith("image")]
+    expected = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    np.testing.assert_allclose(np.asarray(seen.dataset[column]).reshape(expected.shape), expected, atol=1e-7)
+
+
+def test_a_split_without_a_class_is_refused(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
+    rows = tuple(row for row in dataset.rows if not (row.split is Split.VALIDATION and row.label == "PNEUMONIA"))
+
+    with pytest.raises(InputError, match="no PNEUMONIA image in the validation split"):
+        training.train(tiny, dataclasses.replace(dataset, rows=rows), root=tmp_path)
+
+
+def test_a_label_named_otherwise_than_the_manifest_is_refused(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    renamed = dataclasses.replace(tiny, document=tiny.document.override(["output_features.0.name=diagnosis"]))
+
+    with pytest.raises(InputError, match="'diagnosis' must be 'label', the manifest's column"):
+        training.train(renamed, dataset, root=tmp_path)
+
+
+def test_a_failure_inside_ludwig_is_one_line_and_marks_the_run(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    unknown = "input_features.0.encoder={type: timm, model_name: no_such_network, use_pretrained: false}"
+    impossible = dataclasses.replace(tiny, document=tiny.document.override([unknown]))
+
+    with pytest.raises(TrainingError, match=r"details in .*train\.log") as caught:
+        training.train(impossible, dataset, root=tmp_path)
+
+    assert "\n" not in str(caught.value)
+    (folder,) = tmp_path.iterdir()
+    assert Run(folder).info().status is Status.FAILED
+    assert "Traceback" in Run(folder).log.read_text(encoding="utf-8")
+
+
+class StopAt:
+    """Ctrl-C after a number of steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, step: "Step") -> None:
+        if step.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+SCHEDULES = (
+    "{decay: one_cycle, max_lr: 0.01}",
+    "{decay: linear, warmup_fraction: 0.3}",
+    "{decay: exponential, decay_steps: 5}",
+    "{decay: cosine, t_0: 100}",
+    "{reduce_on_plateau: 3, reduce_on_plateau_patience: 0, reduce_eval_metric: loss, reduce_eval_split: validation}",
+)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_resumed_run_continues_the_learning_rate_schedule(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path, schedule: str
+) -> None:
+    document = tiny.document.override(["trainer.epochs=4", f"trainer.learning_rate_scheduler={schedule}"])
+    experiment = dataclasses.replace(tiny, document=document)
+    steps = len(dataset.of(Split.TRAIN)) // 16
+    whole = training.train(experiment, dataset, root=tmp_path / "whole", seed=3)
+
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        training.train(experiment, dataset, root=tmp_path / "parts", seed=3, report=StopAt(2 * steps + 4))
+    part = stopped.value.run
+    assert part.info().status is Status.INTERRUPTED
+    assert stopped.value.rounds == 2
+    training.resume(part)
+
+    assert part.info().status is Status.DONE
+    rates = [
+        [entry["learning_rate"] for entry in json.loads(run.history.read_text(encoding="utf-8"))]
+        for run in (whole, part)
+    ]
+    assert len(rates[0]) == 4
+    if (
+        "plateau" in schedule
+    ):  # the losses of the two runs differ a little after the resume, so only what came before is equal
+        assert rates[0][:3] == pytest.approx(rates[1][:3], rel=1e-6)
+    else:
+        assert rates[0] == pytest.approx(rates[1], rel=1e-6)
+
+
+def test_an_interrupted_run_keeps_the_best_model_so_far(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
+    from pipeline.inference import load_model
+
+    steps = len(dataset.of(Split.TRAIN)) // 16
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        training.train(tiny, dataset, root=tmp_path, report=StopAt(steps + 3))
+
+    assert load_model(stopped.value.run).model is not None
+    handler = signal.getsignal(signal.SIGINT)
+    assert handler is signal.default_int_handler
+
+
+def test_a_done_or_running_run_is_not_resumed(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="done already"):
+        training.resume(trained)
+
+    running = Run(tmp_path / "running")
+    running.folder.mkdir()
+    running.save(trained.info().model_copy(update={"status": Status.RUNNING, "pid": os.getppid()}))
+    with pytest.raises(InputError, match="still running in process"):
+        training.resume(running)
+
+
+def test_a_run_is_not_resumed_on_other_data(trained: Run, dataset: Dataset, tmp_path: Path) -> None:
+    stopped = Run(tmp_path / "stopped")
+    stopped.folder.mkdir()
+    changed = trained.info().model_copy(update={"status": Status.INTERRUPTED, "data_fingerprint": "0" * 64})
+    stopped.save(changed)
+
+    with pytest.raises(InputError, match="changed since"):
+        training.resume(stopped)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline import config, training
+from pipeline.data import manifest
+
+def report(step):
+    if step.epoch >= 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+experiment = config.load(Path(sys.argv[1]))
+training.train(experiment, manifest.read(Path(sys.argv[2])), root=Path(sys.argv[3]), seed=7, report=report)
+"""
+
+
+def test_a_run_killed_with_sigkill_is_resumed_to_its_end(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(tiny.to_yaml(), encoding="utf-8")
+    config.load(file)
+    root = tmp_path / "runs"
+    died = subprocess.run([sys.executable, "-c", KILLED, str(file), str(dataset.folder), str(root)], timeout=300)
+    assert died.returncode == -signal.SIGKILL
+    run = Run.open("latest", root=root)
+    assert run.info().status is Status.RUNNING
+
+    began = time.perf_counter()
+    training.resume(run)
+
+    info = run.info()
+    assert info.status is Status.DONE
+    history = json.loads(run.history.read_text(encoding="utf-8"))
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert info.durations["train"] <= time.perf_counter() - began + 60
+    assert run.load_metrics()["splits"]["validation"]["metrics"]["auroc"]["value"] is not None
