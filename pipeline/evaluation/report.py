@@ -1,0 +1,78 @@
+"""The report of a run: one HTML file that needs nothing else, for a screen or for paper."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.evaluation import plots
+from pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column
+from pipeline.evaluation.history import read_curves
+from pipeline.evaluation.mistakes import worst_mistakes
+from pipeline.evaluation.results import Estimate, Metrics, title
+from pipeline.runs import Run, write_text
+
+_TEMPLATE = "report.html"
+_HEADLINE = ("auroc", "sensitivity", "specificity", "balanced_accuracy", "accuracy", "ece")
+_TILES = 4
+
+
+def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead: str, images: Path) -> None:
+    """Write the report, atomically.
+
+    Args:
+        path: Where to.
+        run: The run: config, provenance and learning curves come from it.
+        metrics: What was measured.
+        scores: The predictions that were measured.
+        lead: Name of the split to lead with.
+        images: Folder of the data set, for thumbnails; need not be there.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    info = run.info()
+    positive = positive_column(metrics.classes, metrics.positive)
+    parts = {name: Cases.make(scores.of(name), metrics.decisions, positive) for name in metrics.splits}
+    mistakes, wrong, missing = worst_mistakes(parts[lead], metrics.classes, images, metrics.data_fingerprint)
+    curves = read_curves(run)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "interval": interval, "metric_title": title}
+    result = metrics.splits[lead]
+    page = environment.get_template(_TEMPLATE).render(
+        info=info,
+        metrics=metrics,
+        lead=lead,
+        result=result,
+        splits=[name for name in reversed(SPLITS) if name in metrics.splits],
+        headline=[name for name in _HEADLINE if name in result.metrics][:_TILES],
+        shares=[_shares(row) for row in result.confusion.counts],
+        roc=Markup(plots.roc(parts, metrics.classes, lead)),
+        precision_recall=Markup(plots.precision_recall(parts, metrics.classes, lead)),
+        reliability=Markup(plots.reliability(parts[lead], metrics.classes)),
+        learning=Markup(plots.learning(curves)) if curves else None,
+        mistakes=mistakes,
+        wrong=wrong,
+        missing=missing,
+        config=run.config.read_text(encoding="utf-8") if run.config.is_file() else None,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    write_text(path, page)
+
+
+def figure(estimate: Estimate) -> str:
+    """A value for people: three decimals, or a dash."""
+    return "-" if estimate.value is None else f"{estimate.value:.3f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """An interval for people, `0.912 to 0.965`, or nothing where there is none."""
+    return "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def _shares(row: list[int]) -> list[float]:
+    return [count / sum(row) if sum(row) else 0.0 for count in row]

@@ -1,0 +1,160 @@
+"""What an evaluation says: the types behind `metrics.json`."""
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.decisions import Decisions
+from pipeline.runs import Run
+from serving.errors import InputError
+
+ECE_BINS = 15
+
+TITLES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "Positive predictive value",
+    "npv": "Negative predictive value",
+    "f1": "F1",
+    "brier": "Brier score",
+    "ece": f"Calibration error (ECE, {ECE_BINS} bins)",
+    "ece_uncalibrated": "ECE before temperature",
+    "nll": "Negative log-likelihood",
+    "nll_uncalibrated": "NLL before temperature",
+    "prevalence": "Prevalence",
+    "coverage": "Conformal coverage",
+    "uncertain": "Share uncertain",
+}
+"""Names for people, in the order they are shown."""
+
+
+def title(metric: str) -> str:
+    """Name of a metric for people; `sensitivity:COVID` is the sensitivity of a class."""
+    base, _, of_class = metric.partition(":")
+    return f"{TITLES.get(base, base)} of {of_class}" if of_class else TITLES.get(base, base)
+
+
+class Estimate(BaseModel):
+    """A value with its interval.
+
+    Attributes:
+        value: The value on the images as they are; None where it is undefined.
+        low: Lower end of the interval, or None where there is none.
+        high: Upper end.
+        reason: Why value or interval is missing.
+        dropped: Resamples left out because the metric was undefined in them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    dropped: int = 0
+
+
+class Confusion(BaseModel):
+    """Counts of images, rows by true class and columns by answer, both in the order of `classes`, with intervals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    counts: list[list[int]]
+    low: list[list[float]] | None = None
+    high: list[list[float]] | None = None
+
+
+class SplitResult(BaseModel):
+    """How a model does on one split.
+
+    Attributes:
+        images: Images in it.
+        patients: Patients in it.
+        counts: Images by class.
+        metrics: By name; the names are the keys of `TITLES`, with `:class` behind those that are of one class.
+        confusion: At the threshold.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int
+    patients: int
+    counts: dict[str, int]
+    metrics: dict[str, Estimate]
+    confusion: Confusion
+
+
+class Bootstrap(BaseModel):
+    """How intervals were made: percentiles over resamples of whole patients, widened to hold the value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: str = "patient"
+    method: str = "percentile"
+    level: float = 0.95
+    resamples: int = 1000
+    seed: int = 0
+
+
+class Metrics(BaseModel):
+    """`metrics.json`: every split of one data set under one model and its decisions.
+
+    Attributes:
+        run: Name of the run.
+        data: The data set, by name.
+        data_fingerprint: Its fingerprint.
+        classes: Class names, in column order.
+        positive: The positive class with two classes.
+        decisions: What turned logits into answers.
+        bootstrap: How intervals were made.
+        ece_bins: Equally wide bins of the expected calibration error.
+        splits: `train`, `validation` and `test`, as far as they hold images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    run: str
+    data: str
+    data_fingerprint: str
+    classes: list[str]
+    positive: str | None
+    decisions: Decisions
+    bootstrap: Bootstrap
+    ece_bins: int = ECE_BINS
+    splits: dict[str, SplitResult]
+
+
+class EvaluationReport(BaseModel):
+    """One split of `Metrics`, and the files that were written (none where nothing was)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    data: str
+    data_fingerprint: str
+    split: str
+    classes: list[str]
+    positive: str | None
+    decisions: Decisions
+    bootstrap: Bootstrap
+    result: SplitResult
+    files: list[str] = []
+
+
+def read_metrics(run: Run) -> Metrics:
+    """Read `metrics.json` of a run.
+
+    Raises:
+        InputError: The run was not evaluated, or the file is damaged.
+    """
+    if not run.metrics.is_file():
+        raise InputError(f"{run.folder}: not evaluated yet; run `pneumo evaluate {run.name}`")
+    try:
+        return Metrics.model_validate_json(run.metrics.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise InputError(f"{run.metrics}: {place}: {first['msg']}; run `pneumo evaluate {run.name}`") from None

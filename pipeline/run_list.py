@@ -1,0 +1,98 @@
+"""What was tried: one line a run."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.evaluation.results import Metrics, read_metrics
+from pipeline.runs import RUNS, Run, RunInfo, Status, list_runs
+from serving.errors import InputError
+
+
+class RunSummary(BaseModel):
+    """A run in a list.
+
+    Attributes:
+        name: Its folder's name.
+        status: Where it stands; `interrupted` where it says running and its process is gone, `damaged` where `run.json`
+            cannot be read.
+        config: Name of the config file.
+        auroc_validation: AUROC by split, None where it was not measured or is undefined.
+        auroc_test: As above.
+        started: When training began.
+        seconds: How long it took, or has taken up to now; None where nobody knows.
+        error: Why it failed or cannot be read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    status: str
+    config: str | None = None
+    auroc_validation: float | None = None
+    auroc_test: float | None = None
+    started: datetime | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+def summaries(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSummary]:
+    """Summarise every run under a folder, newest first."""
+    now = now or datetime.now(UTC)
+    return [_summary(run, now) for run in reversed(list_runs(root))]
+
+
+def standing(info: RunInfo) -> Status:
+    """Where a run stands: one that says running while its process is gone was interrupted (power cut, kill -9)."""
+    return Status.INTERRUPTED if info.status is Status.RUNNING and not _alive(info.pid) else info.status
+
+
+def _summary(run: Run, now: datetime) -> RunSummary:
+    try:
+        info = run.info()
+    except InputError as error:
+        return RunSummary(name=run.name, status="damaged", error=str(error))
+    metrics = _metrics(run)
+    status = standing(info)
+    seconds: float | None = info.durations.get("total", sum(info.durations.values()))
+    if status is Status.RUNNING:
+        seconds = (now - info.started).total_seconds()
+    return RunSummary(
+        name=run.name,
+        status=status.value,
+        config=info.config,
+        auroc_validation=_auroc(metrics, "validation"),
+        auroc_test=_auroc(metrics, "test"),
+        started=info.started,
+        seconds=seconds or None,
+        error=info.error,
+    )
+
+
+def _metrics(run: Run) -> Metrics | None:
+    try:
+        return read_metrics(run)
+    except InputError:
+        return None
+
+
+def _auroc(metrics: Metrics | None, split: str) -> float | None:
+    if metrics is None or split not in metrics.splits:
+        return None
+    return metrics.splits[split].metrics["auroc"].value
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    if os.name != "posix":
+        return True  # signal 0 is no mere question elsewhere
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,112 @@
+"""A finished run without a training: predictions drawn from a known distribution, small images beside them."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.data import manifest
+from pipeline.data.manifest import DatasetInfo, Row, Split
+from pipeline.runs import Run, RunInfo, Status
+from serving.image import Fit, encode_png
+
+SynthesiseRun = Callable[..., Run]
+
+
+@pytest.fixture
+def synthesise_run(tmp_path: Path) -> SynthesiseRun:
+    """A function that makes a run: `synthesise_run(classes, images=..., shift=..., seed=..., splits=..., **run_json)`.
+
+    With two classes logits are normal with means -shift and +shift and deviation 1, so that AUROC is Phi(shift sqrt 2).
+    Patients have two images each; `run_json` replaces fields of `run.json`.
+    """
+
+    def make(
+        classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
+        *,
+        images: int = 120,
+        shift: float = 1.0,
+        seed: int = 0,
+        splits: tuple[str, ...] = ("train", "validation", "test"),
+        **run_json: Any,
+    ) -> Run:
+        random = np.random.default_rng(seed)
+        data = tmp_path / f"data-{seed}-{len(classes)}"
+        rows, records = [], []
+        for number in range(images):
+            patient = number // 2
+            split = Split[splits[patient % len(splits)].upper()]
+            label = int(random.integers(len(classes)))
+            pixels = random.integers(0, 255, (16, 16)).astype(np.uint8)
+            png = encode_png(pixels)
+            name = f"images/{number:04d}.png"
+            if len(classes) == 2:
+                logits = [0.0, float(random.normal(shift if label else -shift))]
+            else:
+                logits = (random.normal(0, 1, len(classes)) + shift * (np.arange(len(classes)) == label)).tolist()
+            powers = np.exp(logits)
+            digest = hashlib.sha256(png).hexdigest()
+            rows.append(Row(name, classes[label], split, f"person{patient}", name, digest, 16, 16))
+            records.append(
+                {
+                    "image": name,
+                    "split": split.name.lower(),
+                    "patient": f"person{patient}",
+                    "label": classes[label],
+                    "logits": logits,
+                    "probabilities": (powers / powers.sum()).tolist(),
+                }
+            )
+            (data / name).parent.mkdir(parents=True, exist_ok=True)
+            (data / name).write_bytes(png)
+        fingerprint = manifest.fingerprint(rows, size=16, fit=Fit.SQUASH)
+        info = DatasetInfo(
+            classes=list(classes),
+            counts={},
+            patients={},
+            size=16,
+            fit=Fit.SQUASH,
+            split={},
+            source="synthetic",
+            skipped=[],
+            fingerprint=fingerprint,
+        )
+        manifest.write(data, rows, info)
+        run = Run.create("synthetic", root=tmp_path / "runs", now=datetime(2026, 1, 2, 3, 4, seed % 60, tzinfo=UTC))
+        pd.DataFrame(records).to_parquet(run.predictions)
+        run.config.write_text("trainer:\n  epochs: 3\n")
+        history = [
+            {"epoch": epoch, "step": 10 * epoch, "train": {"loss": 1 / epoch}, "validation": {"loss": 1.2 / epoch}}
+            for epoch in (1, 2, 3)
+        ]
+        run.history.write_text(json.dumps(history))
+        described: dict[str, Any] = {
+            "name": run.name,
+            "command": ["pneumo", "train", "synthetic.yaml"],
+            "config": "synthetic.yaml",
+            "data": str(data),
+            "data_fingerprint": fingerprint,
+            "classes": list(classes),
+            "positive": classes[1] if len(classes) == 2 else None,
+            "preparation": {"size": 16, "fit": "squash", "height": 16, "width": 16, "channels": 1},
+            "image_column": "image",
+            "label_column": "label",
+            "seed": 42,
+            "versions": {"python": "3.12"},
+            "git_commit": None,
+            "hardware": {"cores": 2},
+            "durations": {"training": 61.0},
+            "started": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+            "status": Status.DONE,
+            "pid": 1,
+        }
+        run.save(RunInfo(**(described | run_json)))
+        return run
+
+    return make

@@ -1,0 +1,182 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from pipeline import decisions
+from pipeline.data import manifest
+from pipeline.data.manifest import Split
+from pipeline.evaluation import evaluate, evaluate_data, evaluate_folder, evaluate_run, read_metrics
+from serving.errors import InputError
+
+
+def test_a_run_gets_decisions_metrics_and_a_report(synthesise_run) -> None:
+    run = synthesise_run(images=900)
+    report = evaluate_run(run, resamples=200)
+    assert report.split == "test"
+    assert [name for name in ("metrics.json", "decisions.json", "report.html") if (run.folder / name).is_file()] == [
+        "metrics.json",
+        "decisions.json",
+        "report.html",
+    ]
+    metrics = read_metrics(run)
+    assert set(metrics.splits) == {"train", "validation", "test"}
+    assert metrics.splits["test"] == report.result
+    assert metrics.decisions == decisions.read(run)
+    auroc = report.result.metrics["auroc"]
+    assert auroc.low < norm.cdf(np.sqrt(2)) < auroc.high
+    assert report.result.images == sum(report.result.counts.values()) == np.sum(report.result.confusion.counts)
+    assert report.result.patients == report.result.images / 2
+
+
+def test_decisions_come_from_validation_alone(synthesise_run) -> None:
+    run = synthesise_run(images=300)
+    evaluate_run(run, resamples=0)
+    before = decisions.read(run)
+    frame = pd.read_parquet(run.predictions)
+    others = frame["split"] != "validation"
+    frame.loc[others, "label"] = "NORMAL"
+    frame.to_parquet(run.predictions)
+    evaluate_run(run, resamples=0)
+    assert decisions.read(run) == before
+    assert before.images == (~others).sum()
+
+
+def test_the_policy_is_kept_by_the_next_evaluation(synthesise_run) -> None:
+    run = synthesise_run(images=300)
+    report = evaluate_run(run, policy="sensitivity >= 0.95", resamples=0)
+    again = evaluate_run(run, resamples=0)
+    assert again.decisions == report.decisions
+    assert read_metrics(run).splits["validation"].metrics["sensitivity"].value >= 0.95
+
+
+def test_a_wrong_policy_leaves_the_run_as_it_was(synthesise_run) -> None:
+    run = synthesise_run()
+    evaluate_run(run, resamples=10)
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="not a rule"):
+        evaluate_run(run, policy="best", resamples=10)
+    assert before == {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+
+
+def test_metrics_are_json_without_nan_where_a_split_has_one_class(synthesise_run) -> None:
+    run = synthesise_run()
+    frame = pd.read_parquet(run.predictions)
+    frame.loc[frame["split"] == "test", "label"] = "PNEUMONIA"
+    frame.to_parquet(run.predictions)
+    evaluate_run(run, resamples=20)
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    document = json.loads(run.metrics.read_text(), parse_constant=refuse)
+    auroc = document["splits"]["test"]["metrics"]["auroc"]
+    assert auroc["value"] is None
+    assert auroc["reason"] == "no NORMAL images in this split"
+    assert "no NORMAL images" in run.report.read_text()
+
+
+@pytest.mark.parametrize(("splits", "lead"), [(("train", "validation"), "validation"), (("train",), "train")])
+def test_a_run_without_test_images_is_led_by_what_it_has(synthesise_run, splits, lead) -> None:
+    run = synthesise_run(splits=splits)
+    assert evaluate_run(run, resamples=10).split == lead
+
+
+def test_more_than_two_classes_are_measured(synthesise_run) -> None:
+    run = synthesise_run(("bacteria", "normal", "virus"), images=300, shift=3.0)
+    report = evaluate_run(run, resamples=50)
+    assert report.decisions.threshold is None
+    assert report.result.metrics["auroc"].value > 0.9
+    assert "Sensitivity of virus" in run.report.read_text()
+
+
+def test_evaluate_measures_a_split_and_writes_nothing(synthesise_run) -> None:
+    run = synthesise_run()
+    before = sorted(run.folder.iterdir())
+    report = evaluate(run, split=Split.VALIDATION, resamples=10)
+    assert report.split == "validation"
+    assert sorted(run.folder.iterdir()) == before
+    assert report.decisions.fitted_on == "validation"
+
+
+def test_another_data_set_uses_the_decisions_of_the_run_and_leaves_its_metrics(synthesise_run) -> None:
+    run, other = synthesise_run(seed=1), synthesise_run(seed=2, splits=("test",))
+    evaluate_run(run, resamples=10)
+    kept = run.metrics.read_bytes()
+    dataset = manifest.read(other.folder.parent.parent / "data-2-2")
+    report = evaluate_data(run, dataset, pd.read_parquet(other.predictions), resamples=10)
+    stem = f"evaluation-{dataset.info.fingerprint[:8]}"
+    assert [path.rsplit("/", 1)[1] for path in report.files] == [f"{stem}.json", f"{stem}.html"]
+    assert run.metrics.read_bytes() == kept
+    assert report.decisions == decisions.read(run)
+    assert report.data == "data-2-2"
+    assert report.data_fingerprint == dataset.info.fingerprint
+    strict = evaluate_data(run, dataset, pd.read_parquet(other.predictions), policy="specificity >= 0.99", resamples=10)
+    assert strict.decisions.threshold > report.decisions.threshold
+    assert decisions.read(run) == report.decisions
+
+
+def test_a_data_set_of_other_classes_is_refused_before_it_is_predicted(synthesise_run) -> None:
+    run, other = synthesise_run(seed=1), synthesise_run(("NORMAL", "COVID"), seed=2)
+    with pytest.raises(InputError, match="'COVID' is unknown to the run, which has NORMAL, PNEUMONIA"):
+        evaluate_folder(run, other.folder.parent.parent / "data-2-2")
+
+
+def test_a_split_that_a_data_set_lacks_is_refused_before_it_is_predicted(synthesise_run) -> None:
+    run, other = synthesise_run(seed=1), synthesise_run(seed=2, splits=("test",))
+    with pytest.raises(InputError, match=r"--split train: .* it has test"):
+        evaluate_folder(run, other.folder.parent.parent / "data-2-2", split=Split.TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="patient"), "no column 'patient'"),
+        (lambda frame: frame.assign(label="COVID"), "label 'COVID' is unknown"),
+        (lambda frame: frame.assign(split="holdout"), "split 'holdout' is unknown"),
+        (lambda frame: frame.assign(logits=[[0.0, float("nan")]] * len(frame)), "finite numbers"),
+        (lambda frame: frame.assign(logits=[[0.0]] * len(frame)), "must be 2 finite numbers"),
+        (lambda frame: frame.iloc[:0], "no images to evaluate"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused_in_a_line(synthesise_run, change, message) -> None:
+    run = synthesise_run()
+    change(pd.read_parquet(run.predictions)).to_parquet(run.predictions)
+    with pytest.raises(InputError, match=message) as caught:
+        evaluate_run(run, resamples=10)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_damaged_predictions_are_told_apart(synthesise_run) -> None:
+    run = synthesise_run()
+    run.predictions.write_bytes(b"not parquet")
+    with pytest.raises(InputError, match="damaged"):
+        evaluate_run(run)
+    run.predictions.unlink()
+    with pytest.raises(InputError, match="--resume"):
+        evaluate_run(run)
+
+
+def test_damaged_metrics_are_told_with_the_mend(synthesise_run) -> None:
+    run = synthesise_run()
+    with pytest.raises(InputError, match="not evaluated yet"):
+        read_metrics(run)
+    run.metrics.write_text("{}")
+    with pytest.raises(InputError, match=r"metrics\.json: run: .*pneumo evaluate"):
+        read_metrics(run)
+
+
+def test_torch_is_not_loaded_to_evaluate(synthesise_run) -> None:
+    run = synthesise_run()
+    code = (
+        "import sys; from pathlib import Path; from pipeline.runs import Run\n"
+        "from pipeline.evaluation import evaluate_run\n"
+        f"evaluate_run(Run(Path({str(run.folder)!r})), resamples=10)\n"
+        "print('torch' in sys.modules, 'ludwig' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
