@@ -1,0 +1,265 @@
+"""From a run to a bundle: an ONNX graph, proven equal to the Ludwig model from the stored file bytes on."""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import engine, inference
+from pipeline.card import card
+from pipeline.data import manifest
+from pipeline.data.manifest import Dataset, Row, Split
+from pipeline.decisions import Decisions
+from pipeline.runs import Run, RunInfo
+from serving.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, digest_of, seal
+from serving.descriptors import describe
+from serving.errors import CheckFailedError, InputError
+from serving.image import Preparation, read_gray, to_input
+from serving.outliers import EmbeddingSpace
+from serving.scores import calibrated
+
+if TYPE_CHECKING:
+    import torch
+
+TOLERANCE = 1e-4
+"""Largest difference in probability between ONNX Runtime and Ludwig."""
+
+PARITY_IMAGES = 64
+REFERENCE_IMAGES = 2000
+"""Most images of a split that the reference and the outlier limit are taken from."""
+
+OUTLIER_QUANTILE = 0.99
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the exported graph says about some images, from their file bytes on: logits [N, K], embedding [N, D]."""
+
+    rows: tuple[Row, ...]
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    descriptors: list[dict[str, float]]
+
+
+def export(
+    run: Run, *, out: Path | None = None, tolerance: float = TOLERANCE, say: Callable[[str], None] | None = None
+) -> Path:
+    """Write a run's bundle.
+
+    Args:
+        run: A trained and evaluated run.
+        out: Where to; `bundle` in the run's folder where None. A bundle that is there is replaced.
+        tolerance: Largest difference in probability that is accepted.
+        say: Told what goes on, a line at a time.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        InputError: The run is not finished, its data set is gone or has changed, or `out` holds something else.
+        CheckFailedError: ONNX Runtime and Ludwig disagree.
+    """
+    tell = say or (lambda text: None)
+    info = run.info()
+    metrics = run.load_metrics()
+    decisions = Decisions.model_validate(metrics["decisions"])
+    dataset = _dataset(info)
+    target = out or run.folder / "bundle"
+    if target.exists() and any(target.iterdir()) and not (target / "bundle.json").is_file():
+        raise InputError(f"{target}: holds something that is not a bundle; choose another --out")
+    partial = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(2)}")
+    partial.mkdir(parents=True)
+    try:
+        engine.load(say)
+        preparation = Preparation.model_validate(info.preparation)
+        with engine.logged(run.log):
+            model = inference.load_model(run)
+            tell("writing the graph ...")
+            write_graph(inference.network(model, info), preparation, partial / "model.onnx")
+        tell("checking the graph against Ludwig ...")
+        training = _look(partial / "model.onnx", dataset, _spread(dataset.of(Split.TRAIN)), preparation)
+        held_out = _look(partial / "model.onnx", dataset, _spread(dataset.of(Split.VALIDATION)), preparation)
+        parity = _check_parity(model, info, dataset, preparation, (held_out, training), tolerance, run.log)
+        space = EmbeddingSpace.fit(training.embedding)
+        limit = float(np.quantile(space.score(held_out.embedding), OUTLIER_QUANTILE))
+        (partial / "embedding_space.npz").write_bytes(space.to_bytes())
+        _write_reference(partial / "reference.parquet", (training, held_out), space, info, decisions.temperature)
+        shutil.copyfile(run.config, partial / "config.yaml")
+        name, version = identity(run)
+        content = hashlib.sha256(decisions.model_dump_json().encode())
+        for file in sorted(partial.iterdir()):
+            content.update(f"{file.name} {digest_of(file)}\n".encode())
+        sealed = BundleInfo(
+            name=name,
+            version=f"{version}-{content.hexdigest()[:8]}",  # exported again after a change, it is another version
+            classes=info.classes,
+            positive_class=info.positive,
+            preparation=preparation,
+            temperature=decisions.temperature,
+            thresholds={} if decisions.threshold is None else {"default": decisions.threshold},
+            policy=decisions.policy,
+            conformal=Conformal(level=decisions.conformal_level, limit=decisions.conformal_limit),
+            outlier=Outlier(limit=limit, quantile=OUTLIER_QUANTILE),
+            metrics=metrics,
+            data_fingerprint=info.data_fingerprint,
+            provenance={
+                "run": run.name,
+                "git_commit": info.git_commit,
+                "seed": info.seed,
+                "versions": info.versions,
+            },
+            parity=parity,
+        )
+        (partial / "card.md").write_text(card(sealed, dataset.info), encoding="utf-8")
+        seal(partial, sealed)
+        Bundle.open(partial)
+        _replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    tell(f"ONNX Runtime and Ludwig agree to {parity.max_probability_difference:.1e} on {parity.images} images")
+    return target
+
+
+def identity(run: Run) -> tuple[str, str]:
+    """Name and version of a run's bundle: `20260102T030405Z-smoke-1a2b` is `smoke`, `20260102T030405Z-1a2b`."""
+    began, _, rest = run.name.partition("-")
+    name, _, tail = rest.rpartition("-")
+    return (name, f"{began}-{tail}") if name else (run.name, "1")
+
+
+def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path) -> None:
+    """Export a network to ONNX: `image` [N, C, H, W] in, `logits` [N, K] and `embedding` [N, D] out, any N.
+
+    Node metadata, which holds names of source files, is removed.
+    """
+    import onnx
+    import torch
+
+    example = torch.zeros(2, preparation.channels, preparation.height, preparation.width)
+    program = torch.onnx.export(
+        network.to("cpu"),
+        (example,),
+        dynamo=True,
+        external_data=False,
+        dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+        input_names=["image"],
+        output_names=["logits", "embedding"],
+    )
+    if program is None:  # torch's signature allows it, its dynamo exporter never does it
+        raise CheckFailedError("torch exported nothing")
+    graph = program.model_proto
+    del graph.metadata_props[:]
+    for holder in (graph.graph, *graph.functions):
+        for item in (holder, *holder.node, *getattr(holder, "value_info", ()), *getattr(holder, "initializer", ())):
+            del item.metadata_props[:]
+            if hasattr(item, "doc_string"):
+                item.doc_string = ""
+    onnx.checker.check_model(graph)
+    path.write_bytes(graph.SerializeToString())
+
+
+def _dataset(info: RunInfo) -> Dataset:
+    dataset = manifest.read(Path(info.data))
+    if dataset.info.fingerprint != info.data_fingerprint:
+        raise InputError(
+            f"{info.data}: not the data set that {info.name} was trained on (its fingerprint differs); "
+            "import that one again"
+        )
+    return dataset
+
+
+def _spread(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """At most REFERENCE_IMAGES rows, evenly over the manifest."""
+    if len(rows) <= REFERENCE_IMAGES:
+        return tuple(rows)
+    return tuple(rows[position] for position in np.linspace(0, len(rows) - 1, REFERENCE_IMAGES).astype(int))
+
+
+def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Preparation) -> _Seen:
+    """Run the exported graph over stored images as the service would: from their bytes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
+    logits, embeddings, descriptors = [], [], []
+    for start in range(0, len(rows), _BATCH):
+        inputs = []
+        for row in rows[start : start + _BATCH]:
+            picture = read_gray(dataset.path(row).read_bytes())
+            inputs.append(to_input(picture.gray, preparation))
+            original = asdict(describe(picture, picture.gray))
+            descriptors.append(original | {"width": row.width, "height": row.height, "aspect": row.width / row.height})
+        batch_logits, batch_embedding = session.run(["logits", "embedding"], {"image": np.stack(inputs)})
+        logits.append(batch_logits)
+        embeddings.append(batch_embedding)
+    return _Seen(rows, np.concatenate(logits), np.concatenate(embeddings), descriptors)
+
+
+def _check_parity(
+    model: Any,
+    info: RunInfo,
+    dataset: Dataset,
+    preparation: Preparation,
+    seen: tuple[_Seen, ...],
+    tolerance: float,
+    log: Path,
+) -> Parity:
+    """Compare probabilities with Ludwig's own predict, on validation and, where that is small, on training images."""
+    from pipeline.training.images import ludwig_frame, read_images
+
+    rows = [row for part in seen for row in part.rows]
+    ours = np.concatenate([calibrated(part.logits, 1.0) for part in seen])
+    count = min(len(rows), max(PARITY_IMAGES, min(len(seen[0].rows), 4 * PARITY_IMAGES)))
+    images = read_images(dataset, rows[:count], preparation)
+    frame = ludwig_frame(rows[:count], images, image_column=info.image_column, label_column=info.label_column)
+    with engine.logged(log):
+        answers, _ = model.predict(dataset=frame[[info.image_column]], batch_size=_BATCH, skip_save_predictions=True)
+    theirs = np.stack(
+        [answers[f"{info.label_column}_probabilities_{name}"].to_numpy(float) for name in info.classes], 1
+    )
+    difference = float(np.abs(ours[:count] - theirs).max())
+    if not difference <= tolerance:
+        raise CheckFailedError(
+            f"{info.name}: ONNX Runtime and Ludwig differ by {difference:.2e} in probability on {count} images, "
+            f"more than {tolerance:.0e}; no bundle was written"
+        )
+    return Parity(images=count, max_probability_difference=difference, tolerance=tolerance)
+
+
+def _write_reference(
+    path: Path, seen: tuple[_Seen, ...], space: EmbeddingSpace, info: RunInfo, temperature: float
+) -> None:
+    """Descriptors, whitened embedding, probabilities, outlier score of known images: what drift is measured against."""
+    import pandas as pd
+
+    parts = []
+    for part in seen:
+        frame = pd.DataFrame(part.descriptors)
+        frame.insert(0, "split", [row.split.name.lower() for row in part.rows])
+        frame.insert(1, "label", [row.label for row in part.rows])
+        probabilities = calibrated(part.logits, temperature)
+        frame["probability"] = (
+            probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]
+        )
+        frame["probabilities"] = list(probabilities)
+        frame["outlier_score"] = space.score(part.embedding)
+        frame["embedding"] = list(space.project(part.embedding).astype(np.float32))
+        parts.append(frame)
+    pd.concat(parts, ignore_index=True).to_parquet(path, index=False)
+
+
+def _replace(partial: Path, target: Path) -> None:
+    if target.exists():
+        old = target.with_name(f"{partial.name}-old")
+        target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old)
+    else:
+        partial.rename(target)
