@@ -1,0 +1,39 @@
+"""The command line: one module a command group, each command a few lines over a function that works without it."""
+
+import sys
+
+import typer
+
+from pipeline.cli import config as config_commands
+from pipeline.cli import data, evaluate, export, models, predict, runs, serve, train
+from pipeline.cli import demo as demo_command
+from pipeline.cli.output import stderr
+from serving.errors import MachineError, PneumoError
+
+app = typer.Typer(
+    name="pneumo",
+    help="From a YAML file to a chest X-ray classifier that is trained, audited, exported and served. "
+    "Research software, not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+app.add_typer(config_commands.app, name="config")
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+for module in (demo_command, train, evaluate, export, models, predict, serve):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line; a known error becomes one line and an exit code."""
+    try:
+        app()
+    except PneumoError as error:
+        stderr().print(f"pneumo: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        stderr().print(f"pneumo: {place}{error.strerror or error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(MachineError.exit_code)

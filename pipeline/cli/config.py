@@ -1,0 +1,43 @@
+"""`pneumo config`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.output import JsonOption, print_json, stdout
+from serving.errors import InputError
+
+app = typer.Typer(help="Check config files.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Check config files."""
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Ludwig config files.")],
+    override: Annotated[list[str] | None, typer.Option("-o", "--override", help="Set a key: trainer.epochs=3.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check configs against Ludwig's schema and pneumo's rules, in under a second, without loading Ludwig."""
+    from pipeline import config
+
+    results: list[dict[str, str | None]] = []
+    for file in files:
+        try:
+            config.load(file, override or ())
+            results.append({"file": str(file), "error": None})
+        except InputError as error:
+            results.append({"file": str(file), "error": str(error)})
+    errors = [result["error"] for result in results if result["error"]]
+    if as_json:
+        print_json(results)
+    else:
+        for result in results:
+            if result["error"] is None:
+                stdout().print(f"{result['file']}: good", markup=False)
+    if errors:
+        raise InputError("\npneumo: ".join(errors))

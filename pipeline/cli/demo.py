@@ -1,0 +1,55 @@
+"""`pneumo demo`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.output import JsonOption, print_json, say, stdout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where everything goes.")] = Path("demo"),
+    config: Annotated[Path, typer.Option("--config", help="What to train.")] = Path("ludwig_configs/smoke.yaml"),
+    as_json: JsonOption = False,
+) -> None:
+    """The whole loop on synthetic images: from drawing them to a prediction over HTTP."""
+    from pipeline.demo import run_demo
+
+    done = run_demo(folder, config, say=say)
+    if as_json:
+        print_json(asdict(done))
+        return
+    answer = done.prediction["predictions"][0]
+    stdout().print(
+        f"""
+{done.image}
+  is {answer["label"]} with a probability of {answer["probability"]:.3f} (threshold {answer["threshold"]:.3f}), \
+{answer["certainty"]}, {"like" if answer["in_distribution"] else "unlike"} the training images
+  test AUROC {done.metrics["auroc"]:.3f}, sensitivity {done.metrics["sensitivity"]:.3f}, \
+specificity {done.metrics["specificity"]:.3f} on synthetic images
+  steps: {", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())}
+
+where everything lies
+  data set   {done.data}
+  run        {done.run}
+  report     {done.run / "report.html"}
+  bundle     {done.bundle}
+  registry   {done.models / "registry.yaml"}
+
+try next
+  pneumo serve --models-dir {done.models}
+  curl -F file=@{done.image} http://127.0.0.1:8000/v1/predict
+  pneumo train ludwig_configs/smoke.yaml --data {done.data} -o trainer.epochs=3
+  pneumo data import YOUR_IMAGES --out data && pneumo train ludwig_configs/baseline.yaml
+
+Research software, not a medical device.""",
+        markup=False,
+        soft_wrap=True,
+    )

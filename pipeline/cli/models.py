@@ -1,0 +1,142 @@
+"""`pneumo models` and `pneumo promote`: the registry."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.output import JsonOption, print_json, say, stdout
+
+if TYPE_CHECKING:
+    from serving.models import Registry, Version
+
+app = typer.Typer(help="The registry of promoted models.", no_args_is_help=True)
+
+ModelsDirOption = Annotated[Path, typer.Option("--models-dir", help="Folder of the registry.")]
+AliasOption = Annotated[str, typer.Option("--alias", help="What shall mean the model.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands that stand outside the group."""
+    root.command("promote")(promote_command)
+
+
+def promote_command(
+    what: Annotated[
+        str, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run, a bundle folder, a version or an alias.")
+    ],
+    alias: AliasOption = "champion",
+    models_dir: ModelsDirOption = Path("models"),
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Take a run's bundle into the registry and let an alias mean it."""
+    from pipeline.registry import check_alias, find_bundle, promote
+
+    check_alias(alias)
+    version = promote(find_bundle(what, root=models_dir, runs=runs_dir, say=say), alias=alias, root=models_dir)
+    if as_json:
+        print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
+    else:
+        say(f"{alias} is now {version.id}, in {models_dir / version.bundle}")
+        say(f"serve it with `pneumo serve --model {alias}`")
+
+
+@app.command("list")
+def list_command(models_dir: ModelsDirOption = Path("models"), as_json: JsonOption = False) -> None:
+    """List promoted versions, oldest first, with what means them."""
+    from serving.models import read_registry
+
+    registry = read_registry(models_dir)
+    if as_json:
+        print_json([_document(registry, version) for version in registry.versions])
+    elif not registry.versions:
+        say(f"no model is promoted in {models_dir} yet; `pneumo promote RUN` does")
+    else:
+        _print_versions(registry)
+
+
+@app.command("show")
+def show_command(
+    model: Annotated[str, typer.Argument(help="An alias, a version or a bundle folder.")] = "champion",
+    models_dir: ModelsDirOption = Path("models"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model, after checking that its files are those that were sealed."""
+    from serving.bundle import Bundle
+    from serving.models import resolve
+
+    bundle = Bundle.open(resolve(model, models_dir))
+    if as_json:
+        print_json({**bundle.info.model_dump(mode="json"), "digest": bundle.digest, "folder": str(bundle.folder)})
+        return
+    info = bundle.info
+    threshold = info.thresholds.get("default")
+    rows = {
+        "model": info.id,
+        "folder": str(bundle.folder),
+        "digest": bundle.digest,
+        "classes": ", ".join(info.classes),
+        "positive class": info.positive_class or "none",
+        "input": "{channels} x {height} x {width}, {fit}".format(**info.preparation.model_dump()),
+        "threshold": "none" if threshold is None else f"{threshold:.3f} ({info.policy})",
+        "temperature": f"{info.temperature:.3f}",
+        "AUROC": _auroc(info.metrics),
+        "parity": f"{info.parity.max_probability_difference:.1e} over {info.parity.images} images",
+        "run": str(info.provenance.get("run", "unknown")),
+    }
+    _print_pairs(rows)
+
+
+@app.command("rollback")
+def rollback_command(
+    alias: AliasOption = "champion", models_dir: ModelsDirOption = Path("models"), as_json: JsonOption = False
+) -> None:
+    """Let an alias mean what it meant before."""
+    from pipeline.registry import rollback
+
+    version = rollback(alias, root=models_dir)
+    if as_json:
+        print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
+    else:
+        say(f"{alias} is {version.id} again")
+
+
+def _document(registry: "Registry", version: "Version") -> dict[str, Any]:
+    return {**version.model_dump(mode="json"), "id": version.id, "aliases": registry.aliases_of(version)}
+
+
+def _print_versions(registry: "Registry") -> None:
+    from rich.table import Table
+
+    table = Table("model", "alias", "AUROC", "promoted", "run")
+    for version in registry.versions:
+        table.add_row(
+            version.id,
+            ", ".join(registry.aliases_of(version)),
+            _auroc(version.metrics),
+            f"{version.promoted_at:%Y-%m-%d %H:%M}",
+            version.run or "",
+        )
+    stdout().print(table)
+
+
+def _print_pairs(rows: dict[str, str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, Text(value, overflow="fold"))
+    stdout().print(table)
+
+
+def _auroc(metrics: dict[str, Any]) -> str:
+    splits = metrics.get("splits", metrics)  # the registry holds a summary of what the bundle holds
+    for split in ("test", "validation"):
+        measured = splits.get(split, {})
+        estimate = measured.get("metrics", measured).get("auroc", {})
+        if estimate.get("value") is not None:
+            interval = "" if estimate.get("low") is None else f" ({estimate['low']:.3f} to {estimate['high']:.3f})"
+            return f"{estimate['value']:.3f}{interval}, {split}"
+    return ""

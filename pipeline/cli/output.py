@@ -1,0 +1,59 @@
+"""What commands print: tables for people, one JSON document for programs, errors in a line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:  # rich is imported where it prints: it would be half of the time that `pneumo --help` takes
+    from rich.console import Console
+    from rich.progress import Progress
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def stdout() -> "Console":
+    """The console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def stderr() -> "Console":
+    """The console for progress and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def say(text: str) -> None:
+    """Tell a person how far a command is, on standard error."""
+    stderr().print(text, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator["Progress"]:
+    """A progress bar with one task on a terminal; one line at the start elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    console = stderr()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        if not console.is_terminal:
+            say(f"{description} ...")
+        bar.add_task(description, total=total)
+        yield bar

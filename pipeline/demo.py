@@ -1,0 +1,165 @@
+"""The whole loop on phantom images, each step the same function that its command calls."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.errors import CheckFailedError, PneumoError
+
+if TYPE_CHECKING:
+    from pipeline.config import Experiment
+    from pipeline.data.manifest import Dataset
+    from pipeline.runs import Run
+
+IMAGES = 400
+SEED = 0
+READY_S = 60.0
+"""Longest wait for the service to answer, in seconds."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where everything lies, and what the service said.
+
+    Attributes:
+        folder: The demo's folder; `data`, `run`, `bundle` and `models` lie in it.
+        image: The test image that was sent.
+        prediction: The service's answer.
+        metrics: Value of each metric on the test split.
+        seconds: What each step took.
+    """
+
+    folder: Path
+    data: Path
+    run: Path
+    bundle: Path
+    models: Path
+    image: Path
+    prediction: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+
+
+def run_demo(folder: Path, config: Path, *, say: Callable[[str], None]) -> Demo:
+    """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop.
+
+    A second call reuses what is there and is still right: the images, the data set, the finished run and its bundle.
+
+    Raises:
+        PneumoError: A step failed.
+    """
+    from pipeline import config as configs
+    from pipeline import export, registry
+    from pipeline.data import audit, importing, phantom
+    from pipeline.data.manifest import Split
+
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(name: str, text: str) -> Iterator[None]:
+        say(f"[{len(seconds) + 1}/7] {text} ...")
+        began = time.perf_counter()
+        yield
+        seconds[name] = round(time.perf_counter() - began, 1)
+
+    raw, data, models = folder / "phantoms", folder / "data", folder / "models"
+    with step("phantom", f"drawing {IMAGES} synthetic radiographs into {raw}"):
+        phantom.write(raw, images=IMAGES, seed=SEED)
+    with step("import", f"importing them into {data}, split by patient"):
+        dataset = importing.import_dataset(raw, data, seed=SEED)
+    with step("audit", "auditing for damage, duplicates and leakage"):
+        found = audit.audit(data)
+        if found.defects:
+            raise CheckFailedError(f"{data}: {len(found.defects)} defects; see `pneumo data check {data}`")
+    experiment = configs.load(config)
+    with step("train", f"training and evaluating {config.name}"):
+        run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, say)
+    bundle = run.folder / "bundle"
+    with step("export", "exporting to ONNX, checked against Ludwig"):
+        if not (bundle / "bundle.json").is_file():
+            export.export(run, say=say)
+    with step("promote", f"promoting to champion in {models}"):
+        registry.promote(bundle, root=models)
+    image = dataset.path(dataset.of(Split.TEST)[0])
+    with step("serve", "starting the service, sending it a test image, stopping it"):
+        prediction = serve_once(models, image)
+    estimates = run.load_metrics()["splits"]["test"]["metrics"]
+    metrics = {name: part["value"] for name, part in estimates.items() if part["value"] is not None}
+    return Demo(folder, data, run.folder, bundle, models, image, prediction, metrics, seconds)
+
+
+def serve_once(models: Path, image: Path) -> dict[str, Any]:
+    """Start `pneumo serve` on a free port of 127.0.0.1, post one image, stop it by its own pid; the JSON answer.
+
+    Raises:
+        CheckFailedError: The service did not come up, or refused the image.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "pipeline", "serve", "--models-dir", str(models), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        _wait_until_ready(server, port)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/predict", data=image.read_bytes(), headers={"Content-Type": "image/png"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise CheckFailedError(f"the service answered {error.code}: {error.read().decode()[:300]}") from None
+        return answer
+    finally:
+        server.terminate()
+        try:
+            server.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.communicate()
+
+
+def _wait_until_ready(server: "subprocess.Popen[str]", port: int) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            reason = (server.stderr.read() if server.stderr else "").strip().splitlines()
+            raise CheckFailedError(f"the service ended at once: {reason[-1] if reason else 'it said nothing'}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise CheckFailedError(f"the service was not ready after {READY_S:.0f} s")
+
+
+def _finished(root: Path, experiment: "Experiment", dataset: "Dataset") -> "Run | None":
+    """A finished run of the same config, data and package versions, if there is one."""
+    from pipeline import provenance
+    from pipeline.runs import Status, list_runs
+
+    versions = provenance.versions()
+    for run in reversed(list_runs(root)):
+        try:
+            info = run.info()
+            same = (info.data_fingerprint, info.versions) == (dataset.info.fingerprint, versions)
+            if info.status is Status.DONE and same and run.config.read_text(encoding="utf-8") == experiment.to_yaml():
+                return run
+        except (PneumoError, OSError):
+            continue
+    return None
+
+
+def _train(folder: Path, experiment: "Experiment", dataset: "Dataset", say: Callable[[str], None]) -> "Run":
+    from pipeline import training
+
+    return training.train(experiment, dataset, root=folder / "runs", command=["pneumo", "demo"], say=say)

@@ -1,0 +1,93 @@
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from serving.errors import InputError
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def run(synthesise_run):
+    return synthesise_run(seed=1)
+
+
+def runs_dir(run) -> Path:
+    return run.folder.parent
+
+
+def test_a_person_gets_a_table_with_intervals_and_is_told_where_the_report_is(run) -> None:
+    result = invoke("evaluate", "latest", "--runs-dir", runs_dir(run))
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(run.metrics.read_text())["splits"]["test"]["metrics"]
+    line = next(line for line in result.stdout.splitlines() if "AUROC" in line)
+    assert f"{metrics['auroc']['value']:.3f}" in line
+    assert f"{metrics['auroc']['low']:.3f} to {metrics['auroc']['high']:.3f}" in line
+    assert "report.html" in result.stderr
+    assert "not a medical device" in result.stderr
+
+
+def test_json_is_one_document_on_standard_output(run) -> None:
+    result = invoke("evaluate", run.folder, "--split", "validation", "--json")
+    document = json.loads(result.stdout)
+    assert document["split"] == "validation"
+    assert document["result"]["metrics"]["auroc"]["low"] <= document["result"]["metrics"]["auroc"]["value"]
+    assert "evaluating" in result.stderr
+
+
+def test_the_policy_is_used_and_kept(run) -> None:
+    result = invoke("evaluate", run.folder, "--policy", "sensitivity >= 0.9", "--json")
+    assert json.loads(result.stdout)["decisions"]["policy"] == "sensitivity >= 0.9"
+    assert json.loads((run.folder / "decisions.json").read_text())["policy"] == "sensitivity >= 0.9"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--policy", "best"], "--policy 'best': not a rule"), (["--data", "nowhere"], "nowhere: no manifest.csv here")],
+)
+def test_wrong_input_is_an_input_error(run, arguments, message) -> None:
+    result = invoke("evaluate", run.folder, *arguments)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+
+
+def test_an_unknown_run_or_split_is_refused(run) -> None:
+    result = invoke("evaluate", "nothing", "--runs-dir", runs_dir(run))
+    assert "no such run" in str(result.exception)
+    assert invoke("evaluate", run.folder, "--split", "holdout").exit_code == 2
+
+
+def test_another_data_set_is_predicted_and_written_beside(run, synthesise_run, monkeypatch) -> None:
+    other = synthesise_run(seed=2, splits=("validation",))
+    asked = []
+
+    def predict_dataset(asked_run, dataset):
+        asked.append((asked_run.folder, dataset.folder))
+        return pd.read_parquet(other.predictions)
+
+    monkeypatch.setitem(sys.modules, "pipeline.inference", SimpleNamespace(predict_dataset=predict_dataset))
+    data = other.info().data
+    result = invoke("evaluate", run.folder, "--data", data, "--json")
+    assert result.exit_code == 0, result.output
+    assert asked == [(run.folder, Path(data))]
+    document = json.loads(result.stdout)
+    assert document["split"] == "validation"
+    stem = f"evaluation-{other.info().data_fingerprint[:8]}"
+    assert (run.folder / f"{stem}.json").is_file()
+    assert "not a medical device" in (run.folder / f"{stem}.html").read_text()
+    assert not run.metrics.exists()
+
+
+def test_class_names_are_not_read_as_markup(synthesise_run) -> None:
+    run = synthesise_run(("[red]a", "[/]b"), seed=3)
+    result = invoke("evaluate", run.folder)
+    assert result.exit_code == 0, result.output
+    assert "[red]a" in result.stdout

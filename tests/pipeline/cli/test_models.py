@@ -1,0 +1,86 @@
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from serving.errors import InputError
+
+make_bundle = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "bundles.py"))["make_bundle"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working directory with two bundles."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    for version in ("1", "2"):
+        make_bundle(tmp_path / f"b{version}", seed=int(version), version=version)
+    return tmp_path
+
+
+def pneumo(*arguments: str):
+    found = CliRunner().invoke(app, list(arguments))
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found
+
+
+def test_promote_list_and_rollback_agree(folder):
+    pneumo("promote", "b1")
+    said = pneumo("promote", "b2")
+    assert "champion is now tiny:2" in said.stderr
+    listed = json.loads(pneumo("models", "list", "--json").stdout)
+    assert [(version["id"], version["aliases"]) for version in listed] == [("tiny:1", []), ("tiny:2", ["champion"])]
+    assert "champion is tiny:1 again" in pneumo("models", "rollback").stderr
+    listed = json.loads(pneumo("models", "list", "--json").stdout)
+    assert [version["aliases"] for version in listed] == [["champion"], []]
+
+
+def test_promote_answers_with_one_json_document(folder):
+    document = json.loads(pneumo("promote", "b1", "--alias", "challenger", "--json").stdout)
+    assert (document["id"], document["alias"], document["bundle"]) == ("tiny:1", "challenger", "tiny/1")
+
+
+def test_a_challenger_is_promoted_to_champion_by_its_alias(folder):
+    pneumo("promote", "b1")
+    pneumo("promote", "b2", "--alias", "challenger")
+    pneumo("promote", "challenger")
+    listed = json.loads(pneumo("models", "list", "--json").stdout)
+    assert listed[1]["aliases"] == ["challenger", "champion"]
+
+
+def test_the_list_shows_models_aliases_and_auroc(folder):
+    pneumo("promote", "b1")
+    shown = pneumo("models", "list").stdout
+    for text in ("tiny:1", "champion", "0.900 (0.800 to 0.950), test", "20261123T000000Z-tiny-abcd"):
+        assert text in shown
+
+
+def test_the_list_of_an_empty_registry_says_what_to_do(folder):
+    assert "pneumo promote RUN" in pneumo("models", "list").stderr
+    assert json.loads(pneumo("models", "list", "--json").stdout) == []
+
+
+def test_show_reads_an_alias_and_a_folder(folder):
+    pneumo("promote", "b1")
+    for model in ("champion", "b1"):
+        shown = pneumo("models", "show", model).stdout
+        for text in ("tiny:1", "NORMAL, PNEUMONIA", "1 x 28 x 28, squash", "0.400 (max balanced accuracy)", "0.900"):
+            assert text in shown
+    document = json.loads(pneumo("models", "show", "--json").stdout)
+    assert document["name"] == "tiny"
+    assert document["folder"] == "models/tiny/1"
+
+
+def test_show_refuses_a_changed_bundle(folder):
+    (folder / "b1" / "card.md").write_text("x")
+    with pytest.raises(InputError, match="SHA-256"):
+        pneumo("models", "show", "b1")
+
+
+def test_a_wrong_alias_is_refused_before_anything_is_exported(folder):
+    with pytest.raises(InputError, match="--alias"):
+        pneumo("promote", "no-such-run", "--alias", "not an alias")

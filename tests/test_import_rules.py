@@ -1,0 +1,62 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {"pipeline", "torch", "torchvision", "ludwig", "ray"}
+MODULES = sorted((ROOT / "serving").rglob("*.py"))
+
+
+def imported_names(path: Path) -> set[str]:
+    """Top-level packages that a file imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def loaded_by(statement: str, *suspects: str) -> set[str]:
+    """Which of the suspects a fresh interpreter holds after a statement."""
+    program = f"import sys; {statement}; print(*(name for name in {suspects!r} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_serving_never_imports_what_makes_models(path):
+    assert not imported_names(path) & FORBIDDEN
+
+
+def test_the_running_service_holds_nothing_that_makes_models():
+    statement = "import serving.app, serving.server, serving.predict"
+    assert not loaded_by(statement, "pipeline", "torch", "ludwig", "ray", "pandas", "sklearn", "matplotlib")
+
+
+def test_the_command_line_loads_nothing_heavy():
+    heavy = (
+        "numpy",
+        "pandas",
+        "torch",
+        "ludwig",
+        "ray",
+        "fastapi",
+        "onnxruntime",
+        "pydantic",
+        "PIL",
+        "sklearn",
+        "yaml",
+    )
+    assert not loaded_by("import pipeline.cli", *heavy)
+
+
+def test_reading_an_image_or_a_bundle_needs_no_web_framework_and_no_runtime():
+    statement = "import serving.image, serving.bundle, serving.outliers, serving.descriptors, serving.models"
+    assert not loaded_by(statement, "fastapi", "starlette", "uvicorn", "onnxruntime")
