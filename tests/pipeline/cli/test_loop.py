@@ -82,7 +82,7 @@ def test_the_demo_is_idempotent(
 
 
 def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(CheckFailedError, match="the service ended at once: pneumo: .*champion"):
+    with pytest.raises(CheckFailedError, match=r"the service ended at once: pneumo: .*champion"):
         serve_once(tmp_path, tmp_path / "none.png")
 
 
