@@ -65,7 +65,7 @@ def import_command(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import images: prepare them, split them without leaks, write manifest.csv and dataset.json."""
+    """Import images, split without leaks. Writes prepared images, manifest.csv and dataset.json."""
     from pipeline.data.importing import import_dataset
     from pipeline.data.sources import open_source
     from pipeline.data.splits import Fractions
@@ -104,7 +104,7 @@ def check_command(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Audit images: damaged, doubled, leaking, unbalanced, odd. Exits 1 on a defect."""
+    """Audit images for damage and leakage. Exits 1 on a defect."""
     from pipeline.data.audit import audit, count_images, open_subject
 
     with open_subject(source) as subject, progress_bar("checking", count_images(subject)) as bar:
@@ -137,7 +137,7 @@ def phantom_command(
     pneumonia_share: Annotated[float, typer.Option(help="Share of images with pneumonia.")] = 0.5,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw synthetic chest radiographs in Kermany's layout: for trying things out, never for judging a model."""
+    """Draw synthetic chest radiographs. They are for trying things out, never for judging a model."""
     from pipeline.data.phantom import Scanner, write
 
     scanner = Scanner(contrast=contrast, gamma=gamma, brightness=brightness, blur=blur, noise=noise)

@@ -1,5 +1,8 @@
 """`pneumo demo`."""
 
+import os
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +22,7 @@ def demo(
     config: Annotated[Path, typer.Option("--config", help="What to train.")] = Path("ludwig_configs/smoke.yaml"),
     as_json: JsonOption = False,
 ) -> None:
-    """The whole loop on synthetic images: from drawing them to a prediction over HTTP."""
+    """Run the whole loop on synthetic images. It ends with a prediction over HTTP."""
     from pipeline.demo import run_demo
 
     done = run_demo(folder, config, say=say)
@@ -27,6 +30,7 @@ def demo(
         print_json(asdict(done))
         return
     answer = done.prediction["predictions"][0]
+    activate = "" if shutil.which("pneumo") else f"\n  source {os.path.relpath(Path(sys.prefix) / 'bin' / 'activate')}"
     stdout().print(
         f"""
 {done.image}
@@ -43,7 +47,7 @@ where everything lies
   bundle     {done.bundle}
   registry   {done.models / "registry.yaml"}
 
-try next
+try next{activate}
   pneumo serve --models-dir {done.models}
   curl -F file=@{done.image} http://127.0.0.1:8000/v1/predict
   pneumo train ludwig_configs/smoke.yaml --data {done.data} -o trainer.epochs=3

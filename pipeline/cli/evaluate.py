@@ -47,7 +47,7 @@ def evaluate(
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a run: metrics with 95 % intervals by patient, threshold and calibration from validation, a report."""
+    """Measure a run and draw its report. Intervals are by patient, threshold and calibration come from validation."""
     from pipeline.data.manifest import Split
     from pipeline.evaluation import evaluate_folder, evaluate_run
     from pipeline.runs import Run

@@ -19,7 +19,7 @@ def export(
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's bundle: an ONNX graph proven equal to the Ludwig model, with all that a service needs."""
+    """Write a run's bundle for serving. It holds an ONNX graph, proven equal to the Ludwig model."""
     from pipeline import export as exporting
     from pipeline.runs import Run
     from serving.bundle import Bundle

@@ -30,7 +30,7 @@ def promote_command(
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Take a run's bundle into the registry and let an alias mean it."""
+    """Promote a run's bundle to an alias. The registry keeps a verified copy of it."""
     from pipeline.registry import check_alias, find_bundle, promote
 
     check_alias(alias)

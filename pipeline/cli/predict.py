@@ -50,7 +50,7 @@ def predict_command(
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write to this file.", show_default="standard output")] = None,
 ) -> None:
-    """Predict images with the code of the service; exit 1 where some cannot be read, after the others are predicted."""
+    """Predict images with the service's own code. Exits 1 where some cannot be read; the others are predicted."""
     try:
         from serving.predictor import Predictor
     except ModuleNotFoundError as error:

@@ -30,7 +30,7 @@ def serve_command(
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="PNEUMO_PORT or 8000")
     ] = None,
 ) -> None:
-    """Serve a model over HTTP until Ctrl-C; other limits are set by PNEUMO_MAX_BYTES, _MAX_PIXELS and _MAX_IMAGES."""
+    """Serve a model over HTTP until Ctrl-C. PNEUMO_MAX_BYTES, _MAX_PIXELS and _MAX_IMAGES set other limits."""
     import logging
 
     from serving.errors import MachineError

@@ -35,7 +35,7 @@ def train(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one model: a run folder with model, metrics, predictions and a report. Ctrl-C keeps what was done."""
+    """Train and evaluate one model. Its run folder holds model, metrics and report; Ctrl-C keeps what is done."""
     from pipeline import config as configs
     from pipeline import training
     from pipeline.data import manifest

@@ -1,0 +1,91 @@
+"""What the docs show exists: commands and their options, make targets, links, files, the config in the README."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from pipeline import config
+from pipeline.cli import app
+from pipeline.config.document import parse
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MADE_BY_COMMANDS = ("data", "runs", "models", "demo", "bundle", "deploy", ".venv", "v1", "ID", "images")
+
+by_name = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def commands(path: Path) -> list[list[str]]:
+    text = path.read_text(encoding="utf-8")
+    shown = [line for block in blocks(path, "bash") for line in block.splitlines()]
+    inline = re.findall(r"`((?:pneumo|make) [^`]+)`", text)
+    parts = [part.strip() for line in (*shown, *inline) for part in re.split(r"&&|;", line)]
+    return [shlex.split(part, comments=True) for part in parts if part.startswith(("pneumo ", "make "))]
+
+
+@by_name
+def test_commands_in_the_docs_exist_with_their_options(path: Path) -> None:
+    for words in commands(path):
+        if words[0] == "make":
+            continue
+        command: Any = get_command(app)
+        rest = words[1:]
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, words
+            command, rest = command.commands[rest[0]], rest[1:]
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+        for word in rest:
+            if word.startswith("-"):
+                assert word.split("=")[0] in options, words
+
+
+@by_name
+def test_make_targets_in_the_docs_exist(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in commands(path):
+        if words[0] == "make":
+            assert re.search(rf"^{re.escape(words[1])}:.*## ", makefile, flags=re.MULTILINE), words
+
+
+@by_name
+def test_links_and_files_in_the_docs_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+        assert (path.parent / target).exists(), target
+    for name in re.findall(r"`([\w./-]+/[\w./-]*)`", text):
+        if name.split("/")[0] not in MADE_BY_COMMANDS and not name.startswith("/"):
+            assert (ROOT / name).exists() or name in ("application/problem+json",), name
+
+
+def test_the_config_in_the_readme_is_valid() -> None:
+    (text,) = blocks(ROOT / "README.md", "yaml")
+
+    assert config.of_document(parse(text, "README.md"), "readme").positive == "PNEUMONIA"
+
+
+def test_every_make_target_is_listed_by_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+
+    listed = re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE)
+
+    assert sorted(phony.split()) == sorted(listed)
+    assert {"setup", "demo", "test", "test-all", "lint", "format", "bench", "docs", "serve", "clean"} <= set(listed)
+
+
+def test_the_readme_says_that_this_is_no_medical_device() -> None:
+    assert "not a medical device" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_lock_and_the_docs_name_no_registry_host() -> None:
+    for path in (ROOT / "requirements.lock", ROOT / "Makefile", ROOT / "pyproject.toml", *DOCS):
+        assert "pypi" + ".org" not in path.read_text(encoding="utf-8"), path
+    assert "--hash=sha256:" in (ROOT / "requirements.lock").read_text(encoding="utf-8")
