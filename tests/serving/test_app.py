@@ -418,3 +418,13 @@ def test_a_png_with_a_text_bomb_is_refused(client):
         + chunk(b"IEND", b"")
     )
     refused(client.post("/v1/predict", files={"file": content}), 400, "unreadable-image")
+
+
+def test_the_page_of_docs_needs_no_other_host(client: TestClient) -> None:
+    page = client.get("/docs")
+
+    assert page.status_code == 200
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page.text)
+    scripts = re.findall(r"(?:src|href)=\"(/[^\"]+)\"", page.text)
+    assert scripts
+    assert all(client.get(script).status_code == 200 for script in scripts)
