@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.config import Experiment
     from pipeline.data.manifest import Dataset
     from pipeline.runs import Run
+    from pipeline.training.callback import Step
 
 IMAGES = 400
 SEED = 0
@@ -49,10 +50,22 @@ class Demo:
     seconds: dict[str, float]
 
 
-def run_demo(folder: Path, config: Path, *, say: Callable[[str], None]) -> Demo:
+def run_demo(
+    folder: Path,
+    config: Path,
+    *,
+    say: Callable[[str], None],
+    report: "Callable[[Step], None] | None" = None,
+) -> Demo:
     """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop.
 
     A second call reuses what is there and is still right: the images, the data set, the finished run and its bundle.
+
+    Args:
+        folder: Gets everything.
+        config: What to train.
+        say: Told what goes on, a line at a time.
+        report: Told after each step of training.
 
     Raises:
         PneumoError: A step failed.
@@ -82,7 +95,7 @@ def run_demo(folder: Path, config: Path, *, say: Callable[[str], None]) -> Demo:
             raise CheckFailedError(f"{data}: {len(found.defects)} defects; see `pneumo data check {data}`")
     experiment = configs.load(config)
     with step("train", f"training and evaluating {config.name}"):
-        run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, say)
+        run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, say, report)
     bundle = run.folder / "bundle"
     with step("export", "exporting to ONNX, checked against Ludwig"):
         if not (bundle / "bundle.json").is_file():
@@ -159,7 +172,14 @@ def _finished(root: Path, experiment: "Experiment", dataset: "Dataset") -> "Run 
     return None
 
 
-def _train(folder: Path, experiment: "Experiment", dataset: "Dataset", say: Callable[[str], None]) -> "Run":
+def _train(
+    folder: Path,
+    experiment: "Experiment",
+    dataset: "Dataset",
+    say: Callable[[str], None],
+    report: "Callable[[Step], None] | None",
+) -> "Run":
     from pipeline import training
 
-    return training.train(experiment, dataset, root=folder / "runs", command=["pneumo", "demo"], say=say)
+    command = ["pneumo", "demo"]
+    return training.train(experiment, dataset, root=folder / "runs", command=command, say=say, report=report)

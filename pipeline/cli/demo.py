@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.progress import TrainingProgress
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,8 @@ def demo(
     """Run the whole loop on synthetic images. It ends with a prediction over HTTP."""
     from pipeline.demo import run_demo
 
-    done = run_demo(folder, config, say=say)
+    with TrainingProgress() as report:
+        done = run_demo(folder, config, say=say, report=report)
     if as_json:
         print_json(asdict(done))
         return

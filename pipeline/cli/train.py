@@ -1,18 +1,17 @@
 """`pneumo train`."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stderr, stdout
+from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.progress import TrainingProgress
 from serving.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.runs import Run
-    from pipeline.training.callback import Step
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +46,7 @@ def train(
     if resume is not None and override:
         raise InputError("--resume continues a run as it was; -o needs a new one")
     try:
-        with progress() as report:
+        with TrainingProgress() as report:
             if resume is not None:
                 run = training.resume(Run.open(resume, root=runs_dir), say=say, report=report)
             else:
@@ -67,40 +66,6 @@ def train(
         say(f"interrupted; {kept}continue with: pneumo train --resume {interrupted.run.folder}")
         raise typer.Exit(130) from None
     show(run, as_json)
-
-
-class progress:  # noqa: N801  # used like a function
-    """Live progress of training: a bar on a terminal, a line an evaluation round elsewhere."""
-
-    def __enter__(self) -> "Callable[[Step], None]":
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        console = stderr()
-        columns = (
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metric]}"),
-        )
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task("training", total=None, epoch=0, metric="", visible=False)
-        self.last: float | None = None
-        self.epoch = -1
-        self.bar.start()
-        return self.report
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def report(self, step: "Step") -> None:
-        """Show a step."""
-        metric = "" if step.validation is None else f"validation {step.metric} {step.validation:.4f}"
-        self.bar.update(self.task, completed=step.step, total=step.total, epoch=step.epoch, metric=metric, visible=True)
-        if not self.bar.console.is_terminal and step.epoch != self.epoch:
-            self.epoch = step.epoch
-            say(f"epoch {step.epoch}, step {step.step} of {step.total} {metric}".rstrip())
 
 
 def show(run: "Run", as_json: bool) -> None:

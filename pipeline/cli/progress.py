@@ -1,0 +1,43 @@
+"""Live progress of training."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipeline.cli.output import say, stderr
+
+if TYPE_CHECKING:
+    from pipeline.training.callback import Step
+
+
+class TrainingProgress:
+    """A context that gives what `training.train` reports to: a bar on a terminal, a line an epoch elsewhere."""
+
+    def __enter__(self) -> Callable[["Step"], None]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = stderr()
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metric]}"),
+        )
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("training", total=None, epoch=0, metric="", visible=False)
+        self.last: float | None = None
+        self.epoch = -1
+        self.bar.start()
+        return self.report
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def report(self, step: "Step") -> None:
+        """Show a step."""
+        metric = "" if step.validation is None else f"validation {step.metric} {step.validation:.4f}"
+        self.bar.update(self.task, completed=step.step, total=step.total, epoch=step.epoch, metric=metric, visible=True)
+        if not self.bar.console.is_terminal and step.epoch != self.epoch:
+            self.epoch = step.epoch
+            say(f"epoch {step.epoch}, step {step.step} of {step.total} {metric}".rstrip())
