@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.runs import Run
     from pipeline.training.callback import Step
 
-IMAGES = 400
+IMAGES = 640
 SEED = 0
 READY_S = 60.0
 """Longest wait for the service to answer, in seconds."""
@@ -74,6 +74,7 @@ def run_demo(
     from pipeline import export, registry
     from pipeline.data import audit, importing, phantom
     from pipeline.data.manifest import Split
+    from pipeline.evaluation import read_metrics
 
     seconds: dict[str, float] = {}
 
@@ -96,17 +97,15 @@ def run_demo(
     experiment = configs.load(config)
     with step("train", f"training and evaluating {config.name}"):
         run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, say, report)
-    bundle = run.folder / "bundle"
     with step("export", "exporting to ONNX, checked against Ludwig"):
-        if not (bundle / "bundle.json").is_file():
-            export.export(run, say=say)
+        bundle = registry.current_bundle(run) or export.export(run, say=say)
     with step("promote", f"promoting to champion in {models}"):
         registry.promote(bundle, root=models)
     image = dataset.path(dataset.of(Split.TEST)[0])
     with step("serve", "starting the service, sending it a test image, stopping it"):
         prediction = serve_once(models, image)
-    estimates = run.load_metrics()["splits"]["test"]["metrics"]
-    metrics = {name: part["value"] for name, part in estimates.items() if part["value"] is not None}
+    estimates = read_metrics(run).splits["test"].metrics
+    metrics = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
     return Demo(folder, data, run.folder, bundle, models, image, prediction, metrics, seconds)
 
 

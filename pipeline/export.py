@@ -16,8 +16,8 @@ from pipeline import engine, inference
 from pipeline.card import card
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Row, Split
-from pipeline.decisions import Decisions
-from pipeline.runs import Run, RunInfo
+from pipeline.evaluation import read_metrics
+from pipeline.runs import Run, RunInfo, Status
 from serving.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, digest_of, seal
 from serving.descriptors import describe
 from serving.errors import CheckFailedError, InputError
@@ -69,8 +69,12 @@ def export(
     """
     tell = say or (lambda text: None)
     info = run.info()
-    metrics = run.load_metrics()
-    decisions = Decisions.model_validate(metrics["decisions"])
+    if info.status is not Status.DONE:
+        raise InputError(
+            f"{run.name}: {info.status.value}, not done; finish it with `pneumo train --resume {run.name}`"
+        )
+    metrics = read_metrics(run)
+    decisions = metrics.decisions
     dataset = _dataset(info)
     target = out or run.folder / "bundle"
     if target.exists() and any(target.iterdir()) and not (target / "bundle.json").is_file():
@@ -87,14 +91,16 @@ def export(
         tell("checking the graph against Ludwig ...")
         training = _look(partial / "model.onnx", dataset, _spread(dataset.of(Split.TRAIN)), preparation)
         held_out = _look(partial / "model.onnx", dataset, _spread(dataset.of(Split.VALIDATION)), preparation)
-        parity = _check_parity(model, info, dataset, preparation, (held_out, training), tolerance, run.log)
+        compared = _look(partial / "model.onnx", dataset, _parity_rows(dataset), preparation)
+        with engine.logged(run.log):
+            parity = _check_parity(model, info, dataset, compared, tolerance)
         space = EmbeddingSpace.fit(training.embedding)
         limit = float(np.quantile(space.score(held_out.embedding), OUTLIER_QUANTILE))
         (partial / "embedding_space.npz").write_bytes(space.to_bytes())
         _write_reference(partial / "reference.parquet", (training, held_out), space, info, decisions.temperature)
         shutil.copyfile(run.config, partial / "config.yaml")
         name, version = identity(run)
-        content = hashlib.sha256(decisions.model_dump_json().encode())
+        content = hashlib.sha256(metrics.model_dump_json().encode())
         for file in sorted(partial.iterdir()):
             content.update(f"{file.name} {digest_of(file)}\n".encode())
         sealed = BundleInfo(
@@ -108,7 +114,7 @@ def export(
             policy=decisions.policy,
             conformal=Conformal(level=decisions.conformal_level, limit=decisions.conformal_limit),
             outlier=Outlier(limit=limit, quantile=OUTLIER_QUANTILE),
-            metrics=metrics,
+            metrics=metrics.model_dump(mode="json"),
             data_fingerprint=info.data_fingerprint,
             provenance={
                 "run": run.name,
@@ -167,7 +173,14 @@ def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path
 
 
 def _dataset(info: RunInfo) -> Dataset:
-    dataset = manifest.read(Path(info.data))
+    try:
+        dataset = manifest.read(Path(info.data))
+    except InputError as error:
+        raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
+    if len(dataset.rows) < PARITY_IMAGES:
+        raise InputError(
+            f"{info.data}: {len(dataset.rows)} images; the check against Ludwig takes at least {PARITY_IMAGES}"
+        )
     if dataset.info.fingerprint != info.data_fingerprint:
         raise InputError(
             f"{info.data}: not the data set that {info.name} was trained on (its fingerprint differs); "
@@ -192,7 +205,9 @@ def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Pre
     for start in range(0, len(rows), _BATCH):
         inputs = []
         for row in rows[start : start + _BATCH]:
-            picture = read_gray(dataset.path(row).read_bytes())
+            content = dataset.path(row).read_bytes()
+            dataset.check(row, content)
+            picture = read_gray(content)
             inputs.append(to_input(picture.gray, preparation))
             original = asdict(describe(picture, picture.gray))
             descriptors.append(original | {"width": row.width, "height": row.height, "aspect": row.width / row.height})
@@ -202,35 +217,35 @@ def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Pre
     return _Seen(rows, np.concatenate(logits), np.concatenate(embeddings), descriptors)
 
 
-def _check_parity(
-    model: Any,
-    info: RunInfo,
-    dataset: Dataset,
-    preparation: Preparation,
-    seen: tuple[_Seen, ...],
-    tolerance: float,
-    log: Path,
-) -> Parity:
-    """Compare probabilities with Ludwig's own predict, on validation and, where that is small, on training images."""
+def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
+    """Validation images; where they are fewer than PARITY_IMAGES, test and then training images fill up.
+
+    What is compared is arithmetic, not quality, so that any image will do.
+    """
+    rows = dataset.of(Split.VALIDATION)[: 4 * PARITY_IMAGES]
+    others = (*dataset.of(Split.TEST), *dataset.of(Split.TRAIN))
+    return (*rows, *others[: max(0, PARITY_IMAGES - len(rows))])
+
+
+def _check_parity(model: Any, info: RunInfo, dataset: Dataset, seen: _Seen, tolerance: float) -> Parity:
+    """Compare what the graph says with Ludwig's own predict, which is given arrays as in training.
+
+    Raises:
+        CheckFailedError: A probability differs by more than `tolerance`.
+    """
     from pipeline.training.images import ludwig_frame, read_images
 
-    rows = [row for part in seen for row in part.rows]
-    ours = np.concatenate([calibrated(part.logits, 1.0) for part in seen])
-    count = min(len(rows), max(PARITY_IMAGES, min(len(seen[0].rows), 4 * PARITY_IMAGES)))
-    images = read_images(dataset, rows[:count], preparation)
-    frame = ludwig_frame(rows[:count], images, image_column=info.image_column, label_column=info.label_column)
-    with engine.logged(log):
-        answers, _ = model.predict(dataset=frame[[info.image_column]], batch_size=_BATCH, skip_save_predictions=True)
-    theirs = np.stack(
-        [answers[f"{info.label_column}_probabilities_{name}"].to_numpy(float) for name in info.classes], 1
-    )
-    difference = float(np.abs(ours[:count] - theirs).max())
+    images = read_images(dataset, seen.rows, Preparation.model_validate(info.preparation))
+    frame = ludwig_frame(seen.rows, images, image=info.image, label=info.label)
+    answers, _ = model.predict(dataset=frame[[info.image]], batch_size=_BATCH, skip_save_predictions=True)
+    theirs = np.stack([answers[f"{info.label}_probabilities_{name}"].to_numpy(float) for name in info.classes], 1)
+    difference = float(np.abs(calibrated(seen.logits, 1.0) - theirs).max())
     if not difference <= tolerance:
         raise CheckFailedError(
-            f"{info.name}: ONNX Runtime and Ludwig differ by {difference:.2e} in probability on {count} images, "
-            f"more than {tolerance:.0e}; no bundle was written"
+            f"{info.name}: ONNX Runtime and Ludwig differ by {difference:.2e} in probability on "
+            f"{len(seen.rows)} images, more than {tolerance:.0e}; no bundle was written"
         )
-    return Parity(images=count, max_probability_difference=difference, tolerance=tolerance)
+    return Parity(images=len(seen.rows), max_probability_difference=difference, tolerance=tolerance)
 
 
 def _write_reference(

@@ -35,9 +35,9 @@ def load_model(run: Run) -> Any:
         return LudwigModel.load(str(run.model))
 
 
-def class_order(model: Any, label_feature: str) -> list[str]:
+def class_order(model: Any, label: str) -> list[str]:
     """Class names in the order of the logits: negative then positive for a binary label."""
-    metadata = model.training_set_metadata[label_feature]
+    metadata = model.training_set_metadata[label]
     if "bool2str" in metadata:
         return [str(name) for name in metadata["bool2str"]]
     return [str(name) for name in metadata["idx2str"]]
@@ -59,12 +59,12 @@ def network(model: Any, info: RunInfo) -> "torch.nn.Module":
             self.ecd = model.model
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            outputs = self.ecd({info.image_column: image})
-            logits = outputs[f"{info.label_column}::logits"]
+            outputs = self.ecd({info.image: image})
+            logits = outputs[f"{info.label}::logits"]
             if info.positive is not None:
                 logits = logits.reshape(-1, 1)
                 logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            return logits, outputs[f"{info.label_column}::last_hidden"]
+            return logits, outputs[f"{info.label}::last_hidden"]
 
     return Network().eval()
 

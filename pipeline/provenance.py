@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from serving.cores import available_cores
+
 PACKAGES = (
     "pneumo",
     "ludwig",
@@ -60,13 +62,6 @@ def hardware() -> dict[str, Any]:
         "accelerators": cuda,
         "torch_threads": torch.get_num_threads(),
     }
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -1,6 +1,7 @@
 """The registry of models, write side: promotion and rollback, atomic under a lock."""
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.runs import RUNS, Run, write_text
 from serving.bundle import INFO, Bundle
 from serving.errors import InputError, MachineError
-from serving.models import MODELS, REGISTRY, Alias, Registry, Version, read_registry, resolve
+from serving.models import MODELS, REGISTRY, Alias, Registry, Version, find_version, read_registry, resolve
 
 CHAMPION = "champion"
 BUNDLE = "bundle"
@@ -84,7 +85,10 @@ def list_versions(root: Path = MODELS) -> list[Version]:
 
 
 def find_bundle(what: str, *, root: Path = MODELS, runs: Path = RUNS, say: Callable[[str], None] | None = None) -> Path:
-    """The bundle of a bundle folder, an alias, a version, or a run; a run that was not exported yet is exported.
+    """The bundle that an alias, a version, a bundle folder or a run means; a run is exported if need be.
+
+    A registered name goes before a folder of that name, as in `serving.models.resolve`; with a slash in it, as in
+    `./champion`, it is always a path.
 
     Args:
         what: What is given on the command line.
@@ -95,16 +99,31 @@ def find_bundle(what: str, *, root: Path = MODELS, runs: Path = RUNS, say: Calla
     Raises:
         InputError: Nothing is meant by it.
     """
+    if find_version(what, root):
+        return resolve(what, root)
     if (Path(what) / INFO).is_file():
         return Path(what)
-    if read_registry(root).find(what):
-        return resolve(what, root)
     run = Run.open(what, root=runs)
-    if (run.folder / BUNDLE / INFO).is_file():
-        return run.folder / BUNDLE
+    bundle = current_bundle(run)
+    if bundle is not None:
+        return bundle
     from pipeline.export import export
 
     return export(run, say=say)
+
+
+def current_bundle(run: Run) -> Path | None:
+    """The bundle in a run's folder, if it is whole and was made from the metrics that the run has now.
+
+    Evaluating again, as with another policy, moves thresholds and metrics, and a bundle from before has the old ones.
+    """
+    folder = run.folder / BUNDLE
+    try:
+        bundle = Bundle.open(folder)
+        metrics = json.loads(run.metrics.read_bytes())
+    except (InputError, OSError, ValueError):
+        return None
+    return folder if bundle.info.metrics == metrics else None
 
 
 def check_alias(alias: str) -> None:

@@ -1,6 +1,5 @@
 """What was tried: one line a run."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,9 +43,9 @@ def summaries(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSumm
     return [_summary(run, now) for run in reversed(list_runs(root))]
 
 
-def standing(info: RunInfo) -> Status:
-    """Where a run stands: one that says running while its process is gone was interrupted (power cut, kill -9)."""
-    return Status.INTERRUPTED if info.status is Status.RUNNING and not _alive(info.pid) else info.status
+def standing(run: Run, info: RunInfo) -> Status:
+    """Where a run stands: one that says running while no process holds it was interrupted (power cut, kill -9)."""
+    return Status.INTERRUPTED if info.status is Status.RUNNING and not run.is_held() else info.status
 
 
 def _summary(run: Run, now: datetime) -> RunSummary:
@@ -55,7 +54,7 @@ def _summary(run: Run, now: datetime) -> RunSummary:
     except InputError as error:
         return RunSummary(name=run.name, status="damaged", error=str(error))
     metrics = _metrics(run)
-    status = standing(info)
+    status = standing(run, info)
     seconds: float | None = info.durations.get("total", sum(info.durations.values()))
     if status is Status.RUNNING:
         seconds = (now - info.started).total_seconds()
@@ -82,17 +81,3 @@ def _auroc(metrics: Metrics | None, split: str) -> float | None:
     if metrics is None or split not in metrics.splits:
         return None
     return metrics.splits[split].metrics["auroc"].value
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    if os.name != "posix":
-        return True  # signal 0 is no mere question elsewhere
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

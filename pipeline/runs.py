@@ -4,10 +4,12 @@
 `train.log`, and `history.json` (one entry an evaluation round, for the learning curves).
 """
 
-import json
+import fcntl
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serving.errors import InputError
+from serving.errors import InputError, first_problem
 
 RUNS = Path("runs")
 
@@ -37,12 +39,12 @@ class RunInfo(BaseModel):
         name: The run's folder name.
         command: The command line that made it.
         config: Name of the config file.
-        data: Folder of the data set, as given.
+        data: Folder of the data set, absolute.
         data_fingerprint: Fingerprint of the data set.
         classes: Class names; the index of a class is its column in `logits`.
         positive: The class whose probability is reported, or None with more than two classes.
         preparation: How the model takes its images: `size`, `fit`, `height`, `width`, `channels`.
-        label_column: Name of the output feature; `image_column` of the input feature.
+        image: Name of the image feature, which is its column; `label` of the label feature.
         seed: Seed of weights and shuffling.
         versions: Of Python and the packages that matter.
         git_commit: Commit of the working directory, or None; with `-dirty` where files differ.
@@ -61,8 +63,8 @@ class RunInfo(BaseModel):
     classes: list[str]
     positive: str | None
     preparation: dict[str, Any]
-    image_column: str
-    label_column: str
+    image: str
+    label: str
     seed: int
     versions: dict[str, str]
     git_commit: str | None
@@ -124,7 +126,7 @@ class Run:
     def create(cls, config_name: str, *, root: Path = RUNS, now: datetime | None = None) -> "Run":
         """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
         now = now or datetime.now(UTC)
-        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name).strip("-") or "run"
+        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name)[:60].strip("-._") or "run"
         folder = root / f"{now:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
         folder.mkdir(parents=True)
         return cls(folder)
@@ -162,23 +164,35 @@ class Run:
         except FileNotFoundError:
             raise InputError(f"{path}: missing; {self.folder} is not a run") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise InputError(f"{path}: {first_problem(error)}") from None
 
     def save(self, info: RunInfo) -> None:
         """Write `run.json` atomically."""
         write_text(self.folder / "run.json", info.model_dump_json(indent=2) + "\n")
 
-    def load_metrics(self) -> dict[str, Any]:
-        """Read `metrics.json`.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run while it is trained; the system frees it when the process ends, however it ends.
 
         Raises:
-            InputError: The run was not evaluated.
+            InputError: Another process holds it.
         """
-        if not self.metrics.is_file():
-            raise InputError(f"{self.folder}: not evaluated yet; run `pneumo evaluate {self.name}`")
-        loaded: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
-        return loaded
+        with (self.folder / ".lock").open("w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"{self.name}: still running; wait for it, or stop it first") from None
+            yield
+
+    def is_held(self) -> bool:
+        """Whether a process is training it now."""
+        try:
+            with self.locked():
+                return False
+        except InputError:
+            return True
+        except OSError:  # a read-only folder: nothing trains in it
+            return False
 
 
 def list_runs(root: Path = RUNS) -> list[Run]:

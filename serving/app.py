@@ -137,7 +137,11 @@ def _predict(predictor: Predictor, uploads: list[Upload], max_pixels: int) -> li
 
 
 class _RequestMiddleware:
-    """Gives each request an id and one line in the log: no file name, no path a client made up, no image content."""
+    """Gives each request an id and one line in the log: no file name, no path a client made up, no image content.
+
+    Exceptions end here. Further out Starlette raises them again whatever a handler answers, and uvicorn logs the whole
+    traceback with messages that can quote an image.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -149,17 +153,21 @@ class _RequestMiddleware:
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        status, began = 500, time.perf_counter()
+        status, answered, began = 500, False, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            response = problems.on_bug(Request(scope), error)
+            if not answered:  # uvicorn closes the connection on half an answer
+                await response(scope, receive, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", "-")
             elapsed = (time.perf_counter() - began) * 1000

@@ -1,5 +1,10 @@
 """The errors that a user can meet, shared by the command line and the service."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # pydantic would be half of the time that `pneumo --help` takes
+    from pydantic import ValidationError
+
 
 class PneumoError(Exception):
     """Base of all errors that are shown as one line, without a traceback.
@@ -27,3 +32,9 @@ class MachineError(PneumoError):
     """The machine lacks something: a package, a file system, an accelerator."""
 
     exit_code = 3
+
+
+def first_problem(error: "ValidationError") -> str:
+    """The first thing that a pydantic model refused, as `place: what is wrong`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"

@@ -11,9 +11,10 @@ input.
 import io
 import re
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ MAX_PIXELS = 40_000_000
 Gray = NDArray[np.uint8]
 
 _DEEP_BITS = (8, 10, 12, 14, 16)
+_BAND = 2**18
+"""Pixels that are converted at once."""
+
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
 """How image files begin (BMP has too weak a sign): tells a damaged image from what is none."""
 
@@ -126,12 +130,12 @@ def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
                 raise ImageError("too-large", f"{image.width} x {image.height} is more than {max_pixels:,} pixels")
             file_format, mode = image.format or "", image.mode
             try:
-                frames = getattr(image, "n_frames", 1)  # follows offsets in the file, so it can fail as well
-                gray = _to_gray(image) if frames == 1 else None
+                # Not `n_frames`: for a TIFF it reads every directory in the file, in quadratic time.
+                gray = None if getattr(image, "is_animated", False) else _to_gray(image)
             except Exception as error:
                 raise ImageError("unreadable", f"damaged {file_format} data: {_short(error)}") from None
             if gray is None:
-                raise ImageError("unreadable", f"{frames} frames; send one image a file")
+                raise ImageError("unreadable", "several frames; send one image a file")
     return Picture(gray=gray, format=file_format, mode=mode)
 
 
@@ -189,31 +193,57 @@ def encode_png(gray: Gray) -> bytes:
 
 
 def _to_gray(image: Image.Image) -> Gray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_to_gray(image)
+    """Decode and convert; a band of rows at a time, since wider types for a whole film take many times its memory."""
+    ImageOps.exif_transpose(image, in_place=True)
+    deep = image.mode.startswith("I") or image.mode == "F"
+    convert = _deep_converter(image) if deep else _shallow_to_gray
+    gray = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, band in _bands(image):
+        gray[top : top + band.height] = convert(band)
+    return gray
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """An image from top to bottom in bands of about `_BAND` pixels, each with its first row."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _shallow_to_gray(image: Image.Image) -> Gray:
     if image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     if image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
-    return np.array(image.convert("L"), dtype=np.uint8)
+    return np.asarray(image.convert("L"), dtype=np.uint8)
 
 
-def _deep_to_gray(image: Image.Image) -> Gray:
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("pixel values that are not finite")
-    if values.size == 0 or values.min() < 0:
-        raise ValueError("negative pixel values")
-    highest = float(values.max())
+def _deep_converter(image: Image.Image) -> Callable[[Image.Image], Gray]:
+    """How bands of an image deeper than 8 bits become gray, by what the whole image holds."""
+    highest = 0.0
+    for _, band in _bands(image):
+        values = np.asarray(band)
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):  # a minimum with a NaN in it is NaN
+            raise ValueError("pixel values that are not finite")
+        if low < 0:
+            raise ValueError("negative pixel values")
+        highest = max(highest, high)
     if image.mode == "F" and highest <= 1.0:
         white = 1.0
     else:
         white = next((2.0**bits - 1 for bits in _DEEP_BITS if highest < 2**bits), highest)
-    gray: Gray = np.rint(values * (255 / white)).astype(np.uint8)
-    return gray
+
+    def convert(values: NDArray[Any]) -> Gray:
+        gray: Gray = np.rint(values * (255 / white)).astype(np.uint8)
+        return gray
+
+    if not image.mode.startswith("I;16"):
+        return lambda band: convert(np.asarray(band, dtype=np.float64))
+    table = convert(np.arange(highest + 1))
+    return lambda band: table[np.asarray(band)]
 
 
 def _short(error: Exception) -> str:

@@ -122,23 +122,32 @@ def read_registry(root: Path = MODELS) -> Registry:
         ) from None
 
 
+def find_version(model: str, root: Path = MODELS) -> Version | None:
+    """The registered version that an alias or `name:version` means; None for a path, which anything with a slash is.
+
+    Raises:
+        InputError: The registry is damaged.
+    """
+    return None if "/" in model else read_registry(root).find(model)
+
+
 def resolve(model: str, root: Path = MODELS) -> Path:
     """Find the bundle folder that is meant.
 
     Args:
-        model: An alias, `name:version`, or the path of a bundle folder.
+        model: An alias or `name:version`, else the path of a bundle folder. With a slash in it, as in `./champion`, it
+            is always a path.
         root: Folder of the registry.
 
     Raises:
         InputError: Nothing is meant by it.
         BundleError: The registered bundle is missing, or another one lies in its place.
     """
-    registry = read_registry(root)
-    version = registry.find(model)
+    version = find_version(model, root)
     if version is None:
         if (Path(model) / INFO).is_file():
             return Path(model)
-        raise InputError(f"{model}: {_unknown(model, registry, root)}")
+        raise InputError(f"{model}: {_unknown(model, root)}")
     folder = root / version.bundle
     if not (folder / INFO).is_file():
         raise BundleError(f"{folder}: the bundle of {version.id} is missing; promote it again or `pneumo data pull`")
@@ -147,9 +156,10 @@ def resolve(model: str, root: Path = MODELS) -> Path:
     return folder
 
 
-def _unknown(model: str, registry: Registry, root: Path) -> str:
+def _unknown(model: str, root: Path) -> str:
     if Path(model).is_dir():
         return f"no bundle in this folder ({INFO} is missing); `pneumo export RUN` makes one"
+    registry = read_registry(root)
     if not registry.versions:
         return f"no model is promoted in {root}; `pneumo promote RUN` does, or give a bundle folder"
     names = [*registry.aliases, *(version.id for version in registry.versions)]

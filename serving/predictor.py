@@ -1,6 +1,5 @@
 """Run a bundle with ONNX Runtime: from image bytes to what is said about them."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
+from serving.cores import available_cores
 from serving.errors import InputError
 from serving.image import MAX_PIXELS, prepare
 from serving.outliers import EmbeddingSpace
@@ -152,13 +152,6 @@ def named(prediction: ImagePrediction, filename: str | None, decoding_ms: float)
     return prediction.model_copy(
         update={"filename": filename, "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3)}
     )
-
-
-def available_cores() -> int:
-    """Cores this process may use; fewer than the machine has where it was pinned."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

@@ -1,7 +1,9 @@
 """Errors of the service as RFC 9457 problem documents."""
 
 import logging
+import traceback
 from http import HTTPStatus
+from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI, Request
@@ -68,10 +70,35 @@ class ProblemError(Exception):
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem document."""
+    """Make every error of an application that it foresees a problem document."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_bug)
+
+
+def on_bug(request: Request, error: Exception) -> Response:
+    """Answer for an exception that nothing foresaw, and log its type and place.
+
+    Neither shows its message: it can quote what an image holds, such as the name of a patient.
+    """
+    _log.error("request %s failed: %s at %s", request.state.request_id, type(error).__name__, _place(error))
+    problem = Problem(
+        title="Internal Server Error",
+        status=500,
+        detail="the service failed; its log holds the request id",
+        request_id=request.state.request_id,
+    )
+    return _respond(request, problem)
+
+
+def _place(error: Exception) -> str:
+    """File and line of this package that an exception came from, or passed last on its way up."""
+    package = Path(__file__).parent
+    places = [
+        f"{package.name}/{path.name}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if (path := Path(frame.f_code.co_filename)).parent == package
+    ]
+    return places[-1]
 
 
 def _respond(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -108,17 +135,6 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         request_id=request.state.request_id,
     )
     return _respond(request, problem, dict(error.headers or {}))
-
-
-async def _on_bug(request: Request, error: Exception) -> Response:
-    _log.error("request %s failed: %s", request.state.request_id, type(error).__name__)
-    problem = Problem(
-        title="Internal Server Error",
-        status=500,
-        detail="the service failed; its log holds the request id",
-        request_id=request.state.request_id,
-    )
-    return _respond(request, problem)
 
 
 _DETAILS = {

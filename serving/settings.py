@@ -17,7 +17,7 @@ class Settings(BaseModel):
     """Settings of the service; each can be given as `PNEUMO_` and its name in capitals.
 
     Attributes:
-        model: Alias, version or bundle folder to serve.
+        model: Alias, version or bundle folder to serve; with a slash in it always a folder.
         models_dir: Folder of the registry.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.

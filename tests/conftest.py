@@ -25,7 +25,7 @@ TINY = (
     "trainer.batch_size=16",
     "input_features.0.preprocessing.height=32",
     "input_features.0.preprocessing.width=32",
-    "input_features.0.encoder.conv_layers=[{num_filters: 8, filter_size: 3, padding: same, pool_size: 2, norm: batch}]",
+    "input_features.0.encoder.conv_layers=[{out_channels: 8, kernel_size: 3, pool_kernel_size: 2, norm: batch}]",
     "input_features.0.encoder.fc_layers=[{output_size: 16, dropout: 0.1}]",
 )
 """Turns smoke.yaml into a model that trains in a second or two."""

@@ -34,6 +34,10 @@ def main() -> None:
     except PneumoError as error:
         stderr().print(f"pneumo: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        message = f"pneumo: {error.name} is not installed; run `pip install 'pneumo[train]'`"
+        stderr().print(message, style="red", markup=False, soft_wrap=True)
+        sys.exit(MachineError.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         stderr().print(f"pneumo: {place}{error.strerror or error}", style="red", markup=False, soft_wrap=True)

@@ -23,7 +23,7 @@ def register(root: typer.Typer) -> None:
 
 def promote_command(
     what: Annotated[
-        str, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run, a bundle folder, a version or an alias.")
+        str, typer.Argument(metavar="RUN_OR_BUNDLE", help="Run, alias, version, or a folder written with a slash.")
     ],
     alias: AliasOption = "champion",
     models_dir: ModelsDirOption = Path("models"),
@@ -58,7 +58,7 @@ def list_command(models_dir: ModelsDirOption = Path("models"), as_json: JsonOpti
 
 @app.command("show")
 def show_command(
-    model: Annotated[str, typer.Argument(help="An alias, a version or a bundle folder.")] = "champion",
+    model: Annotated[str, typer.Argument(help="Alias, version, or bundle folder written with a slash.")] = "champion",
     models_dir: ModelsDirOption = Path("models"),
     as_json: JsonOption = False,
 ) -> None:

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def predict_command(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files and folders of them.")],
-    model: Annotated[str, typer.Option(help="Alias, version or bundle folder.")] = "champion",
+    model: Annotated[str, typer.Option(help="Alias, version, or bundle folder written with a slash.")] = "champion",
     models_dir: Annotated[Path, typer.Option(help="Folder of the registry.")] = Path("models"),
     output: Annotated[
         Format | None, typer.Option("--format", help="How to write.", show_default="by --out's name, else table")

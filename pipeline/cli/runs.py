@@ -67,7 +67,7 @@ def show(
 
     found = Run.open(run, root=runs_dir)
     info = found.info()
-    info = info.model_copy(update={"status": standing(info)})
+    info = info.model_copy(update={"status": standing(found, info)})
     metrics, why = None, ""
     try:
         metrics = read_metrics(found)

@@ -18,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 def serve_command(
     model: Annotated[
-        str | None, typer.Option(help="Alias, version or bundle folder.", show_default="PNEUMO_MODEL or champion")
+        str | None,
+        typer.Option(
+            help="Alias, version, or bundle folder written with a slash.", show_default="PNEUMO_MODEL or champion"
+        ),
     ] = None,
     models_dir: Annotated[
         Path | None, typer.Option(help="Folder of the registry.", show_default="PNEUMO_MODELS_DIR or models")

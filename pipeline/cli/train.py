@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pipeline.runs import Run
 
 
+_SHOWN = ("auroc", "accuracy", "sensitivity", "specificity")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(train)
@@ -26,9 +29,15 @@ def train(
     override: Annotated[
         list[str] | None, typer.Option("-o", "--override", help="Set a key: trainer.epochs=3. May be repeated.")
     ] = None,
-    data: Annotated[Path, typer.Option("--data", help="Data set made by `pneumo data import`.")] = Path("data"),
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Data set made by `pneumo data import`.", show_default="data"),
+    ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder that gets the run.")] = Path("runs"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights and shuffling.")] = 42,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of weights and shuffling.", show_default="42"),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", help="Continue this run: folder, name, unique start, or 'latest'.")
     ] = None,
@@ -43,8 +52,8 @@ def train(
 
     if (config is None) == (resume is None):
         raise InputError("pneumo train: give either a CONFIG or --resume RUN")
-    if resume is not None and override:
-        raise InputError("--resume continues a run as it was; -o needs a new one")
+    if resume is not None and (override or data is not None or seed is not None):
+        raise InputError("--resume continues a run as it was; -o, --data and --seed need a new one")
     try:
         with TrainingProgress() as report:
             if resume is not None:
@@ -54,9 +63,9 @@ def train(
                 experiment = configs.load(config, override or ())
                 run = training.train(
                     experiment,
-                    manifest.read(data),
+                    manifest.read(data or Path("data")),
                     root=runs_dir,
-                    seed=seed,
+                    seed=training.SEED if seed is None else seed,
                     command=["pneumo", *sys.argv[1:]],
                     say=say,
                     report=report,
@@ -70,20 +79,20 @@ def train(
 
 def show(run: "Run", as_json: bool) -> None:
     """Print what a training gave."""
-    metrics = run.load_metrics()
+    from pipeline.evaluation import read_metrics
+
+    splits = read_metrics(run).splits
     if as_json:
-        print_json({"run": run.name, "folder": str(run.folder), "metrics": metrics["splits"]})
+        measured = {name: part.model_dump(mode="json") for name, part in splits.items()}
+        print_json({"run": run.name, "folder": str(run.folder), "metrics": measured})
         return
     console = stdout()
     console.print(f"[bold]{run.name}[/bold]")
     for split in ("validation", "test"):
-        estimates = metrics["splits"].get(split, {}).get("metrics", {})
-        parts = [
-            f"{name} {estimates[name]['value']:.3f}"
-            for name in ("auroc", "accuracy", "sensitivity", "specificity")
-            if estimates.get(name, {}).get("value") is not None
-        ]
+        estimates = splits[split].metrics if split in splits else {}
+        values = {name: estimates[name].value for name in _SHOWN if name in estimates}
+        parts = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
         if parts:
-            console.print(f"  {split:<11}{'   '.join(parts)}")
-    console.print(f"  report     {run.report}")
-    console.print(f"next: pneumo promote {run.folder}")
+            console.print(f"  {split:<11}{'   '.join(parts)}", soft_wrap=True)
+    console.print(f"  report     {run.report}", soft_wrap=True)
+    console.print(f"next: pneumo promote {run.folder}", soft_wrap=True)

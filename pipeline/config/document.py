@@ -71,7 +71,7 @@ class Document:
                 value = None if node is None else _value_of(node, f"-o {assignment}")
             except yaml.YAMLError:
                 raise InputError(f"-o {assignment}: the value is not YAML") from None
-            path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+            path = tuple(int(part) if part.isascii() and part.isdigit() else part for part in key.strip().split("."))
             _assign(data, path, value, assignment)
             lines = {known: line for known, line in lines.items() if known[: len(path)] != path}
             lines[path] = 0
@@ -103,16 +103,18 @@ def parse(text: str, name: str) -> Document:
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode):
+            raise InputError(f"{name}:1: a config is a mapping with input_features and output_features")
+        lines: dict[Path, int] = {(): 1}
+        _collect(node, (), lines, name)
+        return Document(name, _value_of(node, name), lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{name}:{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(node, yaml.MappingNode):
-        raise InputError(f"{name}:1: a config is a mapping with input_features and output_features")
-    lines: dict[Path, int] = {(): 1}
-    _collect(node, (), lines, name)
-    return Document(name, _value_of(node, name), lines)
+    except RecursionError:
+        raise InputError(f"{name}: nested too deeply, or an anchor that holds itself") from None
 
 
 def dotted(path: Path) -> str:

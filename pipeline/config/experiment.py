@@ -12,6 +12,9 @@ from pipeline.config.document import Document, read
 from serving.errors import InputError
 from serving.image import Preparation
 
+LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "false", "f", "0", "0.0", "-1", "-1.0"))
+"""Words that Ludwig maps to true or false before it looks at `fallback_true_label`."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -31,24 +34,14 @@ class Experiment:
         return self.document.data
 
     @property
-    def image_column(self) -> str:
-        """Name of the image feature."""
-        return str(self.config["input_features"][0].get("column") or self.config["input_features"][0]["name"])
-
-    @property
-    def label_column(self) -> str:
-        """Column of the label feature."""
-        return str(self.config["output_features"][0].get("column") or self.config["output_features"][0]["name"])
-
-    @property
-    def label_feature(self) -> str:
-        """Name of the label feature, with which Ludwig names its outputs."""
-        return str(self.config["output_features"][0]["name"])
-
-    @property
-    def image_feature(self) -> str:
-        """Name of the image feature, with which Ludwig names its inputs."""
+    def image(self) -> str:
+        """Name of the image feature, which is its column too."""
         return str(self.config["input_features"][0]["name"])
+
+    @property
+    def label(self) -> str:
+        """Name of the label feature, which is its column too."""
+        return str(self.config["output_features"][0]["name"])
 
     @property
     def kind(self) -> Literal["binary", "category"]:
@@ -84,10 +77,22 @@ class Experiment:
         """Refuse a label feature that does not fit the classes of a data set.
 
         Raises:
-            InputError: More than two classes for a binary label, or an unknown positive class.
+            InputError: Not two classes for a binary label, two for a category, an unknown positive class, or a class
+                name that Ludwig takes for a boolean.
         """
         if self.kind != "binary":
+            if len(classes) == 2:
+                self.document.fail(
+                    ("output_features", 0, "type"),
+                    "the data set has two classes: use type: binary, and state the positive one with "
+                    "preprocessing: {fallback_true_label: ...}",
+                )
             return
+        words = [name for name in classes if name.lower() in LUDWIG_BOOLEANS]
+        if words:
+            raise InputError(
+                f"class {words[0]!r}: Ludwig reads it as a boolean and would mix up the classes; rename it"
+            )
         if len(classes) != 2:
             self.document.fail(
                 ("output_features", 0, "type"),

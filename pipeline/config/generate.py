@@ -1,5 +1,6 @@
 """Write `ludwig_schema.json` from the Ludwig that is installed: `python -m pipeline.config.generate`."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ def schema() -> dict[str, Any]:
     """Ludwig's JSON schema without prose and without what an image classifier cannot use. Loads Ludwig."""
     engine.load()
     from ludwig.config_validation.validation import get_schema
+    from ludwig.modules.metric_registry import get_metric_names_for_type
 
     full = get_schema("ecd")["properties"]
     properties = {
@@ -26,10 +28,12 @@ def schema() -> dict[str, Any]:
         "hyperopt": full["hyperopt"],
         "model_type": {"enum": ["ecd"]},
         "ludwig_version": {"type": "string"},
-        "backend": {"type": ["object", "string", "null"]},
+        "backend": {"type": ["object"], "properties": {"type": {"enum": ["local"]}}},
     }
     required = ["input_features", "output_features"]
     trimmed: dict[str, Any] = _trim({"type": "object", "properties": properties, "required": required})
+    _describe_layers(trimmed, _layers())
+    trimmed["metrics"] = {kind: sorted({"loss", *get_metric_names_for_type(kind)}) for kind in OUTPUTS}
     return trimmed
 
 
@@ -41,6 +45,30 @@ def main() -> None:
 def text() -> str:
     """What the file should hold."""
     return json.dumps(schema(), indent=1, sort_keys=True) + "\n"
+
+
+def _layers() -> dict[str, dict[str, Any]]:
+    """Schema of the items of `conv_layers` and `fc_layers`, which Ludwig's schema leaves open.
+
+    Its stacks take each key of a layer from a `default_` argument of theirs, and ignore any other key.
+    """
+    from ludwig.modules.convolutional_modules import Conv2DStack
+    from ludwig.modules.fully_connected_modules import FCStack
+
+    found = {}
+    for name, stack, width in (("conv_layers", Conv2DStack, "out_channels"), ("fc_layers", FCStack, "output_size")):
+        arguments = inspect.signature(stack).parameters
+        keys = [argument.removeprefix("default_") for argument in arguments if argument.startswith("default_")]
+        item = {"type": "object", "properties": {key: {} for key in keys} | {width: {"type": "integer", "minimum": 1}}}
+        found[name] = {"default": None, "type": ["array", "null"], "items": item}
+    return found
+
+
+def _describe_layers(schema: Any, layers: dict[str, dict[str, Any]]) -> None:
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        if isinstance(part, dict):
+            part.update({name: layer for name, layer in layers.items() if name in part})
+        _describe_layers(part, layers)
 
 
 def _only(features: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:

@@ -32,6 +32,10 @@ def one_image_one_label(document: Document) -> None:
         for key in ("name", "type"):
             if not feature.get(key):
                 document.fail((section, 0), f"missing key {key!r} under {section}.0")
+        if feature.get("column", feature["name"]) != feature["name"]:
+            document.fail((section, 0, "column"), f"{section}.0.column differs from its name; leave it out")
+        if feature.get("tied") is not None:
+            document.fail((section, 0, "tied"), f"{section}.0.tied needs a second feature, and there is none")
         if feature["type"] not in kind:
             document.fail((section, 0, "type"), f"{section}.0.type is {feature['type']!r}; it must be {word}")
 
@@ -78,6 +82,16 @@ def scaling_inside_the_network(document: Document) -> None:
         )
 
 
+def channels_of_pretrained_networks(document: Document) -> None:
+    """Networks made for photographs take three channels; Ludwig says so only with torch's own message, in training."""
+    kind = document.get((*IMAGE, "encoder", "type"))
+    path = (*IMAGE, "preprocessing", "num_channels")
+    if "use_pretrained" in _encoder_keys(kind) and document.get(path) != 3:
+        document.fail(
+            path, f"encoder {kind!r} takes three channels: num_channels: 3 gives it the gray image three times"
+        )
+
+
 def stated_positive(document: Document) -> None:
     """Ludwig takes the first class of the alphabet as positive, which is NORMAL."""
     path = (*LABEL, "preprocessing", "fallback_true_label")
@@ -104,6 +118,18 @@ def fixed_split(document: Document) -> None:
             ("preprocessing", "split"),
             "preprocessing.split must be {type: fixed, column: split}: any other split puts a patient on both sides",
         )
+
+
+def known_metric(document: Document) -> None:
+    """Which epoch is best is decided by a metric of the label."""
+    path: Path = ("trainer", "validation_metric")
+    name, known = document.get(path), schema.ludwig_schema()["metrics"][document.get((*LABEL, "type"))]
+    if name is not None and name not in known:
+        document.fail(path, f"trainer.validation_metric is {name!r}; choose from {', '.join(known)}")
+    path = ("trainer", "validation_field")
+    field = document.get(path)
+    if field is not None and field != document.get((*LABEL, "name")):
+        document.fail(path, f"trainer.validation_field is {field!r}; leave it out, there is one label")
 
 
 def learning_rate_in_range(document: Document) -> None:
@@ -153,9 +179,11 @@ RULES: tuple[Callable[[Document], None], ...] = (
     eager_images,
     stated_size,
     scaling_inside_the_network,
+    channels_of_pretrained_networks,
     stated_positive,
     own_calibration,
     fixed_split,
+    known_metric,
     learning_rate_in_range,
     batch_sizes,
     schedule_means_what_it_says,

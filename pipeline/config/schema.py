@@ -4,6 +4,7 @@ import difflib
 import functools
 import importlib.resources
 import json
+import math
 from typing import Any
 
 from pipeline.config.document import Document, Path, dotted
@@ -43,14 +44,6 @@ def check(document: Document) -> None:
         InputError: The first thing that is wrong, with its file and line and what was meant.
     """
     _check(document, (), document.data, ludwig_schema())
-
-
-def default(path: Path) -> Any:
-    """Ludwig's default for a key outside the lists of features, or None."""
-    schema: Any = ludwig_schema()
-    for key in path:
-        schema = schema.get("properties", {}).get(key, {})
-    return schema.get("default")
 
 
 def _check(document: Document, path: Path, value: Any, schema: dict[str, Any]) -> None:
@@ -94,6 +87,8 @@ def _check_value(document: Document, path: Path, value: Any, schema: dict[str, A
     if types and not any(_is(value, kind) for kind in types):
         wanted = " or ".join(_WORDS[kind] for kind in types)
         document.fail(path, f"{name} must be {wanted}, not {value!r}{_number_hint(value, types)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        document.fail(path, f"{name} is {value}; it must be a finite number")
     if isinstance(value, int | float) and not isinstance(value, bool):
         if "minimum" in schema and value < schema["minimum"]:
             document.fail(path, f"{name} is {value}; the least is {schema['minimum']:g}")
@@ -142,7 +137,7 @@ def _meant(key: str, properties: dict[str, Any], path: Path) -> str:
     places = [place for place in _places(key, ludwig_schema(), ()) if place != path]
     if places:
         return f"; it belongs under {dotted(places[0])}" if places[0] else "; it belongs at the top"
-    return f"; known are {', '.join(sorted(properties))}" if len(properties) <= 12 else ""
+    return f"; known are {', '.join(sorted(properties))}" if len(properties) <= 20 else ""
 
 
 def _places(key: str, schema: dict[str, Any], path: Path) -> list[Path]:

@@ -26,6 +26,7 @@ class Prepared:
         item: What it is in the source.
         sha256: Digest of the original bytes.
         staged: The prepared PNG, under a name for the time being.
+        digest: SHA-256 of the prepared PNG.
         width: Width of the original, in pixels.
         height: Height of the original, in pixels.
     """
@@ -33,6 +34,7 @@ class Prepared:
     item: Item
     sha256: str
     staged: Path
+    digest: str
     width: int
     height: int
 
@@ -51,12 +53,15 @@ def assemble(
     ]
     splits, notes = _splits(images, samples, settings)
     notes += _missing_classes(source, samples, splits)
+    notes += _unknown_patients(images, settings)
     paths = _paths(samples, splits)
     rows: list[Row] = []
+    digests: dict[str, str] = {}
     for image, sample in zip(images, samples, strict=True):
         path = paths[sample.name]
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         image.staged.rename(folder / path)
+        digests[path] = image.digest
         rows.append(
             Row(
                 image=path,
@@ -77,13 +82,13 @@ def assemble(
         patients={name: len({row.patient for row in some}) for name, some in held.items()},
         size=settings.size,
         fit=settings.fit,
-        split=_describe(settings, notes),
+        split=_describe(images, settings, notes),
         source=source.resolve().name,
         skipped=[entry.to_dict() for entry in sorted(skipped, key=lambda entry: (entry.source, entry.reason))],
-        fingerprint=manifest.fingerprint(rows, size=settings.size, fit=settings.fit),
+        fingerprint=manifest.fingerprint(rows, size=settings.size, fit=settings.fit, digests=digests),
     )
-    manifest.write(folder, rows, info)
-    return Dataset(folder=folder, rows=tuple(rows), info=info)
+    manifest.write(folder, rows, info, digests)
+    return Dataset(folder=folder, rows=tuple(rows), info=info, digests=digests)
 
 
 def _splits(
@@ -119,7 +124,17 @@ def _missing_classes(source: Path, samples: Sequence[Sample], splits: dict[str, 
     return notes
 
 
-def _describe(settings: Settings, notes: Sequence[str]) -> dict[str, Any]:
+def _unknown_patients(images: Sequence[Prepared], settings: Settings) -> list[str]:
+    own = [image.item.name for image in images if not settings.patients.is_told(image.item)]
+    if not own:
+        return []
+    return [
+        f"{len(own)} of {len(images)} images, such as {min(own)!r}, count as a patient of their own, since neither a "
+        "table nor their names tell the patient; --patient-regex groups them"
+    ]
+
+
+def _describe(images: Sequence[Prepared], settings: Settings, notes: Sequence[str]) -> dict[str, Any]:
     fractions: Fractions = settings.fractions
     given = settings.split is SplitMethod.GIVEN
     return {
@@ -127,7 +142,7 @@ def _describe(settings: Settings, notes: Sequence[str]) -> dict[str, Any]:
         "seed": settings.seed,
         "fractions": {split.name.lower(): fractions.of(split) for split in Split},
         "grouped_by": "nothing: splits as given" if given else "patient and identical bytes",
-        "patients_from": settings.patients.describe(),
+        "patients_from": settings.patients.describe(image.item for image in images),
         "notes": list(notes),
     }
 

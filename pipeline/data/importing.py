@@ -1,5 +1,6 @@
 """Import images: read, prepare, split, and write a data set that `pipeline.data.manifest` reads."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -173,5 +174,7 @@ def _prepare_one(job: _Job) -> Prepared | Skipped:
         picture = read_gray(job.data)
     except ImageError as error:
         return Skipped(job.item.name, str(error), lost=True)
-    job.target.write_bytes(encode_png(fit(picture.gray, job.size, job.fit)))
-    return Prepared(job.item, job.sha256, job.target, picture.width, picture.height)
+    png = encode_png(fit(picture.gray, job.size, job.fit))
+    job.target.write_bytes(png)
+    digest = hashlib.sha256(png).hexdigest()
+    return Prepared(job.item, job.sha256, job.target, digest, picture.width, picture.height)

@@ -1,10 +1,12 @@
-"""A data set on disk: `manifest.csv`, `dataset.json` and the prepared images beside them."""
+"""A data set on disk: `manifest.csv`, `dataset.json`, `images.sha256` and the prepared images beside them."""
 
 import csv
 import hashlib
+import io
 import json
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from serving.image import Fit
 
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
+DIGESTS = "images.sha256"
+"""Digests of the prepared images, as `sha256sum` writes them: `sha256sum -c images.sha256` checks a folder."""
+
+_DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 class Split(IntEnum):
@@ -51,7 +57,7 @@ class Row:
     height: int
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(column.name for column in fields(Row))
 
 
 class DatasetInfo(BaseModel):
@@ -66,7 +72,7 @@ class DatasetInfo(BaseModel):
         split: How the splits were made: `method`, `seed`, `fractions`, `grouped_by`.
         source: What was imported, by name only.
         skipped: Images left out: `source` and `reason` of each.
-        fingerprint: SHA-256 over every row and the preparation: equal data, equal fingerprint.
+        fingerprint: SHA-256 over every row, prepared image and the preparation: equal data, equal fingerprint.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -85,11 +91,19 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that was read: its folder, rows and description."""
+    """A data set that was read.
+
+    Attributes:
+        folder: Where it lies.
+        rows: Its images.
+        info: Its description.
+        digests: SHA-256 of each prepared image as the import left it, hexadecimal, by `Row.image`.
+    """
 
     folder: Path
     rows: tuple[Row, ...]
     info: DatasetInfo
+    digests: Mapping[str, str] = field(repr=False)
 
     def path(self, row: Row) -> Path:
         """Where a row's prepared image lies."""
@@ -99,17 +113,50 @@ class Dataset:
         """The rows of one split, in manifest order."""
         return tuple(row for row in self.rows if row.split is split)
 
+    def check(self, row: Row, content: bytes) -> None:
+        """Make sure that a prepared image is the one that was imported.
 
-def fingerprint(rows: Iterable[Row], *, size: int, fit: Fit) -> str:
-    """SHA-256 over rows (in any order) and preparation, hexadecimal."""
+        Args:
+            row: Its row.
+            content: The bytes of its file.
+
+        Raises:
+            InputError: They are others.
+        """
+        if hashlib.sha256(content).hexdigest() != self.digests.get(row.image):
+            raise InputError(f"{self.path(row)}: changed since the import; import the data set again")
+
+
+def fingerprint(rows: Iterable[Row], *, size: int, fit: Fit, digests: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over rows (in any order) and preparation, hexadecimal.
+
+    Args:
+        rows: The images.
+        size: Side of the prepared square images, in pixels.
+        fit: How rectangles became squares.
+        digests: SHA-256 of each prepared image by `Row.image`, to be covered too; an import always gives them.
+    """
     digest = hashlib.sha256(f"size={size} fit={fit.value}\n".encode())
     for row in sorted(rows, key=lambda row: row.image):
-        digest.update(json.dumps(astuple(row), ensure_ascii=False).encode() + b"\n")
+        values = astuple(row) if digests is None else (*astuple(row), digests[row.image])
+        digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
 
-def write(folder: Path, rows: Iterable[Row], info: DatasetInfo) -> None:
-    """Write both files into `folder`; the manifest is written last, so that a data set with one is complete."""
+def write(folder: Path, rows: Iterable[Row], info: DatasetInfo, digests: Mapping[str, str] | None = None) -> None:
+    """Write all three files into `folder`; the manifest is written last, so that a data set with one is complete.
+
+    Args:
+        folder: Where the prepared images lie already.
+        rows: The images.
+        info: The description.
+        digests: SHA-256 of each prepared image by `Row.image`; by default taken from the files.
+    """
+    rows = tuple(rows)
+    if digests is None:
+        digests = {row.image: hashlib.sha256((folder / row.image).read_bytes()).hexdigest() for row in rows}
+    lines = [f"{digests[row.image]}  {row.image}\n" for row in rows]
+    (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
     (folder / DATASET).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", newline="", encoding="utf-8") as file:
@@ -134,22 +181,48 @@ def read(folder: Path) -> Dataset:
     if not path.is_file():
         raise InputError(f"{folder}: no {MANIFEST} here; make one with `pneumo data import SRC --out {folder}`")
     try:
-        info = DatasetInfo.model_validate_json((folder / DATASET).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder / DATASET}: missing; import the data set again") from None
+        info = DatasetInfo.model_validate_json(_text(folder / DATASET))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(f"{folder / DATASET}: {place}: {first['msg']}; import the data set again") from None
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise InputError(f"{path}:1: missing column {missing[0]!r}; the columns are {', '.join(COLUMNS)}")
         rows = tuple(_row(path, reader.line_num, record) for record in reader)
+    except csv.Error as error:
+        line = reader.reader.line_num
+        raise InputError(f"{path}:{line}: not a CSV: {error}; import the data set again") from None
     if not rows:
         raise InputError(f"{path}: no images; import the data set again")
-    return Dataset(folder=folder, rows=rows, info=info)
+    return Dataset(folder=folder, rows=rows, info=info, digests=_digests(folder / DIGESTS, rows))
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; import the data set again") from None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}:{line}: not UTF-8; import the data set again") from None
+
+
+def _digests(path: Path, rows: Sequence[Row]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, line in enumerate(_text(path).removesuffix("\n").split("\n"), start=1):
+        match = _DIGEST_LINE.fullmatch(line)
+        if not match:
+            raise InputError(f"{path}:{number}: not a SHA-256 and a path; import the data set again")
+        found[match[2]] = match[1]
+    for row in rows:
+        if row.image not in found:
+            raise InputError(f"{path}: no digest of {row.image!r}; import the data set again")
+    return {row.image: found[row.image] for row in rows}
 
 
 def _row(path: Path, line: int, record: dict[str, str | None]) -> Row:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import batched
 
+from serving.cores import available_cores
 from serving.errors import MachineError
 
 _CHUNK = 16
@@ -30,7 +31,7 @@ def choose_workers(images: int, size: int, wanted: int | None = None) -> int:
         return max(1, wanted)
     if images < _WORTH_IT and size < 32 * 2**20:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 def apply[T, R](function: Callable[[T], R], tasks: Iterable[T], *, workers: int) -> Generator[R]:

@@ -1,5 +1,6 @@
 """Make a data set aside and put it in place whole, so that an interrupted import never looks complete."""
 
+import fcntl
 import filecmp
 import os
 import shutil
@@ -8,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.data import manifest
-from pipeline.data.manifest import DATASET, MANIFEST, Dataset
+from pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
 from serving.errors import InputError, MachineError
 
 IMAGES = "images"
-_OURS = (IMAGES, DATASET, MANIFEST, ".DS_Store", "Thumbs.db")
+_OURS = (IMAGES, DATASET, DIGESTS, MANIFEST, ".DS_Store", "Thumbs.db")
 _CACHE_PREFIX = f"{Path(MANIFEST).stem}."
 """Ludwig leaves `manifest.training.hdf5` and the like beside the manifest; they are stale once it is replaced."""
 
@@ -85,7 +86,7 @@ def refuse_foreign(out: Path) -> None:
 
 def same(old: Dataset, new: Dataset) -> bool:
     """Whether two data sets are the same, byte for byte."""
-    names = [MANIFEST, DATASET, *(row.image for row in new.rows)]
+    names = [MANIFEST, DATASET, DIGESTS, *(row.image for row in new.rows)]
     _, different, missing = filecmp.cmpfiles(old.folder, new.folder, names, shallow=False)
     return old.info.fingerprint == new.info.fingerprint and not different and not missing
 
@@ -107,10 +108,6 @@ def _clean(work: Path, out: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two imports into one folder at once are up to the user
-        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

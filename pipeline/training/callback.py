@@ -1,18 +1,20 @@
 """What pneumo adds to Ludwig's training loop, through Ludwig's callback interface. Importing this loads Ludwig."""
 
 import json
+import math
 import signal
 import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ludwig.callbacks import Callback
 from ludwig.constants import TRAINING, VALIDATION
 
-from pipeline.runs import write_text
+from pipeline.runs import Run, write_text
+from pipeline.training import checkpoints
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,35 @@ class Step:
 class TrainingCallback(Callback):
     """Reports progress, writes learning curves, lets Ctrl-C through, and resumes the learning-rate schedule."""
 
-    def __init__(self, history: Path, feature: str, report: Callable[[Step], None] | None) -> None:
-        self.history = history
+    def __init__(self, run: Run, feature: str, report: Callable[[Step], None] | None) -> None:
+        self.run = run
+        self.history = run.history
         self.feature = feature
         self.report = report
         self.rounds: list[dict[str, Any]] = []
         self.schedule_restored = False
+        self.stopping = False
 
     def on_trainer_train_setup(self, trainer: Any, save_path: str, is_coordinator: bool, **_: Any) -> None:
         """Ludwig just took SIGINT to itself; take it back, and let SIGTERM stop in the same way."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.signal(signal.SIGINT, self.stop)
+            signal.signal(signal.SIGTERM, self.stop)
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Stop before the next batch, so that no checkpoint is cut in two; at the second signal stop at once."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+
+    def on_batch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
+        """Stop here if a signal asked for it."""
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def on_checkpoint(self, trainer: Any, progress_tracker: Any, **_: Any) -> None:
+        """Keep the checkpoint that Ludwig has just finished."""
+        checkpoints.keep(self.run, progress_tracker.steps)
 
     def on_epoch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Bring a resumed run's schedule to where it was, and keep the rounds evaluated before."""
@@ -78,11 +97,11 @@ class TrainingCallback(Callback):
             "validation": self._latest(progress_tracker.validation_metrics),
         }
         self.rounds = [*(known for known in self.rounds if known["step"] < entry["step"]), entry]
-        write_text(self.history, json.dumps(self.rounds, indent=1) + "\n")
+        write_text(self.history, json.dumps(self.rounds, indent=1, allow_nan=False) + "\n")
 
     def _latest(self, metrics: dict[str, dict[str, list[Any]]]) -> dict[str, float]:
         values = {name: rounds[-1][-1] for name, rounds in metrics.get(self.feature, {}).items() if rounds}
-        return {name: float(value) for name, value in values.items() if value == value}
+        return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def replay_schedule(trainer: Any, progress_tracker: Any) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.manifest import Dataset, Row
-from pipeline.provenance import available_cores
 from serving import image
+from serving.cores import available_cores
 from serving.errors import InputError
 from serving.image import ImageError, Preparation
 
@@ -26,7 +26,8 @@ def read_images(
 ) -> list[NDArray[np.uint8]]:
     """Read prepared images at the model's size.
 
-    Ludwig would fill a damaged image with gray and copy a neighbour over a missing one; this refuses both.
+    Ludwig would fill a damaged image with gray, copy a neighbour over a missing one, and not see a changed one; this
+    refuses all three.
 
     Args:
         dataset: Where the images lie.
@@ -38,13 +39,15 @@ def read_images(
         One uint8 [height, width, channels] a row, in the rows' order.
 
     Raises:
-        InputError: An image is missing, damaged, or not of the data set's size; the message names it.
+        InputError: An image is missing, damaged or changed since the import; the message names it.
     """
 
     def read(row: Row) -> NDArray[np.uint8]:
         path = dataset.path(row)
         try:
-            picture = image.read_gray(path.read_bytes())
+            content = path.read_bytes()
+            dataset.check(row, content)
+            picture = image.read_gray(content)
         except FileNotFoundError:
             raise InputError(f"{path}: missing; import the data set again") from None
         except (ImageError, OSError) as error:
@@ -66,15 +69,11 @@ def read_images(
     return images
 
 
-def ludwig_frame(
-    rows: Sequence[Row], images: Sequence[NDArray[np.uint8]], *, image_column: str, label_column: str
-) -> "pd.DataFrame":
+def ludwig_frame(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]], *, image: str, label: str) -> "pd.DataFrame":
     """Images, labels and splits as the data frame that Ludwig trains on."""
     import pandas as pd
 
     column = np.empty(len(images), dtype=object)  # one object an image: pandas would make it one array of pixels
     for position, pixels in enumerate(images):
         column[position] = pixels
-    return pd.DataFrame(
-        {image_column: column, label_column: [row.label for row in rows], "split": [int(row.split) for row in rows]}
-    )
+    return pd.DataFrame({image: column, label: [row.label for row in rows], "split": [int(row.split) for row in rows]})

@@ -11,13 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from pipeline import config, engine, provenance
 from pipeline.config import Experiment
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Split
 from pipeline.runs import RUNS, Run, RunInfo, Status
+from pipeline.training import checkpoints
 from pipeline.training.surroundings import interruptible, scratch
-from serving.errors import InputError, PneumoError
+from serving.errors import InputError, PneumoError, first_problem
 from serving.image import Preparation
 
 if TYPE_CHECKING:
@@ -77,13 +80,13 @@ def train(
         name=run.name,
         command=list(command),
         config=experiment.document.name,
-        data=str(dataset.folder),
+        data=str(dataset.folder.resolve()),
         data_fingerprint=dataset.info.fingerprint,
         classes=dataset.info.classes,
         positive=experiment.positive,
         preparation=experiment.preparation(size=dataset.info.size, fit=dataset.info.fit).model_dump(mode="json"),
-        image_column=experiment.image_feature,
-        label_column=experiment.label_feature,
+        image=experiment.image,
+        label=experiment.label,
         seed=seed,
         versions=provenance.versions(),
         git_commit=provenance.git_commit(Path.cwd()),
@@ -91,8 +94,9 @@ def train(
         started=datetime.now(UTC),
         pid=os.getpid(),
     )
-    run.save(info)
-    return _carry_out(run, info, experiment, dataset, say=say, report=report)
+    with run.locked():
+        run.save(info)
+        return _carry_out(run, info, experiment, dataset, say=say, report=report)
 
 
 def resume(
@@ -106,29 +110,22 @@ def resume(
     Raises:
         InputError: The run is done, is running in another process, or its data set has changed since.
     """
-    info = run.info()
-    if info.status is Status.DONE:
-        raise InputError(f"{run.name}: done already; nothing to resume")
-    if info.status is Status.RUNNING and info.pid != os.getpid() and is_alive(info.pid):
-        raise InputError(f"{run.name}: still running in process {info.pid}")
-    dataset = manifest.read(Path(info.data))
-    if dataset.info.fingerprint != info.data_fingerprint:
-        raise InputError(f"{info.data}: changed since {run.name} began; train anew")
-    experiment = config.load(run.config)
-    info = info.model_copy(update={"status": Status.RUNNING, "pid": os.getpid(), "error": None})
-    run.save(info)
-    return _carry_out(run, info, experiment, dataset, say=say, report=report)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs here."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    with run.locked():
+        info = run.info()
+        if info.status is Status.DONE:
+            raise InputError(f"{run.name}: done already; nothing to resume")
+        try:
+            dataset = manifest.read(Path(info.data))
+        except InputError as error:
+            raise InputError(f"{run.name}: its data set cannot be read: {error}") from None
+        if dataset.info.fingerprint != info.data_fingerprint:
+            raise InputError(f"{info.data}: changed since {run.name} began; train anew")
+        experiment = config.load(run.config)
+        info = info.model_copy(update={"status": Status.RUNNING, "pid": os.getpid(), "error": None})
+        run.save(info)
+        if not checkpoints.restore(run) and say:
+            say(f"{run.name}: no epoch was finished; starting anew")
+        return _carry_out(run, info, experiment, dataset, say=say, report=report)
 
 
 def _carry_out(
@@ -156,12 +153,12 @@ def _carry_out(
 
     try:
         with interruptible():
+            with stage("read"):
+                frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
             with stage("load"):
                 engine.load(say)
             info = info.model_copy(update={"hardware": provenance.hardware()})
             run.save(info)
-            with stage("read"):
-                frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
             tell(f"training {run.name} on {len(frame)} images ...")
             with stage("train"), engine.logged(run.log), scratch(run.folder):
                 model = _fit(run, experiment, frame, seed=info.seed, report=report)
@@ -188,15 +185,15 @@ def _carry_out(
 
             traceback.print_exc(file=log)
         raise TrainingError(f"{run.name}: {reason}; details in {run.log}") from error
-    _tidy(run)
     finish(Status.DONE)
+    _tidy(run)
     return run
 
 
 def _check_data(experiment: Experiment, dataset: Dataset) -> None:
     experiment.check_classes(dataset.info.classes)
     columns = set(manifest.COLUMNS)
-    for section, column in (("input_features", experiment.image_column), ("output_features", experiment.label_column)):
+    for section, column in (("input_features", experiment.image), ("output_features", experiment.label)):
         wanted = "image" if section == "input_features" else "label"
         if column != wanted:
             hint = f"; it is a column, but not the {wanted}" if column in columns else ""
@@ -217,9 +214,7 @@ def _frame(experiment: Experiment, dataset: Dataset, preparation: Preparation) -
     from pipeline.training.images import ludwig_frame, read_images
 
     images = read_images(dataset, dataset.rows, preparation)
-    return ludwig_frame(
-        dataset.rows, images, image_column=experiment.image_column, label_column=experiment.label_column
-    )
+    return ludwig_frame(dataset.rows, images, image=experiment.image, label=experiment.label)
 
 
 def _fit(
@@ -231,13 +226,18 @@ def _fit(
     report: "Callable[[Step], None] | None",
 ) -> Any:
     from ludwig.api import LudwigModel
+    from ludwig.error import ConfigValidationError
     from ludwig.globals import set_disable_progressbar
 
     from pipeline.training.callback import TrainingCallback
 
-    callback = TrainingCallback(run.history, experiment.label_feature, report)
-    with engine.checked_config():
-        model = LudwigModel(experiment.config, logging_level=logging.INFO, callbacks=[callback])
+    callback = TrainingCallback(run, experiment.label, report)
+    try:
+        with engine.checked_config():
+            model = LudwigModel(experiment.config, logging_level=logging.INFO, callbacks=[callback])
+    except (ConfigValidationError, ValidationError) as error:
+        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else first_problem(error)
+        raise InputError(f"{experiment.document.name}: Ludwig refuses it: {reason}") from None
     set_disable_progressbar(True)  # type: ignore[no-untyped-call]
     fitting = frame[frame["split"] != int(Split.TEST)]  # Ludwig evaluates a test split every epoch where it sees one
     try:
@@ -250,6 +250,8 @@ def _fit(
             skip_save_log=True,
             random_seed=seed,
         )
+        if callback.stopping:
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         _keep_best(run, model)
         raise
@@ -258,8 +260,8 @@ def _fit(
 
 def _keep_best(run: Run, model: Any) -> None:
     """Save the best weights so far as the run's model, where an evaluation round was finished."""
-    best = run.model / "training_checkpoints" / "best.ckpt.safetensors"
-    if model.model is None or not best.is_file():
+    best = checkpoints.best_weights(run)
+    if model.model is None or best is None:
         return
     from safetensors.torch import load_file
 
@@ -269,8 +271,8 @@ def _keep_best(run: Run, model: Any) -> None:
 
 def _tidy(run: Run) -> None:
     """Remove what only a resume needs, and Ludwig's own report and card, which know no threshold and no interval."""
-    for folder in ("training_checkpoints", "llm_eval_examples"):
-        shutil.rmtree(run.model / folder, ignore_errors=True)
+    checkpoints.drop(run)
+    shutil.rmtree(run.model / "llm_eval_examples", ignore_errors=True)
     for name in ("model_card.md", "training_report.json"):
         (run.folder / name).unlink(missing_ok=True)
 
@@ -278,11 +280,11 @@ def _tidy(run: Run) -> None:
 def _classes(model: Any, experiment: Experiment) -> list[str]:
     from pipeline.inference import class_order
 
-    return class_order(model, experiment.label_feature)
+    return class_order(model, experiment.label)
 
 
 def _predict(run: Run, info: RunInfo, model: Any, dataset: Dataset, frame: "pd.DataFrame") -> None:
     from pipeline.inference import logits_of, predictions_frame
 
-    logits = logits_of(model, info, list(frame[info.image_column]))
+    logits = logits_of(model, info, list(frame[info.image]))
     predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)

@@ -9,6 +9,7 @@ from pipeline import training
 from pipeline.config import Experiment
 from pipeline.data import importing
 from pipeline.data.manifest import Dataset
+from pipeline.evaluation import read_metrics
 from pipeline.export import export
 from pipeline.inference import class_order, load_model, predict_dataset
 from pipeline.runs import Run, Status
@@ -72,7 +73,8 @@ def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Pat
     assert info.positive is None
     assert sorted(info.classes) == ["DARK", "GRAY", "WHITE"]
     assert class_order(load_model(run), "label") == info.classes
-    accuracy = run.load_metrics()["splits"]["test"]["metrics"]["accuracy"]["value"]
+    accuracy = read_metrics(run).splits["test"].metrics["accuracy"].value
+    assert accuracy is not None
     assert accuracy > 0.9
     predictor = Predictor(Bundle.open(export(run)))
     row = next(row for row in dataset.rows if row.label == "WHITE")

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from pipeline import registry
-from pipeline.registry import find_bundle, list_versions, promote, rollback
+from pipeline.registry import current_bundle, find_bundle, list_versions, promote, rollback
+from pipeline.runs import Run
 from serving.bundle import Bundle, BundleError
 from serving.errors import InputError, MachineError
 from serving.models import read_registry, resolve
@@ -217,24 +218,71 @@ def test_processes_that_promote_at_once_lose_nothing(tmp_path, root):
         assert Bundle.open(root / version.bundle).digest == version.digest
 
 
-def test_a_bundle_is_found_by_folder_alias_version_and_run(bundles, root, tmp_path):
+@pytest.fixture
+def run(bundles, tmp_path) -> Run:
+    """A run with metrics and the bundle that was made from them."""
+    run = Run(tmp_path / "runs" / "20260101T000000Z-smoke-abcd")
+    shutil.copytree(bundles[2], run.folder / "bundle")
+    (run.folder / "run.json").write_text(json.dumps({}))
+    run.metrics.write_text(json.dumps(Bundle.open(bundles[2]).info.metrics, indent=2))
+    return run
+
+
+def test_a_bundle_is_found_by_folder_alias_version_and_run(bundles, root, run):
     promote(bundles[0], root=root)
     assert find_bundle(str(bundles[1]), root=root) == bundles[1]
     assert find_bundle("champion", root=root) == find_bundle("tiny:1", root=root) == root / "tiny" / "1"
-    run = tmp_path / "runs" / "20260101T000000Z-smoke-abcd"
-    run.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps({}))
-    shutil.copytree(bundles[2], run / "bundle")
-    assert find_bundle(str(run), root=root) == run / "bundle"
-    assert find_bundle("latest", root=root, runs=tmp_path / "runs") == run / "bundle"
+    assert find_bundle(str(run.folder), root=root) == run.folder / "bundle"
+    assert find_bundle("latest", root=root, runs=run.folder.parent) == run.folder / "bundle"
 
 
-def test_a_run_without_a_bundle_is_exported(root, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "run.json").write_text(json.dumps({}))
+@pytest.mark.parametrize("find", [find_bundle, lambda what, root: resolve(what, root)], ids=["promote", "serve"])
+def test_an_alias_goes_before_a_folder_of_that_name_unless_written_as_a_path(
+    find, bundles, root, tmp_path, monkeypatch
+):
+    promote(bundles[0], root=root)
+    shutil.copytree(bundles[1], tmp_path / "champion")
+    monkeypatch.chdir(tmp_path)
+    assert find("champion", root=root) == root / "tiny" / "1"
+    for path in ("./champion", "champion/", str(tmp_path / "champion")):
+        assert find(path, root=root).resolve() == tmp_path / "champion"
+
+
+@pytest.mark.parametrize("find", [find_bundle, lambda what, root: resolve(what, root)], ids=["promote", "serve"])
+def test_a_path_needs_no_registry(find, bundles, root):
+    root.mkdir()
+    (root / "registry.yaml").write_text("damaged")
+    assert find(str(bundles[0]), root=root) == bundles[0]
+
+
+def test_a_bundle_made_from_the_present_metrics_is_current(run):
+    assert current_bundle(run) == run.folder / "bundle"
+
+
+def test_a_bundle_from_before_another_evaluation_is_not_current(run):
+    metrics = json.loads(run.metrics.read_text())
+    metrics["splits"]["test"]["metrics"]["auroc"]["low"] += 1e-12
+    run.metrics.write_text(json.dumps(metrics))
+    assert current_bundle(run) is None
+
+
+@pytest.mark.parametrize("file", ["bundle/model.onnx", "bundle/bundle.json", "metrics.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff"])
+def test_a_bundle_is_not_current_where_it_or_the_metrics_are_missing_or_damaged(run, file, content):
+    (run.folder / file).unlink()
+    if content is not None:
+        (run.folder / file).write_bytes(content)
+    assert current_bundle(run) is None
+
+
+@pytest.mark.parametrize("change", ["no bundle", "other metrics"])
+def test_a_run_without_a_current_bundle_is_exported(root, run, monkeypatch, change):
+    if change == "no bundle":
+        shutil.rmtree(run.folder / "bundle")
+    else:
+        run.metrics.write_text("{}")
     monkeypatch.setattr("pipeline.export.export", lambda found, say=None: found.folder / "exported")
-    assert find_bundle(str(run), root=root) == run / "exported"
+    assert find_bundle(str(run.folder), root=root) == run.folder / "exported"
 
 
 def test_what_is_nothing_is_an_input_error(root, tmp_path):

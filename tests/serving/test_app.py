@@ -4,9 +4,12 @@ import json
 import logging
 import re
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import zlib
+from pathlib import Path
 
 import anyio
 import httpx
@@ -16,6 +19,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from starlette.responses import StreamingResponse
 
 from serving.app import create_app, from_environment
 from serving.predictor import Predictor
@@ -330,11 +334,84 @@ def test_a_bug_is_a_problem_that_tells_nothing_of_its_insides(bundle, png, monke
         raise RuntimeError("secret inside")
 
     monkeypatch.setattr(Predictor, "predict", fail)
-    with TestClient(create_app(bundle, LIMITS), raise_server_exceptions=False) as client:
+    with TestClient(create_app(bundle, LIMITS)) as client:  # raises what would reach the server
         response = client.post("/v1/predict", files={"file": png})
     assert "secret" not in response.text
-    assert response.json()["request_id"] in caplog.text
     refused(response, 500)
+    (failure,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert re.fullmatch(
+        rf"request {response.json()['request_id']} failed: RuntimeError at serving/app\.py:\d+", failure.getMessage()
+    )
+    assert failure.exc_info is None
+
+
+def test_a_bug_after_the_answer_began_sends_no_second_answer(bundle):
+    app = create_app(bundle, LIMITS)
+
+    async def half(request):
+        async def content():
+            yield b"half"
+            raise RuntimeError("secret inside")
+
+        return StreamingResponse(content())
+
+    app.add_route("/half", half)
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append((message["type"], message.get("status"), message.get("body")))
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "method": "GET",
+        "path": "/half",
+        "query_string": b"",
+        "headers": [],
+    }
+    anyio.run(app, scope, receive, send)
+    assert sent == [("http.response.start", 200, None), ("http.response.body", None, b"half")]
+
+
+SERVER = """
+import logging, pathlib, sys
+from serving.predictor import Predictor
+from serving.server import serve
+from serving.settings import Settings
+
+def fail(self, inputs):
+    try:
+        raise ValueError("Jane Doe, cause")
+    except ValueError as cause:
+        raise RuntimeError("Jane Doe, born 1950") from cause
+
+Predictor.predict = fail
+logging.basicConfig(level=logging.DEBUG)
+serve(Settings(model=sys.argv[1], port=0), lambda bundle, address: print(address, flush=True))
+"""
+
+
+def test_a_running_server_writes_nothing_of_an_exceptions_message(bundle, png):
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(bundle.folder)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = server.stdout.readline().strip()
+        response = httpx.post(f"{address}/v1/predict", files={"file": ("Jane Doe.png", png)}, timeout=20)
+    finally:
+        server.terminate()
+        out, err = server.communicate(timeout=20)
+    refused(response, 500)
+    assert "Jane" not in response.text + out + err
+    assert "Traceback" not in err
+    assert re.search(rf"request {response.headers['x-request-id']} failed: RuntimeError at serving/app\.py:\d+", err)
 
 
 def test_health_answers_while_a_prediction_runs(bundle, png, monkeypatch):

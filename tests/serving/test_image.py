@@ -1,14 +1,17 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from serving.errors import InputError
 from serving.image import (
@@ -23,6 +26,7 @@ from serving.image import (
     to_input,
 )
 
+ROOT = Path(__file__).parents[2]
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
 PREPARATION = Preparation(size=32, height=24, width=28)
 
@@ -108,6 +112,82 @@ def test_twelve_bits_in_a_sixteen_bit_container_are_not_dark():
     np.testing.assert_allclose(gray, pixels * (255 / 4095), atol=0.51)
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff", "tiff big endian", "int", "float", "unit float"])
+@pytest.mark.parametrize("highest", [0, 1, 255, 256, 1000, 4095, 16_383, 16_384, 65_535])
+def test_deep_pixels_are_scaled_and_rounded_alike_in_every_band(kind, highest, monkeypatch):
+    monkeypatch.setattr("serving.image._BAND", 1000)  # 3 rows a band; the last has 2
+    pixels = np.random.default_rng(highest).integers(0, highest + 1, (50, 300))
+    pixels[-1, -1] = highest  # what decides on the scale comes last
+    white: float = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
+    if kind == "png":
+        content = encode(Image.fromarray(pixels.astype(np.uint16)), "PNG")
+    elif kind == "tiff":
+        content = encode(Image.fromarray(pixels.astype(np.uint16)), "TIFF")
+    elif kind == "tiff big endian":
+        content = encode(Image.frombytes("I;16B", (300, 50), pixels.astype(">u2").tobytes()), "TIFF")
+    elif kind == "int":
+        content = encode(Image.fromarray(pixels.astype(np.int32)), "TIFF")
+    elif kind == "float":
+        content = encode(Image.fromarray(pixels.astype(np.float32)), "TIFF")
+        white = 1.0 if highest <= 1 else white
+    else:
+        pixels = (pixels / 65_535).astype(np.float32).astype(np.float64)
+        content, white = encode(Image.fromarray(pixels.astype(np.float32)), "TIFF"), 1.0
+    np.testing.assert_array_equal(read_gray(content).gray, np.rint(pixels * (255 / white)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "P"])
+def test_orientation_and_bands_change_no_pixel(orientation, mode, monkeypatch):
+    rng = np.random.default_rng(orientation)
+    if mode == "I;16":
+        image = Image.fromarray(rng.integers(0, 65_536, (40, 30)).astype(np.uint16))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (40, 30, 4)).astype(np.uint8)).convert(mode)
+    upright = read_gray(encode(image, "PNG")).gray
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    monkeypatch.setattr("serving.image._BAND", 100)
+    turned = read_gray(encode(image, "PNG", exif=exif)).gray
+    turns = [np.array, np.fliplr, lambda a: np.rot90(a, 2), np.flipud]
+    turns += [np.transpose, lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 2).T, np.rot90]
+    np.testing.assert_array_equal(turned, turns[orientation - 1](upright))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("uint16 png", 4.0), ("uint16 tiff", 4.0), ("float tiff", 7.0), ("rgba png", 6.5)]
+)
+def test_decoding_takes_little_more_memory_than_the_pixels(kind, limit, tmp_path):
+    side = 4000
+    pixels = {
+        "uint16": np.full((side, side), 4000, np.uint16),
+        "float": np.full((side, side), 0.5, np.float32),
+        "rgba": np.full((side, side, 4), 100, np.uint8),
+    }[kind.split()[0]]
+    options = {"compression": "tiff_adobe_deflate"} if kind.endswith("tiff") else {"compress_level": 1}
+    (tmp_path / "image").write_bytes(encode(Image.fromarray(pixels), kind.split()[1].upper(), **options))
+    (tmp_path / "small").write_bytes(SAMPLES["tiff lzw 16 bit"])
+    script = """
+import pathlib, re, sys
+from serving.image import read_gray
+
+def memory(field):
+    return int(re.search(field + r":\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+
+folder = pathlib.Path(sys.argv[1])
+data = (folder / "image").read_bytes()
+read_gray((folder / "small").read_bytes())
+before = memory("VmRSS")
+picture = read_gray(data)
+print((memory("VmHWM") - before) / picture.gray.size)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert float(done.stdout) < limit, "bytes a pixel"
+
+
 def test_a_constant_deep_image_does_not_divide_by_zero():
     assert read_gray(encode(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG")).gray.max() == 0
 
@@ -161,11 +241,45 @@ def test_float_tiff_with_impossible_values_is_refused(value):
     assert reason_of(encode(Image.fromarray(pixels), "TIFF")) == "unreadable"
 
 
-@pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP", "MPO"])
 def test_several_frames_are_refused(format):
     frames = [Image.fromarray(RAMP).convert("RGB"), Image.fromarray(RAMP[:, ::-1].copy()).convert("RGB")]
     content = encode(frames[0], format, save_all=True, append_images=frames[1:])
-    assert reason_of(content) == "unreadable"
+    with pytest.raises(ImageError, match="several frames") as caught:
+        read_gray(content)
+    assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP", "MPO"])
+def test_a_single_frame_in_a_format_that_can_hold_several_is_read(format):
+    content = encode(Image.fromarray(RAMP).convert("RGB"), format, save_all=True)
+    assert read_gray(content).gray.shape == RAMP.shape
+
+
+def test_a_tiff_of_many_frames_is_refused_without_reading_their_directories(monkeypatch):
+    loaded = []
+    load = TiffImagePlugin.ImageFileDirectory_v2.load
+    monkeypatch.setattr(
+        TiffImagePlugin.ImageFileDirectory_v2, "load", lambda self, file: (loaded.append(1), load(self, file))[1]
+    )
+    assert reason_of(tiff_of(32_000)) == "unreadable"
+    assert len(loaded) <= 4
+
+
+def tiff_of(frames: int) -> bytes:
+    """A TIFF of gray frames of one pixel, which all lie at the same place."""
+    fields = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 4, 278: 1, 279: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    size = 2 + len(entries) + 4
+    directories = (
+        struct.pack("<H", len(fields)) + entries + struct.pack("<I", 8 + number * size if number < frames else 0)
+        for number in range(1, frames + 1)
+    )
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(directories)
+
+
+def test_the_handmade_tiff_of_one_frame_is_an_image():
+    assert read_gray(tiff_of(1)).gray.shape == (1, 1)
 
 
 def test_an_empty_file_is_unreadable():

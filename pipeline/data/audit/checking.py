@@ -1,5 +1,6 @@
 """Audit a data set that was imported, or anything that can be."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -11,7 +12,7 @@ from pipeline.data.audit import findings as rules
 from pipeline.data.audit.findings import Record, split_name
 from pipeline.data.audit.looks import NEAR_DISTANCE, look
 from pipeline.data.audit.report import AuditReport, Finding, Kind, Severity
-from pipeline.data.manifest import COLUMNS, DATASET, MANIFEST, Dataset, Row, Split
+from pipeline.data.manifest import COLUMNS, DATASET, DIGESTS, MANIFEST, Dataset, Row, Split
 from pipeline.data.parallel import apply, choose_workers
 from pipeline.data.patients import PatientRule
 from pipeline.data.sources import Item, Skipped, Source, UnreadableError, open_source
@@ -42,6 +43,7 @@ class _Raw:
 class _Stored:
     path: Path
     row: Row
+    digest: str
     size: int
     fit: Fit
 
@@ -116,11 +118,14 @@ def audit(
 
 
 def _audit_dataset(data: Dataset, near: int, workers: int | None, progress: Progress | None) -> AuditReport:
-    tasks = [_Stored(data.path(row), row, data.info.size, data.info.fit) for row in data.rows]
+    tasks = [_Stored(data.path(row), row, data.digests[row.image], data.info.size, data.info.fit) for row in data.rows]
     count = choose_workers(len(tasks), 0, workers)
     records, problems = _collect(apply(_look_at_stored, tasks, workers=count), progress)
-    if manifest.fingerprint(data.rows, size=data.info.size, fit=data.info.fit) != data.info.fingerprint:
-        problems.append(_Problem(Kind.CHANGED, MANIFEST, f"does not match the fingerprint in {DATASET}"))
+    made = manifest.fingerprint(data.rows, size=data.info.size, fit=data.info.fit, digests=data.digests)
+    if made != data.info.fingerprint:
+        problems.append(
+            _Problem(Kind.CHANGED, MANIFEST, f"it or {DIGESTS} does not match the fingerprint in {DATASET}")
+        )
     found = [*_problem_findings(problems), *_stray(data)]
     found += _left_out([Skipped(one["source"], one["reason"], int(one.get("count", 1))) for one in data.info.skipped])
     everything = [(row.split, row.label, row.patient) for row in data.rows]
@@ -215,6 +220,8 @@ def _look_at_stored(task: _Stored) -> Record | _Problem:
     if picture.format != "PNG" or picture.mode != "L" or picture.gray.shape != (task.size, task.size):
         what = f"{picture.format} {picture.mode} {picture.width} x {picture.height}"
         return _Problem(Kind.CHANGED, row.image, f"is {what}, not an 8-bit gray PNG of {task.size} px")
+    if hashlib.sha256(data).hexdigest() != task.digest:
+        return _Problem(Kind.CHANGED, row.image, f"its SHA-256 is not the one in {DIGESTS}")
     content = _without_padding(picture.gray, row) if task.fit is Fit.PAD else picture.gray
     return Record(
         row.image, row.label, row.split, row.patient, row.sha256, look(content, width=row.width, height=row.height)

@@ -28,10 +28,10 @@ class ListedFiles:
         except OSError as error:
             raise InputError(f"{table}: cannot be read: {error.strerror}") from None
         for _, record in read_table(self._data, where=str(table)):
-            name = self.name(record["image"])
-            path = self._folder / name
-            if record["image"] and "\0" not in name and path.is_file():
-                self.sizes[name] = path.stat().st_size
+            for name in map(self.name, _spellings(record["image"])):
+                path = self._folder / name
+                if "\0" not in name and path.is_file():
+                    self.sizes[name] = path.stat().st_size
 
     @staticmethod
     def name(stated: str) -> str:
@@ -80,7 +80,7 @@ def from_table(container: Container, table: str, *, where: str) -> Listing:
     told = {table}
     for line, record in read_table(container.read(table), where=where):
         stated, label = record["image"], record["label"]
-        name = _name(container, table, stated)
+        name = _find(container, table, stated)
         told.add(name)
         if name in items and label not in ("", items[name].label):
             first = items[name].label
@@ -99,7 +99,7 @@ def from_table(container: Container, table: str, *, where: str) -> Listing:
 
 
 def read_table(data: bytes, *, where: str) -> Records:
-    """Parse a CSV with a header; column names in lower case, white space in values collapsed.
+    """Parse a CSV with a header; column names in lower case, white space in values but those of `image` collapsed.
 
     Returns:
         Line number and values of each row.
@@ -119,7 +119,7 @@ def read_table(data: bytes, *, where: str) -> Records:
                 raise InputError(f"{where}:1: no column {column!r}; the columns are image,label[,patient,split]")
         empty = dict.fromkeys(header, "")
         rows = [
-            (reader.line_num, empty | dict(zip(header, (" ".join(cell.split()) for cell in row), strict=False)))
+            (reader.line_num, empty | {name: _value(name, cell) for name, cell in zip(header, row, strict=False)})
             for row in reader
             if any(cell.strip() for cell in row)
         ]
@@ -128,6 +128,15 @@ def read_table(data: bytes, *, where: str) -> Records:
     if not rows:
         raise InputError(f"{where}: no rows under the header")
     return rows
+
+
+def _value(column: str, cell: str) -> str:
+    return cell.strip("\r\n") if column == "image" and cell.strip() else " ".join(cell.split())
+
+
+def _spellings(stated: str) -> tuple[str, ...]:
+    """A path as it stands, and without the blanks around it that people put after a comma."""
+    return tuple(dict.fromkeys(spelling for spelling in (stated, stated.strip()) if spelling))
 
 
 def table_split(value: str, *, where: str) -> Split | None:
@@ -142,6 +151,11 @@ def table_split(value: str, *, where: str) -> Split | None:
         return SPLIT_NAMES[value.casefold()]
     except KeyError:
         raise InputError(f"{where}: unknown split {value!r}; use 0, 1, 2 or train, validation, test") from None
+
+
+def _find(container: Container, table: str, stated: str) -> str:
+    names = [_name(container, table, spelling) for spelling in _spellings(stated) or (stated,)]
+    return next((name for name in names if name in container.sizes), names[0])
 
 
 def _name(container: Container, table: str, stated: str) -> str:

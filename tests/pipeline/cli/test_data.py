@@ -38,6 +38,15 @@ def test_import_then_check_passes_and_says_what_was_left_out(source: Path, tmp_p
     assert run("check", tmp_path / "data").exit_code == 0
 
 
+def test_images_that_count_as_their_own_patient_are_told_on_standard_error(source: Path, tmp_path: Path) -> None:
+    result = run("import", source, "--out", tmp_path / "data", "--size", "64")
+    told = " ".join(result.stderr.split())
+    assert "20 of 20 images" in told
+    assert "--patient-regex groups them" in told
+    grouped = run("import", source, "--out", tmp_path / "grouped", "--size", "64", "--patient-regex", r"/(\d+)")
+    assert "--patient-regex groups them" not in " ".join(grouped.stderr.split())
+
+
 def test_json_is_one_document_on_standard_output(source: Path, tmp_path: Path) -> None:
     made = json.loads(run("import", source, "--out", tmp_path / "data", "--size", "64", "--json").stdout)
     assert made["classes"] == ["NORMAL", "[b]ODD"]

@@ -65,7 +65,7 @@ def test_the_demo_is_idempotent(
     monkeypatch.setattr(demo, "IMAGES", 120)
     text = (ROOT / "ludwig_configs" / "smoke.yaml").read_text(encoding="utf-8")
     config = tmp_path / "short.yaml"
-    config.write_text(text.replace("epochs: 15", "epochs: 1"), encoding="utf-8")
+    config.write_text(text.replace("epochs: 25", "epochs: 1"), encoding="utf-8")
     folder = tmp_path / "demo"
 
     first = pneumo("demo", "--folder", folder, "--config", config, "--json")

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import config
-from pipeline.config import schema
 from pipeline.config.document import Document, parse
 from serving.errors import InputError
 
@@ -27,16 +26,16 @@ def error_of(tmp_path: Path, text: str) -> str:
 def test_every_shipped_config_passes(path: Path) -> None:
     experiment = config.load(path)
 
-    assert experiment.image_column == "image"
-    assert experiment.label_column == "label"
+    assert experiment.image == "image"
+    assert experiment.label == "label"
 
 
 @pytest.mark.parametrize(
     ("find", "replace", "line", "message"),
     [
-        ("epochs: 15", "epoch: 15", 29, "unknown key 'epoch' under trainer; did you mean 'epochs'?"),
-        ("epochs: 15", "epochs: many", 29, "trainer.epochs must be a whole number, not 'many'"),
-        ("epochs: 15", "epochs: 0", 29, "trainer.epochs is 0; the least is 1"),
+        ("epochs: 25", "epoch: 15", 29, "unknown key 'epoch' under trainer; did you mean 'epochs'?"),
+        ("epochs: 25", "epochs: many", 29, "trainer.epochs must be a whole number, not 'many'"),
+        ("epochs: 25", "epochs: 0", 29, "trainer.epochs is 0; the least is 1"),
         ("learning_rate: 0.002", "learning_rate: 5", 32, "trainer.learning_rate is 5; it must lie above 0"),
         ("learning_rate: 0.002", "learning_rate: 2e-3", 32, "YAML reads it as text; write 2.0e-3"),
         ("type: adamw", "type: adamq", 33, "trainer.optimizer.type is 'adamq'; did you mean 'adam"),
@@ -48,9 +47,14 @@ def test_every_shipped_config_passes(path: Path) -> None:
         ("num_channels: 1", "num_channels: 4", 5, "num_channels must be stated: 1, or 3"),
         ("preprocessing: {fallback_true_label: PNEUMONIA}", "preprocessing: {}", 20, "positive class stated"),
         ("type: fixed, column: split", "type: random", 22, "a patient on both sides"),
-        ("batch_size: 32", "batch_size: auto", 30, "whole number from 1"),
+        ("  batch_size: 32", "  batch_size: auto", 30, "whole number from 1"),
         (", max_lr: 0.002", "", 34, "1/25 of the learning rate"),
         ("decay: one_cycle, max_lr: 0.002", "decay: cosine", 34, "restarts at every evaluation"),
+        ("  - {out_channels: 16,", "  - {num_filters: 16,", 9, "unknown key 'num_filters'"),
+        ("{output_size: 32,", "{output_size: 0,", 13, "output_size is 0; the least is 1"),
+        ("weight_decay: 0.01", "weight_decay: .nan", 33, "must be a finite number"),
+        ("  early_stop: -1", "  early_stop: -1\n  validation_metric: auc", 31, "choose from accuracy"),
+        ("    type: image", "    type: image\n    column: file", 4, "column differs from its name"),
         ("trainer:", "trainers:", 23, "did you mean 'trainer'?"),
         ("    type: binary", "    type: numbr", 19, "output_features.0.type is 'numbr'"),
     ],
@@ -84,6 +88,8 @@ def test_an_error_names_the_line_of_the_key(tmp_path: Path) -> None:
         ("", "mine.yaml:1: a config is a mapping"),
         ("- 1", "mine.yaml:1: a config is a mapping"),
         ("a: [", "mine.yaml:1: not YAML"),
+        ("input_features: &a [*a]\noutput_features: []", "or an anchor that holds itself"),
+        ("a: " + "[" * 3000, "mine.yaml: nested too deeply"),
         ("a: 1\na: 2", "mine.yaml:2: 'a' stands twice"),
         ("a: !!python/object:os.system 1", "mine.yaml:1: not YAML"),
         ("input_features: []", "mine.yaml:1: missing key 'output_features'"),
@@ -210,7 +216,3 @@ def test_ludwig_accepts_every_shipped_config_as_it_is(ludwig: object, path: Path
     loaded = ModelConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
     assert loaded.input_features[0].type == "image"
-
-
-def test_defaults_of_ludwig_can_be_looked_up() -> None:
-    assert schema.default(("trainer", "epochs")) == 100

@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import io
 import os
 import signal
@@ -16,7 +17,7 @@ from PIL import Image
 
 from pipeline.data import importing, manifest
 from pipeline.data.importing import import_dataset
-from pipeline.data.manifest import MANIFEST, Split
+from pipeline.data.manifest import DIGESTS, MANIFEST, Split
 from pipeline.data.splits import Fractions
 from serving.errors import InputError, MachineError
 from serving.image import Fit
@@ -44,6 +45,10 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -54,7 +59,9 @@ def test_what_was_imported_is_read_back(source: Path, tmp_path: Path) -> None:
     assert len(data.rows) == 24
     assert data.info.classes == ["NORMAL", "PNEUMONIA"]
     assert sum(data.info.patients.values()) == 12
-    assert data.info.fingerprint == manifest.fingerprint(data.rows, size=16, fit=Fit.SQUASH)
+    assert data.info.fingerprint == manifest.fingerprint(
+        data.rows, size=16, fit=Fit.SQUASH, digests={row.image: sha256(data.path(row)) for row in data.rows}
+    )
     for row in data.rows:
         with Image.open(data.path(row)) as image:
             assert (image.size, image.mode, image.format) == ((16, 16), "L", "PNG")
@@ -120,6 +127,8 @@ def test_a_damaged_data_set_is_mended_by_importing_again(source: Path, tmp_path:
     before = content(out)
     data.path(data.rows[0]).write_bytes(b"broken")
     data.path(data.rows[1]).unlink()
+    digests = (out / DIGESTS).read_text()
+    (out / DIGESTS).write_text(digests.replace(digests[:4], "beef"))
     import_dataset(source, out, size=16)
     assert content(out) == before
 
@@ -226,7 +235,7 @@ def test_a_class_that_train_lacks_is_refused_and_one_that_another_split_lacks_is
         import_dataset(source, tmp_path / "data", split="given")
     save(picture(7), source / "train/NORMAL/a.png")
     notes = import_dataset(source, tmp_path / "data", split="given").info.split["notes"]
-    assert notes == ["the validation split has no image of class 'PNEUMONIA'", "the test split is empty"]
+    assert notes[:2] == ["the validation split has no image of class 'PNEUMONIA'", "the test split is empty"]
 
 
 def test_one_class_and_nothing_readable_are_refused(source: Path, tmp_path: Path) -> None:
@@ -249,7 +258,28 @@ def test_a_regex_groups_and_one_that_matches_nothing_is_refused(source: Path, tm
         import_dataset(source, tmp_path / "data", size=16, patient_regex=r"case(\d+)")
     data = import_dataset(source, tmp_path / "data", size=16, patient_regex=r"train/(NORMAL)")
     assert {row.patient for row in data.rows if row.label == "NORMAL"} == {"NORMAL"}
+    told = data.info.split["patients_from"]
+    assert told == "names matching train/(NORMAL): 12 images; nothing, each image its own: 12 images"
+    assert "12 of 24 images, such as 'train/PNEUMONIA/person0_virus_0.png', count" in data.info.split["notes"][-1]
     assert len({row.split for row in data.rows if row.label == "NORMAL"}) == 1
+
+
+def test_images_that_count_as_their_own_patient_are_noted_and_where_patients_come_from_is_told(
+    source: Path, tmp_path: Path
+) -> None:
+    info = import_dataset(source, tmp_path / "all", size=16).info
+    assert info.split["notes"] == []
+    assert info.split["patients_from"] == "names (Kermany's patterns): 24 images"
+    save(picture(50), source / "train/NORMAL/scan7.png")
+    save(picture(51), source / "train/PNEUMONIA/scan8.png")
+    (note,) = import_dataset(source, tmp_path / "two", size=16).info.split["notes"]
+    assert note.startswith("2 of 26 images, such as 'train/NORMAL/scan7.png', count as a patient of their own")
+    assert "--patient-regex" in note
+    stated = "\n".join(f"{path.relative_to(source)},{path.parent.name},kid" for path in source.glob("train/*/scan*"))
+    (source / "list.csv").write_text(f"image,label,patient\n{stated}\ntrain/NORMAL/IM-0001-0001.png,NORMAL,\n")
+    split = import_dataset(source, tmp_path / "table", size=16, fractions=Fractions(1, 0, 0)).info.split
+    assert split["patients_from"] == "a patient column: 2 images; names (Kermany's patterns): 1 images"
+    assert not any("of their own" in note for note in split["notes"])
 
 
 def test_an_imported_data_set_can_be_imported_again_at_another_size(source: Path, tmp_path: Path) -> None:
@@ -299,7 +329,6 @@ def alive_in_group(group: int) -> bool:
     return True
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9 and process groups")
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_import_never_looks_complete_and_leaves_no_process(source: Path, tmp_path: Path, stop: int) -> None:
     out = tmp_path / "data"
@@ -385,4 +414,5 @@ def test_the_real_images_are_imported_whole_and_without_leaks(real_tar: Path, tm
         )
     for counts in data.info.counts.values():
         assert counts["PNEUMONIA"] / sum(counts.values()) == pytest.approx(3875 / 5216, abs=0.005)
-    print(f"imported in {elapsed:.1f} s")  # the target is 20 s on two quiet cores
+    print(f"imported in {elapsed:.1f} s")
+    assert elapsed < 40  # the target is 20 s on two quiet cores; twice that on a machine that others use too

@@ -121,6 +121,22 @@ def test_a_table_gives_label_patient_and_split(tmp_path: Path) -> None:
         assert source.read(source.items[0]).data == png()
 
 
+def test_blanks_in_an_image_name_are_kept_and_collapsed_in_other_cells(tmp_path: Path) -> None:
+    put(tmp_path, "x  y.png", " z.png", "w.png")
+    (tmp_path / "list.csv").write_text(
+        'image,label,patient,split\nx  y.png, A  B ,p  1, train\n z.png,C,,\n w.png ,C,,\n"  ",C,,\n'
+    )
+    for path in (tmp_path, tmp_path / "list.csv"):
+        with open_source(path) as source:
+            assert {(item.name, item.label, item.split, item.patient) for item in source.items} == {
+                ("x  y.png", "A B", Split.TRAIN, "p 1"),
+                (" z.png", "C", None, None),
+                ("w.png", "C", None, None),
+            }
+            assert all(source.read(item).data == png() for item in source.items)
+        assert reasons(path) == {"line 5": "no image name"}
+
+
 def test_every_table_row_that_is_left_out_is_told(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     (tmp_path / "list.csv").write_text("image,label\na.png,A\ngone.png,A\nb.png,\na.png,A\n,B\n")
@@ -315,7 +331,18 @@ def test_a_missing_or_empty_source_is_refused(tmp_path: Path) -> None:
         ("IM-0115-0001.jpeg", "IM-0115"),
         ("IM-0115-0001-0002.jpeg", "IM-0115"),
         ("a/NORMAL2-IM-0587-0001-0001.png", "NORMAL2-IM-0587"),
-        ("IM-0115.jpeg", "IM-0115.jpeg"),
+        ("IM-0115.jpeg", "IM-0115"),
+        ("IM-0115a.jpeg", "IM-0115a.jpeg"),
+        ("IM-01156-0001.jpeg", "IM-01156"),
+        ("person1_bacteria_1 (1).jpeg", "person1"),
+        ("person1_bacteria_1_copy.png", "person1"),
+        ("IM-0115-0001 (1).jpeg", "IM-0115"),
+        ("person1x_bacteria_1.jpeg", "person1x_bacteria_1.jpeg"),
+        ("test/BACTERIA-123-0001.jpeg", "PNEUMONIA-123"),
+        ("VIRUS-123-0002.jpeg", "PNEUMONIA-123"),
+        ("VIRUS-1234-0001 (1).jpeg", "PNEUMONIA-1234"),
+        ("NORMAL-456-0001.jpeg", "NORMAL-456"),
+        ("NORMAL-456.jpeg", "NORMAL-456.jpeg"),
         ("my_person1_virus_2.jpeg", "my_person1_virus_2.jpeg"),
         ("scan7.png", "scan7.png"),
     ],

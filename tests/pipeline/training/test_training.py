@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from pipeline import config, training
 from pipeline.config import Experiment
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Split
+from pipeline.evaluation import read_metrics
 from pipeline.runs import Run, Status
 from pipeline.training.images import ludwig_frame, read_images
 from pipeline.training.run import TrainingError, TrainingInterruptedError
@@ -82,15 +83,14 @@ def test_the_same_config_data_and_seed_give_the_same_metrics(
     first, second, third = (pd.read_parquet(run.predictions)["logits"].to_list() for run in (trained, again, other))
     np.testing.assert_array_equal(np.stack(first), np.stack(second))
     assert not np.array_equal(np.stack(first), np.stack(third))
-    ours, theirs = trained.load_metrics(), again.load_metrics()
-    assert ours["splits"] == theirs["splits"]
+    assert read_metrics(trained).splits == read_metrics(again).splits
 
 
 def test_the_best_epoch_is_kept_not_the_last(trained: Run) -> None:
     history = json.loads(trained.history.read_text(encoding="utf-8"))
     best = max(entry["validation"]["roc_auc"] for entry in history)
 
-    value = trained.load_metrics()["splits"]["validation"]["metrics"]["auroc"]["value"]
+    value = read_metrics(trained).splits["validation"].metrics["auroc"].value
 
     assert value == pytest.approx(best, abs=1e-4)
 
@@ -107,14 +107,25 @@ def test_a_missing_image_is_refused_by_name(tiny: Experiment, dataset: Dataset, 
     assert victim.name in (Run(run).info().error or "")
 
 
+@pytest.mark.parametrize("content", [b"", b"not an image", encode_png(np.zeros((64, 64), np.uint8))])
+def test_an_image_changed_since_the_import_is_refused_by_name(dataset: Dataset, tmp_path: Path, content: bytes) -> None:
+    broken = copy_of(dataset, tmp_path / "data")
+    victim = broken.path(broken.rows[5])
+    victim.write_bytes(content)
+
+    with pytest.raises(InputError, match=f"{victim.name}: changed since the import"):
+        read_images(broken, broken.rows, PREPARATION)
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", encode_png(np.zeros((10, 10), np.uint8))])
 def test_a_damaged_image_is_refused_by_name(dataset: Dataset, tmp_path: Path, content: bytes) -> None:
     broken = copy_of(dataset, tmp_path / "data")
     victim = broken.path(broken.rows[5])
     victim.write_bytes(content)
+    manifest.write(broken.folder, broken.rows, broken.info)
 
     with pytest.raises(InputError, match=victim.name):
-        read_images(broken, broken.rows, PREPARATION)
+        read_images(manifest.read(broken.folder), broken.rows, PREPARATION)
 
 
 def test_an_image_changed_under_the_same_path_changes_what_is_trained_on(
@@ -125,6 +136,10 @@ def test_an_image_changed_under_the_same_path_changes_what_is_trained_on(
     before = training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
     for row in mine.of(Split.TRAIN):
         mine.path(row).write_bytes(encode_png(np.full((64, 64), 128, np.uint8)))
+    with pytest.raises(InputError, match="changed since the import"):
+        training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
+    manifest.write(mine.folder, mine.rows, mine.info)  # as an import into the same place would
+    mine = manifest.read(mine.folder)
 
     after = training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
 
@@ -167,7 +182,7 @@ def test_ludwig_sees_the_pixels_that_were_read(
     model = load_model(trained)
     preparation = tiny.preparation(size=64, fit="squash")
     images = read_images(dataset, dataset.rows[:5], preparation)
-    frame = ludwig_frame(dataset.rows[:5], images, image_column="image", label_column="label")
+    frame = ludwig_frame(dataset.rows[:5], images, image="image", label="label")
 
     seen, _ = preprocess_for_prediction(
         model.config_obj.to_dict(), frame, model.training_set_metadata, backend=model.backend, split="full"
@@ -235,7 +250,7 @@ def test_a_resumed_run_continues_the_learning_rate_schedule(
 ) -> None:
     document = tiny.document.override(["trainer.epochs=4", f"trainer.learning_rate_scheduler={schedule}"])
     experiment = dataclasses.replace(tiny, document=document)
-    steps = len(dataset.of(Split.TRAIN)) // 16
+    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
     whole = training.train(experiment, dataset, root=tmp_path / "whole", seed=3)
 
     with pytest.raises(TrainingInterruptedError) as stopped:
@@ -243,8 +258,10 @@ def test_a_resumed_run_continues_the_learning_rate_schedule(
     part = stopped.value.run
     assert part.info().status is Status.INTERRUPTED
     assert stopped.value.rounds == 2
-    training.resume(part)
+    seen: list[int] = []
+    training.resume(part, report=lambda step: seen.append(step.step))
 
+    assert seen == list(range(2 * steps + 1, 4 * steps + 1))
     assert part.info().status is Status.DONE
     rates = [
         [entry["learning_rate"] for entry in json.loads(run.history.read_text(encoding="utf-8"))]
@@ -262,7 +279,7 @@ def test_a_resumed_run_continues_the_learning_rate_schedule(
 def test_an_interrupted_run_keeps_the_best_model_so_far(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
     from pipeline.inference import load_model
 
-    steps = len(dataset.of(Split.TRAIN)) // 16
+    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
     with pytest.raises(TrainingInterruptedError) as stopped:
         training.train(tiny, dataset, root=tmp_path, report=StopAt(steps + 3))
 
@@ -277,8 +294,8 @@ def test_a_done_or_running_run_is_not_resumed(trained: Run, tmp_path: Path) -> N
 
     running = Run(tmp_path / "running")
     running.folder.mkdir()
-    running.save(trained.info().model_copy(update={"status": Status.RUNNING, "pid": os.getppid()}))
-    with pytest.raises(InputError, match="still running in process"):
+    running.save(trained.info().model_copy(update={"status": Status.RUNNING}))
+    with running.locked(), pytest.raises(InputError, match="still running"):
         training.resume(running)
 
 
@@ -310,19 +327,113 @@ training.train(experiment, manifest.read(Path(sys.argv[2])), root=Path(sys.argv[
 def test_a_run_killed_with_sigkill_is_resumed_to_its_end(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(tiny.to_yaml(), encoding="utf-8")
-    config.load(file)
     root = tmp_path / "runs"
     died = subprocess.run([sys.executable, "-c", KILLED, str(file), str(dataset.folder), str(root)], timeout=300)
     assert died.returncode == -signal.SIGKILL
     run = Run.open("latest", root=root)
     assert run.info().status is Status.RUNNING
+    assert not run.is_held()
+    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    seen: list[int] = []
 
-    began = time.perf_counter()
-    training.resume(run)
+    training.resume(run, report=lambda step: seen.append(step.step))
 
-    info = run.info()
-    assert info.status is Status.DONE
+    assert seen[0] == 2 * steps + 1  # two epochs were whole: they are not trained again
+    assert run.info().status is Status.DONE
     history = json.loads(run.history.read_text(encoding="utf-8"))
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
-    assert info.durations["train"] <= time.perf_counter() - began + 60
-    assert run.load_metrics()["splits"]["validation"]["metrics"]["auroc"]["value"] is not None
+    assert read_metrics(run).splits["validation"].metrics["auroc"].value is not None
+    assert not (run.folder / ".checkpoints").exists()
+
+
+def interrupted(tiny: Experiment, dataset: Dataset, root: Path, *, step: int) -> Run:
+    """A run that was stopped after a step."""
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        training.train(tiny, dataset, root=root, seed=3, report=StopAt(step))
+    return stopped.value.run
+
+
+@pytest.mark.parametrize("damage", ["training_progress.json", "training_checkpoints/latest.ckpt.safetensors"])
+def test_files_that_ludwig_was_killed_while_writing_do_not_matter(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path, damage: str
+) -> None:
+    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    run = interrupted(tiny, dataset, tmp_path, step=2 * steps + 2)
+    file = run.model / damage
+    half = file.read_bytes()[:100]
+    file.unlink()  # Ludwig replaces its checkpoints, so that copies of them stay whole
+    file.write_bytes(half)
+    (run.folder / ".checkpoints" / "partial").mkdir()
+    seen: list[int] = []
+
+    training.resume(run, report=lambda step: seen.append(step.step))
+
+    assert seen[0] == 2 * steps + 1
+    assert run.info().status is Status.DONE
+
+
+def test_a_run_stopped_before_its_first_epoch_says_that_it_starts_anew(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    run = interrupted(tiny, dataset, tmp_path, step=2)
+    said: list[str] = []
+    seen: list[int] = []
+
+    training.resume(run, say=said.append, report=lambda step: seen.append(step.step))
+
+    assert seen[0] == 1
+    assert any("starting anew" in line for line in said)
+
+
+def test_a_run_stopped_after_training_is_only_predicted_and_evaluated(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.training.run._predict", stop)
+        with pytest.raises(TrainingInterruptedError) as stopped:
+            training.train(tiny, dataset, root=tmp_path, seed=7)
+    run = stopped.value.run
+    seen: list[int] = []
+
+    training.resume(run, report=lambda step: seen.append(step.step))
+
+    assert seen == []
+    assert run.info().status is Status.DONE
+    assert read_metrics(run).splits["test"].metrics["auroc"].value is not None
+
+
+def test_a_second_signal_stops_at_once(ludwig: object, tmp_path: Path) -> None:
+    from pipeline.training.callback import TrainingCallback
+
+    callback = TrainingCallback(Run(tmp_path), "label", None)
+
+    callback.stop(signal.SIGINT, None)
+    assert callback.stopping
+    with pytest.raises(KeyboardInterrupt):
+        callback.stop(signal.SIGINT, None)
+
+
+def test_two_classes_need_a_binary_label_and_no_boolean_words(tiny: Experiment, dataset: Dataset) -> None:
+    category = dataclasses.replace(
+        tiny, document=tiny.document.override(["output_features=[{name: label, type: category}]"])
+    )
+    with pytest.raises(InputError, match="the data set has two classes: use type: binary"):
+        category.check_classes(dataset.info.classes)
+    with pytest.raises(InputError, match="class 'N': Ludwig reads it as a boolean"):
+        tiny.check_classes(["N", "PNEUMONIA"])
+
+
+def test_the_words_that_ludwig_takes_for_booleans_are_the_ones_we_refuse(ludwig: object) -> None:
+    from ludwig.utils import strings_utils
+
+    assert config.experiment.LUDWIG_BOOLEANS == strings_utils.BOOL_TRUE_STRS | strings_utils.BOOL_FALSE_STRS
+
+
+def test_what_only_ludwig_refuses_is_an_input_error(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
+    odd = dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=many"]))
+
+    with pytest.raises(InputError, match="Ludwig refuses it"):
+        training.train(odd, dataset, root=tmp_path)

@@ -1,0 +1,90 @@
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import manifest
+from pipeline.data.importing import import_dataset
+from pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
+from serving.errors import InputError
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    for number in range(12):
+        path = tmp_path / "raw" / "AB"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+    return import_dataset(tmp_path / "raw", tmp_path / "data", size=16)
+
+
+def test_the_digests_are_those_sha256sum_writes_in_manifest_order(data: Dataset) -> None:
+    expected = [f"{hashlib.sha256(data.path(row).read_bytes()).hexdigest()}  {row.image}" for row in data.rows]
+    assert (data.folder / DIGESTS).read_bytes().decode() == "\n".join(expected) + "\n"
+    before = (data.folder / DIGESTS).read_bytes()
+    manifest.write(data.folder, data.rows, data.info)
+    assert (data.folder / DIGESTS).read_bytes() == before
+
+
+def test_a_prepared_image_is_checked_against_its_digest(data: Dataset) -> None:
+    first, second = data.rows[:2]
+    content = data.path(first).read_bytes()
+    some = dataclasses.replace(data, rows=data.rows[:1])
+    for dataset in (data, some, manifest.read(data.folder)):
+        dataset.check(first, content)
+        for other in (content + b"\0", data.path(second).read_bytes(), b""):
+            with pytest.raises(InputError) as caught:
+                dataset.check(first, other)
+            assert str(caught.value) == f"{data.path(first)}: changed since the import; import the data set again"
+
+
+def test_the_fingerprint_covers_the_prepared_images_where_their_digests_are_given(data: Dataset) -> None:
+    settings = {"size": data.info.size, "fit": data.info.fit}
+    assert manifest.fingerprint(data.rows, **settings, digests=data.digests) == data.info.fingerprint  # type: ignore[arg-type]
+    changed = {**data.digests, data.rows[0].image: "0" * 64}
+    assert manifest.fingerprint(data.rows, **settings, digests=changed) != data.info.fingerprint  # type: ignore[arg-type]
+    assert manifest.fingerprint(data.rows, **settings) != data.info.fingerprint  # type: ignore[arg-type]
+
+
+def test_lost_or_damaged_digests_are_refused_with_the_mend(data: Dataset) -> None:
+    path = data.folder / DIGESTS
+    lines = path.read_text().splitlines(keepends=True)
+    image = data.rows[2].image
+    for text, place in [
+        ("".join(lines[:2] + lines[3:]), f"no digest of {image!r}"),
+        ("".join([*lines[:2], "0" * 63 + f"  {image}\n", *lines[3:]]), f"{DIGESTS}:3: not a SHA-256"),
+        ("", f"{DIGESTS}:1: not a SHA-256"),
+        (None, f"{DIGESTS}: missing"),
+    ]:
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+        with pytest.raises(InputError) as caught:
+            manifest.read(data.folder)
+        assert place in str(caught.value)
+        assert str(caught.value).endswith("import the data set again")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, DATASET, DIGESTS])
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(data: Dataset, name: str) -> None:
+    path = data.folder / name
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2][:-1] + b"\xff"
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(InputError) as caught:
+        manifest.read(data.folder)
+    assert str(caught.value) == f"{path}:3: not UTF-8; import the data set again"
+
+
+@pytest.mark.parametrize("line", [0, 2])
+def test_a_field_too_long_for_a_csv_is_refused_with_its_line(data: Dataset, line: int) -> None:
+    path = data.folder / MANIFEST
+    lines = path.read_text().split("\n")
+    lines[line] += "x" * 200_000
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"{MANIFEST}:{line + 1}: not a CSV"):
+        manifest.read(data.folder)
