@@ -116,9 +116,10 @@ def logged(path: Path) -> Iterator[None]:
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         loggers = [logging.getLogger(), *(logging.getLogger(name) for name in ("ludwig", "py.warnings"))]
-        before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+        before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
         for logger in loggers:
             logger.handlers, logger.propagate = [], True
+        loggers[1].setLevel(logging.INFO)  # loading a model leaves it at ERROR
         loggers[0].handlers = [handler]
         logging.captureWarnings(True)
         try:
@@ -126,5 +127,6 @@ def logged(path: Path) -> Iterator[None]:
                 yield
         finally:
             logging.captureWarnings(False)
-            for logger, handlers, propagates in before:
+            for logger, handlers, propagates, level in before:
                 logger.handlers, logger.propagate = handlers, propagates
+                logger.setLevel(level)

@@ -17,6 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "ludwig_configs"
 
 def test_what_ludwig_says_goes_to_the_file_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.txt"
+    logging.getLogger("ludwig").setLevel(logging.ERROR)  # as LudwigModel.load leaves it
     with engine.logged(log):
         logging.getLogger("ludwig.trainers").warning("from Ludwig")
         warnings.warn("from a library", stacklevel=1)

@@ -93,7 +93,7 @@ def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:
         (("train", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("train", ROOT / "ludwig_configs" / "smoke.yaml", "--data", "nowhere"), "no manifest.csv here"),
         (("train", ROOT / "ludwig_configs" / "smoke.yaml", "-o", "trainer.epoch=1"), "did you mean 'epochs'?"),
-        (("train", "--resume", "x", "-o", "a=1"), "-o needs a new one"),
+        (("train", "--resume", "x", "-o", "a=1"), "-o, --data and --seed need a new one"),
         (("train", "--resume", "x"), "x: no such run"),
         (("export", "x"), "x: no such run"),
         (("config", "validate", "nowhere.yaml"), "no such file"),
