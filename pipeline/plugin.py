@@ -1,7 +1,7 @@
 """Makes Ludwig know pneumo's encoders in any process, so that `ludwig train -c FILE` takes every config here.
 
 Ludwig has no plug-in mechanism, but every process that runs it imports torch, and torch calls the entry points of the
-group `torch.backends` when it is imported. Ours only leaves a hook that runs once `ludwig.api` has been imported.
+group `torch.backends` when it is imported. Ours only leaves a hook that runs once Ludwig's image encoders were imported.
 Switched off with `TORCH_DEVICE_BACKEND_AUTOLOAD=0`.
 """
 
@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-TRIGGER = "ludwig.api"
+TRIGGER = "ludwig.encoders.image.base"
+"""What our encoders build on. `ludwig.api` would not do: it is half imported itself when it imports torch."""
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
