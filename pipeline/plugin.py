@@ -1,7 +1,7 @@
 """Makes Ludwig know pneumo's encoders in any process, so that `ludwig train -c FILE` takes every config here.
 
 Ludwig has no plug-in mechanism, but every process that runs it imports torch, and torch calls the entry points of the
-group `torch.backends` when it is imported. Ours only leaves a hook that runs once Ludwig's image encoders were imported.
+group `torch.backends` when it is imported. Ours leaves a hook that runs once Ludwig's image encoders are there.
 Switched off with `TORCH_DEVICE_BACKEND_AUTOLOAD=0`.
 """
 
