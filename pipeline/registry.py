@@ -72,7 +72,7 @@ def rollback(alias: str = CHAMPION, *, root: Path = MODELS) -> Version:
             known = ", ".join(sorted(registry.aliases)) or "none; `pneumo promote RUN` makes one"
             raise InputError(f"{alias}: no such alias in {root / REGISTRY}; known: {known}")
         if len(past) < 2:
-            raise InputError(f"{alias}: it has only ever meant {past[0]}; there is nothing to go back to")
+            raise InputError(f"{alias}: {past[0]} is the earliest that it meant; there is nothing to go back to")
         registry = _with_history(registry, alias, past[:-1])
         Bundle.open(resolve(past[-2], root))
         _write(root, registry)

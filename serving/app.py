@@ -97,7 +97,7 @@ async def predict(request: Request) -> PredictResponse:
     info: BundleInfo = state.predictor.bundle.info
     return PredictResponse(
         request_id=request.state.request_id,
-        model=ModelName(name=info.name, version=info.version),
+        model=ModelName(name=info.name, version=info.version, positive_class=info.positive_class),
         predictions=predictions,
     )
 

@@ -50,6 +50,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
+def count_others(paths: Sequence[Path]) -> int:
+    """How many files in the given folders `find_images` passes over."""
+    files = sum(sum(file.is_file() for file in path.rglob("*")) for path in paths if path.is_dir())
+    return files - (len(find_images([path for path in paths if path.is_dir()])) if files else 0)
+
+
 def predict_files(predictor: Predictor, paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[FileResult]:
     """Predict files in order; one that cannot be read gives a result with an error, and the others go on.
 

@@ -8,12 +8,13 @@ NOTICE = "research software, not a medical device"
 
 
 class ModelName(BaseModel):
-    """Which model spoke."""
+    """Which model spoke, and the class that `probability` and `threshold` are about (None with more than two)."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     version: str
+    positive_class: str | None
 
 
 class ImagePrediction(BaseModel):

@@ -31,13 +31,14 @@ def demo(
     if as_json:
         print_json(asdict(done))
         return
-    answer = done.prediction["predictions"][0]
+    answer, positive = done.prediction["predictions"][0], done.prediction["model"]["positive_class"]
     activate = "" if shutil.which("pneumo") else f"\n  source {os.path.relpath(Path(sys.prefix) / 'bin' / 'activate')}"
     stdout().print(
         f"""
 {done.image}
-  is {answer["label"]} with a probability of {answer["probability"]:.3f} (threshold {answer["threshold"]:.3f}), \
-{answer["certainty"]}, {"like" if answer["in_distribution"] else "unlike"} the training images
+  is called {answer["label"]}: probability of {positive} {answer["probability"]:.3f}, \
+threshold {answer["threshold"]:.3f}; {answer["certainty"]}, {"like" if answer["in_distribution"] else "unlike"} \
+the training images
   test AUROC {done.metrics["auroc"]:.3f}, sensitivity {done.metrics["sensitivity"]:.3f}, \
 specificity {done.metrics["specificity"]:.3f} on synthetic images
   steps: {", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())}

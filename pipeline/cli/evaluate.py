@@ -39,7 +39,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--policy",
-            help="Rule for the threshold, fitted on validation: 'max balanced accuracy', 'sensitivity >= 0.95', "
+            help="Rule for the threshold, fitted on validation and kept in the run: "
+            "'max balanced accuracy', 'sensitivity >= 0.95', "
             "'specificity >= 0.9'.",
             show_default="the run's own",
         ),

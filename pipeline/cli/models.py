@@ -109,14 +109,18 @@ def _document(registry: "Registry", version: "Version") -> dict[str, Any]:
 def _print_versions(registry: "Registry") -> None:
     from rich.table import Table
 
-    table = Table("model", "alias", "AUROC", "promoted", "run")
+    table = Table()
+    table.add_column(
+        "model", no_wrap=True, min_width=max((len(version.id) for version in registry.versions), default=0)
+    )
+    for column in ("alias", "AUROC", "promoted (UTC)"):
+        table.add_column(column)
     for version in registry.versions:
         table.add_row(
             version.id,
             ", ".join(registry.aliases_of(version)),
             _auroc(version.metrics),
             f"{version.promoted_at:%Y-%m-%d %H:%M}",
-            version.run or "",
         )
     stdout().print(table)
 

@@ -16,10 +16,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 def stdout() -> "Console":
-    """The console for results."""
+    """The console for results: as wide as the terminal, and wide enough for a table where there is none."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def stderr() -> "Console":

@@ -57,11 +57,13 @@ def predict_command(
         raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
     from serving.bundle import Bundle
     from serving.models import resolve
-    from serving.predict import find_images, predict_files
+    from serving.predict import SUFFIXES, count_others, find_images, predict_files
 
     chosen = _choose(output, as_json, out)
     bundle = Bundle.open(resolve(model, models_dir))
     files = find_images(paths)
+    if passed := count_others(paths):
+        say(f"{passed} files in folders are not images ({', '.join(sorted(SUFFIXES))}) and were passed over")
     results = []
     with progress_bar(f"predicting with {bundle.info.id}", len(files)) as bar:
         for result in predict_files(Predictor(bundle), files):

@@ -26,8 +26,7 @@ class TrainingProgress:
         )
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("training", total=None, epoch=0, metric="", visible=False)
-        self.last: float | None = None
-        self.epoch = -1
+        self.rounds = 0
         self.bar.start()
         return self.report
 
@@ -38,6 +37,6 @@ class TrainingProgress:
         """Show a step."""
         metric = "" if step.validation is None else f"validation {step.metric} {step.validation:.4f}"
         self.bar.update(self.task, completed=step.step, total=step.total, epoch=step.epoch, metric=metric, visible=True)
-        if not self.bar.console.is_terminal and step.epoch != self.epoch:
-            self.epoch = step.epoch
-            say(f"epoch {step.epoch}, step {step.step} of {step.total} {metric}".rstrip())
+        if not self.bar.console.is_terminal and step.rounds != self.rounds:
+            self.rounds = step.rounds
+            say(f"epoch {step.epoch}, step {step.step} of {step.total}, {metric}")

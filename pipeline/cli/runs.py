@@ -31,21 +31,17 @@ def list_(runs_dir: RunsDirOption = Path("runs"), as_json: JsonOption = False) -
         say(f"No runs in {runs_dir} yet. Train one: `pneumo train ludwig_configs/smoke.yaml`")
         return
     table = Table()
-    table.add_column("run", overflow="fold")
-    for column in ("status", "config"):
-        table.add_column(column)
+    table.add_column("run", no_wrap=True, min_width=max(len(summary.name) for summary in found))  # to be copied
+    table.add_column("status")
     for column in ("AUROC validation", "AUROC test"):
         table.add_column(column, justify="right")
-    for column in ("started (UTC)", "took"):
-        table.add_column(column, no_wrap=True)
+    table.add_column("took")
     for summary in found:
         table.add_row(
             Text(summary.name),
             Text(summary.status, style=_STYLES.get(summary.status, "")),
-            Text(summary.config or ""),
             _number(summary.auroc_validation),
             _number(summary.auroc_test),
-            f"{summary.started:%Y-%m-%d %H:%M}" if summary.started else "",
             _duration(summary.seconds),
         )
     stdout().print(table)

@@ -80,8 +80,12 @@ def train(
 def show(run: "Run", as_json: bool) -> None:
     """Print what a training gave."""
     from pipeline.evaluation import read_metrics
+    from pipeline.evaluation.results import doubts
 
-    splits = read_metrics(run).splits
+    metrics = read_metrics(run)
+    for doubt in doubts(metrics):
+        say(f"warning: {doubt}")
+    splits = metrics.splits
     if as_json:
         measured = {name: part.model_dump(mode="json") for name, part in splits.items()}
         print_json({"run": run.name, "folder": str(run.folder), "metrics": measured})

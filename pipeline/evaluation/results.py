@@ -144,6 +144,18 @@ class EvaluationReport(BaseModel):
     files: list[str] = []
 
 
+def doubts(metrics: Metrics) -> list[str]:
+    """What speaks against using a model, in words; nothing said is no recommendation."""
+    found = []
+    for split, result in metrics.splits.items():
+        auroc = result.metrics.get("auroc")
+        if split != "train" and auroc and auroc.low is not None and auroc.low <= 0.5:
+            found.append(
+                f"{split} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}): no better than chance"
+            )
+    return found
+
+
 def read_metrics(run: Run) -> Metrics:
     """Read `metrics.json` of a run.
 

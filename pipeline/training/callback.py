@@ -19,17 +19,19 @@ from pipeline.training import checkpoints
 
 @dataclass(frozen=True)
 class Step:
-    """How far training is.
+    """How far training is, after a step or after an evaluation round.
 
     Attributes:
         step: Steps done; `total` steps in all.
         epoch: Epochs done.
+        rounds: Evaluation rounds done.
         validation: The latest metric that the best model is chosen by, once there is one; `metric` is its name.
     """
 
     step: int
     total: int
     epoch: int
+    rounds: int
     metric: str
     validation: float | None
 
@@ -82,10 +84,14 @@ class TrainingCallback(Callback):
         self, trainer: Any, progress_tracker: Any, save_path: str, sync_step: bool = True, **_: Any
     ) -> None:
         """Report progress."""
+        self._report(trainer, progress_tracker)
+
+    def _report(self, trainer: Any, progress_tracker: Any) -> None:
         if self.report:
             metric = trainer.validation_metric
             latest = self.rounds[-1]["validation"].get(metric) if self.rounds else None
-            self.report(Step(progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, metric, latest))
+            done = (progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, len(self.rounds))
+            self.report(Step(*done, metric, latest))
 
     def on_eval_end(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Write the learning curves."""
@@ -98,6 +104,7 @@ class TrainingCallback(Callback):
         }
         self.rounds = [*(known for known in self.rounds if known["step"] < entry["step"]), entry]
         write_text(self.history, json.dumps(self.rounds, indent=1, allow_nan=False) + "\n")
+        self._report(trainer, progress_tracker)
 
     def _latest(self, metrics: dict[str, dict[str, list[Any]]]) -> dict[str, float]:
         values = {name: rounds[-1][-1] for name, rounds in metrics.get(self.feature, {}).items() if rounds}

@@ -71,7 +71,7 @@ def test_a_form_with_one_image_is_answered_as_designed(client, bundle, png):
     assert response.status_code == 200
     answer = response.json()
     assert answer.keys() == {"request_id", "model", "predictions", "notice"}
-    assert answer["model"] == {"name": "tiny", "version": "1"}
+    assert answer["model"] == {"name": "tiny", "version": "1", "positive_class": bundle.info.positive_class}
     assert answer["notice"] == "research software, not a medical device"
     (prediction,) = answer["predictions"]
     expected = Predictor(bundle).predict_bytes(png, "chest.png").model_dump()

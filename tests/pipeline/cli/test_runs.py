@@ -29,9 +29,7 @@ def test_runs_are_listed_newest_first_with_their_auroc(synthesise_run) -> None:
     line = next(line for line in result.stdout.splitlines() if old.name in line)
     for part in (
         "done",
-        "synthetic.yaml",
         f"{report.result.metrics['auroc'].value:.3f}",
-        "2026-01-02 03:04",
         "1 min 01 s",
     ):
         assert part in line

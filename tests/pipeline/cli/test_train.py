@@ -1,0 +1,64 @@
+"""What `pneumo train` says; the training itself is tested in tests/pipeline/training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.cli.progress import TrainingProgress
+from pipeline.evaluation import evaluate_run
+from pipeline.evaluation.results import doubts, read_metrics
+
+if TYPE_CHECKING:
+    from conftest import Outcome
+
+    from pipeline.data.manifest import Dataset
+    from pipeline.runs import Run
+
+CONFIG = Path(__file__).parents[3] / "ludwig_configs" / "smoke.yaml"
+
+
+def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
+    pneumo: Callable[..., "Outcome"], dataset: "Dataset", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.training.run._fit", stop)
+
+    outcome = pneumo("train", CONFIG, "--data", dataset.folder, "--runs-dir", tmp_path)
+
+    (run,) = tmp_path.iterdir()
+    assert outcome.code == 130
+    assert f"continue with: pneumo train --resume {run}" in outcome.err
+
+
+def test_each_epoch_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], ludwig: object) -> None:
+    from pipeline.training.callback import Step
+
+    with TrainingProgress() as report:
+        for step in range(1, 5):
+            epoch = step // 2
+            report(Step(step, 4, epoch, (step - 1) // 2, "roc_auc", None if step < 3 else 0.75))
+            if step % 2 == 0:
+                report(Step(step, 4, epoch, epoch, "roc_auc", 0.75))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "epoch 1, step 2 of 4, validation roc_auc 0.7500",
+        "epoch 2, step 4 of 4, validation roc_auc 0.7500",
+    ]
+
+
+@pytest.mark.parametrize(("shift", "words"), [(0.0, "no better than chance"), (2.0, None)])
+def test_a_model_no_better_than_chance_is_doubted(
+    synthesise_run: Callable[..., "Run"], shift: float, words: str | None
+) -> None:
+    run = synthesise_run(shift=shift, images=200)
+    evaluate_run(run, resamples=100)
+
+    found = doubts(read_metrics(run))
+
+    assert bool(found) is bool(words)
+    assert all(words in doubt for doubt in found if words)
