@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,8 +149,8 @@ def _carry_out(
         finally:
             durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - began, 3)
 
-    def finish(status: Status, error: str | None = None, **changes: Any) -> None:
-        run.save(info.model_copy(update={"status": status, "error": error, "durations": durations, **changes}))
+    def finish(status: Status, error: str | None = None) -> None:
+        run.save(info.model_copy(update={"status": status, "error": error, "durations": durations}))
 
     try:
         with interruptible():
@@ -162,14 +163,14 @@ def _carry_out(
             tell(f"training {run.name} on {len(frame)} images ...")
             with stage("train"), engine.logged(run.log), scratch(run.folder):
                 model = _fit(run, experiment, frame, seed=info.seed, report=report)
-        info = info.model_copy(update={"classes": _classes(model, experiment)})
-        run.save(info)
-        with stage("predict"):
-            _predict(run, info, model, dataset, frame)
-        with stage("evaluate"):
-            from pipeline.evaluation import evaluate_run
+            info = info.model_copy(update={"classes": _classes(model, experiment)})
+            run.save(info)
+            with stage("predict"):
+                _predict(run, info, model, dataset, frame)
+            with stage("evaluate"):
+                from pipeline.evaluation import evaluate_run
 
-            evaluate_run(run)
+                evaluate_run(run)
     except KeyboardInterrupt:
         finish(Status.INTERRUPTED)
         rounds = len(json.loads(run.history.read_text(encoding="utf-8"))) if run.history.is_file() else 0
@@ -181,8 +182,6 @@ def _carry_out(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         finish(Status.FAILED, reason)
         with run.log.open("a", encoding="utf-8") as log:
-            import traceback
-
             traceback.print_exc(file=log)
         raise TrainingError(f"{run.name}: {reason}; details in {run.log}") from error
     finish(Status.DONE)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import training
+from pipeline import config, training
 from pipeline.config import Experiment
 from pipeline.data import importing
 from pipeline.data.manifest import Dataset
@@ -79,3 +79,18 @@ def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Pat
     predictor = Predictor(Bundle.open(export(run)))
     row = next(row for row in dataset.rows if row.label == "WHITE")
     assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).label == "WHITE"
+
+
+@pytest.mark.parametrize("name", ["baseline", "resnet18", "efficientnet_lite0"])
+def test_every_shipped_network_trains_and_exports(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    """One epoch at 32 pixels; the export itself compares ONNX Runtime with Ludwig."""
+    overrides = ["trainer.epochs=1", *(f"input_features.0.preprocessing.{side}=32" for side in ("height", "width"))]
+    experiment = config.load(Path(__file__).parents[2] / "ludwig_configs" / f"{name}.yaml", overrides)
+
+    run = training.train(experiment, dataset, root=tmp_path)
+    bundle = Bundle.open(export(run))
+
+    assert bundle.info.parity.images >= 64
+    assert bundle.info.preparation.channels == (3 if name == "resnet18" else 1)
+    row = dataset.rows[0]
+    assert Predictor(bundle).predict_bytes(dataset.path(row).read_bytes(), row.image).probability is not None
