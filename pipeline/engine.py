@@ -1,7 +1,7 @@
 """Ludwig, loaded late and as fast as it goes.
 
 Importing Ludwig takes over 20 s on two cores. Nothing here imports it before `load` is called, and `load` leaves out
-what an image classifier never needs (docs/architecture.md has the shares).
+what an image classifier never needs (docs/benchmarks.md).
 """
 
 import contextlib
