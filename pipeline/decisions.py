@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.runs import Run, write_text
-from serving.errors import CheckFailedError, InputError
+from serving.errors import CheckFailedError, InputError, first_problem
 from serving.scores import Floats, calibrated
 
 FILE = "decisions.json"
@@ -242,6 +242,4 @@ def read(run: Run) -> Decisions:
     try:
         return Decisions.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise InputError(f"{path}: {place}: {first['msg']}; delete it and run `pneumo evaluate {run.name}`") from None
+        raise InputError(f"{path}: {first_problem(error)}; delete it and run `pneumo evaluate {run.name}`") from None

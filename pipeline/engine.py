@@ -96,7 +96,7 @@ def load(say: Callable[[str], None] | None = None) -> ModuleType:
 def checked_config() -> Iterator[None]:
     """Spare Ludwig its JSON-schema pass over a config that `pipeline.config` checked already, against the same schema.
 
-    Ludwig builds 8 MB of schema for it, which took 5 s on two cores; its own checks of values stay.
+    Ludwig builds 8 MB of schema for it, which took 3 s on two cores; its own checks of values stay.
     """
     import ludwig.schema.model_types.base
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serving.errors import InputError
+from serving.errors import InputError, first_problem
 from serving.image import Preparation
 
 INFO = "bundle.json"
@@ -226,8 +226,7 @@ def _parse(path: Path, content: bytes) -> BundleInfo:
                 f"{path}: schema version {first['input']!r}, this pneumo reads {SCHEMA_VERSION}; "
                 "use the pneumo that made it or export the model again"
             ) from None
-        place = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}; export the model again") from None
+        raise BundleError(f"{path}: {first_problem(error)}; export the model again") from None
 
 
 def _changed(path: Path) -> str:

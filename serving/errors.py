@@ -35,6 +35,6 @@ class MachineError(PneumoError):
 
 
 def first_problem(error: "ValidationError") -> str:
-    """The first thing that a pydantic model refused, as `place: what is wrong`."""
+    """The first thing that a pydantic model refused, as `place: what is wrong`, without a place for the whole."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.bundle import INFO, Bundle, BundleError, Name, Sha256
-from serving.errors import InputError
+from serving.errors import InputError, first_problem
 
 MODELS = Path("models")
 REGISTRY = "registry.yaml"
@@ -115,11 +115,7 @@ def read_registry(root: Path = MODELS) -> Registry:
     try:
         return Registry.model_validate(loaded)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path}: {f'{place}: ' if place else ''}{first['msg']}; restore it from version control"
-        ) from None
+        raise InputError(f"{path}: {first_problem(error)}; restore it from version control") from None
 
 
 def find_version(model: str, root: Path = MODELS) -> Version | None:

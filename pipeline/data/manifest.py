@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serving.errors import InputError
+from serving.errors import InputError, first_problem
 from serving.image import Fit
 
 MANIFEST = "manifest.csv"
@@ -183,9 +183,7 @@ def read(folder: Path) -> Dataset:
     try:
         info = DatasetInfo.model_validate_json(_text(folder / DATASET))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{folder / DATASET}: {place}: {first['msg']}; import the data set again") from None
+        raise InputError(f"{folder / DATASET}: {first_problem(error)}; import the data set again") from None
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]

@@ -80,7 +80,7 @@ class EfficientNetLite(ImageEncoder):
         self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
         if pretrained and not saved_weights_in_checkpoint:
             load_imagenet_weights(self.backbone)
-        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.5 times as fast on CPU
+        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
         self.backbone.requires_grad_(trainable)
         self.dropout = torch.nn.Dropout(dropout)
 

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.decisions import Decisions
 from pipeline.runs import Run
-from serving.errors import InputError
+from serving.errors import InputError, first_problem
 
 ECE_BINS = 15
 
@@ -167,6 +167,4 @@ def read_metrics(run: Run) -> Metrics:
     try:
         return Metrics.model_validate_json(run.metrics.read_text(encoding="utf-8"))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise InputError(f"{run.metrics}: {place}: {first['msg']}; run `pneumo evaluate {run.name}`") from None
+        raise InputError(f"{run.metrics}: {first_problem(error)}; run `pneumo evaluate {run.name}`") from None
