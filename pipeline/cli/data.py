@@ -61,6 +61,12 @@ def import_command(
     ] = SplitChoice.GROUPED,
     fractions: Annotated[str, typer.Option(help="Shares of train, validation and test.")] = "0.7,0.15,0.15",
     patient_regex: RegexOption = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS", help="Columns of the table that are subgroups: sex,view. Kermany's names tell theirs."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a different data set at --out.")] = False,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
@@ -82,6 +88,7 @@ def import_command(
             split=split.value,
             fractions=shares,
             patient_regex=patient_regex,
+            groups=groups,
             force=force,
             workers=workers,
             progress=_advance(bar),

@@ -72,6 +72,7 @@ def assemble(
                 sha256=sample.sha256,
                 width=image.width,
                 height=image.height,
+                groups=settings.groups.groups(image.item),
             )
         )
     rows.sort(key=lambda row: (row.split, row.image))

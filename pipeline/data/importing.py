@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.data import manifest
 from pipeline.data.assembly import Prepared, assemble
+from pipeline.data.groups import GroupRule
 from pipeline.data.manifest import Dataset
 from pipeline.data.parallel import apply, choose_workers
 from pipeline.data.patients import PatientRule
@@ -42,6 +43,7 @@ def import_dataset(
     split: str = SplitMethod.GROUPED,
     fractions: Fractions | None = None,
     patient_regex: str | None = None,
+    groups: str | None = None,
     force: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -59,6 +61,8 @@ def import_dataset(
         split: `grouped` makes splits by class, patient and identical bytes; `given` keeps those of the source.
         fractions: Shares of the splits; 0.7, 0.15, 0.15 by default.
         patient_regex: Searched in names inside the source; its group is the patient. By default Kermany's names.
+        groups: Columns of the source's table that are subgroups, such as `sex,view`. Kermany's names say some of
+            their own, unless a `patient_regex` says that names are others.
         force: Replace a different data set that is at `out`.
         workers: Processes; by default as many as help.
         progress: Told how many images are done.
@@ -77,6 +81,7 @@ def import_dataset(
         split=SplitMethod(split),
         fractions=fractions or Fractions(),
         patients=PatientRule.parse(patient_regex),
+        groups=GroupRule.parse(groups, by_name=patient_regex is None),
     )
     path = source.path if isinstance(source, Source) else source
     _refuse_nesting(path, out)
@@ -115,6 +120,7 @@ def _check(source: Source, settings: Settings) -> None:
                 f"{source.path}: {len(without)} images such as {without[0]!r} have no split; "
                 "use --split grouped, or train, val and test folders or a `split` column"
             )
+    settings.groups.check(source.items)
     pattern = settings.patients.pattern
     if pattern and not any(item.patient or pattern.search(item.name) for item in source.items):
         raise InputError(f"--patient-regex {pattern.pattern!r}: matches no name, such as {source.items[0].name!r}")

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
 DIGESTS = "images.sha256"
 """Digests of the prepared images, as `sha256sum` writes them: `sha256sum -c images.sha256` checks a folder."""
+
+GROUP = "group:"
+"""How the optional columns begin that put images into groups, such as `group:sex`; a row may leave them empty."""
 
 _DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
@@ -45,6 +48,7 @@ class Row:
         sha256: Digest of the original bytes, hexadecimal.
         width: Width of the original, in pixels.
         height: Height of the original, in pixels.
+        groups: What subgroups it belongs to: value by name, such as `kind` and `virus`; never an empty value.
     """
 
     image: str
@@ -55,9 +59,15 @@ class Row:
     sha256: str
     width: int
     height: int
+    groups: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def values(self) -> tuple[str | int, ...]:
+        """What stands under `COLUMNS`."""
+        return tuple(getattr(self, name) for name in COLUMNS)
 
 
-COLUMNS = tuple(column.name for column in fields(Row))
+COLUMNS = tuple(column.name for column in fields(Row) if column.name != "groups")
+"""The columns that every manifest has."""
 
 
 class DatasetInfo(BaseModel):
@@ -138,7 +148,9 @@ def fingerprint(rows: Iterable[Row], *, size: int, fit: Fit, digests: Mapping[st
     """
     digest = hashlib.sha256(f"size={size} fit={fit.value}\n".encode())
     for row in sorted(rows, key=lambda row: row.image):
-        values = astuple(row) if digests is None else (*astuple(row), digests[row.image])
+        values: tuple[Any, ...] = row.values() if digests is None else (*row.values(), digests[row.image])
+        if row.groups:
+            values = (*values, sorted(row.groups.items()))
         digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
@@ -161,10 +173,17 @@ def write(folder: Path, rows: Iterable[Row], info: DatasetInfo, digests: Mapping
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        names = group_names(rows)
+        writer.writerow([*COLUMNS, *(GROUP + name for name in names)])
         for row in rows:
-            writer.writerow([int(value) if isinstance(value, Split) else value for value in astuple(row)])
+            plain = [int(value) if isinstance(value, Split) else value for value in row.values()]
+            writer.writerow([*plain, *(row.groups.get(name, "") for name in names)])
     partial.replace(folder / MANIFEST)
+
+
+def group_names(rows: Iterable[Row]) -> list[str]:
+    """Names of the groups that images are put into, sorted."""
+    return sorted({name for row in rows for name in row.groups})
 
 
 def read(folder: Path) -> Dataset:
@@ -251,4 +270,9 @@ def _row(path: Path, line: int, record: dict[str, str | None]) -> Row:
         sha256=text("sha256"),
         width=number("width"),
         height=number("height"),
+        groups={
+            name.removeprefix(GROUP): value
+            for name, value in record.items()
+            if value and (name or "").startswith(GROUP)
+        },
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pipeline.data.groups import GroupRule
 from pipeline.data.patients import PatientRule
 from pipeline.data.splits import Fractions
 from serving.errors import InputError
@@ -27,6 +28,7 @@ class Settings:
         split: Where splits come from.
         fractions: Shares of the splits.
         patients: How patients are told from names.
+        groups: How subgroups are told.
     """
 
     size: int = 224
@@ -35,6 +37,7 @@ class Settings:
     split: SplitMethod = SplitMethod.GROUPED
     fractions: Fractions = field(default_factory=Fractions)
     patients: PatientRule = field(default_factory=PatientRule)
+    groups: GroupRule = field(default_factory=GroupRule)
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:

@@ -62,7 +62,7 @@ def is_dataset(path: Path) -> bool:
         return True
     try:
         with (folder / MANIFEST).open(encoding="utf-8") as file:
-            return file.readline().strip() == ",".join(COLUMNS)
+            return file.readline().strip().split(",")[: len(COLUMNS)] == list(COLUMNS)
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -1,8 +1,8 @@
 """What folder names say: which files of a source are images, of which class and split."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from pipeline.data.manifest import Split
@@ -38,6 +38,7 @@ class Item:
         split: The split the source puts it in, or none.
         patient: Patient as a table states it, or none.
         size: Bytes of the file or array.
+        columns: What else a table says of it: value by column, in lower case; no empty values.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     split: Split | None = None
     patient: str | None = None
     size: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables of images: a CSV with the columns `image,label[,patient,split]`."""
+"""Tables of images: a CSV with the columns `image,label[,patient,split]`, and others that may name groups."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing, is_hidden,
 from serving.errors import InputError
 
 _TWICE = "listed twice"
+_OWN = frozenset(("image", "label", "patient", "split"))
 
 Records = list[tuple[int, dict[str, str]]]
 
@@ -89,7 +90,8 @@ def from_table(container: Container, table: str, *, where: str) -> Listing:
             skipped.append(Skipped(stated or f"line {line}", reason, lost=reason != _TWICE))
             continue
         split = table_split(record.get("split", ""), where=f"{where}:{line}")
-        items[name] = Item(name, label, split, record.get("patient") or None, container.sizes[name])
+        others_of = {column: value for column, value in record.items() if value and column not in _OWN}
+        items[name] = Item(name, label, split, record.get("patient") or None, container.sizes[name], others_of)
     unlisted, others = tell_images(container, but=told)
     if unlisted:
         others.append(Skipped(unlisted[0], "not listed in the table", len(unlisted)))

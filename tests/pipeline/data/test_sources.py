@@ -104,18 +104,18 @@ def test_a_link_to_a_folder_is_followed_once(tmp_path: Path) -> None:
     assert reasons(tmp_path / "set")["dog/gone.png"] == "a broken link"
 
 
-def test_a_table_gives_label_patient_and_split(tmp_path: Path) -> None:
+def test_a_table_gives_label_patient_split_and_what_else_it_says(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/b.png", "c.png")
     table = tmp_path / "list.csv"
     rows = "image,label,patient,split,age\nimages/a.png,A,p1,train,3\n./images/b.png,B,,2,4\nc.png,A,p1,Validation,\n"
     table.write_text("\ufeff" + rows, encoding="utf-8")
     with open_source(table) as source:
         assert source.items == tuple(
-            Item(name, label, split, patient, len(png()))
-            for name, label, split, patient in [
-                ("images/a.png", "A", Split.TRAIN, "p1"),
-                ("images/b.png", "B", Split.TEST, None),
-                ("c.png", "A", Split.VALIDATION, "p1"),
+            Item(name, label, split, patient, len(png()), others)
+            for name, label, split, patient, others in [
+                ("images/a.png", "A", Split.TRAIN, "p1", {"age": "3"}),
+                ("images/b.png", "B", Split.TEST, None, {"age": "4"}),
+                ("c.png", "A", Split.VALIDATION, "p1", {}),
             ]
         )
         assert source.read(source.items[0]).data == png()
