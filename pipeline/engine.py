@@ -86,7 +86,7 @@ def load(say: Callable[[str], None] | None = None) -> ModuleType:
             say(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
     import ludwig.api
 
-    import pipeline.encoders.efficientnet_lite  # noqa: F401  # registers itself
+    import pipeline.components  # noqa: F401  # registers itself
 
     module: ModuleType = ludwig.api
     return module

@@ -1,4 +1,4 @@
-"""Makes Ludwig know pneumo's encoders in any process, so that `ludwig train -c FILE` takes every config here.
+"""Makes Ludwig know pneumo's components in any process, so that `ludwig train -c FILE` takes every config here.
 
 Ludwig has no plug-in mechanism, but every process that runs it imports torch, and torch calls the entry points of the
 group `torch.backends` when it is imported. Ours leaves a hook that runs once Ludwig's image encoders are there.
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from types import ModuleType
 
 TRIGGER = "ludwig.encoders.image.base"
-"""What our encoders build on. `ludwig.api` would not do: it is half imported itself when it imports torch."""
+"""What our components build on. `ludwig.api` would not do: it is half imported itself when it imports torch."""
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds `TRIGGER` once, and has our encoders imported right after it."""
+    """Finds `TRIGGER` once, and has our components imported right after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -41,7 +41,7 @@ class _RegisteringLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.inner.exec_module(module)
-        importlib.import_module("pipeline.encoders.efficientnet_lite")
+        importlib.import_module("pipeline.components")
 
 
 def autoload() -> None:

@@ -9,6 +9,33 @@ from pipeline import engine
 
 TARGET = Path(__file__).with_name("ludwig_schema.json")
 INPUTS, OUTPUTS, COMBINERS = ("image",), ("binary", "category"), ("concat",)
+BACKEND: dict[str, Any] = {
+    "type": "object",
+    "properties": {"type": {"enum": ["local", "ray"]}},
+    "allOf": [
+        {
+            "if": {"properties": {"type": {"const": "ray"}}},
+            "then": {
+                "properties": {
+                    "trainer": {
+                        "type": "object",
+                        "properties": {
+                            "num_workers": {"type": "integer", "minimum": 1},
+                            "use_gpu": {"type": "boolean"},
+                            "resources_per_worker": {
+                                "type": "object",
+                                "properties": {
+                                    name: {"type": "number", "exclusiveMinimum": 0} for name in ("CPU", "GPU")
+                                },
+                            },
+                        },
+                    }
+                }
+            },
+        }
+    ],
+}
+"""Ludwig's schema leaves it open. These keys mean the same to its own Ray backend."""
 _PROSE = {"description", "title", "parameter_metadata", "enumDescriptions", "additionalProperties"}
 
 
@@ -28,7 +55,7 @@ def schema() -> dict[str, Any]:
         "hyperopt": full["hyperopt"],
         "model_type": {"enum": ["ecd"]},
         "ludwig_version": {"type": "string"},
-        "backend": {"type": ["object"], "properties": {"type": {"enum": ["local"]}}},
+        "backend": BACKEND,
     }
     required = ["input_features", "output_features"]
     trimmed: dict[str, Any] = _trim({"type": "object", "properties": properties, "required": required})

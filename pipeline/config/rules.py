@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 
-from pipeline.config import schema
+from pipeline.config import component_rules, schema
+from pipeline.config.component_rules import IMAGE, LABEL
 from pipeline.config.document import Document, Path
-
-IMAGE: Path = ("input_features", 0)
-LABEL: Path = ("output_features", 0)
 
 
 def check(document: Document) -> None:
@@ -74,11 +72,11 @@ def scaling_inside_the_network(document: Document) -> None:
     if document.get(path) is not None:
         document.fail(path, "standardize_image is lost at export; use an encoder that scales inside, or leave it out")
     kind = document.get((*IMAGE, "encoder", "type"))
-    if "model_variant" in _encoder_keys(kind):
+    if "model_variant" in component_rules.schema_of("encoder", kind):
         document.fail(
             (*IMAGE, "encoder", "type"),
             f"encoder {kind!r} forces torchvision's own size, channels and scaling, which are lost at export; "
-            "use efficientnet_lite, stacked_cnn, or timm",
+            "use {type: backbone, library: torchvision, network: ...}, which takes the same networks",
         )
 
 
@@ -86,7 +84,7 @@ def channels_of_pretrained_networks(document: Document) -> None:
     """Networks made for photographs take three channels; Ludwig says so only with torch's own message, in training."""
     kind = document.get((*IMAGE, "encoder", "type"))
     path = (*IMAGE, "preprocessing", "num_channels")
-    if "use_pretrained" in _encoder_keys(kind) and document.get(path) != 3:
+    if "use_pretrained" in component_rules.schema_of("encoder", kind) and document.get(path) != 3:
         document.fail(
             path, f"encoder {kind!r} takes three channels: num_channels: 3 gives it the gray image three times"
         )
@@ -187,13 +185,10 @@ RULES: tuple[Callable[[Document], None], ...] = (
     learning_rate_in_range,
     batch_sizes,
     schedule_means_what_it_says,
+    component_rules.augmentation_in_order,
+    component_rules.ensemble_stays_one,
+    component_rules.average_of_what_moves,
+    component_rules.loss_options_that_work,
+    component_rules.balancing_that_works,
+    component_rules.soup_that_works,
 )
-
-
-def _encoder_keys(kind: str | None) -> set[str]:
-    features = schema.ludwig_schema()["properties"]["input_features"]["items"]
-    encoder = features["allOf"][0]["then"]["properties"]["encoder"]
-    for branch in encoder["allOf"]:
-        if branch["if"]["properties"]["type"]["const"] == kind:
-            return set(branch["then"]["properties"])
-    return set()

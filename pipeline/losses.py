@@ -1,0 +1,70 @@
+"""`smoothed_binary_cross_entropy`: label smoothing for a binary label, which Ludwig lacks.
+
+Its `robust_lambda` takes whole numbers only, so that 1 switches the loss off; its `confidence_penalty` works, and is
+another thing.
+"""
+
+from typing import Any
+
+import torch
+from ludwig.constants import BINARY, LOGITS, MINIMIZE
+from ludwig.modules.loss_modules import LogitsInputsMixin
+from ludwig.modules.loss_modules import register_loss as register_loss_function
+from ludwig.modules.metric_modules import LossMetric
+from ludwig.modules.metric_registry import register_metric
+from ludwig.schema import utils as schema_utils
+from ludwig.schema.features.loss.loss import BaseLossConfig, register_loss
+from torch.nn import functional
+
+NAME = "smoothed_binary_cross_entropy"
+
+
+@register_loss([BINARY])
+class SmoothedBinaryCrossEntropyConfig(BaseLossConfig):
+    """What a config may say under `loss:`."""
+
+    type: str = schema_utils.ProtectedString(NAME)
+    smoothing: float = schema_utils.FloatRange(
+        default=0.1, min=0, max=0.9, description="Labels become smoothing / 2 and 1 - smoothing / 2."
+    )
+    positive_class_weight: float | None = schema_utils.FloatRange(
+        default=None, allow_none=True, min=0.001, max=1000, description="Weight of the positive class; null: 1."
+    )
+    weight: float = schema_utils.NonNegativeFloat(default=1.0, description="Weight of the loss.")
+
+    @classmethod
+    def name(cls) -> str:
+        """What people call it."""
+        return "Smoothed Binary Cross Entropy"
+
+
+@register_loss_function(SmoothedBinaryCrossEntropyConfig)
+class SmoothedBinaryCrossEntropy(torch.nn.Module, LogitsInputsMixin):
+    """Binary cross entropy with label smoothing (Szegedy et al., CVPR 2016)."""
+
+    weight: torch.Tensor | None
+
+    def __init__(self, config: SmoothedBinaryCrossEntropyConfig) -> None:
+        super().__init__()
+        self.smoothing = config.smoothing
+        weight = config.positive_class_weight
+        self.register_buffer("weight", None if weight is None else torch.tensor(weight), persistent=False)
+
+    def forward(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean loss of logits (N,) against labels (N,) in {0, 1}."""
+        smooth = target.float() * (1 - self.smoothing) + self.smoothing / 2
+        return functional.binary_cross_entropy_with_logits(preds, smooth, pos_weight=self.weight)
+
+
+@register_metric(NAME, [BINARY], MINIMIZE, LOGITS)
+class SmoothedBinaryCrossEntropyMetric(LossMetric):
+    """The same as a metric, which is how Ludwig evaluates a loss."""
+
+    def __init__(self, config: SmoothedBinaryCrossEntropyConfig, **_: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.loss_function = SmoothedBinaryCrossEntropy(config)
+
+    def get_current_value(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch."""
+        value: torch.Tensor = self.loss_function(preds, target)
+        return value
