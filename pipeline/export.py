@@ -16,14 +16,15 @@ from pipeline import engine, inference
 from pipeline.card import card
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Row, Split
-from pipeline.evaluation import read_metrics
+from pipeline.evaluation import read_metrics, stress
 from pipeline.runs import Run, RunInfo, Status
-from serving.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, digest_of, seal
+from serving.bundle import EMBEDDING_SPACE, Bundle, BundleInfo, Conformal, Outlier, Parity, digest_of, seal
 from serving.descriptors import describe
 from serving.errors import CheckFailedError, InputError
 from serving.image import Preparation, read_gray, to_input
-from serving.outliers import EmbeddingSpace
+from serving.outliers import Familiarity, Known
 from serving.scores import calibrated
+from serving.thumbnails import thumbnails
 
 if TYPE_CHECKING:
     import torch
@@ -35,18 +36,26 @@ PARITY_IMAGES = 64
 REFERENCE_IMAGES = 2000
 """Most images of a split that the reference and the outlier limit are taken from."""
 
-OUTLIER_QUANTILE = 0.99
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the exported graph says about some images, from their file bytes on: logits [N, K], embedding [N, D]."""
+    """What the exported graph says about some images, from their file bytes on: logits [N, K], embedding [N, D].
+
+    Beside it what needs no network: thumbnails [N, SIDE, SIDE] and descriptors.
+    """
 
     rows: tuple[Row, ...]
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32]
+    thumbnails: NDArray[np.float64]
     descriptors: list[dict[str, float]]
+
+    @property
+    def known(self) -> Known:
+        """What the out-of-distribution score takes."""
+        return Known(self.embedding, self.thumbnails)
 
 
 def export(
@@ -94,11 +103,14 @@ def export(
         compared = _look(partial / "model.onnx", dataset, _parity_rows(dataset), preparation)
         with engine.logged(run.log):
             parity = _check_parity(model, info, dataset, compared, tolerance)
-        space = EmbeddingSpace.fit(training.embedding)
-        limit = float(np.quantile(space.score(held_out.embedding), OUTLIER_QUANTILE))
-        (partial / "embedding_space.npz").write_bytes(space.to_bytes())
-        _write_reference(partial / "reference.parquet", (training, held_out), space, info, decisions.temperature)
+        familiarity = Familiarity.fit(training.known, held_out.known, quantile=decisions.outlier_quantile)
+        strangeness = familiarity.score(held_out.embedding, held_out.thumbnails)
+        limit = max(1.0, float(np.quantile(strangeness, decisions.outlier_quantile)))  # below 1 if all are alike
+        (partial / EMBEDDING_SPACE).write_bytes(familiarity.to_bytes())
+        _write_reference(partial / "reference.parquet", (training, held_out), familiarity, info, decisions.temperature)
         shutil.copyfile(run.config, partial / "config.yaml")
+        if (found := run.folder / stress.FILE).is_file():  # the card tells of it
+            shutil.copyfile(found, partial / stress.FILE)
         name, version = identity(run)
         content = hashlib.sha256(metrics.model_dump_json().encode())
         for file in sorted(partial.iterdir()):
@@ -113,7 +125,7 @@ def export(
             thresholds={} if decisions.threshold is None else {"default": decisions.threshold},
             policy=decisions.policy,
             conformal=Conformal(level=decisions.conformal_level, limit=decisions.conformal_limit),
-            outlier=Outlier(limit=limit, quantile=OUTLIER_QUANTILE),
+            outlier=Outlier(limit=limit, quantile=decisions.outlier_quantile),
             metrics=metrics.model_dump(mode="json"),
             data_fingerprint=info.data_fingerprint,
             provenance={
@@ -124,7 +136,7 @@ def export(
             },
             parity=parity,
         )
-        (partial / "card.md").write_text(card(sealed, dataset.info), encoding="utf-8")
+        (partial / "card.md").write_text(card(sealed, dataset.info, run), encoding="utf-8")
         seal(partial, sealed)
         Bundle.open(partial)
         _replace(partial, target)
@@ -201,7 +213,7 @@ def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Pre
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
-    logits, embeddings, descriptors = [], [], []
+    logits, embeddings, small, descriptors = [], [], [], []
     for start in range(0, len(rows), _BATCH):
         inputs = []
         for row in rows[start : start + _BATCH]:
@@ -211,10 +223,12 @@ def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Pre
             inputs.append(to_input(picture.gray, preparation))
             original = asdict(describe(picture, picture.gray))
             descriptors.append(original | {"width": row.width, "height": row.height, "aspect": row.width / row.height})
-        batch_logits, batch_embedding = session.run(["logits", "embedding"], {"image": np.stack(inputs)})
+        batch = np.stack(inputs)
+        batch_logits, batch_embedding = session.run(["logits", "embedding"], {"image": batch})
         logits.append(batch_logits)
         embeddings.append(batch_embedding)
-    return _Seen(rows, np.concatenate(logits), np.concatenate(embeddings), descriptors)
+        small.append(thumbnails(batch))
+    return _Seen(rows, np.concatenate(logits), np.concatenate(embeddings), np.concatenate(small), descriptors)
 
 
 def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
@@ -249,7 +263,7 @@ def _check_parity(model: Any, info: RunInfo, dataset: Dataset, seen: _Seen, tole
 
 
 def _write_reference(
-    path: Path, seen: tuple[_Seen, ...], space: EmbeddingSpace, info: RunInfo, temperature: float
+    path: Path, seen: tuple[_Seen, ...], familiarity: Familiarity, info: RunInfo, temperature: float
 ) -> None:
     """Descriptors, whitened embedding, probabilities, outlier score of known images: what drift is measured against."""
     import pandas as pd
@@ -264,8 +278,8 @@ def _write_reference(
             probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]
         )
         frame["probabilities"] = list(probabilities)
-        frame["outlier_score"] = space.score(part.embedding)
-        frame["embedding"] = list(space.project(part.embedding).astype(np.float32))
+        frame["outlier_score"] = familiarity.score(part.embedding, part.thumbnails)
+        frame["embedding"] = list(familiarity.embedding.project(part.embedding).astype(np.float32))
         parts.append(frame)
     pd.concat(parts, ignore_index=True).to_parquet(path, index=False)
 

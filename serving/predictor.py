@@ -12,9 +12,10 @@ from serving.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
 from serving.cores import available_cores
 from serving.errors import InputError
 from serving.image import MAX_PIXELS, prepare
-from serving.outliers import EmbeddingSpace
+from serving.outliers import Familiarity
 from serving.schemas import ImagePrediction
-from serving.scores import calibrated, conformal_sets
+from serving.scores import calibrated, certain, conformal_sets
+from serving.thumbnails import thumbnails
 
 BATCH = 8
 """Images that go through the network at once: 32 were no faster at 224 px and took 2.5 times the memory."""
@@ -24,15 +25,17 @@ Input = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network gives for N images.
+    """What is computed from the pixels of N images, by the network and beside it.
 
     Attributes:
         logits: float32 [N, K], columns in the order of the classes.
         embedding: float32 [N, D].
+        thumbnails: float64 [N, SIDE, SIDE], see `serving.thumbnails`.
     """
 
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32]
+    thumbnails: NDArray[np.float64]
 
 
 class Predictor:
@@ -51,7 +54,7 @@ class Predictor:
         self.bundle = bundle
         model, space = bundle.read(MODEL), bundle.read(EMBEDDING_SPACE)
         try:
-            self.space = EmbeddingSpace.from_bytes(space)
+            self.familiarity = Familiarity.from_bytes(space)
         except InputError as error:
             raise BundleError(f"{bundle.folder / EMBEDDING_SPACE}: {error}") from None
         try:
@@ -66,7 +69,7 @@ class Predictor:
         except Exception as error:  # ONNX Runtime raises many kinds that share no base
             reason = str(error).splitlines()[0][:200]
             raise BundleError(f"{bundle.folder / MODEL}: does not run: {reason}; export the model again") from None
-        expected = ((2, len(bundle.info.classes)), (2, self.space.dimensions))
+        expected = ((2, len(bundle.info.classes)), (2, self.familiarity.embedding.dimensions))
         if (outputs.logits.shape, outputs.embedding.shape) != expected:
             raise BundleError(
                 f"{bundle.folder / MODEL}: logits {outputs.logits.shape} and embedding {outputs.embedding.shape} for "
@@ -82,7 +85,7 @@ class Predictor:
         logits, embedding = self._session.run(["logits", "embedding"], {"image": batch})
         if not (np.isfinite(logits).all() and np.isfinite(embedding).all()):
             raise BundleError(f"{self.bundle.folder / MODEL}: gave values that are not finite; export the model again")
-        return Outputs(logits=logits, embedding=embedding)
+        return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch))
 
     def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Input:
         """Turn the bytes of an image file into the network's input, float32 [C, H, W].
@@ -107,21 +110,23 @@ class Predictor:
         """Say what the network's outputs mean: calibrated, with certainty and whether the image is a known kind."""
         info = self.bundle.info
         probabilities = calibrated(outputs.logits, info.temperature)
-        certain = conformal_sets(probabilities, info.conformal.limit).sum(axis=1) == 1
-        scores = self.space.score(outputs.embedding)
+        said = [self._say(row) for row in probabilities]
+        answers = np.array([info.classes.index(label) for label, _ in said], dtype=np.int64)
+        sure = certain(conformal_sets(probabilities, info.conformal.limit), answers)
+        scores = self.familiarity.score(outputs.embedding, outputs.thumbnails)
         return [
             ImagePrediction(
                 filename=None,
-                label=(said := self._say(row))[0],
-                probability=said[1],
+                label=label,
+                probability=probability,
                 probabilities=dict(zip(info.classes, row.tolist(), strict=True)),
                 threshold=info.thresholds["default"] if info.positive_class is not None else None,
-                certainty="certain" if sure else "uncertain",
+                certainty="certain" if known else "uncertain",
                 in_distribution=bool(score <= info.outlier.limit),
                 outlier_score=float(score),
                 elapsed_ms=elapsed_ms,
             )
-            for row, sure, score in zip(probabilities, certain, scores, strict=True)
+            for row, (label, probability), known, score in zip(probabilities, said, sure, scores, strict=True)
         ]
 
     def predict_bytes(

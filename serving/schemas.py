@@ -26,9 +26,9 @@ class ImagePrediction(BaseModel):
         probability: Calibrated probability of the positive class; with more than two classes, of the label.
         probabilities: Calibrated probability of each class; they sum to 1.
         threshold: Probability from which the positive class is said; None with more than two classes.
-        certainty: `certain` where the conformal set holds exactly one class.
+        certainty: `certain` where the conformal set is the label alone.
         in_distribution: Whether the image resembles those the model was trained on.
-        outlier_score: Distance from the training images: about 1 in distribution.
+        outlier_score: How strange the image is: about 0 for the typical held-out image, 1 near the limit.
         elapsed_ms: Decoding of this image and its share of the network's time, in milliseconds.
     """
 

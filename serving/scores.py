@@ -25,8 +25,8 @@ def calibrated(logits: NDArray[np.floating], temperature: float) -> Floats:
 def conformal_sets(probabilities: Floats, limit: float) -> NDArray[np.bool_]:
     """Which classes cannot be ruled out: those with 1 - probability at or below a limit.
 
-    Split conformal prediction with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019. A case is
-    certain where exactly one class remains.
+    Split conformal prediction with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019. A set may
+    be empty.
 
     Args:
         probabilities: Calibrated, [N, K].
@@ -36,3 +36,18 @@ def conformal_sets(probabilities: Floats, limit: float) -> NDArray[np.bool_]:
         Mask [N, K].
     """
     return np.asarray(1.0 - probabilities <= limit)
+
+
+def certain(sets: NDArray[np.bool_], answers: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether the conformal set of a case is the answer and nothing else.
+
+    A threshold that is far from 0.5 may say a class that the set rules out; that is uncertain too.
+
+    Args:
+        sets: Conformal sets, [N, K].
+        answers: Index of the class that is said, [N].
+
+    Returns:
+        Mask [N].
+    """
+    return np.asarray((sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), answers])

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, seal
 from serving.image import Preparation
-from serving.outliers import EmbeddingSpace
+from serving.outliers import Familiarity, Known
+from serving.thumbnails import thumbnails
 
 FEATURES = 6
 
@@ -79,7 +80,8 @@ def make_bundle(folder: Path, *, seed: int = 0, **changes: object) -> Bundle:
     images = rng.uniform(0, rng.uniform(0.2, 1, (64, 1, 1, 1)), shape).astype(np.float32)
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     (embeddings,) = session.run(["embedding"], {"image": images})
-    (folder / "embedding_space.npz").write_bytes(EmbeddingSpace.fit(embeddings, max_components=3).to_bytes())
+    known = Known(embeddings, thumbnails(images))
+    (folder / "embedding_space.npz").write_bytes(Familiarity.fit(known, known, quantile=0.99).to_bytes())
     (folder / "card.md").write_text("# A tiny model\n", encoding="utf-8")
     seal(folder, info)
     return Bundle.open(folder)

@@ -10,11 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from serving.bundle import Bundle, BundleError, seal
+from serving.bundle import Bundle, BundleError, Conformal, seal
 from serving.cores import available_cores
 from serving.image import ImageError, prepare
-from serving.outliers import EmbeddingSpace
+from serving.outliers import EmbeddingSpace, Familiarity
 from serving.predictor import BATCH, Outputs, Predictor
+from serving.thumbnails import SIDE
 
 make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
 
@@ -24,10 +25,16 @@ def predictor(bundle) -> Predictor:
     return Predictor(bundle, threads=1)
 
 
-def judged(predictor: Predictor, logit: float, embedding: np.ndarray | None = None):
-    place = predictor.space.mean if embedding is None else embedding
+def judged(
+    predictor: Predictor, logit: float, embedding: np.ndarray | None = None, thumbnail: np.ndarray | None = None
+):
+    known = predictor.familiarity
+    place = known.embedding.mean if embedding is None else embedding
+    small = known.thumbnail.mean if thumbnail is None else thumbnail
     outputs = Outputs(
-        logits=np.array([[0, logit]], dtype=np.float32), embedding=np.asarray(place, dtype=np.float32)[None]
+        logits=np.array([[0, logit]], dtype=np.float32),
+        embedding=np.asarray(place, dtype=np.float32)[None],
+        thumbnails=small.reshape(1, SIDE, SIDE),
     )
     return predictor.judge(outputs, elapsed_ms=1.0)[0]
 
@@ -50,6 +57,14 @@ def test_the_positive_class_is_said_from_the_threshold_on(predictor):
     assert judged(predictor, 0).threshold == 0.4
 
 
+def test_an_answer_that_its_conformal_set_rules_out_is_uncertain(tmp_path):
+    bundle = make_bundle(tmp_path / "b", thresholds={"default": 0.05}, conformal=Conformal(level=0.9, limit=0.3))
+    prediction = judged(Predictor(bundle), -3.0)
+    assert prediction.label == "PNEUMONIA"
+    assert prediction.probabilities["NORMAL"] > 0.7  # so that the set is NORMAL alone
+    assert prediction.certainty == "uncertain"
+
+
 def test_a_probability_of_exactly_the_threshold_is_positive(tmp_path):
     bundle = make_bundle(tmp_path / "b", thresholds={"default": 0.5})
     assert judged(Predictor(bundle), 0.0).label == "PNEUMONIA"
@@ -67,13 +82,33 @@ def test_certain_means_that_exactly_one_class_cannot_be_ruled_out(predictor, log
     assert judged(predictor, logit).certainty == expected
 
 
-def test_an_embedding_beyond_the_limit_is_not_in_distribution(predictor):
+def test_an_embedding_or_a_thumbnail_beyond_the_limit_is_not_in_distribution(predictor):
     near = judged(predictor, 0)
     assert near.in_distribution
-    assert near.outlier_score == pytest.approx(0, abs=1e-3)
-    far = judged(predictor, 0, predictor.space.mean + 1000 * predictor.space.basis[:, 0])
-    assert not far.in_distribution
-    assert far.outlier_score > 2
+    assert near.outlier_score < 1
+    space, small = predictor.familiarity.embedding, predictor.familiarity.thumbnail
+    for far in (
+        judged(predictor, 0, embedding=space.mean + 1000 * space.basis[:, 0]),
+        judged(predictor, 0, thumbnail=small.mean + 1000 * small.basis[:, 0]),
+    ):
+        assert not far.in_distribution
+        assert far.outlier_score > 2
+
+
+def test_the_thumbnail_that_is_judged_is_the_images_own(predictor, png):
+    batch = predictor.prepare(png)[None]
+    (expected,) = predictor.judge(predictor.run(batch), elapsed_ms=1.0)
+    assert predictor.predict_bytes(png).outlier_score == pytest.approx(expected.outlier_score)
+    flat = predictor.judge(predictor.run(np.full_like(batch, 0.5)), elapsed_ms=1.0)[0]
+    assert flat.outlier_score != expected.outlier_score
+
+
+def test_a_bundle_without_thumbnails_is_judged_by_its_embedding_alone(own_bundle):
+    space = Familiarity.from_bytes(own_bundle.read("embedding_space.npz")).embedding
+    predictor = Predictor(reseal(own_bundle, embedding_space__npz=Familiarity(space).to_bytes()))
+    outputs = predictor.run(np.zeros((1, 1, 28, 28), dtype=np.float32))
+    (said,) = predictor.judge(outputs, elapsed_ms=1.0)
+    assert said.outlier_score == pytest.approx(space.score(outputs.embedding)[0])
 
 
 def test_three_classes_say_the_most_probable_and_have_no_threshold(tmp_path, png):
@@ -145,7 +180,7 @@ def test_a_model_that_is_no_onnx_is_a_bundle_error(own_bundle):
 def test_an_embedding_space_of_another_network_is_a_bundle_error(own_bundle):
     space = EmbeddingSpace.fit(np.random.default_rng(0).normal(size=(20, 9)))
     with pytest.raises(BundleError, match=r"logits \(2, 2\) and embedding \(2, 6\)"):
-        Predictor(reseal(own_bundle, embedding_space__npz=space.to_bytes()))
+        Predictor(reseal(own_bundle, embedding_space__npz=Familiarity(space).to_bytes()))
 
 
 def test_a_damaged_embedding_space_is_a_bundle_error(own_bundle):

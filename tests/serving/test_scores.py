@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serving.scores import calibrated, conformal_sets
+from serving.scores import calibrated, certain, conformal_sets
 
 LOGITS = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 4)), elements=st.floats(-1e4, 1e4, width=32))
 
@@ -38,3 +38,8 @@ def test_a_set_holds_the_classes_within_the_limit(limit, sizes):
 
 def test_a_class_exactly_at_the_limit_stays_in():
     assert conformal_sets(np.array([[0.25, 0.75]]), 0.25).tolist() == [[False, True]]
+
+
+def test_only_a_set_that_is_the_answer_alone_is_certain():
+    sets = np.array([[True, False], [True, False], [True, True], [False, False]])
+    assert certain(sets, np.array([0, 1, 0, 0])).tolist() == [True, False, False, False]
