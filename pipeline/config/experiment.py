@@ -2,13 +2,16 @@
 
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
 
 from pipeline.config import rules, schema
 from pipeline.config.document import Document, read
+from pipeline.config.schema import DECISIONS
+from pipeline.decisions.policies import Policy
+from pipeline.decisions.rules import Rules
 from serving.errors import InputError
 from serving.image import Preparation
 
@@ -30,8 +33,13 @@ class Experiment:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What Ludwig is given."""
+        """What Ludwig is given; it passes over our section `decisions`."""
         return self.document.data
+
+    @property
+    def decisions(self) -> Rules:
+        """What is asked of threshold, conformal sets and the out-of-distribution limit."""
+        return decision_rules(self.document)
 
     @property
     def image(self) -> str:
@@ -126,12 +134,35 @@ def of_document(document: Document, name: str) -> Experiment:
     """
     schema.check(document)
     rules.check(document)
+    asked = decision_rules(document)
     if document.data.get("hyperopt") is not None and not isinstance(document.data["hyperopt"], dict):
         raise InputError(f"{document.place(('hyperopt',))}: hyperopt must be a mapping")
-    return Experiment(name, _resolved(document))
+    return Experiment(name, _resolved(document, asked))
 
 
-def _resolved(document: Document) -> Document:
+def decision_rules(document: Document) -> Rules:
+    """Read the section `decisions` of a config, defaults where it is silent.
+
+    Raises:
+        InputError: A key is unknown, a value is out of range, or the threshold's rule is none.
+    """
+    schema.check_decisions(document)
+    section = document.get((DECISIONS,)) or {}
+    asked = Rules()
+    path = (DECISIONS, "threshold")
+    if "threshold" in section:
+        if document.get(("output_features", 0, "type")) == "category":
+            document.fail(path, f"{DECISIONS}.threshold is for a binary label; leave it out, the likeliest class wins")
+        place = f"{document.place(path)}: {DECISIONS}.threshold"
+        asked = replace(asked, policy=Policy.parse(section["threshold"], place=place))
+    return replace(
+        asked,
+        level=section.get("coverage", asked.level),
+        outlier_quantile=section.get("outliers", asked.outlier_quantile),
+    )
+
+
+def _resolved(document: Document, asked: Rules) -> Document:
     """Fill in what pneumo decides where the config is silent, so that `config.yaml` says it."""
     filled = document.override(())
     trainer = filled.data.setdefault("trainer", {})
@@ -140,5 +171,10 @@ def _resolved(document: Document) -> Document:
     trainer.setdefault("validation_field", filled.data["output_features"][0]["name"])
     metric = "roc_auc" if filled.data["output_features"][0]["type"] == "binary" else "loss"
     trainer.setdefault("validation_metric", metric)
-    filled.data.setdefault("backend", {"type": "local"})
+    if filled.data.setdefault("backend", {"type": "local"}).get("type") == "ray":
+        trainer.setdefault(
+            "learning_rate_scaling", "constant"
+        )  # the batch is that of all workers, whatever their number
+    threshold = {"threshold": str(asked.policy)} if filled.data["output_features"][0]["type"] == "binary" else {}
+    filled.data[DECISIONS] = threshold | {"coverage": asked.level, "outliers": asked.outlier_quantile}
     return filled

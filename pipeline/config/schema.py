@@ -29,6 +29,18 @@ _WORDS = {
 }
 
 
+DECISIONS = "decisions"
+"""Our own section at the top of a config, which Ludwig passes over."""
+
+_SHARE = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+_OURS: dict[str, Any] = {
+    DECISIONS: {
+        "type": "object",
+        "properties": {"threshold": {"type": "string"}, "coverage": _SHARE, "outliers": _SHARE},
+    }
+}
+
+
 @functools.cache
 def ludwig_schema() -> dict[str, Any]:
     """The part of Ludwig's JSON schema that an image classifier uses, with pneumo's encoders."""
@@ -43,7 +55,23 @@ def check(document: Document) -> None:
     Raises:
         InputError: The first thing that is wrong, with its file and line and what was meant.
     """
-    _check(document, (), document.data, ludwig_schema())
+    _check(document, (), document.data, _whole())
+
+
+def check_decisions(document: Document) -> None:
+    """Check our section alone, as of a config that was written by another version.
+
+    Raises:
+        InputError: The first thing that is wrong in it.
+    """
+    if DECISIONS in document.data:
+        _check(document, (DECISIONS,), document.data[DECISIONS], _OURS[DECISIONS])
+
+
+@functools.cache
+def _whole() -> dict[str, Any]:
+    """Ludwig's schema with our section."""
+    return ludwig_schema() | {"properties": ludwig_schema()["properties"] | _OURS}
 
 
 def _check(document: Document, path: Path, value: Any, schema: dict[str, Any]) -> None:
@@ -96,6 +124,8 @@ def _check_value(document: Document, path: Path, value: Any, schema: dict[str, A
             document.fail(path, f"{name} is {value}; the most is {schema['maximum']:g}")
         if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
             document.fail(path, f"{name} is {value}; it must be more than {schema['exclusiveMinimum']:g}")
+        if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
+            document.fail(path, f"{name} is {value}; it must be less than {schema['exclusiveMaximum']:g}")
 
 
 def _alternative(document: Document, path: Path, value: Any, options: list[dict[str, Any]]) -> dict[str, Any]:
@@ -134,7 +164,7 @@ def _meant(key: str, properties: dict[str, Any], path: Path) -> str:
     near = difflib.get_close_matches(key, list(properties), n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
-    places = [place for place in _places(key, ludwig_schema(), ()) if place != path]
+    places = [place for place in _places(key, _whole(), ()) if place != path]
     if places:
         return f"; it belongs under {dotted(places[0])}" if places[0] else "; it belongs at the top"
     return f"; known are {', '.join(sorted(properties))}" if len(properties) <= 20 else ""

@@ -1,11 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 from pipeline import decisions
-from pipeline.decisions import Decisions, Policy, choose_threshold, conformal_limit, decide, fit_temperature
+from pipeline.data.importing import import_dataset
+from pipeline.data.manifest import Split
+from pipeline.decisions import Decisions, Policy, Rules, choose_threshold, conformal_limit, decide, fit_temperature
+from pipeline.decisions.policies import NOISE
 from serving.errors import CheckFailedError, InputError
 from serving.scores import calibrated, conformal_sets
 
@@ -40,13 +46,29 @@ def test_temperature_undoes_a_known_overconfidence(sharpness: float) -> None:
     assert fit_temperature(logits, labels) == pytest.approx(sharpness, rel=0.05)
 
 
-def test_temperature_of_a_perfectly_separated_split_stays_within_reason() -> None:
+def test_a_perfectly_separated_split_hardly_moves_the_temperature() -> None:
     logit = np.concatenate([np.full(20, -6.0), np.full(20, 6.0)])
     logits = np.stack([np.zeros(40), logit], axis=1)
     labels = (logit > 0).astype(np.int64)
-    temperature = fit_temperature(logits, labels)
-    # Platt's target for 20 images is 21/22, whose logit is log 21.
-    assert temperature == pytest.approx(6 / np.log(21), rel=1e-3)
+    assert 0.75 < fit_temperature(logits, labels) < 1
+
+
+def test_a_small_split_spoils_good_probabilities_less_than_the_likelihood_alone_would() -> None:
+    """Thirty images of a calibrated model, over and over: what the temperature costs on new ones."""
+    new, truth = drawn(20_000, seed=1)
+
+    def loss(temperature: float) -> float:
+        return float(-np.log(calibrated(new, temperature)[np.arange(20_000), truth]).mean())
+
+    costs, likeliest = [], []
+    for seed in range(40):
+        logits, labels = drawn(30, seed=100 + seed)
+        candidates = np.geomspace(0.25, 10, 200)
+        fits = [-np.log(calibrated(logits, each)[np.arange(30), labels]).mean() for each in candidates]
+        costs.append(loss(fit_temperature(logits, labels)) - loss(1.0))
+        likeliest.append(loss(float(candidates[np.argmin(fits)])) - loss(1.0))
+    assert np.mean(costs) < 0.6 * np.mean(likeliest)
+    assert np.mean(costs) < 0.01
 
 
 def test_temperature_never_leaves_its_bounds() -> None:
@@ -68,12 +90,88 @@ def test_temperature_of_three_classes_lowers_the_loss() -> None:
     assert loss(temperature) < min(loss(temperature * 0.9), loss(temperature * 1.1), loss(1.0))
 
 
-@given(scored())
-def test_no_threshold_beats_the_chosen_balanced_accuracy(case: tuple[np.ndarray, np.ndarray]) -> None:
+POLICIES = ("max balanced accuracy", "max accuracy", "cost FN:FP = 5:1", "cost FN:FP = 1:20")
+
+
+def gain(scores: np.ndarray, truth: np.ndarray, threshold: float, policy: Policy) -> float:
+    one, other = policy.weights(int(truth.sum()), int((~truth).sum()))
+    sensitivity, specificity = rates(scores, truth, threshold)
+    return one * sensitivity + other * specificity
+
+
+def noise(scores: np.ndarray, truth: np.ndarray, threshold: float, policy: Policy) -> float:
+    """Standard error of the gain, with one image more of each answer."""
+    sizes = (int(truth.sum()), int((~truth).sum()))
+    hits = [(rate * size + 1) / (size + 2) for rate, size in zip(rates(scores, truth, threshold), sizes, strict=True)]
+    parts = zip(policy.weights(*sizes), hits, sizes, strict=True)
+    return float(np.sqrt(sum(weight**2 * hit * (1 - hit) / size for weight, hit, size in parts)))
+
+
+@settings(deadline=None)  # the first call loads SciPy
+@given(scored(), st.sampled_from(POLICIES))
+def test_no_threshold_beats_the_chosen_one_by_more_than_noise(case: tuple[np.ndarray, np.ndarray], text: str) -> None:
     scores, truth = case
-    chosen = sum(rates(scores, truth, choose_threshold(scores, truth, Policy.parse("max balanced accuracy"))))
+    policy = Policy.parse(text)
+    cut = choose_threshold(scores, truth, policy)
     possible = [*scores, 0.0] + ([1.0] if scores.max() < 1 else [])
-    assert chosen >= max(sum(rates(scores, truth, value)) for value in possible) - 1e-12
+    top = max(gain(scores, truth, value, policy) for value in possible)
+    best = [value for value in possible if gain(scores, truth, value, policy) > top - 1e-12]
+    error = max(noise(scores, truth, value, policy) for value in best)
+    assert cut.low is not None
+    assert cut.high is not None
+    assert 0 <= cut.low <= cut.threshold <= cut.high <= 1
+    for threshold in (cut.threshold, cut.low, cut.high):
+        assert gain(scores, truth, threshold, policy) >= top - NOISE * error - 1e-9
+
+
+def normals(random: np.random.Generator, shift: float, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and truths: log odds normal around -shift and +shift with deviation 1.4, a quarter negative."""
+    truth = np.arange(images) % 4 != 0
+    logit = random.normal(np.where(truth, shift, -shift), 1.4)
+    return 1 / (1 + np.exp(-logit)), truth
+
+
+def test_a_nearly_perfect_model_loses_less_on_new_images_than_by_the_best_count() -> None:
+    from scipy.stats import norm
+
+    def lost(threshold: float) -> float:
+        odds = np.log(threshold / (1 - threshold))
+        return float(norm.cdf(3 / 1.4) - (norm.sf(odds, 3, 1.4) + norm.cdf(odds, -3, 1.4)) / 2)
+
+    policy, ours, counted = Policy(), [], []
+    for seed in range(40):
+        scores, truth = normals(np.random.default_rng(seed), 3.0, 780)
+        ours.append(lost(choose_threshold(scores, truth, policy).threshold))
+        ordered = np.sort(scores)
+        middle = (ordered[:-1] + ordered[1:]) / 2
+        counted.append(lost(max(middle, key=lambda value: gain(scores, truth, value, policy))))
+    assert np.mean(ours) < 0.4 * np.mean(counted)
+
+
+def test_between_two_groups_that_never_meet_the_threshold_is_in_the_middle() -> None:
+    scores = 1 / (1 + np.exp(-np.array([-5.0, -4.0, -4.5, 2.0, 2.5, 3.0])))
+    cut = choose_threshold(scores, np.arange(6) > 2, Policy())
+    assert np.log(cut.threshold / (1 - cut.threshold)) == pytest.approx(-1.0, abs=0.1)
+
+
+def test_a_missed_positive_that_costs_more_lowers_the_threshold() -> None:
+    scores, truth = normals(np.random.default_rng(0), 1.5, 2_000)
+    found = [
+        choose_threshold(scores, truth, Policy("cost", costs=(missed, 1.0))).threshold
+        for missed in (0.2, 1.0, 5.0, 50.0)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 3 * found[-1]
+
+
+def test_with_true_probabilities_the_cheapest_threshold_is_the_ratio_of_costs() -> None:
+    """Elkan, The Foundations of Cost-Sensitive Learning (2001): positive from FP / (FP + FN) on."""
+    logits, labels = drawn(40_000)
+    scores = calibrated(logits, 1.0)[:, 1]
+    threshold = choose_threshold(scores, labels == 1, Policy.parse("cost FN:FP = 4:1")).threshold
+    assert threshold == pytest.approx(0.2, abs=0.04)
+    accurate = choose_threshold(scores, labels == 1, Policy.parse("max accuracy")).threshold
+    assert accurate == pytest.approx(0.5, abs=0.06)
 
 
 @given(scored(), st.floats(0.01, 1))
@@ -81,7 +179,7 @@ def test_a_sensitivity_floor_is_kept_by_the_highest_threshold_that_does(
     case: tuple[np.ndarray, np.ndarray], floor: float
 ) -> None:
     scores, truth = case
-    threshold = choose_threshold(scores, truth, Policy("sensitivity", floor))
+    threshold = choose_threshold(scores, truth, Policy("sensitivity", floor)).threshold
     assert 0 <= threshold <= 1
     sensitivity, specificity = rates(scores, truth, threshold)
     assert sensitivity >= floor - 1e-9
@@ -92,7 +190,7 @@ def test_a_sensitivity_floor_is_kept_by_the_highest_threshold_that_does(
 def test_a_specificity_floor_is_kept_or_refused(case: tuple[np.ndarray, np.ndarray], floor: float) -> None:
     scores, truth = case
     try:
-        threshold = choose_threshold(scores, truth, Policy("specificity", floor))
+        threshold = choose_threshold(scores, truth, Policy("specificity", floor)).threshold
     except CheckFailedError:
         assert scores.max() == 1.0
         assert rates(scores, truth, 1.0)[1] < floor
@@ -102,21 +200,29 @@ def test_a_specificity_floor_is_kept_or_refused(case: tuple[np.ndarray, np.ndarr
     assert all(rates(scores, truth, v)[0] <= sensitivity for v in scores if rates(scores, truth, v)[1] >= floor)
 
 
-def test_the_threshold_lies_midway_between_neighbouring_scores() -> None:
+def test_a_floor_is_kept_midway_between_neighbouring_scores() -> None:
     scores = np.array([0.1, 0.2, 0.6, 0.9])
     truth = np.array([False, False, True, True])
-    assert choose_threshold(scores, truth, Policy.parse("max balanced accuracy")) == pytest.approx(0.4)
-    assert choose_threshold(scores, truth, Policy.parse("sensitivity >= 0.5")) == pytest.approx(0.75)
-    assert choose_threshold(scores, truth, Policy.parse("specificity >= 0.5")) == pytest.approx(0.15)
-
-
-def test_of_equal_thresholds_the_more_sensitive_wins() -> None:
-    scores, truth = np.array([0.2, 0.4, 0.6, 0.8]), np.array([False, True, False, True])
-    assert choose_threshold(scores, truth, Policy.parse("max balanced accuracy")) == pytest.approx(0.3)
+    assert choose_threshold(scores, truth, Policy.parse("sensitivity >= 0.5")).threshold == pytest.approx(0.75)
+    assert choose_threshold(scores, truth, Policy.parse("specificity >= 0.5")).threshold == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "best", "sensitivity", "sensitivity >= 95%", "sensitivity > 0.9", "f1 >= 0.9", "sensitivity >= -0.5"]
+    "text",
+    [
+        "",
+        "best",
+        "max f1",
+        "sensitivity",
+        "sensitivity >= 95%",
+        "sensitivity > 0.9",
+        "f1 >= 0.9",
+        "sensitivity >= -0.5",
+        "cost = 5:1",
+        "cost FP:FN = 5:1",
+        "cost FN:FP = 5",
+        "cost FN:FP = -5:1",
+    ],
 )
 def test_a_policy_that_is_no_rule_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InputError, match=r"sensitivity >= 0\.95"):
@@ -127,6 +233,27 @@ def test_a_policy_that_is_no_rule_is_refused_with_examples(text: str) -> None:
 def test_a_floor_outside_of_zero_to_one_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="above 0 and at most 1"):
         Policy.parse(text)
+
+
+@pytest.mark.parametrize("text", ["cost FN:FP = 0:1", "cost FN:FP = 5:0", "cost fn:fp=0:0", "cost FN:FP = 1e999:1"])
+def test_a_cost_of_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="both costs must be above 0"):
+        Policy.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("COST fn : fp=5 :1", Policy("cost", costs=(5.0, 1.0))),
+        ("cost  FN:FP  =  2.5:.5", Policy("cost", costs=(2.5, 0.5))),
+        ("Max  Accuracy", Policy("accuracy")),
+        (" MAX balanced accuracy ", Policy()),
+        ("cost FN:FP = 10000000000000:0.00001", Policy("cost", costs=(1e13, 1e-5))),
+    ],
+)
+def test_case_and_spaces_of_a_policy_do_not_matter(text: str, expected: Policy) -> None:
+    assert Policy.parse(text) == expected
+    assert Policy.parse(str(expected)) == expected
 
 
 @given(st.sampled_from(["sensitivity", "specificity"]), st.integers(1, 100))
@@ -157,6 +284,55 @@ def test_conformal_sets_cover_new_images_as_promised(images: int, level: float) 
     assert level - error <= covered.mean() <= level + 1 / (images + 1) + error
 
 
+def test_coverage_over_many_splits_of_held_out_images_is_the_promised_one() -> None:
+    """Temperature and limit from one half, coverage on the other, 300 times: what a run does."""
+    splits, level = 300, 0.9
+    logits, labels = drawn(1_600, sharpness=2.0, seed=5)
+    random = np.random.default_rng(3)
+    coverage, by_class = np.empty(splits), np.empty((splits, 2))
+    for number in range(splits):
+        order = random.permutation(1_600)
+        half, other = order[:800], order[800:]
+        found = decide(logits[half], labels[half], positive=None)
+        sets = conformal_sets(calibrated(logits[other], found.temperature), found.conformal_limit)
+        held = sets[np.arange(800), labels[other]]
+        coverage[number] = held.mean()
+        by_class[number] = [held[labels[other] == column].mean() for column in (0, 1)]
+    # The halves of one set of images: each split has the binomial spread of both, and the mean is level to 1 / 801.
+    spread = np.sqrt(level * (1 - level) * (1 / 800 + 1 / 800))
+    assert coverage.mean() == pytest.approx(level, abs=1 / 801 + 4 * spread / np.sqrt(splits))
+    assert coverage.std() == pytest.approx(spread, rel=0.35)
+    assert np.average(by_class.mean(axis=0), weights=np.bincount(labels)) == pytest.approx(coverage.mean(), abs=0.005)
+
+
+@pytest.mark.real
+def test_coverage_on_real_images_is_the_promised_one_over_splits_by_patient(real_data: Path, tmp_path: Path) -> None:
+    """A logistic regression on 32-pixel images; half of the held-out patients fit, the others are covered."""
+    from sklearn.linear_model import LogisticRegression
+
+    splits, level = 200, 0.9
+    dataset = import_dataset(real_data / "chest_xray_224_train.tar", tmp_path / "data", size=32)
+    pixels = np.stack(
+        [np.asarray(Image.open(dataset.path(row)), np.float64).ravel() / 255 - 0.5 for row in dataset.rows]
+    )
+    truth = np.array([row.label == "PNEUMONIA" for row in dataset.rows]).astype(np.int64)
+    train = np.array([row.split is Split.TRAIN for row in dataset.rows])
+    model = LogisticRegression(C=0.01, max_iter=300).fit(pixels[train], truth[train])
+    logit = model.decision_function(pixels[~train])
+    logits, labels = np.stack([np.zeros_like(logit), logit], axis=1), truth[~train]
+    names = [row.patient for row, seen in zip(dataset.rows, train, strict=True) if not seen]
+    patient = np.unique(names, return_inverse=True)[1]
+    random = np.random.default_rng(0)
+    coverage = np.empty(splits)
+    for number in range(splits):
+        half = (random.permutation(patient.max() + 1) < patient.max() / 2)[patient]
+        found = decide(logits[half], labels[half], positive=None)
+        sets = conformal_sets(calibrated(logits[~half], found.temperature), found.conformal_limit)
+        coverage[number] = sets[np.arange((~half).sum()), labels[~half]].mean()
+    print(f"coverage {coverage.mean():.4f}, {coverage.min():.3f} to {coverage.max():.3f} in {splits} splits by patient")
+    assert coverage.mean() == pytest.approx(level, abs=0.01)
+
+
 def test_a_split_too_small_for_the_level_rules_nothing_out() -> None:
     probabilities = np.array([[0.01, 0.99]] * 8)
     assert conformal_limit(probabilities, np.ones(8, dtype=np.int64), 0.9) == 1.0
@@ -183,8 +359,9 @@ def test_decisions_are_fitted_on_calibrated_probabilities() -> None:
 
 def test_the_positive_class_may_be_the_first_column() -> None:
     logits, labels = drawn(2_000)
-    one = decide(logits, labels, positive=1, policy="sensitivity >= 0.95")
-    swapped = decide(logits[:, ::-1], 1 - labels, positive=0, policy="sensitivity >= 0.95")
+    rules = Rules(Policy.parse("sensitivity >= 0.95"))
+    one = decide(logits, labels, positive=1, rules=rules)
+    swapped = decide(logits[:, ::-1], 1 - labels, positive=0, rules=rules)
     assert swapped.threshold == pytest.approx(one.threshold)
     answer = swapped.predict(calibrated(logits[:, ::-1], swapped.temperature), 0)
     assert (answer[labels == 1] == 0).mean() >= 0.95
@@ -204,12 +381,44 @@ def test_a_split_that_cannot_say_where_to_cut_gives_neutral_decisions_and_a_note
     found = decide(np.tile([0.0, 2.0], (images, 1)), np.ones(images, dtype=np.int64), positive=1)
     assert (found.temperature, found.threshold) == (1.0, 0.5)
     assert "temperature stays 1 and the threshold 0.5" in found.notes[0]
+    assert found.conformal_limit == 1  # of the other class nothing is known
 
 
-def test_a_level_outside_of_zero_to_one_is_refused() -> None:
-    logits, labels = drawn(10)
-    with pytest.raises(InputError, match="conformal level"):
-        decide(logits, labels, positive=1, level=90)
+def test_fewer_images_than_the_coverage_needs_rule_nothing_out_and_a_note_says_so() -> None:
+    few = decide(*drawn(8), positive=1)
+    assert few.conformal_limit == 1
+    assert few.notes == ["validation has 8 images, too few for sets that cover 0.9: every answer is uncertain"]
+    assert decide(*drawn(9), positive=1).notes == []
+
+
+def test_shares_outside_of_zero_to_one_are_refused() -> None:
+    with pytest.raises(InputError, match=r"decisions\.coverage is 90"):
+        Rules(level=90)
+    with pytest.raises(InputError, match=r"decisions\.outliers is 1;"):
+        Rules(outlier_quantile=1)
+
+
+def test_what_was_asked_for_is_in_the_decisions() -> None:
+    logits, labels = drawn(400)
+    found = decide(logits, labels, positive=1, rules=Rules(Policy.parse("cost fn:fp=3:1"), 0.8, 0.95))
+    assert (found.policy, found.conformal_level, found.outlier_quantile) == ("cost FN:FP = 3:1", 0.8, 0.95)
+    assert found.equivalent is not None
+    assert found.equivalent[0] <= found.threshold <= found.equivalent[1]  # type: ignore[operator]
+    assert decide(logits, labels, positive=1, rules=Rules(Policy("sensitivity", 0.9))).equivalent is None
+
+
+def test_decisions_of_an_earlier_version_are_read() -> None:
+    document = {
+        "temperature": 1.2,
+        "threshold": 0.4,
+        "policy": "max balanced accuracy",
+        "conformal_level": 0.9,
+        "conformal_limit": 0.5,
+        "fitted_on": "validation",
+        "images": 12,
+    }
+    found = Decisions.model_validate(document)
+    assert (found.outlier_quantile, found.equivalent) == (0.99, None)
 
 
 def test_decisions_survive_the_disk_and_damage_is_told(synthesise_run) -> None:

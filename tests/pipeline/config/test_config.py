@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import config
 from pipeline.config.document import Document, parse
+from pipeline.decisions import Policy, Rules
 from serving.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "ludwig_configs").glob("*.yaml"))
@@ -162,6 +163,66 @@ def test_classes_of_the_data_must_fit_the_label() -> None:
         experiment.check_classes(["A", "B"])
 
 
+DECIDED = "decisions:\n  threshold: 'sensitivity >= 0.95'\n  coverage: 0.8\n  outliers: 0.95\n"
+
+
+def test_the_decisions_of_a_config_are_read_and_kept(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(SMOKE.read_text(encoding="utf-8") + DECIDED, encoding="utf-8")
+
+    experiment = config.load(file, ["decisions.coverage=0.85"])
+
+    assert experiment.decisions == Rules(Policy("sensitivity", 0.95), 0.85, 0.95)
+    resolved = yaml.safe_load(experiment.to_yaml())
+    assert resolved["decisions"] == {"threshold": "sensitivity >= 0.95", "coverage": 0.85, "outliers": 0.95}
+
+
+def test_a_config_that_is_silent_about_decisions_says_the_defaults_once_resolved() -> None:
+    resolved = yaml.safe_load(config.load(SMOKE).to_yaml())
+
+    assert resolved["decisions"] == {"threshold": "max balanced accuracy", "coverage": 0.9, "outliers": 0.99}
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "line", "message"),
+    [
+        ("threshold", "treshold", 1, "unknown key 'treshold' under decisions; did you mean 'threshold'?"),
+        ("sensitivity >= 0.95", "sensitivity > 0.95", 1, "decisions.threshold 'sensitivity > 0.95': not a rule; write"),
+        ("sensitivity >= 0.95", "sensitivity >= 95", 1, "the floor must be above 0 and at most 1"),
+        ("sensitivity >= 0.95", "cost FN:FP = 5:0", 1, "both costs must be above 0"),
+        ("'sensitivity >= 0.95'", "0.95", 1, "decisions.threshold must be text, not 0.95"),
+        ("0.8", "80", 2, "decisions.coverage is 80; it must be less than 1"),
+        ("0.8", "'80 %'", 2, "decisions.coverage must be a number, not '80 %'"),
+        ("outliers: 0.95", "outliers: 0", 3, "decisions.outliers is 0; it must be more than 0"),
+        ("decisions:", "decision:", 0, "unknown key 'decision' under the top; did you mean 'decisions'?"),
+    ],
+)
+def test_a_wrong_decision_is_one_line_with_file_line_and_mend(
+    tmp_path: Path, find: str, replace: str, line: int, message: str
+) -> None:
+    text = SMOKE.read_text(encoding="utf-8")
+    assert DECIDED.count(find) == 1
+
+    error = error_of(tmp_path, text + DECIDED.replace(find, replace))
+
+    assert message in error
+    assert "\n" not in error
+    assert error.startswith(f"mine.yaml:{text.count(chr(10)) + 1 + line}: ")
+
+
+def test_a_decision_on_the_command_line_is_named_in_the_error() -> None:
+    with pytest.raises(InputError, match=r"^-o decisions\.threshold: decisions\.threshold 'best': not a rule"):
+        config.load(SMOKE, ["decisions.threshold=best"])
+
+
+def test_a_threshold_for_more_than_two_classes_is_refused() -> None:
+    label = "output_features=[{name: label, type: category}]"
+
+    with pytest.raises(InputError, match="is for a binary label; leave it out"):
+        config.load(SMOKE, [label, "decisions.threshold=max accuracy"])
+    assert "threshold" not in config.load(SMOKE, [label, "decisions.coverage=0.8"]).config["decisions"]
+
+
 def test_hyperopt_sections_are_accepted(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     text = SMOKE.read_text(encoding="utf-8") + (
@@ -191,7 +252,17 @@ def test_any_text_is_a_document_or_an_input_error(text: str) -> None:
         max_leaves=12,
     ),
     st.sampled_from(
-        ["trainer", "input_features", "output_features", "preprocessing", "combiner", "backend", "hyperopt", "x"]
+        [
+            "trainer",
+            "input_features",
+            "output_features",
+            "preprocessing",
+            "combiner",
+            "backend",
+            "hyperopt",
+            "decisions",
+            "x",
+        ]
     ),
 )
 def test_any_value_in_any_section_passes_or_is_an_input_error(value: object, section: str) -> None:
@@ -216,3 +287,14 @@ def test_ludwig_accepts_every_shipped_config_as_it_is(ludwig: object, path: Path
     loaded = ModelConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
     assert loaded.input_features[0].type == "image"
+
+
+def test_ludwig_passes_over_the_decisions(ludwig: object) -> None:
+    from ludwig.api import LudwigModel
+
+    resolved = yaml.safe_load(config.load(SMOKE, ["decisions.threshold=max accuracy"]).to_yaml())
+
+    model = LudwigModel(resolved)
+
+    assert "decisions" in resolved
+    assert "decisions" not in model.config
