@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.stress import stress_run
+from serving.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.evaluation import EvaluationReport
+    from rich.table import Table
+
+    from pipeline.decisions import Decisions
+    from pipeline.evaluation import EvaluationReport, SplitResult
+
+_OF_SUBGROUPS = ("auroc", "sensitivity", "specificity", "accuracy")
 
 
 class SplitName(StrEnum):
@@ -40,9 +47,25 @@ def evaluate(
         typer.Option(
             "--policy",
             help="Rule for the threshold, fitted on validation and kept in the run: "
-            "'max balanced accuracy', 'sensitivity >= 0.95', "
-            "'specificity >= 0.9'.",
-            show_default="the run's own",
+            "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9', 'cost FN:FP = 5:1'.",
+            show_default="the run's own, at first that of its config",
+        ),
+    ] = None,
+    stress: Annotated[
+        bool,
+        typer.Option(
+            "--stress",
+            help="Instead: predict validation images changed as another scanner or operator would, in some "
+            "minutes; writes stress.json.",
+        ),
+    ] = False,
+    stress_images: Annotated[
+        int | None,
+        typer.Option(
+            "--stress-images",
+            min=2,
+            help="With --stress: most images to change, each in 40 ways.",
+            show_default="200",
         ),
     ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
@@ -54,6 +77,15 @@ def evaluate(
     from pipeline.runs import Run
 
     found = Run.open(run, root=runs_dir)
+    if stress:
+        if data is not None or split is not None or policy is not None:
+            raise InputError(
+                "--stress: takes the run's own validation images and threshold; leave out --data, --split and --policy"
+            )
+        stress_run(found, images=stress_images, as_json=as_json)
+        return
+    if stress_images is not None:
+        raise InputError("--stress-images: is for --stress; add that or leave this out")
     chosen = Split[split.name] if split else None
     say(f"evaluating {found.name} ...")
     report = (
@@ -68,33 +100,76 @@ def evaluate(
 
 
 def _show(report: "EvaluationReport") -> None:
+    from rich.text import Text
+
+    result, decisions = report.result, report.decisions
+    counts = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
+    console = stdout()
+    console.print(Text(f"{report.run}: {report.split} of {report.data}", style="bold"))
+    console.print(f"{result.images:,} images of {result.patients:,} patients: {counts}", markup=False)
+    if decisions.threshold is not None:
+        console.print(
+            f"{report.positive} from {decisions.threshold:.4g} on ({decisions.policy}, chosen on "
+            f"{decisions.fitted_on}{_others(decisions)}), temperature {decisions.temperature:.3f}",
+            markup=False,
+        )
+    console.print(_metrics(result))
+    if result.subgroups:
+        console.print(_subgroups(result))
+        if result.worst_group:
+            console.print(f"worst-group AUROC is that of {result.worst_group}", markup=False)
+    for remark in report.remarks:
+        say(f"note: {remark}")
+    for file in report.files:
+        say(f"wrote {file}")
+    say("Research software, not a medical device.")
+
+
+def _others(decisions: "Decisions") -> str:
+    """Which other thresholds are as good as far as anyone can tell."""
+    if decisions.equivalent is None:
+        return ""
+    low, high = decisions.equivalent
+    return f", where {low:.4g} to {high:.4g} did as well"
+
+
+def _metrics(result: "SplitResult") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.evaluation.report import figure, interval
+    from pipeline.evaluation.results import by_section, title
+
+    table = Table()
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval")
+    for section, names in by_section(result.metrics).items():
+        table.add_section()
+        table.add_row(Text(section, style="bold"))
+        for name in names:
+            estimate = result.metrics[name]
+            table.add_row(Text(f"  {title(name)}"), figure(estimate), Text(interval(estimate) or estimate.reason or ""))
+    return table
+
+
+def _subgroups(result: "SplitResult") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     from pipeline.evaluation.report import figure, interval
     from pipeline.evaluation.results import title
 
-    result, decisions = report.result, report.decisions
-    counts = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
-    table = Table(
-        title=Text(f"{report.run}: {report.split} of {report.data}"), title_justify="left", title_style="bold"
-    )
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval")
-    for name, estimate in result.metrics.items():
-        table.add_row(Text(title(name)), figure(estimate), Text(interval(estimate) or estimate.reason or ""))
-    console = stdout()
-    console.print(table)
-    console.print(f"{result.images:,} images of {result.patients:,} patients: {counts}", markup=False)
-    if decisions.threshold is not None:
-        console.print(
-            f"{report.positive} from {decisions.threshold:.4g} on ({decisions.policy}, chosen on "
-            f"{decisions.fitted_on}), temperature {decisions.temperature:.3f}",
-            markup=False,
-        )
-    for note in decisions.notes:
-        say(f"note: {note}")
-    for file in report.files:
-        say(f"wrote {file}")
-    say("Research software, not a medical device.")
+    shown = [name for name in _OF_SUBGROUPS if any(name in part.metrics for part in result.subgroups)]
+    table = Table()
+    table.add_column("subgroup")
+    table.add_column("images (patients)", justify="right")
+    for name in shown:
+        table.add_column(title(name))
+    for part in result.subgroups:
+        cells = []
+        for name in shown:
+            estimate = part.metrics.get(name)
+            cells.append(f"{figure(estimate)}  {interval(estimate)}".strip() if estimate else "")
+        table.add_row(Text(f"{part.group}: {part.value}"), f"{part.images:,} ({part.patients:,})", *cells)
+    return table

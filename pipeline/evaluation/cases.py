@@ -1,15 +1,17 @@
 """The images of one split as arrays: what metrics, intervals and plots are computed from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.manifest import GROUP
 from pipeline.decisions import Decisions
 from pipeline.runs import Run
 from serving.errors import InputError
-from serving.scores import Floats, calibrated, conformal_sets
+from serving.scores import Floats, calibrated, certain, conformal_sets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +20,8 @@ COLUMNS = ("image", "split", "patient", "label", "logits")
 SPLITS = ("train", "validation", "test")
 
 Ints = NDArray[np.int64]
+Groups = Mapping[str, NDArray[np.str_]]
+"""Value of each image, [N], by name of the group; empty where it has none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Scores:
         patient: Patients, [N].
         truth: Index of the true class, [N].
         logits: [N, K].
+        groups: Subgroups of the images.
     """
 
     image: list[str]
@@ -37,6 +42,7 @@ class Scores:
     patient: NDArray[np.str_]
     truth: Ints
     logits: Floats
+    groups: Groups = field(default_factory=dict)
 
     def of(self, split: str) -> "Scores":
         """The images of one split."""
@@ -47,6 +53,7 @@ class Scores:
             patient=self.patient[mask],
             truth=self.truth[mask],
             logits=self.logits[mask],
+            groups={name: values[mask] for name, values in self.groups.items()},
         )
 
 
@@ -64,6 +71,7 @@ class Cases:
         answer: Index of the class that is said, [N].
         sets: Conformal sets, [N, K].
         positive: Column of the positive class with two classes, None with more.
+        groups: Subgroups of the images.
     """
 
     image: list[str]
@@ -75,6 +83,7 @@ class Cases:
     answer: Ints
     sets: NDArray[np.bool_]
     positive: int | None
+    groups: Groups = field(default_factory=dict)
 
     @classmethod
     def make(cls, scores: Scores, decisions: Decisions, positive: int | None) -> "Cases":
@@ -91,6 +100,21 @@ class Cases:
             answer=decisions.predict(probabilities, positive),
             sets=conformal_sets(probabilities, decisions.conformal_limit),
             positive=positive,
+            groups=scores.groups,
+        )
+
+    def where(self, mask: NDArray[np.bool_]) -> "Cases":
+        """Some of the images; patients keep their numbers, so that a draw of patients is one for these images too."""
+        return replace(
+            self,
+            image=[name for name, keep in zip(self.image, mask, strict=True) if keep],
+            patient=self.patient[mask],
+            truth=self.truth[mask],
+            probabilities=self.probabilities[mask],
+            uncalibrated=self.uncalibrated[mask],
+            answer=self.answer[mask],
+            sets=self.sets[mask],
+            groups={name: values[mask] for name, values in self.groups.items()},
         )
 
     def __len__(self) -> int:
@@ -100,6 +124,16 @@ class Cases:
     def classes(self) -> int:
         """How many classes."""
         return int(self.probabilities.shape[1])
+
+    @property
+    def certain(self) -> NDArray[np.bool_]:
+        """Whether the conformal set of an image is its answer alone, [N]."""
+        return certain(self.sets, self.answer)
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Whether the conformal set of an image holds its true class, [N]."""
+        return np.asarray(self.sets[np.arange(len(self)), self.truth])
 
     def own(self, probabilities: Floats) -> Floats:
         """Probability of each image's true class, [N]."""
@@ -168,4 +202,9 @@ def to_scores(frame: "pd.DataFrame", classes: list[str], *, place: str) -> Score
         patient=np.asarray(frame["patient"].astype(str).to_list(), dtype=np.str_),
         truth=np.array([index[label] for label in frame["label"]], dtype=np.int64),
         logits=np.array(rows, dtype=np.float64).reshape(len(rows), len(classes)),
+        groups={
+            str(name).removeprefix(GROUP): np.asarray(frame[name].fillna("").astype(str).to_list(), dtype=np.str_)
+            for name in frame.columns
+            if str(name).startswith(GROUP)
+        },
     )

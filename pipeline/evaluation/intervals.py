@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.cases import Cases, Ints
-from pipeline.evaluation.metrics import calibration_bins, covered, point_values
+from pipeline.evaluation.metrics import calibration_bins, point_values
 from pipeline.evaluation.results import ECE_BINS, Bootstrap, Confusion, Estimate
 from serving.scores import Floats
 
@@ -42,7 +42,7 @@ def estimates(cases: Cases, classes: list[str], settings: Bootstrap) -> tuple[di
     cells = np.concatenate([part[1] for part in parts])
     tail = (1 - settings.level) / 2
     low, high = np.quantile(cells, (tail, 1 - tail), axis=0)
-    found = {name: _estimate(*points[name], values[name], tail) for name in points}
+    found = {name: summarise(*points[name], values[name], settings) for name in points}
     return found, Confusion(counts=counts.tolist(), low=low.tolist(), high=high.tolist())
 
 
@@ -72,13 +72,17 @@ def resampled(cases: Cases, classes: list[str], drawn: Ints) -> tuple[dict[str, 
     with np.errstate(divide="ignore", invalid="ignore"):
         values = _binary(cases, sums, drawn) if cases.positive is not None else _several(cases, classes, sums, drawn)
         values |= {
-            "ece": sums.calibration(cases.probabilities),
-            "ece_uncalibrated": sums.calibration(cases.uncalibrated),
+            "ece": (after := sums.calibration(cases.probabilities)),
+            "ece_uncalibrated": (before := sums.calibration(cases.uncalibrated)),
+            "ece_change": after - before,
             "nll": sums.mean(_losses(cases, cases.probabilities)),
             "nll_uncalibrated": sums.mean(_losses(cases, cases.uncalibrated)),
-            "coverage": sums.mean(covered(cases)),
-            "uncertain": sums.mean(cases.sets.sum(axis=1) != 1),
+            "coverage": sums.mean(cases.covered),
+            "uncertain": sums.mean(~cases.certain),
+            "accuracy_certain": sums.share(cases.answer == cases.truth, cases.certain),
         }
+        for column, name in enumerate(classes):
+            values[f"coverage:{name}"] = sums.share(cases.covered, cases.truth == column)
     return values, sums.cells
 
 
@@ -102,6 +106,10 @@ class _Sums:
     def mean(self, values: NDArray[np.bool_] | Floats) -> Floats:
         """Mean of values [N] over the images of each resample, [R]."""
         return self.of(values.astype(np.float64))[:, 0] / self.images
+
+    def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_]) -> Floats:
+        """Share of the images in `among` [N] that have `values` [N], in each resample, [R]; NaN of none."""
+        return self.of((values & among).astype(np.float64))[:, 0] / self.of(among.astype(np.float64))[:, 0]
 
     def calibration(self, probabilities: Floats) -> Floats:
         """Expected calibration error of each resample, [R]."""
@@ -178,7 +186,9 @@ def _losses(cases: Cases, probabilities: Floats) -> Floats:
     return np.asarray(-np.log(np.clip(cases.own(probabilities), tiny, 1 - tiny)))
 
 
-def _estimate(value: float | None, reason: str | None, values: Floats, tail: float) -> Estimate:
+def summarise(value: float | None, reason: str | None, values: Floats, settings: Bootstrap) -> Estimate:
+    """A value with the percentile interval of its resampled values [R], some of them NaN."""
+    tail = (1 - settings.level) / 2
     valid = values[np.isfinite(values)]
     dropped = len(values) - len(valid)
     if value is None:

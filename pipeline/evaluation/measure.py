@@ -1,15 +1,19 @@
 """Evaluate a run: decide on validation, measure every split, write what was found."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import decisions as deciding
+from pipeline.config import document
+from pipeline.config.experiment import decision_rules
 from pipeline.data import manifest
-from pipeline.data.manifest import Dataset, Split
-from pipeline.decisions import Decisions
+from pipeline.data.manifest import GROUP, Dataset, Split
+from pipeline.decisions import Decisions, Policy, Rules
 from pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column, read_predictions, to_scores
 from pipeline.evaluation.intervals import estimates
-from pipeline.evaluation.results import Bootstrap, EvaluationReport, Metrics, SplitResult
+from pipeline.evaluation.results import Bootstrap, EvaluationReport, Metrics, SplitResult, place, remarks
+from pipeline.evaluation.subgroups import measure_subgroups
 from pipeline.runs import Run, RunInfo, write_text
 from serving.errors import InputError
 
@@ -67,7 +71,7 @@ def evaluate_run(
     Args:
         run: A run whose `predictions.parquet` is there.
         split: What the report leads with: test where None, or validation or train where there are no test images.
-        policy: Rule for the threshold; the one used before, or the best balanced accuracy, where None.
+        policy: Rule for the threshold; where None the one used before, or else that of the config.
         resamples: Bootstrap resamples, over patients.
         seed: Seed of the bootstrap.
 
@@ -164,20 +168,46 @@ def _name(info: RunInfo) -> str:
 
 
 def _own_scores(run: Run, info: RunInfo) -> Scores:
-    return to_scores(read_predictions(run), info.classes, place=str(run.predictions))
+    frame = read_predictions(run)
+    if not any(str(name).startswith(GROUP) for name in frame.columns):
+        frame = _with_groups(frame, info)
+    return to_scores(frame, info.classes, place=str(run.predictions))
+
+
+def _with_groups(frame: "pd.DataFrame", info: RunInfo) -> "pd.DataFrame":
+    """Predictions of a run that is older than its data set's groups, with those of the manifest, if it is still it."""
+    try:
+        dataset = manifest.read(Path(info.data))
+    except InputError:
+        return frame
+    names = manifest.group_names(dataset.rows)
+    if "image" not in frame.columns or dataset.info.fingerprint != info.data_fingerprint or not names:
+        return frame
+    groups = {row.image: row.groups for row in dataset.rows}
+    found = [groups.get(image, {}) for image in frame["image"]]
+    return frame.assign(**{GROUP + name: [each.get(name, "") for each in found] for name in names})
 
 
 def _decide(run: Run, info: RunInfo, scores: Scores, policy: str | None) -> Decisions:
-    """Fit on validation, with the rule given, or the one the run had."""
-    before = deciding.read(run) if (run.folder / deciding.FILE).is_file() else None
+    """Fit on validation, with the rule given, or the one the run had, or that of its config."""
+    positive = positive_column(info.classes, info.positive)
+    if policy and positive is None:
+        raise InputError(
+            f"--policy {policy!r}: {info.name} has {len(info.classes)} classes and no threshold; leave it out"
+        )
+    rules = _rules(run)
+    if policy:
+        rules = replace(rules, policy=Policy.parse(policy))
     validation = scores.of("validation")
-    return deciding.decide(
-        validation.logits,
-        validation.truth,
-        positive=positive_column(info.classes, info.positive),
-        policy=policy or (before.policy if before else deciding.DEFAULT_POLICY),
-        level=before.conformal_level if before else deciding.DEFAULT_LEVEL,
-    )
+    return deciding.decide(validation.logits, validation.truth, positive=positive, rules=rules)
+
+
+def _rules(run: Run) -> Rules:
+    if (run.folder / deciding.FILE).is_file():
+        before = deciding.read(run)
+        policy = Policy.parse(before.policy, place=f"{run.folder / deciding.FILE}: policy")
+        return Rules(policy, before.conformal_level, before.outlier_quantile)
+    return decision_rules(document.read(run.config)) if run.config.is_file() else Rules()
 
 
 def _decisions_of(run: Run, info: RunInfo) -> Decisions:
@@ -212,8 +242,21 @@ def _measure(
         cases = Cases.make(scores, decisions, positive)
         metrics, confusion = estimates(cases, info.classes, settings)
         counts = {label: int((cases.truth == column).sum()) for column, label in enumerate(info.classes)}
+        # On images that the weights have seen, subgroups would say nothing.
+        seen = name == "train" and data_fingerprint == info.data_fingerprint
+        subgroups, worst = ([], None) if seen else measure_subgroups(cases, info.classes, settings)
+        if worst:
+            metrics = dict(
+                sorted({**metrics, "worst_group_auroc": worst.auroc}.items(), key=lambda item: place(item[0]))
+            )
         results[name] = SplitResult(
-            images=len(cases), patients=cases.patients, counts=counts, metrics=metrics, confusion=confusion
+            images=len(cases),
+            patients=cases.patients,
+            counts=counts,
+            metrics=metrics,
+            confusion=confusion,
+            subgroups=subgroups,
+            worst_group=worst.name if worst else None,
         )
     return Metrics(
         run=info.name,
@@ -234,5 +277,6 @@ def _report(metrics: Metrics, split: str, files: list[Path] | None = None) -> Ev
         decisions=metrics.decisions,
         bootstrap=metrics.bootstrap,
         result=metrics.splits[split],
+        remarks=remarks(metrics),
         files=[str(file) for file in files or []],
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.cases import Cases
-from pipeline.evaluation.results import ECE_BINS, TITLES
+from pipeline.evaluation.results import ECE_BINS, place
 from serving.scores import Floats
 
 Point = tuple[float | None, str | None]
@@ -25,10 +25,9 @@ def point_values(cases: Cases, classes: list[str]) -> dict[str, Point]:
         Values by metric name, in the order they are shown.
     """
     recipes = _binary(cases, classes) if cases.positive is not None else _several(cases, classes)
-    recipes |= _shared(cases)
+    recipes |= _shared(cases, classes)
     empty = None if len(cases) else "no images in this split"
-    shown = list(TITLES)
-    names = sorted(recipes, key=lambda name: shown.index(name.partition(":")[0]))
+    names = sorted(recipes, key=place)
     return {name: _call(recipes[name][0], empty or recipes[name][1]) for name in names}
 
 
@@ -86,27 +85,38 @@ def _several(cases: Cases, classes: list[str]) -> dict[str, Recipe]:
     return recipes
 
 
-def _shared(cases: Cases) -> dict[str, Recipe]:
+def _shared(cases: Cases, classes: list[str]) -> dict[str, Recipe]:
     from sklearn import metrics
 
     columns = list(range(cases.classes))
+    sure, covered = cases.certain, cases.covered
 
     def loss(probabilities: Floats) -> float:
         return float(metrics.log_loss(cases.truth, probabilities, labels=columns))
 
-    return {
-        "ece": (lambda: calibration_error(*cases.confidence(cases.probabilities)), None),
-        "ece_uncalibrated": (lambda: calibration_error(*cases.confidence(cases.uncalibrated)), None),
+    def error(probabilities: Floats) -> float:
+        return calibration_error(*cases.confidence(probabilities))
+
+    recipes: dict[str, Recipe] = {
+        "ece": (lambda: error(cases.probabilities), None),
+        "ece_uncalibrated": (lambda: error(cases.uncalibrated), None),
+        "ece_change": (lambda: error(cases.probabilities) - error(cases.uncalibrated), None),
         "nll": (lambda: loss(cases.probabilities), None),
         "nll_uncalibrated": (lambda: loss(cases.uncalibrated), None),
-        "coverage": (lambda: metrics.accuracy_score(np.ones(len(cases)), covered(cases)), None),
-        "uncertain": (lambda: metrics.zero_one_loss(np.ones(len(cases)), cases.sets.sum(axis=1) == 1), None),
+        "coverage": (lambda: metrics.accuracy_score(np.ones(len(cases)), covered), None),
+        "uncertain": (lambda: metrics.zero_one_loss(np.ones(len(cases)), sure), None),
+        "accuracy_certain": (
+            lambda: metrics.accuracy_score(cases.truth[sure], cases.answer[sure]),
+            None if sure.any() else "no image is certain",
+        ),
     }
-
-
-def covered(cases: Cases) -> NDArray[np.bool_]:
-    """Whether the conformal set of each image holds its true class, [N]."""
-    return np.asarray(cases.sets[np.arange(len(cases)), cases.truth])
+    for column, name in enumerate(classes):
+        own = cases.truth == column
+        recipes[f"coverage:{name}"] = (
+            lambda own=own: metrics.recall_score(own, covered & own),  # type: ignore[misc]
+            None if own.any() else f"no {name} images in this split",
+        )
+    return recipes
 
 
 def calibration_bins(confidence: Floats) -> NDArray[np.int64]:

@@ -7,11 +7,14 @@ from pipeline.evaluation import plots
 from pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column
 from pipeline.evaluation.history import read_curves
 from pipeline.evaluation.mistakes import worst_mistakes
-from pipeline.evaluation.results import Estimate, Metrics, title
+from pipeline.evaluation.results import Estimate, Metrics, by_section, remarks, title
 from pipeline.runs import Run, write_text
 
 _TEMPLATE = "report.html"
 _HEADLINE = ("auroc", "sensitivity", "specificity", "balanced_accuracy", "accuracy", "ece")
+_SUBGROUP = ("auroc", "sensitivity", "specificity", "accuracy", "coverage", "uncertain")
+"""What is shown of a subgroup, as far as it has it."""
+
 _TILES = 4
 
 
@@ -49,7 +52,10 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
         lead=lead,
         result=result,
         splits=[name for name in reversed(SPLITS) if name in metrics.splits],
+        sections=by_section(name for part in metrics.splits.values() for name in part.metrics),
+        remarks=remarks(metrics),
         headline=[name for name in _HEADLINE if name in result.metrics][:_TILES],
+        subgroup_metrics=[name for name in _SUBGROUP if any(name in part.metrics for part in result.subgroups)],
         shares=[_shares(row) for row in result.confusion.counts],
         roc=Markup(plots.roc(parts, metrics.classes, lead)),
         precision_recall=Markup(plots.precision_recall(parts, metrics.classes, lead)),

@@ -1,5 +1,7 @@
 """What an evaluation says: the types behind `metrics.json`."""
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.decisions import Decisions
@@ -8,26 +10,52 @@ from serving.errors import InputError, first_problem
 
 ECE_BINS = 15
 
-TITLES = {
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "Positive predictive value",
-    "npv": "Negative predictive value",
-    "f1": "F1",
-    "brier": "Brier score",
-    "ece": f"Calibration error (ECE, {ECE_BINS} bins)",
-    "ece_uncalibrated": "ECE before temperature",
-    "nll": "Negative log-likelihood",
-    "nll_uncalibrated": "NLL before temperature",
-    "prevalence": "Prevalence",
-    "coverage": "Conformal coverage",
-    "uncertain": "Share uncertain",
+SECTIONS = {
+    "Ranking": {
+        "auroc": "AUROC",
+        "worst_group_auroc": "Worst-group AUROC",
+        "average_precision": "Average precision",
+    },
+    "Answers": {
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "ppv": "Positive predictive value",
+        "npv": "Negative predictive value",
+        "accuracy": "Accuracy",
+        "balanced_accuracy": "Balanced accuracy",
+        "f1": "F1",
+        "prevalence": "Prevalence",
+    },
+    "Probabilities": {
+        "ece_uncalibrated": f"Calibration error (ECE, {ECE_BINS} bins) before temperature",
+        "ece": "Calibration error with temperature",
+        "ece_change": "Change of the calibration error",
+        "brier": "Brier score",
+        "nll_uncalibrated": "Negative log-likelihood before temperature",
+        "nll": "Negative log-likelihood with temperature",
+    },
+    "Certainty": {
+        "coverage": "Conformal coverage",
+        "uncertain": "Share uncertain",
+        "accuracy_certain": "Accuracy where certain",
+    },
 }
-"""Names for people, in the order they are shown."""
+"""Names for people by section, in the order they are shown."""
+
+TITLES = {name: words for section in SECTIONS.values() for name, words in section.items()}
+_ORDER = list(TITLES)
+
+
+def place(metric: str) -> int:
+    """Where a metric stands among those that are shown."""
+    return _ORDER.index(metric.partition(":")[0])
+
+
+def by_section(metrics: Iterable[str]) -> dict[str, list[str]]:
+    """Metrics by the section they are shown in, in order; sections without any are left out."""
+    ordered = sorted(metrics, key=place)
+    found = {name: [each for each in ordered if each.partition(":")[0] in words] for name, words in SECTIONS.items()}
+    return {name: some for name, some in found.items() if some}
 
 
 def title(metric: str) -> str:
@@ -66,6 +94,29 @@ class Confusion(BaseModel):
     high: list[list[float]] | None = None
 
 
+class Subgroup(BaseModel):
+    """How a model does on the images of one subgroup of a split.
+
+    Attributes:
+        group: Name of the group, such as `kind`.
+        value: Which of its images, such as `virus`.
+        images: Images in it.
+        patients: Patients in it.
+        counts: Images by class.
+        metrics: By name. A subgroup of one class has what can be said of it: sensitivity or specificity, and AUROC
+            against all images of the other class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    group: str
+    value: str
+    images: int
+    patients: int
+    counts: dict[str, int]
+    metrics: dict[str, Estimate]
+
+
 class SplitResult(BaseModel):
     """How a model does on one split.
 
@@ -75,6 +126,8 @@ class SplitResult(BaseModel):
         counts: Images by class.
         metrics: By name; the names are the keys of `TITLES`, with `:class` behind those that are of one class.
         confusion: At the threshold.
+        subgroups: By group and value, as far as the data set has groups.
+        worst_group: Which images `worst_group_auroc` is of, such as `virus against NORMAL2-IM`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +137,8 @@ class SplitResult(BaseModel):
     counts: dict[str, int]
     metrics: dict[str, Estimate]
     confusion: Confusion
+    subgroups: list[Subgroup] = []
+    worst_group: str | None = None
 
 
 class Bootstrap(BaseModel):
@@ -141,6 +196,7 @@ class EvaluationReport(BaseModel):
     decisions: Decisions
     bootstrap: Bootstrap
     result: SplitResult
+    remarks: list[str] = []
     files: list[str] = []
 
 
@@ -153,6 +209,20 @@ def doubts(metrics: Metrics) -> list[str]:
             found.append(
                 f"{split} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}): no better than chance"
             )
+    return found
+
+
+def remarks(metrics: Metrics) -> list[str]:
+    """What a reader of the figures should know, in words."""
+    found = list(metrics.decisions.notes)
+    for split, result in metrics.splits.items():
+        change = result.metrics.get("ece_change")
+        if split == "train" or change is None or change.value is None or change.low is None or change.low <= 0:
+            continue
+        found.append(
+            f"the temperature raises the calibration error on {split}, by {change.value:.3f} "
+            f"({change.low:.3f} to {change.high:.3f}): it was fitted to the likelihood of few or unlike images"
+        )
     return found
 
 

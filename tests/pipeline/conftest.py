@@ -21,10 +21,12 @@ SynthesiseRun = Callable[..., Run]
 
 @pytest.fixture
 def synthesise_run(tmp_path: Path) -> SynthesiseRun:
-    """A function that makes a run: `synthesise_run(classes, images=..., shift=..., seed=..., splits=..., **run_json)`.
+    """A function that makes a run: `synthesise_run(classes, images=..., shift=..., seed=..., splits=..., groups=...)`.
 
     With two classes logits are normal with means -shift and +shift and deviation 1, so that AUROC is Phi(shift sqrt 2).
-    Patients have two images each; `run_json` replaces fields of `run.json`.
+    Patients have two images each. With `groups` the manifest has `group:kind` (bacteria, virus) of images of the last
+    class and `group:source` (IM, NORMAL2-IM) of all others; predictions.parquet has none of it. Further arguments
+    replace fields of `run.json`.
     """
 
     def make(
@@ -34,6 +36,7 @@ def synthesise_run(tmp_path: Path) -> SynthesiseRun:
         shift: float = 1.0,
         seed: int = 0,
         splits: tuple[str, ...] = ("train", "validation", "test"),
+        groups: bool = False,
         **run_json: Any,
     ) -> Run:
         random = np.random.default_rng(seed)
@@ -52,7 +55,12 @@ def synthesise_run(tmp_path: Path) -> SynthesiseRun:
                 logits = (random.normal(0, 1, len(classes)) + shift * (np.arange(len(classes)) == label)).tolist()
             powers = np.exp(logits)
             digest = hashlib.sha256(png).hexdigest()
-            rows.append(Row(name, classes[label], split, f"person{patient}", name, digest, 16, 16))
+            told = {}
+            if groups and label == len(classes) - 1:
+                told = {"kind": ("bacteria", "virus")[patient // 3 % 2]}
+            elif groups:
+                told = {"source": ("IM", "NORMAL2-IM")[patient // 3 % 2]}
+            rows.append(Row(name, classes[label], split, f"person{patient}", name, digest, 16, 16, told))
             records.append(
                 {
                     "image": name,

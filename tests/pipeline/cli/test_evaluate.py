@@ -35,6 +35,35 @@ def test_a_person_gets_a_table_with_intervals_and_is_told_where_the_report_is(ru
     assert "not a medical device" in result.stderr
 
 
+def test_the_operating_point_certainty_and_subgroups_are_shown_with_intervals(synthesise_run) -> None:
+    run = synthesise_run(images=360, groups=True)
+    result = invoke("evaluate", run.folder, "--policy", "cost fn:fp = 3:1")
+    assert result.exit_code == 0, result.output
+    split = json.loads(run.metrics.read_text())["splits"]["test"]
+    for name, words in {
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "ppv": "Positive predictive value",
+        "npv": "Negative predictive value",
+        "coverage": "Conformal coverage",
+        "coverage:NORMAL": "Conformal coverage of NORMAL",
+        "uncertain": "Share uncertain",
+        "accuracy_certain": "Accuracy where certain",
+        "worst_group_auroc": "Worst-group AUROC",
+        "ece_uncalibrated": "before temperature",
+        "ece_change": "Change of the calibration error",
+    }.items():
+        line = next(line for line in result.stdout.splitlines() if words in line)
+        figures = split["metrics"][name]
+        assert f"{figures['value']:.3f}" in line
+        assert f"{figures['low']:.3f} to {figures['high']:.3f}" in line
+    assert "(cost FN:FP = 3:1, chosen on validation, where 0." in result.stdout
+    assert f"worst-group AUROC is that of {split['worst_group']}" in result.stdout
+    for part in split["subgroups"]:
+        line = next(line for line in result.stdout.splitlines() if f"{part['group']}: {part['value']}" in line)
+        assert f"{part['metrics']['auroc']['value']:.3f}" in line
+
+
 def test_json_is_one_document_on_standard_output(run) -> None:
     result = invoke("evaluate", run.folder, "--split", "validation", "--json")
     document = json.loads(result.stdout)

@@ -54,6 +54,72 @@ def test_the_policy_is_kept_by_the_next_evaluation(synthesise_run) -> None:
     assert read_metrics(run).splits["validation"].metrics["sensitivity"].value >= 0.95
 
 
+def test_the_decisions_of_the_config_are_used_until_another_policy_is_asked_for(synthesise_run) -> None:
+    run = synthesise_run(images=300)
+    run.config.write_text("decisions: {threshold: 'cost FN:FP = 5:1', coverage: 0.8, outliers: 0.95}\n")
+    found = evaluate_run(run, resamples=0).decisions
+    assert (found.policy, found.conformal_level, found.outlier_quantile) == ("cost FN:FP = 5:1", 0.8, 0.95)
+    again = evaluate_run(run, policy="max accuracy", resamples=0).decisions
+    assert (again.policy, again.conformal_level, again.outlier_quantile) == ("max accuracy", 0.8, 0.95)
+    assert again.threshold > found.threshold
+    assert evaluate_run(run, resamples=0).decisions == again
+
+
+def test_a_policy_for_more_than_two_classes_is_refused(synthesise_run) -> None:
+    run = synthesise_run(("a", "b", "c"), images=90)
+    with pytest.raises(InputError, match=r"--policy 'max accuracy': .* has 3 classes and no threshold"):
+        evaluate_run(run, policy="max accuracy", resamples=0)
+
+
+def test_calibration_is_told_before_and_after_with_the_interval_of_the_change(synthesise_run) -> None:
+    run = synthesise_run(images=900, shift=1.0)
+    frame = pd.read_parquet(run.predictions)
+    frame["logits"] = [np.asarray(row) * 10 for row in frame["logits"]]  # far too sure
+    frame.to_parquet(run.predictions)
+    found = evaluate_run(run, resamples=200).result.metrics
+    assert found["ece"].value < found["ece_uncalibrated"].value
+    change = found["ece_change"]
+    assert change.value == pytest.approx(found["ece"].value - found["ece_uncalibrated"].value)
+    assert change.low <= change.value <= change.high < 0
+
+
+def test_a_temperature_that_spoils_the_calibration_of_a_split_is_told(synthesise_run) -> None:
+    run = synthesise_run(images=900, shift=1.0)
+    good = evaluate_run(run, resamples=100)
+    assert good.remarks == []
+    frame = pd.read_parquet(run.predictions)
+    held = frame["split"] == "validation"
+    frame["logits"] = [np.asarray(row) * (4 if val else 2) for row, val in zip(frame["logits"], held, strict=True)]
+    # What was too sure on validation was right on test: after shift 1 the true log odds are twice the logit.
+    frame.to_parquet(run.predictions)
+    (run.folder / decisions.FILE).unlink()
+    (remark,) = evaluate_run(run, resamples=200).remarks
+    assert remark.startswith("the temperature raises the calibration error on test, by 0.")
+    assert "raises the calibration error on test" in run.report.read_text()
+
+
+def test_accuracy_is_higher_where_the_model_is_certain(synthesise_run) -> None:
+    found = evaluate_run(synthesise_run(images=900), resamples=50).result.metrics
+    assert found["accuracy_certain"].value > found["accuracy"].value
+    assert found["accuracy_certain"].low <= found["accuracy_certain"].value
+    shares = [found["prevalence"].value, 1 - found["prevalence"].value]
+    by_class = [found["coverage:PNEUMONIA"].value, found["coverage:NORMAL"].value]
+    assert np.dot(shares, by_class) == pytest.approx(found["coverage"].value)
+
+
+def test_metrics_of_an_earlier_version_are_read(synthesise_run) -> None:
+    run = synthesise_run()
+    evaluate_run(run, resamples=10)
+    document = json.loads(run.metrics.read_text())
+    for name in ("outlier_quantile", "equivalent"):
+        del document["decisions"][name]
+    for part in document["splits"].values():
+        del part["subgroups"], part["worst_group"]
+        part["metrics"] = {name: value for name, value in part["metrics"].items() if name not in ("ece_change",)}
+    run.metrics.write_text(json.dumps(document))
+    assert read_metrics(run).decisions.outlier_quantile == 0.99
+
+
 def test_a_wrong_policy_leaves_the_run_as_it_was(synthesise_run) -> None:
     run = synthesise_run()
     evaluate_run(run, resamples=10)

@@ -17,6 +17,7 @@ DECISIONS = Decisions(
     images=10,
 )
 NAMES = ["NORMAL", "PNEUMONIA"]
+RANKED = ("auroc", "average_precision", "balanced_accuracy")
 
 
 def cases(logit: list[float], truth: list[int], positive: int = 1) -> Cases:
@@ -38,7 +39,10 @@ def test_figures_by_hand() -> None:
     assert value["nll"] == pytest.approx(-np.log([1 - p[0], p[1], 1 - p[2], p[3]]).mean())
     # 1 - p <= 0.7: only at 0.27 and 0.88 does one class remain; the third image's true class has 0.27.
     assert value["coverage"] == 0.75
+    assert (value["coverage:NORMAL"], value["coverage:PNEUMONIA"]) == (0.5, 1.0)
+    # Only the second image keeps both classes; of the three others two are called rightly.
     assert value["uncertain"] == 0.25
+    assert value["accuracy_certain"] == pytest.approx(2 / 3)
 
 
 def test_rates_belong_to_the_positive_class_in_either_column() -> None:
@@ -53,8 +57,8 @@ def test_rates_belong_to_the_positive_class_in_either_column() -> None:
 @pytest.mark.parametrize(
     ("truth", "undefined", "reason"),
     [
-        ([0, 0, 0], {"auroc", "average_precision", "balanced_accuracy", "sensitivity"}, "no PNEUMONIA images"),
-        ([1, 1, 1], {"auroc", "average_precision", "balanced_accuracy", "specificity"}, "no NORMAL images"),
+        ([0, 0, 0], {*RANKED, "sensitivity", "coverage:PNEUMONIA"}, "no PNEUMONIA images"),
+        ([1, 1, 1], {*RANKED, "specificity", "coverage:NORMAL"}, "no NORMAL images"),
     ],
 )
 def test_one_class_leaves_metrics_undefined_with_the_reason(truth: list[int], undefined: set[str], reason: str) -> None:

@@ -83,7 +83,7 @@ def test_the_report_says_what_it_is_and_shows_every_part(synthesise_run) -> None
 def test_users_strings_are_escaped_everywhere(synthesise_run) -> None:
     evil = "<img src=x onerror=alert(1)>$x_{$"
     run = synthesise_run(("NORMAL", evil), images=200, config=evil, command=[evil], hardware={evil: evil})
-    run.config.write_text(f"# {evil}\n")
+    run.config.write_text(f"trainer: {{}}  # {evil}\n")
     frame = pd.read_parquet(run.predictions)
     frame["image"] = [f"{evil}{number}" for number in range(len(frame))]
     frame.to_parquet(run.predictions)
