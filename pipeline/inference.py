@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import engine
-from pipeline.data.manifest import Dataset, Row
+from pipeline.data.manifest import GROUP, Dataset, Row, group_names
 from pipeline.runs import Run, RunInfo
 from serving.errors import InputError
 from serving.image import Preparation
@@ -32,7 +32,17 @@ def load_model(run: Run) -> Any:
     from ludwig.api import LudwigModel
 
     with engine.checked_config():
-        return LudwigModel.load(str(run.model))
+        model = LudwigModel.load(str(run.model))
+    _lay_out(model.model)
+    return model
+
+
+def _lay_out(network: Any) -> None:
+    """Channels last on CPU, as in training: faster, and the same to the last bit."""
+    import torch
+
+    if next(network.parameters()).device.type == "cpu":
+        network.to(memory_format=torch.channels_last)
 
 
 def class_order(model: Any, label: str) -> list[str]:
@@ -80,22 +90,33 @@ def logits_of(model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]) ->
     Returns:
         float32 [N, K], columns in the order of `info.classes`.
     """
+    return outputs_of(model, info, images)[0]
+
+
+def outputs_of(
+    model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits, as `logits_of` gives them, and embeddings float32 [N, D] of images; D is 0 where there are none."""
     import torch
 
     net = network(model, info)
     device = next(net.parameters()).device
-    batches = []
+    logits = [np.zeros((0, len(info.classes)), dtype=np.float32)]
+    embeddings = []
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
             pixels = np.stack(images[start : start + BATCH]).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-            batches.append(net(torch.from_numpy(np.ascontiguousarray(pixels)).to(device))[0].float().cpu().numpy())
-    return np.concatenate(batches) if batches else np.zeros((0, len(info.classes)), dtype=np.float32)
+            batch = net(torch.from_numpy(np.ascontiguousarray(pixels)).to(device))
+            logits.append(batch[0].float().cpu().numpy())
+            embeddings.append(batch[1].float().cpu().numpy())
+    return np.concatenate(logits), np.concatenate(embeddings) if embeddings else np.zeros((0, 0), dtype=np.float32)
 
 
 def predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.DataFrame":
-    """Rows and logits as `predictions.parquet` holds them."""
+    """Rows and logits as `predictions.parquet` holds them, with a column for each group of images."""
     import pandas as pd
 
+    groups = {GROUP + name: [row.groups.get(name, "") for row in rows] for name in group_names(rows)}
     return pd.DataFrame(
         {
             "image": [row.image for row in rows],
@@ -104,6 +125,7 @@ def predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.D
             "label": [row.label for row in rows],
             "logits": list(logits.astype(np.float64)),
             "probabilities": list(calibrated(logits, 1.0)),
+            **groups,
         }
     )
 
@@ -127,4 +149,6 @@ def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
     if unknown:
         raise InputError(f"{dataset.folder}: class {unknown[0]!r} is not one of {run.name}: {', '.join(info.classes)}")
     images = read_images(dataset, dataset.rows, preparation)
-    return predictions_frame(dataset.rows, logits_of(load_model(run), info, images))
+    with engine.logged(run.log):
+        model = load_model(run)
+    return predictions_frame(dataset.rows, logits_of(model, info, images))

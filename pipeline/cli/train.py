@@ -41,6 +41,13 @@ def train(
     resume: Annotated[
         str | None, typer.Option("--resume", help="Continue this run: folder, name, unique start, or 'latest'.")
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Ray cluster to join, with backend: {type: ray}: auto, host:port, ray://..."),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write where the time goes into the run folder, with a trace.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate one model. Its run folder holds model, metrics and report; Ctrl-C keeps what is done."""
@@ -57,7 +64,9 @@ def train(
     try:
         with TrainingProgress() as report:
             if resume is not None:
-                run = training.resume(Run.open(resume, root=runs_dir), say=say, report=report)
+                run = training.resume(
+                    Run.open(resume, root=runs_dir), address=address, profile=profile, say=say, report=report
+                )
             else:
                 assert config is not None
                 experiment = configs.load(config, override or ())
@@ -66,6 +75,8 @@ def train(
                     manifest.read(data or Path("data")),
                     root=runs_dir,
                     seed=training.SEED if seed is None else seed,
+                    address=address,
+                    profile=profile,
                     command=["pneumo", *sys.argv[1:]],
                     say=say,
                     report=report,
@@ -75,6 +86,8 @@ def train(
         say(f"interrupted; {kept}continue with: pneumo train --resume {interrupted.run.folder}")
         raise typer.Exit(130) from None
     show(run, as_json)
+    if profile:
+        say((run.folder / "profile" / "summary.txt").read_text(encoding="utf-8"))
 
 
 def show(run: "Run", as_json: bool) -> None:

@@ -15,6 +15,7 @@ from ludwig.constants import TRAINING, VALIDATION
 
 from pipeline.runs import Run, write_text
 from pipeline.training import checkpoints
+from pipeline.training.speed import RoundMetrics, use_channels_last, use_fused_optimizer
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Step:
 
 
 class TrainingCallback(Callback):
-    """Reports progress, writes learning curves, lets Ctrl-C through, and resumes the learning-rate schedule."""
+    """Reports progress, writes learning curves, lets Ctrl-C through, resumes the schedule, and saves time."""
 
     def __init__(self, run: Run, feature: str, report: Callable[[Step], None] | None) -> None:
         self.run = run
@@ -47,9 +48,12 @@ class TrainingCallback(Callback):
         self.rounds: list[dict[str, Any]] = []
         self.schedule_restored = False
         self.stopping = False
+        self.metrics: RoundMetrics | None = None
 
     def on_trainer_train_setup(self, trainer: Any, save_path: str, is_coordinator: bool, **_: Any) -> None:
         """Ludwig just took SIGINT to itself; take it back, and let SIGTERM stop in the same way."""
+        use_channels_last(trainer)
+        self.metrics = RoundMetrics(trainer)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self.stop)
             signal.signal(signal.SIGTERM, self.stop)
@@ -71,9 +75,12 @@ class TrainingCallback(Callback):
 
     def on_epoch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Bring a resumed run's schedule to where it was, and keep the rounds evaluated before."""
+        if self.metrics:
+            self.metrics.drop()
         if self.schedule_restored:
             return
         self.schedule_restored = True
+        use_fused_optimizer(trainer)
         if progress_tracker.steps > 0:
             replay_schedule(trainer, progress_tracker)
             if self.history.is_file():
@@ -92,6 +99,11 @@ class TrainingCallback(Callback):
             latest = self.rounds[-1]["validation"].get(metric) if self.rounds else None
             done = (progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, len(self.rounds))
             self.report(Step(*done, metric, latest))
+
+    def on_eval_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
+        """Let Ludwig find its training metrics complete."""
+        if self.metrics:
+            self.metrics.flush()
 
     def on_eval_end(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Write the learning curves."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import time
@@ -12,16 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from pipeline import config, engine, provenance
 from pipeline.config import Experiment
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Split
 from pipeline.runs import RUNS, Run, RunInfo, Status
-from pipeline.training import checkpoints
+from pipeline.training import checkpoints, cluster
+from pipeline.training.fitting import fit
+from pipeline.training.profile import Profile
 from pipeline.training.surroundings import interruptible, scratch
-from serving.errors import InputError, PneumoError, first_problem
+from serving.errors import InputError, PneumoError
 from serving.image import Preparation
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def train(
     *,
     root: Path = RUNS,
     seed: int = SEED,
+    address: str | None = None,
+    profile: bool = False,
     command: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
     report: "Callable[[Step], None] | None" = None,
@@ -62,6 +63,8 @@ def train(
         dataset: What to train on; its validation split chooses the best epoch.
         root: Folder that gets the run folder.
         seed: Seed of weights and shuffling.
+        address: Ray cluster to join, for a config with `backend: {type: ray}`; without one, one is started here.
+        profile: Write down where the time goes, into `profile/` of the run folder.
         command: The command line, for the record.
         say: Told what goes on, a line at a time.
         report: Told after each step.
@@ -75,6 +78,7 @@ def train(
         TrainingError: Ludwig failed; `train.log` has the details.
     """
     _check_data(experiment, dataset)
+    workers = _workers(experiment, address, profile=profile)
     run = Run.create(experiment.name, root=root)
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")
     info = RunInfo(
@@ -97,12 +101,14 @@ def train(
     )
     with run.locked():
         run.save(info)
-        return _carry_out(run, info, experiment, dataset, say=say, report=report)
+        return _carry_out(run, info, experiment, dataset, workers, profile=profile, say=say, report=report)
 
 
 def resume(
     run: Run,
     *,
+    address: str | None = None,
+    profile: bool = False,
     say: Callable[[str], None] | None = None,
     report: "Callable[[Step], None] | None" = None,
 ) -> Run:
@@ -122,11 +128,19 @@ def resume(
         if dataset.info.fingerprint != info.data_fingerprint:
             raise InputError(f"{info.data}: changed since {run.name} began; train anew")
         experiment = config.load(run.config)
+        workers = _workers(experiment, address, profile=profile)
         info = info.model_copy(update={"status": Status.RUNNING, "pid": os.getpid(), "error": None})
         run.save(info)
         if not checkpoints.restore(run) and say:
             say(f"{run.name}: no epoch was finished; starting anew")
-        return _carry_out(run, info, experiment, dataset, say=say, report=report)
+        return _carry_out(run, info, experiment, dataset, workers, profile=profile, say=say, report=report)
+
+
+def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> cluster.Workers | None:
+    workers = cluster.requested(experiment, address)
+    if workers is not None and profile:
+        raise InputError("--profile looks into a local training; set backend: {type: local}")
+    return workers
 
 
 def _carry_out(
@@ -134,35 +148,43 @@ def _carry_out(
     info: RunInfo,
     experiment: Experiment,
     dataset: Dataset,
+    workers: cluster.Workers | None,
     *,
+    profile: bool,
     say: Callable[[str], None] | None,
     report: "Callable[[Step], None] | None",
 ) -> Run:
     durations = dict(info.durations)
     tell = say or (lambda text: None)
+    profiled = Profile(run) if profile else None
 
     @contextlib.contextmanager
     def stage(name: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            yield
+            with profiled.stage(name) if profiled else contextlib.nullcontext():
+                yield
         finally:
             durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - began, 3)
 
     def finish(status: Status, error: str | None = None) -> None:
         run.save(info.model_copy(update={"status": status, "error": error, "durations": durations}))
+        if profiled:
+            profiled.write()
 
     try:
-        with interruptible():
+        with interruptible(), cluster.connected(workers) as placement:
             with stage("read"):
                 frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
             with stage("load"):
                 engine.load(say)
             info = info.model_copy(update={"hardware": provenance.hardware()})
             run.save(info)
+            if workers is None and experiment.config["trainer"].get("use_mixed_precision") and not _has_gpu():
+                tell("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
             tell(f"training {run.name} on {len(frame)} images ...")
             with stage("train"), engine.logged(run.log), scratch(run.folder):
-                model = _fit(run, experiment, frame, seed=info.seed, report=report)
+                model = fit(run, experiment, frame, placement, profiled, seed=info.seed, report=report)
             info = info.model_copy(update={"classes": _classes(model, experiment)})
             run.save(info)
             with stage("predict"):
@@ -187,6 +209,12 @@ def _carry_out(
     finish(Status.DONE)
     _tidy(run)
     return run
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _check_data(experiment: Experiment, dataset: Dataset) -> None:
@@ -214,58 +242,6 @@ def _frame(experiment: Experiment, dataset: Dataset, preparation: Preparation) -
 
     images = read_images(dataset, dataset.rows, preparation)
     return ludwig_frame(dataset.rows, images, image=experiment.image, label=experiment.label)
-
-
-def _fit(
-    run: Run,
-    experiment: Experiment,
-    frame: "pd.DataFrame",
-    *,
-    seed: int,
-    report: "Callable[[Step], None] | None",
-) -> Any:
-    from ludwig.api import LudwigModel
-    from ludwig.error import ConfigValidationError
-    from ludwig.globals import set_disable_progressbar
-
-    from pipeline.training.callback import TrainingCallback
-
-    callback = TrainingCallback(run, experiment.label, report)
-    try:
-        with engine.checked_config():
-            model = LudwigModel(experiment.config, logging_level=logging.INFO, callbacks=[callback])
-    except (ConfigValidationError, ValidationError) as error:
-        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else first_problem(error)
-        raise InputError(f"{experiment.document.name}: Ludwig refuses it: {reason}") from None
-    set_disable_progressbar(True)  # type: ignore[no-untyped-call]
-    fitting = frame[frame["split"] != int(Split.TEST)]  # Ludwig evaluates a test split every epoch where it sees one
-    try:
-        model.train(
-            dataset=fitting,
-            model_resume_path=str(run.folder),
-            skip_save_training_description=True,
-            skip_save_training_statistics=True,
-            skip_save_processed_input=True,
-            skip_save_log=True,
-            random_seed=seed,
-        )
-        if callback.stopping:
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        _keep_best(run, model)
-        raise
-    return model
-
-
-def _keep_best(run: Run, model: Any) -> None:
-    """Save the best weights so far as the run's model, where an evaluation round was finished."""
-    best = checkpoints.best_weights(run)
-    if model.model is None or best is None:
-        return
-    from safetensors.torch import load_file
-
-    model.model.load_state_dict(load_file(best), strict=False)
-    model.save(str(run.model))
 
 
 def _tidy(run: Run) -> None:

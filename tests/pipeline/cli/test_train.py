@@ -25,7 +25,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.training.run._fit", stop)
+    monkeypatch.setattr("pipeline.training.run.fit", stop)
 
     outcome = pneumo("train", CONFIG, "--data", dataset.folder, "--runs-dir", tmp_path)
 

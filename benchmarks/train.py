@@ -1,0 +1,365 @@
+"""Images a second in training, as ratios measured in one run: pneumo, Ludwig twice, and a plain PyTorch loop.
+
+All four train the same network on the same images with the same batches, optimizer and number of threads:
+
+- pneumo: what `pneumo train` does;
+- Ludwig's defaults: `ludwig train` with images read lazily, the training set evaluated, evaluation batches tuned;
+- Ludwig at its best: `mode: eager`, `evaluate_training_set: false`, `eval_batch_size` set;
+- a plain loop over Ludwig's own network: bytes in memory, channels last, fused AdamW, gradients clipped as Ludwig does.
+
+Only the training steps count, from batch to optimizer, without the first of each training. All run in turns, and the
+table has medians, so that a busy machine hits them alike. Start-up is measured apart: from command to first step.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import io
+import logging
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import config, engine, training
+from pipeline.config import Experiment
+from pipeline.data import importing, manifest, phantom
+from pipeline.data.manifest import Dataset, Row, Split
+
+CONFIGS = Path(__file__).parent.parent / "ludwig_configs"
+NETWORKS = {"small CNN": "baseline.yaml", "EfficientNet-Lite0": "efficientnet_lite0.yaml"}
+BATCH = 32
+ALIKE = (
+    "input_features.0.augmentation=[]",
+    "trainer.early_stop=-1",
+    f"trainer.batch_size={BATCH}",
+    f"trainer.eval_batch_size={BATCH}",
+)
+SIZE = 128
+"""Pixels of the stored images too: Ludwig's `stacked_cnn` drops `height` and `width` and takes images as they are."""
+CLIP = 0.5
+"""Ludwig's default limit of the gradient's norm."""
+
+
+@dataclasses.dataclass
+class Measured:
+    """One training: its steps but the first, in images and seconds, and the seconds of all else."""
+
+    images: int = 0
+    steps: float = 0.0
+    evaluation: float = 0.0
+    rest: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Images a second in steps."""
+        return self.images / self.steps
+
+    @property
+    def whole_rate(self) -> float:
+        """Images a second in steps and evaluation."""
+        return self.images / (self.steps + self.evaluation)
+
+
+class Clock:
+    """Wall time, or the processor time of this process, which other people's work disturbs less."""
+
+    read = staticmethod(time.perf_counter)
+
+
+class Meter:
+    """Times Ludwig's trainer from outside: batches and steps, evaluation rounds, checkpoints."""
+
+    def __init__(self) -> None:
+        from ludwig.trainers.trainer import Trainer
+
+        self.result = Measured()
+        self.first: float | None = None
+        self.aside: list[tuple[float, float]] = []
+        for name in ("train_step", "_train_loop", "run_evaluation", "_has_nan_or_inf_weights", "save_checkpoint"):
+            setattr(Trainer, name, self.watched(getattr(Trainer, name), getattr(self, name.strip("_"))))
+
+    @staticmethod
+    def watched(method: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def watching(*arguments: Any, **options: Any) -> Any:
+            began = Clock.read()
+            result = method(*arguments, **options)
+            note(began, Clock.read(), *arguments[1:])
+            return result
+
+        return watching
+
+    def train_step(self, began: float, ended: float, inputs: Any, targets: dict[str, Any], *_: Any) -> None:
+        if self.first is None:
+            self.first = ended
+        else:
+            self.result.images += len(next(iter(targets.values())))
+
+    def run_evaluation(self, began: float, ended: float, *_: Any) -> None:
+        self.result.evaluation += ended - began
+        self.aside.append((began, ended))
+
+    has_nan_or_inf_weights = run_evaluation  # Ludwig looks once a round
+
+    def save_checkpoint(self, began: float, ended: float, *_: Any) -> None:
+        self.aside.append((began, ended))
+
+    def train_loop(self, began: float, ended: float, *_: Any) -> None:
+        """An epoch: what was not evaluation or a checkpoint is steps; Ludwig makes another checkpoint after it."""
+        assert self.first is not None
+        aside = sum(end - start for start, end in self.aside if start >= began)
+        self.result.steps += ended - max(began, self.first) - aside
+
+    def measure(self, train: Callable[[], Any]) -> Measured:
+        self.result, self.first, self.aside = Measured(), None, []
+        began = Clock.read()
+        self.returned = train()
+        result = self.result
+        result.rest = Clock.read() - began - result.steps - result.evaluation
+        return result
+
+
+def ludwig_config(experiment: Experiment, *, best: bool) -> dict[str, Any]:
+    """The same experiment without what pneumo's configs and defaults decide, or with the best that Ludwig offers."""
+    asked = experiment.document.override(()).data
+    asked.pop("decisions", None)
+    asked["backend"] = {"type": "local"}
+    if not best:
+        del asked["input_features"][0]["preprocessing"]["mode"]
+        del asked["trainer"]["eval_batch_size"], asked["trainer"]["evaluate_training_set"]
+    return asked
+
+
+def train_with_ludwig(asked: dict[str, Any], dataset: Dataset, folder: Path) -> Any:
+    """What `ludwig train` does, quietly; images are paths in the manifest."""
+    from ludwig.api import LudwigModel
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = LudwigModel(asked, logging_level=logging.ERROR)
+        model.train(
+            dataset=str(dataset.folder / manifest.MANIFEST),
+            output_directory=str(folder),
+            skip_save_processed_input=True,  # it would lie beside the images and change the next turn
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    return model
+
+
+def plain_loop(network: Any, dataset: Dataset, experiment: Experiment) -> Measured:
+    """The loop that a person would write who knows torch's fast paths."""
+    import torch
+
+    from pipeline.training.images import read_images
+
+    preparation = experiment.preparation(size=dataset.info.size, fit=dataset.info.fit.value)
+    positive = experiment.positive
+    sets = []
+    for split in (Split.TRAIN, Split.VALIDATION):
+        rows = dataset.of(split)
+        pixels = np.stack(read_images(dataset, rows, preparation)).transpose(0, 3, 1, 2)
+        labels = torch.tensor([row.label == positive for row in rows], dtype=torch.float32)
+        sets.append((torch.from_numpy(np.ascontiguousarray(pixels)), labels))
+    (images, labels), (held_out, _) = sets
+    network = network.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    steps = -(-len(images) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps)
+
+    def logits(pixels: Any) -> Any:
+        inputs = pixels.float().div_(255)
+        return network({"image": inputs})["label::logits"].reshape(-1)
+
+    result = Measured()
+    began = 0.0
+    for number, chosen in enumerate(torch.randperm(len(images)).split(BATCH)):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits(images[chosen]), labels[chosen])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if number == 0:
+            began = Clock.read()
+        else:
+            result.images += len(chosen)
+    result.steps = Clock.read() - began
+    began = Clock.read()
+    network.eval()
+    with torch.inference_mode():
+        for pixels in held_out.split(BATCH):
+            logits(pixels)
+    result.evaluation = Clock.read() - began
+    return result
+
+
+def images_per_second(dataset: Dataset, folder: Path, turns: int) -> None:
+    """Measure all four on both networks and print the tables."""
+    engine.load()
+    import torch
+
+    if Clock.read is time.process_time:
+        torch.set_num_threads(1)  # threads that wait for each other count as busy
+    meter = Meter()
+    print(f"{len(dataset.of(Split.TRAIN))} images, batch {BATCH}, one epoch, {turns} turns, ", end="")
+    kind = "processor time" if Clock.read is time.process_time else "wall time"
+    print(
+        f"{torch.get_num_threads()} threads, {kind}; images/s in the training steps, seconds of the rest\n", flush=True
+    )
+    for name, file in NETWORKS.items():
+        experiment = config.load(CONFIGS / file, (*ALIKE, "trainer.epochs=1"))
+        results: dict[str, list[Measured]] = {}
+        training.train(experiment, dataset, root=folder / "runs")  # kernels are chosen at their first use
+        for _ in range(turns):
+            for contender, result in one_turn(experiment, dataset, folder, meter):
+                results.setdefault(contender, []).append(result)
+        show(name, results)
+
+
+def one_turn(experiment: Experiment, dataset: Dataset, folder: Path, meter: Meter) -> Iterator[tuple[str, Measured]]:
+    """Measure each once."""
+    yield "pneumo", meter.measure(lambda: training.train(experiment, dataset, root=folder / "runs"))
+    for best, contender in ((False, "Ludwig's defaults"), (True, "Ludwig at its best")):
+        asked = ludwig_config(experiment, best=best)
+        yield contender, meter.measure(lambda asked=asked: train_with_ludwig(asked, dataset, folder / "ludwig"))
+    yield "plain PyTorch loop", plain_loop(meter.returned.model, dataset, experiment)
+
+
+def show(network: str, results: dict[str, list[Measured]]) -> None:
+    """Print one network's table."""
+
+    def median(contender: str, value: Callable[[Measured], float]) -> float:
+        return statistics.median(value(result) for result in results[contender])
+
+    rates = {contender: median(contender, lambda result: result.rate) for contender in results}
+    loop, defaults = rates["plain PyTorch loop"], rates["Ludwig's defaults"]
+    whole = median("Ludwig's defaults", lambda result: result.whole_rate)
+    head = f"{'images/s':>10}{'of loop':>9}{'x Ludwig':>10}{'with evaluation':>17}{'x Ludwig':>10}"
+    print(f"{network:<24}{head}{'steps, s':>10}{'evaluate, s':>13}{'rest, s':>9}{'spread':>9}")
+    for contender, rate in rates.items():
+        with_evaluation = median(contender, lambda result: result.whole_rate)
+        steps, evaluation, rest = (median(contender, attrgetter(name)) for name in ("steps", "evaluation", "rest"))
+        spread = max(r.rate for r in results[contender]) / min(r.rate for r in results[contender])
+        print(f"{contender:<24}{rate:>10.1f}{rate / loop:>9.2f}{rate / defaults:>10.2f}", end="")
+        print(f"{with_evaluation:>17.1f}{with_evaluation / whole:>10.2f}", end="")
+        print(f"{steps:>10.1f}{evaluation:>13.1f}{rest:>9.1f}{spread:>9.2f}")
+    print(flush=True)
+
+
+def first_step(who: str, asked: Path, data: Path) -> None:
+    """Run a command in this process up to its first training step, say so, and leave."""
+
+    def announce(*_: Any, **__: Any) -> None:
+        print("FIRST STEP", flush=True, file=sys.__stdout__)
+        os._exit(0)
+
+    if who == "pneumo":
+        from pipeline.cli import main
+
+        load = engine.load
+
+        def load_and_hook(*arguments: Any, **options: Any) -> Any:
+            module = load(*arguments, **options)
+            from ludwig.trainers.trainer import Trainer
+
+            Trainer.train_step = announce
+            return module
+
+        engine.load = load_and_hook
+        sys.argv = ["pneumo", "train", str(asked), "--data", str(data), "--runs-dir", str(asked.parent / "runs")]
+        main()
+    from ludwig.cli import main as ludwig_main
+    from ludwig.trainers.trainer import Trainer
+
+    Trainer.train_step = announce
+    table = str(data / manifest.MANIFEST)
+    results = str(asked.parent / "results")
+    sys.argv = ["ludwig", "train", "-c", str(asked), "--dataset", table, "--output_directory", results]
+    sys.argv += ["--skip_save_processed_input"]
+    ludwig_main()
+
+
+def start_up(dataset: Dataset, folder: Path, turns: int) -> None:
+    """Measure the time from the command to the first step and print the table."""
+    import yaml
+
+    experiment = config.load(CONFIGS / NETWORKS["small CNN"], ALIKE)
+    commands = {"pneumo train": "pneumo", "ludwig train, defaults": "ludwig", "ludwig train, best": "ludwig"}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for name in commands:
+        document = experiment.config if name == "pneumo train" else ludwig_config(experiment, best="best" in name)
+        path = folder / f"{name.replace(' ', '-')}.yaml"
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    for _ in range(turns):
+        for name, who in commands.items():
+            path = folder / f"{name.replace(' ', '-')}.yaml"
+            command = [sys.executable, __file__, "--first-step", who, str(path), str(dataset.folder)]
+            began = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                out, err = process.communicate()
+            if "FIRST STEP" not in out:
+                raise SystemExit(f"{name} took no step: {err[-2000:]}")
+            seconds[name].append(time.perf_counter() - began)
+    print(f"{'from command to first step':<32}{'seconds':>10}{'ratio':>8}")
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in medians.items():
+        print(f"{name:<32}{value:>10.1f}{value / medians['ludwig train, defaults']:>8.2f}")
+
+
+def share_of(dataset: Dataset, folder: Path, images: int) -> Dataset:
+    """The first images of a data set, classes alike: three quarters to train on, an eighth for each other split."""
+    rows: list[Row] = []
+    for split, share in ((Split.TRAIN, 0.75), (Split.VALIDATION, 0.125), (Split.TEST, 0.125)):
+        for label in dataset.info.classes:
+            chosen = [row for row in dataset.of(split) if row.label == label]
+            rows += chosen[: int(images * share / len(dataset.info.classes))]
+    for row in rows:
+        target = folder / row.image
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(dataset.path(row), target)
+    manifest.write(folder, rows, dataset.info)
+    return manifest.read(folder)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="imported data set; phantoms without it")
+    parser.add_argument("--images", type=int, default=512, help="images of all splits")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", choices=("rate", "start"), help="one of the two tables")
+    parser.add_argument("--cpu", action="store_true", help="count processor seconds, on one thread: for a busy machine")
+    parser.add_argument("--first-step", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.first_step:
+        who, asked, data = options.first_step
+        first_step(who, Path(asked), Path(data))
+    if options.cpu:
+        Clock.read = staticmethod(time.process_time)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.data is None:
+            phantom.write(folder / "raw", images=options.images + options.images // 4, seed=0, size=SIZE)
+            whole = importing.import_dataset(folder / "raw", folder / "imported", size=SIZE)
+        else:
+            whole = manifest.read(options.data)
+            if whole.info.size != SIZE:
+                parser.error(f"{options.data} holds images of {whole.info.size} pixels; import it with --size {SIZE}")
+        dataset = share_of(whole, folder / "data", options.images)
+        if options.only != "start":
+            images_per_second(dataset, folder, options.turns)
+        if options.only != "rate":
+            start_up(dataset, folder, max(1, options.turns - 1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+"""Ludwig's training of one network, with what pneumo adds to it. Ludwig is loaded when it begins."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from pipeline import engine
+from pipeline.config import Experiment
+from pipeline.data.manifest import Split
+from pipeline.runs import Run
+from pipeline.training import checkpoints, cluster
+from pipeline.training.profile import Profile
+from serving.errors import InputError, first_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.training.callback import Step
+
+
+def fit(
+    run: Run,
+    experiment: Experiment,
+    frame: "pd.DataFrame",
+    placement: cluster.Placement | None,
+    profiled: Profile | None,
+    *,
+    seed: int,
+    report: "Callable[[Step], None] | None",
+) -> Any:
+    """Train a network into a run's `model/` and load its best weights.
+
+    Args:
+        run: The run; a checkpoint in it is continued.
+        experiment: What to train.
+        frame: Images, labels and splits; what is of the test split stays unseen.
+        placement: Where on a cluster; None trains here.
+        profiled: Told where the time goes.
+        seed: Seed of weights and shuffling.
+        report: Told after each step.
+
+    Returns:
+        Ludwig's model.
+
+    Raises:
+        InputError: Ludwig refuses the config.
+        KeyboardInterrupt: Training was stopped; the best weights so far are in `model/`.
+    """
+    from ludwig.api import LudwigModel
+    from ludwig.error import ConfigValidationError
+    from ludwig.globals import set_disable_progressbar
+
+    from pipeline.training.callback import TrainingCallback
+    from pipeline.training.pixels import PixelBackend
+
+    callback = TrainingCallback(run, experiment.label, report)
+    try:
+        with engine.checked_config():
+            settings = {**experiment.config, "backend": {"type": "local"}}  # a saved model must not start a cluster
+            backend = cluster.backend(run, placement) if placement else PixelBackend()
+            callbacks = [callback, *([profiled.callback()] if profiled else [])]
+            model = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)
+    except (ConfigValidationError, ValidationError) as error:
+        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else first_problem(error)
+        raise InputError(f"{experiment.document.name}: Ludwig refuses it: {reason}") from None
+    set_disable_progressbar(True)  # type: ignore[no-untyped-call]
+    fitting = frame[frame["split"] != int(Split.TEST)]  # Ludwig evaluates a test split every epoch where it sees one
+    try:
+        model.train(
+            dataset=fitting,
+            model_resume_path=str(run.folder),
+            skip_save_training_description=True,
+            skip_save_training_statistics=True,
+            skip_save_processed_input=True,
+            skip_save_log=True,
+            random_seed=seed,
+        )
+        if callback.stopping:
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        _keep_best(run, model)
+        raise
+    return model
+
+
+def _keep_best(run: Run, model: Any) -> None:
+    """Save the best weights so far as the run's model, where an evaluation round was finished."""
+    best = checkpoints.best_weights(run)
+    if model.model is None or best is None:
+        return
+    from safetensors.torch import load_file
+
+    model.model.load_state_dict(load_file(best), strict=False)
+    model.save(str(run.model))
