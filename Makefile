@@ -6,8 +6,9 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
+PNEUMO_REAL_DATA ?= ../shared/data
 
-.PHONY: help setup demo test test-all lint format bench docs serve lock schema clean
+.PHONY: help setup demo real-model pneumoniamnist test test-all lint format bench docs serve lock schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +27,17 @@ $(STAMP): requirements.lock pyproject.toml | $(filter .uv/bin/uv,$(UV))
 
 demo: setup ## The whole loop on synthetic images, in demo/
 	$(BIN)/pneumo demo
+
+real-model: setup ## The recommended model from the real X-rays, in real/: bundle, report, stress test
+	$(BIN)/pneumo data import $(PNEUMO_REAL_DATA)/chest_xray_224_train.tar --fractions 0.8,0.15,0.05 --out real/data
+	$(BIN)/pneumo train ludwig_configs/recommended.yaml --data real/data --runs-dir real/runs
+	$(BIN)/pneumo evaluate latest --runs-dir real/runs --stress
+	$(BIN)/pneumo export latest --runs-dir real/runs --out real/bundle
+
+pneumoniamnist: setup ## A model of PneumoniaMNIST's 28-pixel images, in pneumoniamnist/
+	$(BIN)/pneumo data import $(PNEUMO_REAL_DATA)/pneumoniamnist_28_trainval.npz --size 28 --split given --out pneumoniamnist/data
+	$(BIN)/pneumo train ludwig_configs/pneumoniamnist.yaml --data pneumoniamnist/data --runs-dir pneumoniamnist/runs
+	$(BIN)/pneumo export latest --runs-dir pneumoniamnist/runs --out pneumoniamnist/bundle
 
 test: setup ## The default tests, with coverage
 	$(PYTEST) -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
