@@ -14,7 +14,7 @@ from pipeline.config.document import parse
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MADE_BY_COMMANDS = ("data", "runs", "models", "demo", "bundle", "deploy", ".venv", "v1", "ID", "images")
+MADE_BY_COMMANDS = ("data", "real", "runs", "models", "demo", "bundle", "deploy", ".venv", "v1", "ID", "images")
 
 by_name = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 
