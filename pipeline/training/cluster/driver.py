@@ -227,7 +227,8 @@ def reason(error: BaseException | None, workers: int) -> str:
     """Why the workers failed, in a line: of several failures the one that the others follow from."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for rank, failure in failures.items():
-        if isinstance(failure, ray.exceptions.RayActorError):
+        # Ray Train notices a death as a health check that failed, and wraps what it saw.
+        if isinstance(getattr(failure, "health_check_failure", failure), ray.exceptions.RayActorError):
             return f"worker {rank + 1} of {workers} died (killed, out of memory, or its machine is gone)"
     for rank, failure in failures.items():
         text = (str(failure).strip() or type(failure).__name__).splitlines()[-1][:300]

@@ -104,6 +104,7 @@ def test_each_batch_of_an_evaluation_goes_to_one_worker(total: int, size: int, w
 
 def test_of_several_failures_the_first_cause_is_named(ludwig: object) -> None:
     import ray
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     from pipeline.training.cluster.driver import reason
 
@@ -116,6 +117,8 @@ def test_of_several_failures_the_first_cause_is_named(ludwig: object) -> None:
         1: ray.exceptions.RayActorError(),
     }
     assert reason(lost, 2) == "worker 2 of 2 died (killed, out of memory, or its machine is gone)"
+    lost.worker_failures = {0: WorkerHealthCheckFailedError("not healthy", failure=ray.exceptions.RayActorError())}
+    assert reason(lost, 2) == "worker 1 of 2 died (killed, out of memory, or its machine is gone)"
     lost.worker_failures = {
         0: RuntimeError("Connection closed by peer"),
         1: RuntimeError("Traceback ...\nno such file"),
