@@ -29,9 +29,22 @@ def use_fused_optimizer(trainer: Any) -> None:
 
     Call it after a resume: Ludwig restores the optimizer's settings with its state.
     """
+    _lay_out_state(trainer.optimizer)
     if torch.device(trainer.device).type == "cpu" and type(trainer.optimizer) in _FUSED:
         for group in trainer.optimizer.param_groups:
             group.update(fused=True, foreach=False)
+
+
+def _lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Lay moments out as their weights are, which a checkpoint of another kind of device may not have.
+
+    The fused kernel of the CPU goes through memory, not through positions, and says nothing where layouts differ.
+    """
+    for weights, state in optimizer.state.items():
+        for name, moment in state.items():
+            alike = isinstance(moment, torch.Tensor) and moment.shape == weights.shape
+            if alike and moment.stride() != weights.stride():
+                state[name] = torch.empty_like(weights, dtype=moment.dtype).copy_(moment)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The driver's side: a backend for Ludwig that trains on workers and does all else here. Loads Ludwig."""
 
 import copy
+import json
 import shutil
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import ray
@@ -23,6 +25,7 @@ from pipeline.training.cluster.workers import Placement
 from pipeline.training.pixels import PixelBackend
 from serving.errors import InputError
 
+PROGRESS = f"{MODEL}/training_progress.json"
 POLL = 0.5
 """Seconds after which a wait for a message looks whether the workers are still there."""
 
@@ -120,19 +123,22 @@ class ClusterTrainer(BaseTrainer):
             label=self.validation_field,
             seed=self.seed,
             callbacks=self.others,
-            files=_checkpoint(self.run),
+            files=_checkpoint(self.run, self.placement),
         )
         queue = Queue(actor_options={"num_cpus": 0})
         fitting = _Fitting({"task": ray.put(task), "queue": queue}, self.placement)
         result = None
-        while result is None:
-            ended = fitting.ended()
-            try:
-                result = self._take(cloudpickle.loads(queue.get(timeout=POLL)))
-            except Empty:
-                if ended:
-                    fitting.fail()
-        fitting.finish()
+        try:
+            while result is None:
+                ended = fitting.ended()
+                try:
+                    result = self._take(cloudpickle.loads(queue.get(timeout=POLL)))
+                except Empty:
+                    if ended:
+                        fitting.fail()
+            fitting.finish()
+        finally:
+            fitting.clean()
         weights, *metrics = result
         self.model.load_state_dict(weights)
         return (self.model, *metrics)
@@ -141,11 +147,11 @@ class ClusterTrainer(BaseTrainer):
         if message.log:
             with self.run.log.open("a", encoding="utf-8") as log:
                 log.write(message.log)
-        for name, content in message.files.items():
+        for name, sent in message.files.items():
             path = self.run.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(content)
+            partial.write_bytes(_with_batch(sent, self.placement.whole) if name == PROGRESS else sent)
             partial.replace(path)  # checkpoints that are kept are links to the one before
         if message.files:
             checkpoints.keep(self.run, message.step)
@@ -156,13 +162,29 @@ class ClusterTrainer(BaseTrainer):
         return message.result
 
 
-def _checkpoint(run: Run) -> dict[str, bytes]:
-    """The files that a resumed run goes on from; none for a new one."""
-    progress = run.model / "training_progress.json"
+def _checkpoint(run: Run, placement: Placement) -> dict[str, bytes]:
+    """The files that a resumed run goes on from; none for a new one.
+
+    Raises:
+        InputError: The batch that the run had reached cannot be shared out.
+    """
+    progress = run.folder / PROGRESS
     if not progress.is_file():
         return {}
     paths = [progress, *(run.model / "training_checkpoints").glob("*.ckpt*"), run.history]
-    return {str(path.relative_to(run.folder)): path.read_bytes() for path in paths if path.is_file()}
+    files = {str(path.relative_to(run.folder)): path.read_bytes() for path in paths if path.is_file()}
+    files[PROGRESS] = _with_batch(files[PROGRESS], lambda size: placement.share("the run's batch", size))
+    return files
+
+
+def _with_batch(progress: bytes, change: Callable[[int], int]) -> bytes:
+    """Ludwig's progress with another batch size.
+
+    Workers write down, and resume with, their share; the run has the whole, since it may go on with other workers.
+    """
+    known = json.loads(progress)
+    known["batch_size"] = change(known["batch_size"])
+    return json.dumps(known, indent=4).encode()
 
 
 class _Fitting:
@@ -209,9 +231,12 @@ class _Fitting:
             WorkersFailedError: One failed.
         """
         self.thread.join()
-        shutil.rmtree(self.storage, ignore_errors=True)
         if self.error is not None:
             self.fail()
+
+    def clean(self) -> None:
+        """Remove Ray Train's folder, after an interrupt too."""
+        shutil.rmtree(self.storage, ignore_errors=True)
 
     def fail(self) -> NoReturn:
         """Say why the workers ended.
@@ -219,7 +244,6 @@ class _Fitting:
         Raises:
             WorkersFailedError: Always.
         """
-        shutil.rmtree(self.storage, ignore_errors=True)
         raise WorkersFailedError(reason(self.error, self.placement.number)) from self.error
 
 

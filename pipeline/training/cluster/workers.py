@@ -79,6 +79,10 @@ class Placement:
             )
         return size // self.number
 
+    def whole(self, share: int) -> int:
+        """The batch that a worker's part belongs to."""
+        return share * self.number
+
 
 def requested(experiment: Experiment, address: str | None = None) -> Workers | None:
     """What an experiment asks for; None where it trains in this process.

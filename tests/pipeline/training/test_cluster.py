@@ -172,11 +172,12 @@ def test_two_workers_train_the_model_that_one_process_trains(
 class KillWorker:
     """kill -9 of one worker once an epoch is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
         self.killed = False
 
     def __call__(self, step: "Step") -> None:
-        if step.rounds >= 1 and step.epoch >= 1 and not self.killed:
+        if not self.killed and any(self.runs.glob("*/.checkpoints/[0-9]*")):
             self.killed = True
             os.kill(ray_processes("RayTrainWorker")[0].pid, signal.SIGKILL)
 
@@ -190,7 +191,7 @@ def test_a_killed_worker_ends_the_run_in_a_line_and_it_can_be_resumed(
     steps = -(-len(dataset.of(Split.TRAIN)) // 16)
 
     with pytest.raises(TrainingError, match=r"worker [12] of 2 died .*; details in .*train\.log"):
-        training.train(experiment, dataset, root=tmp_path, seed=7, report=KillWorker())
+        training.train(experiment, dataset, root=tmp_path, seed=7, report=KillWorker(tmp_path))
 
     (folder,) = tmp_path.iterdir()
     run = Run(folder)

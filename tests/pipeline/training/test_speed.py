@@ -111,6 +111,31 @@ def test_channels_last_and_the_fused_optimizer_change_rounding_only(
         np.testing.assert_allclose(tensor.numpy(), faster[name].numpy(), atol=2e-4, err_msg=name)
 
 
+def test_moments_of_another_layout_are_laid_out_as_their_weights(ludwig: ModuleType) -> None:
+    """A run that began where weights are not channels last, on a GPU or on several workers, goes on here."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from pipeline.training.speed import use_fused_optimizer
+
+    gradients = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+
+    def resumed(*, fused: bool) -> torch.Tensor:
+        weights = torch.nn.Parameter(torch.ones(4, 3, 3, 3).to(memory_format=torch.channels_last))
+        optimizer = torch.optim.AdamW([weights], lr=0.01)
+        for step, gradient in enumerate(gradients):
+            weights.grad = gradient.to(memory_format=torch.channels_last)
+            if step and fused:
+                state = optimizer.state[weights]
+                state.update({name: state[name].contiguous() for name in ("exp_avg", "exp_avg_sq")})
+                use_fused_optimizer(SimpleNamespace(device="cpu", optimizer=optimizer))
+            optimizer.step()
+        return weights.detach()
+
+    torch.testing.assert_close(resumed(fused=True), resumed(fused=False))
+
+
 def test_images_of_another_size_are_left_to_ludwig(ludwig: ModuleType) -> None:
     from functools import partial
 
