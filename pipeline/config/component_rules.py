@@ -38,6 +38,11 @@ def ensemble_stays_one(document: Document) -> None:
         return
     if document.get((*path, "members")) == []:
         document.fail((*path, "members"), f"{dotted(path)}.members is empty; name one encoder at least")
+    if document.get(("trainer", "should_shuffle")) is False:
+        document.fail(
+            ("trainer", "should_shuffle"),
+            "trainer.should_shuffle: false shows each member of an ensemble the same images for ever; leave it out",
+        )
     for section in (("combiner",), (*LABEL, "decoder")):
         for key in ("fc_layers", "num_fc_layers"):
             if document.get((*section, key)):

@@ -135,6 +135,7 @@ CATEGORY = "output_features=[{name: label, type: category}]"
             [ENSEMBLE, "output_features.0.decoder={type: regressor, num_fc_layers: 2}"],
             "decoder.num_fc_layers: layers over an ensemble mix",
         ),
+        ([ENSEMBLE, "trainer.should_shuffle=false"], "the same images for ever"),
         (["output_features.0.loss.robust_lambda=1"], "use type: smoothed_binary_cross_entropy with smoothing"),
         (
             ["output_features.0.loss={type: smoothed_binary_cross_entropy, smoothing: 1.5}"],
