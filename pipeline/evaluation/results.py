@@ -52,8 +52,8 @@ def place(metric: str) -> int:
 
 
 def by_section(metrics: Iterable[str]) -> dict[str, list[str]]:
-    """Metrics by the section they are shown in, in order; sections without any are left out."""
-    ordered = sorted(metrics, key=place)
+    """Metrics by the section they are shown in, in order and once; sections without any are left out."""
+    ordered = sorted(dict.fromkeys(metrics), key=place)
     found = {name: [each for each in ordered if each.partition(":")[0] in words] for name, words in SECTIONS.items()}
     return {name: some for name, some in found.items() if some}
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.data.manifest import Split
 from pipeline.evaluation import evaluate_run
+from pipeline.evaluation.results import title
 
 
 class Page(HTMLParser):
@@ -78,6 +79,15 @@ def test_the_report_says_what_it_is_and_shows_every_part(synthesise_run) -> None
     assert "pneumo train synthetic.yaml" in text
     assert "prefers-color-scheme: dark" in text
     assert "#0400" not in text  # a colour that was meant to become a CSS variable
+
+
+def test_the_table_of_figures_has_one_row_a_metric(synthesise_run) -> None:
+    run = synthesise_run(images=300)
+    report = evaluate_run(run, resamples=20)
+    text = run.report.read_text()
+    table = text[text.index("Images (patients)") : text.index("</table>", text.index("Images (patients)"))]
+    rows = re.findall(r'<th scope="row">([^<]+)</th>', table)
+    assert sorted(rows) == sorted(title(name) for name in report.result.metrics)
 
 
 def test_users_strings_are_escaped_everywhere(synthesise_run) -> None:
