@@ -92,7 +92,8 @@ def _data(bundle: BundleInfo, data: DatasetInfo) -> list[str]:
 
 def _results(metrics: Metrics) -> list[str]:
     return [
-        f"95 % intervals, bootstrapped by patient ({metrics.bootstrap.resamples:,} resamples).",
+        f"95 % intervals, bootstrapped by patient ({metrics.bootstrap.resamples:,} resamples); where all resamples "
+        "agree, as with a rate of 1, exact ones for the number of patients.",
         "",
         *_figures(metrics, _QUALITY),
         *_noted(metrics),

@@ -142,12 +142,15 @@ class SplitResult(BaseModel):
 
 
 class Bootstrap(BaseModel):
-    """How intervals were made: percentiles over resamples of whole patients, widened to hold the value."""
+    """How intervals were made: percentiles over resamples of whole patients, widened to hold the value.
+
+    Where no resample differs, as with a rate of 0 or 1, exact bounds stand instead, see `evaluation.exact`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     unit: str = "patient"
-    method: str = "percentile"
+    method: str = "percentile, exact where it has no width"
     level: float = 0.95
     resamples: int = 1000
     seed: int = 0

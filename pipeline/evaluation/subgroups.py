@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation import exact
 from pipeline.evaluation.cases import Cases
 from pipeline.evaluation.intervals import draws, ranks, resampled, summarise
 from pipeline.evaluation.metrics import point_values
@@ -13,6 +14,8 @@ from serving.scores import Floats
 
 FEWEST = 20
 """Images that a subgroup needs to count for the worst-group AUROC."""
+FEWEST_OF_CLASS = 10
+"""Images of each class that an AUROC needs to count for it: one of 25 images with a single negative one is a coin."""
 
 _ONE_CLASS = ("coverage", "uncertain")
 _SEVERAL = ("accuracy", "coverage", "uncertain")
@@ -39,8 +42,9 @@ def measure_subgroups(cases: Cases, classes: list[str], settings: Bootstrap) -> 
     """Measure every subgroup of a split, and with two classes find the worst.
 
     The worst-group AUROC is the least of those of the subgroups with at least `FEWEST` images, each as it is shown, and
-    of those of pairs: a subgroup that holds only positive images against one that holds only negative ones. Each
-    resample takes its own least one, so that the interval leans downwards: it counts the luck of the draw as well.
+    of those of pairs: a subgroup that holds only positive images against one that holds only negative ones. None counts
+    that is of fewer than `FEWEST_OF_CLASS` images of a class. Each resample takes its own least one, so that the
+    interval leans downwards: it counts the luck of the draw as well.
 
     Args:
         cases: The images; without groups there is nothing to measure.
@@ -73,6 +77,7 @@ def _measure(
     points = point_values(some, classes)
     values = [resampled(some, classes, each)[0] for each in drawn]
     metrics = {name: _summary(points[name], [each[name] for each in values], settings) for name in points}
+    metrics = exact.widen(metrics, some, classes, settings)
     if cases.positive is None:
         metrics = {name: metrics[name] for name in _SEVERAL}
     elif len(set(some.truth.tolist())) == 1:
@@ -95,16 +100,30 @@ def _worst(cases: Cases, parts: list[_Part], drawn: list[NDArray[np.int64]], set
     large = [part for part in parts if part.own.sum() >= FEWEST]
     ones = [part for part in large if positive[part.own].all()]
     others = [part for part in large if not positive[part.own].any()]
-    masks = {f"{part.group} {part.value}": _against_others(cases, part) for part in large}
-    masks |= {f"{one.value} against {other.value}": one.own | other.own for one in ones for other in others}
-    measured = {name: _auroc(cases, mask, drawn, settings) for name, mask in masks.items()}
-    known = {name: pair for name, pair in measured.items() if pair[0].value is not None}
-    if not known:
-        return Worst(None, Estimate(value=None, reason=f"no subgroup of {FEWEST} images with images of both classes"))
-    name, (estimate, _) = min(known.items(), key=lambda item: item[1][0].value or 0)
-    least = np.fmin.reduce([values for _, values in known.values()])
-    point = (estimate.value, None if drawn else estimate.reason)
-    return Worst(name, _summary(point, [least] if drawn else [], settings))
+    compared = [(f"{part.group} {part.value}", _against_others(cases, part)) for part in large]
+    compared += [(_versus(one, other, parts), one.own | other.own) for one in ones for other in others]
+    measured = [
+        (name, *_auroc(cases, mask, drawn, settings))
+        for name, mask in compared
+        if min(positive[mask].sum(), (~positive[mask]).sum()) >= FEWEST_OF_CLASS
+    ]
+    if not measured:
+        reason = f"no subgroup of {FEWEST} images to compare with {FEWEST_OF_CLASS} or more images of each class"
+        return Worst(None, Estimate(value=None, reason=reason))
+    name, estimate, _ = min(measured, key=lambda item: item[1].value or 0)
+    if not drawn:
+        return Worst(name, estimate)
+    found = _summary((estimate.value, None), [np.fmin.reduce([values for *_, values in measured])], settings)
+    if exact.has_no_width(found):  # at 1 all are stuck there, and the least sure says how low it may be
+        found = found.model_copy(update={"low": min(each.low or 0 for _, each, _ in measured), "high": estimate.high})
+    return Worst(name, found)
+
+
+def _versus(one: _Part, other: _Part, parts: list[_Part]) -> str:
+    """`virus against IM`, with the names of the groups where another group has that value too."""
+    values = [part.value for part in parts]
+    told = [f"{part.group} {part.value}" if values.count(part.value) > 1 else part.value for part in (one, other)]
+    return " against ".join(told)
 
 
 def _against_others(cases: Cases, part: _Part) -> Mask:
@@ -121,7 +140,8 @@ def _auroc(cases: Cases, mask: Mask, drawn: list[NDArray[np.int64]], settings: B
     once = np.ones((1, cases.patients), dtype=np.int64)
     value = None if reason else float(ranks(scores, truth, once, patient)[0][0])
     values = [ranks(scores, truth, each, patient)[0] for each in drawn]
-    return _summary((value, reason), values, settings), np.concatenate(values) if values else np.zeros(0)
+    found = exact.widen_auroc(_summary((value, reason), values, settings), truth, patient, settings.level)
+    return found, np.concatenate(values) if values else np.zeros(0)
 
 
 def _summary(point: tuple[float | None, str | None], values: list[Floats], settings: Bootstrap) -> Estimate:

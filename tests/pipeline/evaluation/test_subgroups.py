@@ -11,7 +11,7 @@ from pipeline.decisions import Decisions
 from pipeline.evaluation import evaluate, evaluate_run, read_metrics
 from pipeline.evaluation.cases import Cases, Scores
 from pipeline.evaluation.results import Bootstrap
-from pipeline.evaluation.subgroups import FEWEST, measure_subgroups
+from pipeline.evaluation.subgroups import FEWEST, FEWEST_OF_CLASS, measure_subgroups
 from pipeline.inference import predictions_frame
 from pipeline.runs import Run
 
@@ -98,6 +98,32 @@ def test_a_subgroup_of_a_few_images_is_shown_but_is_never_the_worst() -> None:
     assert found[1].metrics["auroc"].value == 0.0
     assert worst is not None
     assert worst.name == "view common"
+
+
+def test_a_subgroup_with_a_few_images_of_one_class_is_never_the_worst() -> None:
+    logit, truth, _, _ = two_sources()
+    few = np.flatnonzero(truth == 0)[: FEWEST_OF_CLASS - 1]
+    rare = {*few.tolist(), *np.flatnonzero(truth == 1)[:FEWEST].tolist()}
+    view = ["rare" if number in rare else "common" for number in range(len(truth))]
+    logit[few] = 9
+    found, worst = measure_subgroups(cases(logit, truth, view=view), NAMES, SETTINGS)
+    assert found[1].images > FEWEST
+    assert found[1].metrics["auroc"].value == pytest.approx(0)
+    assert worst is not None
+    assert worst.name == "view common"
+
+
+def test_two_groups_with_the_same_values_are_told_apart() -> None:
+    logit, truth, kind, source = two_sources()
+    ward = ["virus" if yes and number % 8 == 1 else "" for number, yes in enumerate(truth)]
+    logit[[number for number, value in enumerate(ward) if value]] = -4
+    _, worst = measure_subgroups(cases(logit, truth, kind=kind, source=source, ward=ward), NAMES, SETTINGS)
+    assert worst is not None
+    assert worst.name == "ward virus against NORMAL2-IM"
+    pair = np.isin(ward, ["virus"]) | np.isin(source, ["NORMAL2-IM"])
+    assert worst.auroc.value == pytest.approx(roc_auc_score(truth[pair], logit[pair]))
+    _, other = measure_subgroups(cases(logit, truth, ward=ward, source=source, kind2=kind), NAMES, SETTINGS)
+    assert other == worst
 
 
 def test_a_subgroup_of_one_patient_has_values_without_intervals() -> None:
