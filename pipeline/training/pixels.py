@@ -4,17 +4,33 @@ Ludwig's own turns every image into float32 before training: four times the memo
 Python loop over them before the first step.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from ludwig.backend.base import Backend, LocalBackend
+from ludwig.data.batcher.random_access import RandomAccessBatcher
 from ludwig.data.dataset.pandas import PandasDataset, PandasDatasetManager
+from ludwig.data.sampler import DistributedSampler
+from ludwig.utils.defaults import default_random_seed
 from ludwig.features.image_feature import ImageFeatureMixin
 from ludwig.utils.misc_utils import get_proc_features
 from numpy.typing import NDArray
+
+
+class CountedBatcher(RandomAccessBatcher):
+    """Ludwig's batches, counted right: it leaves out a last batch of one image, and counts its step all the same.
+
+    With one step too many an epoch, rounds and the schedule drift away from epochs.
+    """
+
+    def _compute_steps_per_epoch(self) -> int:
+        whole, rest = divmod(self.total_size, self.batch_size)
+        left_out = self.ignore_last and rest == 1 and whole > 0
+        return whole + (rest > 0 and not left_out)
 
 
 class PixelDataset(PandasDataset):
@@ -27,6 +43,25 @@ class PixelDataset(PandasDataset):
             values = values.astype(np.float32)
             values /= np.float32(255)
         return values
+
+    @contextlib.contextmanager
+    def initialize_batcher(
+        self,
+        batch_size: int = 128,
+        should_shuffle: bool = True,
+        random_seed: int = default_random_seed,
+        ignore_last: bool = False,
+        distributed: Any = None,
+        augmentation_pipeline: Any = None,
+        **_: Any,
+    ) -> Iterator[RandomAccessBatcher]:
+        """Batches as Ludwig's own data set gives them for images in memory."""
+        sampler = DistributedSampler(  # type: ignore[no-untyped-call]
+            len(self), shuffle=should_shuffle, random_seed=random_seed, distributed=distributed
+        )
+        yield CountedBatcher(  # type: ignore[no-untyped-call]
+            self, sampler, batch_size, ignore_last=ignore_last, augmentation_pipeline=augmentation_pipeline
+        )
 
 
 class _PixelDatasets(PandasDatasetManager):

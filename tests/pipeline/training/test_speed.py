@@ -179,3 +179,43 @@ def test_mixed_precision_without_a_gpu_is_off_and_said_in_a_line(
 
     assert said.count("trainer.use_mixed_precision needs a GPU and there is none: training in float32") == 1
     assert run.info().status is Status.DONE
+
+
+@pytest.mark.parametrize(("images", "batch"), [(33, 16), (32, 16), (34, 16), (1, 16), (17, 17), (5, 1), (16, 1)])
+def test_steps_are_counted_as_they_are_made(ludwig: ModuleType, images: int, batch: int) -> None:
+    from ludwig.data.sampler import DistributedSampler
+
+    from pipeline.training.pixels import CountedBatcher
+
+    class Numbers:
+        features = ("x",)
+
+        def get(self, name: str, positions: list[int]) -> np.ndarray:
+            return np.array(positions)
+
+    batcher = CountedBatcher(Numbers(), DistributedSampler(images, shuffle=False), batch, ignore_last=True)
+    batcher.set_epoch(0, batch)
+    steps = 0
+    while not batcher.last_batch():
+        batcher.next_batch()
+        steps += 1
+    assert batcher.steps_per_epoch == steps
+
+
+def test_a_last_batch_of_one_image_leaves_rounds_at_the_ends_of_epochs(
+    ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    from ludwig.callbacks import Callback
+
+    from pipeline.training.pixels import PixelBackend
+
+    class Watch(Callback):  # type: ignore[misc]
+        def on_trainer_train_teardown(self, trainer: Any, progress_tracker: Any, *_: Any, **__: Any) -> None:
+            rounds = progress_tracker.validation_metrics["label"]["loss"]
+            self.seen = [(int(entry[0]), int(entry[1])) for entry in rounds]
+
+    training_rows = frame[frame["split"] == 0]
+    some = pd.concat([training_rows[: 2 * 16 + 1], frame[frame["split"] == 1]])
+    watch = Watch()
+    fit(variant(tiny, []), some, tmp_path, watch, PixelBackend())
+    assert watch.seen == [(1, 2), (2, 4)]
