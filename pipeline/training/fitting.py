@@ -29,6 +29,7 @@ def fit(
     *,
     seed: int,
     report: "Callable[[Step], None] | None",
+    after_round: "Callable[[dict[str, Any], float], None] | None" = None,
 ) -> Any:
     """Train a network into a run's `model/` and load its best weights.
 
@@ -40,14 +41,20 @@ def fit(
         profiled: Told where the time goes.
         seed: Seed of weights and shuffling.
         report: Told after each step.
+        after_round: Told of each evaluation round once its checkpoint is whole: the entry of `history.json`, and the
+            seconds since training began.
 
     Returns:
         Ludwig's model.
 
     Raises:
-        InputError: Ludwig refuses the config.
+        InputError: Ludwig refuses the config, or a run with a model soup is to be resumed.
         KeyboardInterrupt: Training was stopped; the best weights so far are in `model/`.
     """
+    if experiment.config["trainer"].get("model_soup") and checkpoints.latest(run):
+        raise InputError(
+            f"{run.name}: trainer.model_soup: Ludwig forgets on a resume which weights it averages; train anew"
+        )
     from ludwig.api import LudwigModel
     from ludwig.error import ConfigValidationError
     from ludwig.globals import set_disable_progressbar
@@ -55,7 +62,7 @@ def fit(
     from pipeline.training.callback import TrainingCallback
     from pipeline.training.pixels import PixelBackend
 
-    callback = TrainingCallback(run, experiment.label, report)
+    callback = TrainingCallback(run, experiment.label, report, after_round)
     try:
         with engine.checked_config():
             settings = {**experiment.config, "backend": {"type": "local"}}  # a saved model must not start a cluster
@@ -83,6 +90,27 @@ def fit(
         _keep_best(run, model)
         raise
     return model
+
+
+def save_best(run: Run) -> None:
+    """Make the best weights of a run that was stopped its model, where it has none yet.
+
+    Raises:
+        InputError: No evaluation round was finished.
+    """
+    from ludwig.api import LudwigModel
+    from ludwig.globals import MODEL_HYPERPARAMETERS_FILE_NAME, TRAIN_SET_METADATA_FILE_NAME
+    from ludwig.utils.data_utils import load_json, load_metadata
+
+    if list(run.model.glob("model_weights*")):
+        return
+    if checkpoints.best_weights(run) is None:
+        raise InputError(f"{run.folder}: no evaluation round was finished; resume it with `pneumo train --resume`")
+    with engine.checked_config():
+        model = LudwigModel(load_json(str(run.model / MODEL_HYPERPARAMETERS_FILE_NAME)), backend="local")
+        model.training_set_metadata = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
+        model._get_or_create_model(model.config_obj)
+    _keep_best(run, model)
 
 
 def _keep_best(run: Run, model: Any) -> None:

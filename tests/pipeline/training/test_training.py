@@ -385,6 +385,15 @@ def test_a_run_stopped_before_its_first_epoch_says_that_it_starts_anew(
     assert any("starting anew" in line for line in said)
 
 
+def test_a_run_with_a_model_soup_is_not_resumed(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
+    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    souped = dataclasses.replace(tiny, document=tiny.document.override(["trainer.model_soup=uniform"]))
+    run = interrupted(souped, dataset, tmp_path, step=steps + 2)
+
+    with pytest.raises(InputError, match="model_soup: Ludwig forgets on a resume which weights it averages"):
+        training.resume(run)
+
+
 def test_a_run_stopped_after_training_is_only_predicted_and_evaluated(
     tiny: Experiment, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
