@@ -17,7 +17,10 @@ from serving.image import Preparation
 INFO = "bundle.json"
 MODEL = "model.onnx"
 EMBEDDING_SPACE = "embedding_space.npz"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""Of bundles that are written. In 2 the outlier limit is of the strangest of three views; a reader of 1 would hold the
+embedding's distance alone against it. A bundle of 1 says by its embedding space which score its limit is of."""
+READABLE = (1, 2)
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
 """Names that are safe as a folder and unambiguous in `name:version`."""
@@ -78,7 +81,7 @@ class BundleInfo(_Strict):
         files: SHA-256 of every other file, by name.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     name: Name
     version: Name
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
@@ -222,10 +225,10 @@ def _parse(path: Path, content: bytes) -> BundleInfo:
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("schema_version",):
-            raise BundleError(
-                f"{path}: schema version {first['input']!r}, this pneumo reads {SCHEMA_VERSION}; "
-                "use the pneumo that made it or export the model again"
-            ) from None
+            version, known = first["input"], " and ".join(map(str, READABLE))
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            mend = "made by a newer pneumo; update this one" if newer else "export the model again"
+            raise BundleError(f"{path}: schema version {version!r}, this pneumo reads {known}: {mend}") from None
         raise BundleError(f"{path}: {first_problem(error)}; export the model again") from None
 
 
