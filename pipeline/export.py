@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from pipeline.card import card
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Row, Split
 from pipeline.evaluation import read_metrics, stress
+from pipeline.evaluation.guard import Guard, spread
 from pipeline.runs import Run, RunInfo, Status
 from serving.bundle import EMBEDDING_SPACE, Bundle, BundleInfo, Conformal, Outlier, Parity, digest_of, seal
 from serving.descriptors import describe
@@ -33,9 +34,6 @@ TOLERANCE = 1e-4
 """Largest difference in probability between ONNX Runtime and Ludwig."""
 
 PARITY_IMAGES = 64
-REFERENCE_IMAGES = 2000
-"""Most images of a split that the reference and the outlier limit are taken from."""
-
 _BATCH = 32
 
 
@@ -98,14 +96,13 @@ def export(
             tell("writing the graph ...")
             write_graph(inference.network(model, info), preparation, partial / "model.onnx")
         tell("checking the graph against Ludwig ...")
-        training = _look(partial / "model.onnx", dataset, _spread(dataset.of(Split.TRAIN)), preparation)
-        held_out = _look(partial / "model.onnx", dataset, _spread(dataset.of(Split.VALIDATION)), preparation)
+        training = _look(partial / "model.onnx", dataset, spread(dataset.of(Split.TRAIN)), preparation)
+        held_out = _look(partial / "model.onnx", dataset, spread(dataset.of(Split.VALIDATION)), preparation)
         compared = _look(partial / "model.onnx", dataset, _parity_rows(dataset), preparation)
         with engine.logged(run.log):
             parity = _check_parity(model, info, dataset, compared, tolerance)
-        familiarity = Familiarity.fit(training.known, held_out.known, quantile=decisions.outlier_quantile)
-        strangeness = familiarity.score(held_out.embedding, held_out.thumbnails)
-        limit = max(1.0, float(np.quantile(strangeness, decisions.outlier_quantile)))  # below 1 if all are alike
+        guard = Guard.fit(training.known, held_out.known, quantile=decisions.outlier_quantile)
+        familiarity = guard.familiarity
         (partial / EMBEDDING_SPACE).write_bytes(familiarity.to_bytes())
         _write_reference(partial / "reference.parquet", (training, held_out), familiarity, info, decisions.temperature)
         shutil.copyfile(run.config, partial / "config.yaml")
@@ -125,7 +122,7 @@ def export(
             thresholds={} if decisions.threshold is None else {"default": decisions.threshold},
             policy=decisions.policy,
             conformal=Conformal(level=decisions.conformal_level, limit=decisions.conformal_limit),
-            outlier=Outlier(limit=limit, quantile=decisions.outlier_quantile),
+            outlier=Outlier(limit=guard.limit, quantile=decisions.outlier_quantile),
             metrics=metrics.model_dump(mode="json"),
             data_fingerprint=info.data_fingerprint,
             provenance={
@@ -199,13 +196,6 @@ def _dataset(info: RunInfo) -> Dataset:
             "import that one again"
         )
     return dataset
-
-
-def _spread(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """At most REFERENCE_IMAGES rows, evenly over the manifest."""
-    if len(rows) <= REFERENCE_IMAGES:
-        return tuple(rows)
-    return tuple(rows[position] for position in np.linspace(0, len(rows) - 1, REFERENCE_IMAGES).astype(int))
 
 
 def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Preparation) -> _Seen:

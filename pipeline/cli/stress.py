@@ -15,7 +15,7 @@ def stress_run(run: "Run", *, images: int | None, as_json: bool) -> None:
     from pipeline.evaluation.shifts import shifts
     from pipeline.evaluation.stress import FILE, IMAGES, stress
 
-    with progress_bar("predicting changed images", total=len(shifts()) + 1) as bar:
+    with progress_bar("predicting changed images", total=len(shifts()) + 2) as bar:
 
         def told(title: str) -> None:
             bar.update(bar.task_ids[0], advance=1, description=title)

@@ -14,6 +14,7 @@ from pipeline.data import manifest
 from pipeline.data.manifest import Dataset
 from pipeline.evaluation import read_metrics
 from pipeline.evaluation.cases import Cases
+from pipeline.evaluation.guard import Guard
 from pipeline.evaluation.results import Estimate
 from pipeline.evaluation.shifts import shifts
 from pipeline.evaluation.stress import FILE, ShiftResult, StressReport, crossed_auroc, stress, summarise
@@ -81,18 +82,34 @@ def test_the_report_is_kept_in_the_run_and_progress_is_told(said: Result, report
     assert "wrote" in said.stderr
 
 
-def test_a_run_without_a_bundle_has_no_share_flagged_and_its_bundle_tells_of_the_subset(
-    trained: Run, exported: Path, tmp_path: Path
+def test_a_run_without_a_bundle_has_the_shares_flagged_that_its_bundle_will_tell_of(
+    trained: Run, exported: Path, own: Run, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / trained.name)
     shutil.copytree(trained.folder, run.folder)
     found = stress(run, images=8, resamples=5)
-    assert (found.images, found.unchanged.flagged) == (8, None)
+    assert (found.images, found.unchanged.flagged) == (8, 0)
+    assert max(result.flagged or 0 for result in found.shifts) > 0
+    assert found == stress(own, images=8, resamples=5)
 
     bundle = Bundle.open(export(run))
     assert StressReport.model_validate_json(bundle.read(FILE)) == found
-    assert "8 validation images, changed" in bundle.read("card.md").decode()
+    card = bundle.read("card.md").decode()
+    assert "8 validation images, changed" in card
+    assert "| flagged |" in card
     assert bundle.info.version != Bundle.open(exported).info.version
+
+
+def test_a_bundle_that_does_not_fit_the_run_is_not_asked(own: Run, tmp_path: Path) -> None:
+    assert Guard.of_bundle(own, quantile=0.99) is not None
+    assert Guard.of_bundle(own, quantile=0.95) is None
+    other = Run(tmp_path / "20260102T030405Z-other-1a2b")
+    shutil.copytree(own.folder, other.folder)
+    assert Guard.of_bundle(other, quantile=0.99) is None
+    damaged = Run(tmp_path / own.name)
+    shutil.copytree(own.folder, damaged.folder)
+    (damaged.folder / "bundle" / "model.onnx").write_bytes(b"")
+    assert Guard.of_bundle(damaged, quantile=0.99) is None
 
 
 def cases(scores: list[float]) -> Cases:
