@@ -15,8 +15,8 @@ from ludwig.backend.base import Backend, LocalBackend
 from ludwig.data.batcher.random_access import RandomAccessBatcher
 from ludwig.data.dataset.pandas import PandasDataset, PandasDatasetManager
 from ludwig.data.sampler import DistributedSampler
-from ludwig.utils.defaults import default_random_seed
 from ludwig.features.image_feature import ImageFeatureMixin
+from ludwig.utils.defaults import default_random_seed
 from ludwig.utils.misc_utils import get_proc_features
 from numpy.typing import NDArray
 
