@@ -34,9 +34,10 @@ real-model: setup ## The recommended model from the real X-rays, in real/: bundl
 	$(BIN)/pneumo evaluate latest --runs-dir real/runs --stress
 	$(BIN)/pneumo export latest --runs-dir real/runs --out real/bundle
 
-pneumoniamnist: setup ## A model of PneumoniaMNIST's 28-pixel images, in pneumoniamnist/
+pneumoniamnist: setup ## A model of PneumoniaMNIST's 28-pixel images, in pneumoniamnist/: bundle, report, stress test
 	$(BIN)/pneumo data import $(PNEUMO_REAL_DATA)/pneumoniamnist_28_trainval.npz --size 28 --split given --out pneumoniamnist/data
 	$(BIN)/pneumo train ludwig_configs/pneumoniamnist.yaml --data pneumoniamnist/data --runs-dir pneumoniamnist/runs
+	$(BIN)/pneumo evaluate latest --runs-dir pneumoniamnist/runs --stress
 	$(BIN)/pneumo export latest --runs-dir pneumoniamnist/runs --out pneumoniamnist/bundle
 
 test: setup ## The default tests, with coverage
