@@ -45,7 +45,7 @@ class PixelDataset(PandasDataset):
         return values
 
     @contextlib.contextmanager
-    def initialize_batcher(
+    def initialize_batcher(  # type: ignore[override]  # Ludwig's say nothing of what they yield
         self,
         batch_size: int = 128,
         should_shuffle: bool = True,
@@ -56,10 +56,10 @@ class PixelDataset(PandasDataset):
         **_: Any,
     ) -> Iterator[RandomAccessBatcher]:
         """Batches as Ludwig's own data set gives them for images in memory."""
-        sampler = DistributedSampler(  # type: ignore[no-untyped-call]
+        sampler = DistributedSampler(
             len(self), shuffle=should_shuffle, random_seed=random_seed, distributed=distributed
         )
-        yield CountedBatcher(  # type: ignore[no-untyped-call]
+        yield CountedBatcher(
             self, sampler, batch_size, ignore_last=ignore_last, augmentation_pipeline=augmentation_pipeline
         )
 
