@@ -2,17 +2,23 @@
 
 All four train the same network on the same images with the same batches, optimizer and number of threads:
 
-- pneumo: what `pneumo train` does;
+- pneumo: what `pneumo train` does, from an imported data set;
 - Ludwig's defaults: `ludwig train` with images read lazily, the training set evaluated, evaluation batches tuned;
 - Ludwig at its best: `mode: eager`, `evaluate_training_set: false`, `eval_batch_size` set;
-- a plain loop over Ludwig's own network: bytes in memory, channels last, fused AdamW, gradients clipped as Ludwig does.
+- a plain loop over Ludwig's own network: bytes in memory, channels last, fused AdamW, gradients clipped as Ludwig does,
+  and after each epoch an evaluation and a checkpoint.
 
-Only the training steps count, from batch to optimizer, without the first of each training. All run in turns, and the
-table has medians, so that a busy machine hits them alike. Start-up is measured apart: from command to first step.
+Ludwig is given the JPEG files that pneumo imported, 224 pixels a side, and networks take them smaller, as is usual.
+
+Two rates: of the training steps alone, from batch to optimizer, without the first of each training; and of whole
+epochs, with reading, evaluation and checkpoints. What comes before the first epoch (reading all images, building the
+network, tuning the evaluation batch) is a column of its own. All run in turns, and the table has medians, so that a
+busy machine hits them alike. Start-up is measured apart: from command to first step.
 """
 
 import argparse
 import contextlib
+import csv
 import dataclasses
 import functools
 import io
@@ -22,6 +28,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pipeline import config, engine, training
 from pipeline.config import Experiment
@@ -37,28 +45,50 @@ from pipeline.data import importing, manifest, phantom
 from pipeline.data.manifest import Dataset, Row, Split
 
 CONFIGS = Path(__file__).parent.parent / "ludwig_configs"
-NETWORKS = {"small CNN": "baseline.yaml", "EfficientNet-Lite0": "efficientnet_lite0.yaml"}
+SMALL = "{type: backbone, network: lcnet_050, dropout: 0.0}"
+NETWORKS = {
+    "small CNN (timm's lcnet_050, 96 pixels)": (
+        "efficientnet_lite0.yaml",
+        (f"input_features.0.encoder={SMALL}", *(f"input_features.0.preprocessing.{k}=96" for k in ("height", "width"))),
+    ),
+    "EfficientNet-Lite0 (128 pixels)": ("efficientnet_lite0.yaml", ()),
+}
 BATCH = 32
+EPOCHS = 2
 ALIKE = (
     "input_features.0.augmentation=[]",
     "trainer.early_stop=-1",
+    f"trainer.epochs={EPOCHS}",
     f"trainer.batch_size={BATCH}",
     f"trainer.eval_batch_size={BATCH}",
 )
-SIZE = 128
-"""Pixels of the stored images too: Ludwig's `stacked_cnn` drops `height` and `width` and takes images as they are."""
+SIZE = 224
+"""Pixels of the stored images."""
+TABLE = "ludwig.csv"
+"""What Ludwig reads, beside the manifest: the same rows with the files as they came."""
 CLIP = 0.5
 """Ludwig's default limit of the gradient's norm."""
 
 
 @dataclasses.dataclass
 class Measured:
-    """One training: its steps but the first, in images and seconds, and the seconds of all else."""
+    """One training.
+
+    Attributes:
+        images: Shown in steps, all but the first.
+        steps: Seconds of those steps.
+        shown: Images of whole epochs.
+        epochs: Seconds of whole epochs: steps, reading, evaluation, checkpoints.
+        evaluation: Seconds of evaluation in them.
+        before: Seconds from the call to the first epoch.
+    """
 
     images: int = 0
     steps: float = 0.0
+    shown: int = 0
+    epochs: float = 0.0
     evaluation: float = 0.0
-    rest: float = 0.0
+    before: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -67,8 +97,8 @@ class Measured:
 
     @property
     def whole_rate(self) -> float:
-        """Images a second in steps and evaluation."""
-        return self.images / (self.steps + self.evaluation)
+        """Images a second in whole epochs."""
+        return self.shown / self.epochs
 
 
 class Clock:
@@ -83,11 +113,15 @@ class Meter:
     def __init__(self) -> None:
         from ludwig.trainers.trainer import Trainer
 
-        self.result = Measured()
-        self.first: float | None = None
-        self.aside: list[tuple[float, float]] = []
+        self.reset()
         for name in ("train_step", "_train_loop", "run_evaluation", "_has_nan_or_inf_weights", "save_checkpoint"):
             setattr(Trainer, name, self.watched(getattr(Trainer, name), getattr(self, name.strip("_"))))
+
+    def reset(self) -> None:
+        """Forget the training before."""
+        self.result = Measured()
+        self.first_step = self.first_epoch = self.end = 0.0
+        self.aside: list[tuple[float, float]] = []
 
     @staticmethod
     def watched(method: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
@@ -101,10 +135,12 @@ class Meter:
         return watching
 
     def train_step(self, began: float, ended: float, inputs: Any, targets: dict[str, Any], *_: Any) -> None:
-        if self.first is None:
-            self.first = ended
+        images = len(next(iter(targets.values())))
+        self.result.shown += images
+        if self.first_step:
+            self.result.images += images
         else:
-            self.result.images += len(next(iter(targets.values())))
+            self.first_step = ended
 
     def run_evaluation(self, began: float, ended: float, *_: Any) -> None:
         self.result.evaluation += ended - began
@@ -114,20 +150,22 @@ class Meter:
 
     def save_checkpoint(self, began: float, ended: float, *_: Any) -> None:
         self.aside.append((began, ended))
+        self.end = ended
 
     def train_loop(self, began: float, ended: float, *_: Any) -> None:
         """An epoch: what was not evaluation or a checkpoint is steps; Ludwig makes another checkpoint after it."""
-        assert self.first is not None
+        self.first_epoch = self.first_epoch or began
+        self.end = ended
         aside = sum(end - start for start, end in self.aside if start >= began)
-        self.result.steps += ended - max(began, self.first) - aside
+        self.result.steps += ended - max(began, self.first_step) - aside
 
     def measure(self, train: Callable[[], Any]) -> Measured:
-        self.result, self.first, self.aside = Measured(), None, []
+        self.reset()
         began = Clock.read()
         self.returned = train()
-        result = self.result
-        result.rest = Clock.read() - began - result.steps - result.evaluation
-        return result
+        self.result.before = self.first_epoch - began
+        self.result.epochs = self.end - self.first_epoch
+        return self.result
 
 
 def ludwig_config(experiment: Experiment, *, best: bool) -> dict[str, Any]:
@@ -141,14 +179,14 @@ def ludwig_config(experiment: Experiment, *, best: bool) -> dict[str, Any]:
     return asked
 
 
-def train_with_ludwig(asked: dict[str, Any], dataset: Dataset, folder: Path) -> Any:
-    """What `ludwig train` does, quietly; images are paths in the manifest."""
+def train_with_ludwig(asked: dict[str, Any], table: Path, folder: Path) -> Any:
+    """What `ludwig train` does, quietly; images are paths in a table."""
     from ludwig.api import LudwigModel
 
     with contextlib.redirect_stdout(io.StringIO()):
         model = LudwigModel(asked, logging_level=logging.ERROR)
         model.train(
-            dataset=str(dataset.folder / manifest.MANIFEST),
+            dataset=str(table),
             output_directory=str(folder),
             skip_save_processed_input=True,  # it would lie beside the images and change the next turn
         )
@@ -156,12 +194,14 @@ def train_with_ludwig(asked: dict[str, Any], dataset: Dataset, folder: Path) -> 
     return model
 
 
-def plain_loop(network: Any, dataset: Dataset, experiment: Experiment) -> Measured:
+def plain_loop(network: Any, dataset: Dataset, experiment: Experiment, folder: Path) -> Measured:
     """The loop that a person would write who knows torch's fast paths."""
     import torch
 
     from pipeline.training.images import read_images
 
+    result = Measured()
+    called = Clock.read()
     preparation = experiment.preparation(size=dataset.info.size, fit=dataset.info.fit.value)
     positive = experiment.positive
     sets = []
@@ -171,39 +211,45 @@ def plain_loop(network: Any, dataset: Dataset, experiment: Experiment) -> Measur
         labels = torch.tensor([row.label == positive for row in rows], dtype=torch.float32)
         sets.append((torch.from_numpy(np.ascontiguousarray(pixels)), labels))
     (images, labels), (held_out, _) = sets
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
-    steps = -(-len(images) // BATCH)
+    steps = EPOCHS * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps)
 
     def logits(pixels: Any) -> Any:
         inputs = pixels.float().div_(255)
         return network({"image": inputs})["label::logits"].reshape(-1)
 
-    result = Measured()
-    began = 0.0
-    for number, chosen in enumerate(torch.randperm(len(images)).split(BATCH)):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits(images[chosen]), labels[chosen])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if number == 0:
-            began = Clock.read()
-        else:
-            result.images += len(chosen)
-    result.steps = Clock.read() - began
     began = Clock.read()
-    network.eval()
-    with torch.inference_mode():
-        for pixels in held_out.split(BATCH):
-            logits(pixels)
-    result.evaluation = Clock.read() - began
+    result.before = began - called
+    for epoch in range(EPOCHS):
+        network.train()
+        since = Clock.read()
+        for number, chosen in enumerate(torch.randperm(len(images)).split(BATCH)):
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits(images[chosen]), labels[chosen])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            result.shown += len(chosen)
+            if epoch == number == 0:
+                since = Clock.read()
+            else:
+                result.images += len(chosen)
+        evaluating = Clock.read()
+        result.steps += evaluating - since
+        network.eval()
+        with torch.inference_mode():
+            for pixels in held_out.split(BATCH):
+                logits(pixels)
+        result.evaluation += Clock.read() - evaluating
+        torch.save({"weights": network.state_dict(), "optimizer": optimizer.state_dict()}, folder / "checkpoint.pt")
+    result.epochs = Clock.read() - began
     return result
 
 
-def images_per_second(dataset: Dataset, folder: Path, turns: int) -> None:
+def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int) -> None:
     """Measure all four on both networks and print the tables."""
     engine.load()
     import torch
@@ -211,28 +257,31 @@ def images_per_second(dataset: Dataset, folder: Path, turns: int) -> None:
     if Clock.read is time.process_time:
         torch.set_num_threads(1)  # threads that wait for each other count as busy
     meter = Meter()
-    print(f"{len(dataset.of(Split.TRAIN))} images, batch {BATCH}, one epoch, {turns} turns, ", end="")
     kind = "processor time" if Clock.read is time.process_time else "wall time"
     print(
-        f"{torch.get_num_threads()} threads, {kind}; images/s in the training steps, seconds of the rest\n", flush=True
+        f"{len(dataset.of(Split.TRAIN))} training and {len(dataset.of(Split.VALIDATION))} validation images, batch "
+        f"{BATCH}, {EPOCHS} epochs, {turns} turns, {torch.get_num_threads()} threads, {kind}\n",
+        flush=True,
     )
-    for name, file in NETWORKS.items():
-        experiment = config.load(CONFIGS / file, (*ALIKE, "trainer.epochs=1"))
+    for name, (file, overrides) in NETWORKS.items():
+        experiment = config.load(CONFIGS / file, (*ALIKE, *overrides))
         results: dict[str, list[Measured]] = {}
         training.train(experiment, dataset, root=folder / "runs")  # kernels are chosen at their first use
         for _ in range(turns):
-            for contender, result in one_turn(experiment, dataset, folder, meter):
+            for contender, result in one_turn(experiment, dataset, table, folder, meter):
                 results.setdefault(contender, []).append(result)
         show(name, results)
 
 
-def one_turn(experiment: Experiment, dataset: Dataset, folder: Path, meter: Meter) -> Iterator[tuple[str, Measured]]:
+def one_turn(
+    experiment: Experiment, dataset: Dataset, table: Path, folder: Path, meter: Meter
+) -> Iterator[tuple[str, Measured]]:
     """Measure each once."""
     yield "pneumo", meter.measure(lambda: training.train(experiment, dataset, root=folder / "runs"))
     for best, contender in ((False, "Ludwig's defaults"), (True, "Ludwig at its best")):
         asked = ludwig_config(experiment, best=best)
-        yield contender, meter.measure(lambda asked=asked: train_with_ludwig(asked, dataset, folder / "ludwig"))
-    yield "plain PyTorch loop", plain_loop(meter.returned.model, dataset, experiment)
+        yield contender, meter.measure(lambda asked=asked: train_with_ludwig(asked, table, folder / "ludwig"))
+    yield "plain PyTorch loop", plain_loop(meter.returned.model, dataset, experiment, folder)
 
 
 def show(network: str, results: dict[str, list[Measured]]) -> None:
@@ -241,18 +290,18 @@ def show(network: str, results: dict[str, list[Measured]]) -> None:
     def median(contender: str, value: Callable[[Measured], float]) -> float:
         return statistics.median(value(result) for result in results[contender])
 
-    rates = {contender: median(contender, lambda result: result.rate) for contender in results}
-    loop, defaults = rates["plain PyTorch loop"], rates["Ludwig's defaults"]
-    whole = median("Ludwig's defaults", lambda result: result.whole_rate)
-    head = f"{'images/s':>10}{'of loop':>9}{'x Ludwig':>10}{'with evaluation':>17}{'x Ludwig':>10}"
-    print(f"{network:<24}{head}{'steps, s':>10}{'evaluate, s':>13}{'rest, s':>9}{'spread':>9}")
-    for contender, rate in rates.items():
-        with_evaluation = median(contender, lambda result: result.whole_rate)
-        steps, evaluation, rest = (median(contender, attrgetter(name)) for name in ("steps", "evaluation", "rest"))
-        spread = max(r.rate for r in results[contender]) / min(r.rate for r in results[contender])
-        print(f"{contender:<24}{rate:>10.1f}{rate / loop:>9.2f}{rate / defaults:>10.2f}", end="")
-        print(f"{with_evaluation:>17.1f}{with_evaluation / whole:>10.2f}", end="")
-        print(f"{steps:>10.1f}{evaluation:>13.1f}{rest:>9.1f}{spread:>9.2f}")
+    print(network)
+    head = f"{'images/s in':<24}{'steps':>8}{'of loop':>9}{'x Ludwig':>10}{'epochs':>10}{'of loop':>9}{'x Ludwig':>10}"
+    print(f"{head}{'evaluate, s':>13}{'before, s':>11}{'spread':>8}")
+    for contender, measured in results.items():
+        print(f"{contender:<24}", end="")
+        for kind, width in (("rate", 8), ("whole_rate", 10)):
+            rate = median(contender, attrgetter(kind))
+            loop, defaults = (median(other, attrgetter(kind)) for other in ("plain PyTorch loop", "Ludwig's defaults"))
+            print(f"{rate:>{width}.1f}{rate / loop:>9.2f}{rate / defaults:>10.2f}", end="")
+        evaluation, before = (median(contender, attrgetter(name)) for name in ("evaluation", "before"))
+        spread = max(r.whole_rate for r in measured) / min(r.whole_rate for r in measured)
+        print(f"{evaluation:>13.1f}{before:>11.1f}{spread:>8.2f}")
     print(flush=True)
 
 
@@ -282,9 +331,8 @@ def first_step(who: str, asked: Path, data: Path) -> None:
     from ludwig.trainers.trainer import Trainer
 
     Trainer.train_step = announce
-    table = str(data / manifest.MANIFEST)
     results = str(asked.parent / "results")
-    sys.argv = ["ludwig", "train", "-c", str(asked), "--dataset", table, "--output_directory", results]
+    sys.argv = ["ludwig", "train", "-c", str(asked), "--dataset", str(data / TABLE), "--output_directory", results]
     sys.argv += ["--skip_save_processed_input"]
     ludwig_main()
 
@@ -293,7 +341,8 @@ def start_up(dataset: Dataset, folder: Path, turns: int) -> None:
     """Measure the time from the command to the first step and print the table."""
     import yaml
 
-    experiment = config.load(CONFIGS / NETWORKS["small CNN"], ALIKE)
+    file, overrides = next(iter(NETWORKS.values()))
+    experiment = config.load(CONFIGS / file, (*ALIKE, *overrides))
     commands = {"pneumo train": "pneumo", "ludwig train, defaults": "ludwig", "ludwig train, best": "ludwig"}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for name in commands:
@@ -316,24 +365,44 @@ def start_up(dataset: Dataset, folder: Path, turns: int) -> None:
         print(f"{name:<32}{value:>10.1f}{value / medians['ludwig train, defaults']:>8.2f}")
 
 
-def share_of(dataset: Dataset, folder: Path, images: int) -> Dataset:
-    """The first images of a data set, classes alike: three quarters to train on, an eighth for each other split."""
+def share_of(whole: Dataset, raw: Path, folder: Path, images: int) -> Dataset:
+    """The first images of a data set, classes alike: three quarters to train on, the rest for validation and test."""
     rows: list[Row] = []
     for split, share in ((Split.TRAIN, 0.75), (Split.VALIDATION, 0.125), (Split.TEST, 0.125)):
-        for label in dataset.info.classes:
-            chosen = [row for row in dataset.of(split) if row.label == label]
-            rows += chosen[: int(images * share / len(dataset.info.classes))]
+        for label in whole.info.classes:
+            chosen = [row for row in whole.of(split) if row.label == label]
+            rows += chosen[: int(images * share / len(whole.info.classes))]
     for row in rows:
         target = folder / row.image
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(dataset.path(row), target)
-    manifest.write(folder, rows, dataset.info)
+        shutil.copyfile(whole.path(row), target)
+    manifest.write(folder, rows, whole.info)
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "label", "split"])
+        table.writerows([raw / row.source, row.label, int(row.split)] for row in rows)
     return manifest.read(folder)
+
+
+def jpegs(archive: Path | None, folder: Path, images: int) -> Path:
+    """A folder of JPEG files of SIZE pixels: those of a tar archive, or phantoms."""
+    if archive is not None:
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+        return folder
+    phantom.write(folder, images=images + images // 4, seed=0, size=SIZE)
+    for path in sorted(folder.rglob("*.png")):
+        with Image.open(path) as image:
+            image.convert("L").save(path.with_suffix(".jpeg"), quality=90)
+        path.unlink()
+    return folder
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="imported data set; phantoms without it")
+    parser.add_argument(
+        "--archive", type=Path, help="tar of JPEG X-rays, such as chest_xray_224_train.tar; or phantoms"
+    )
     parser.add_argument("--images", type=int, default=512, help="images of all splits")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", choices=("rate", "start"), help="one of the two tables")
@@ -347,16 +416,11 @@ def main(arguments: Sequence[str]) -> None:
         Clock.read = staticmethod(time.process_time)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.data is None:
-            phantom.write(folder / "raw", images=options.images + options.images // 4, seed=0, size=SIZE)
-            whole = importing.import_dataset(folder / "raw", folder / "imported", size=SIZE)
-        else:
-            whole = manifest.read(options.data)
-            if whole.info.size != SIZE:
-                parser.error(f"{options.data} holds images of {whole.info.size} pixels; import it with --size {SIZE}")
-        dataset = share_of(whole, folder / "data", options.images)
+        raw = jpegs(options.archive, folder / "raw", options.images)
+        whole = importing.import_dataset(raw, folder / "imported", size=SIZE)
+        dataset = share_of(whole, raw, folder / "data", options.images)
         if options.only != "start":
-            images_per_second(dataset, folder, options.turns)
+            images_per_second(dataset, dataset.folder / TABLE, folder, options.turns)
         if options.only != "rate":
             start_up(dataset, folder, max(1, options.turns - 1))
 
