@@ -32,7 +32,7 @@ def load_model(run: Run) -> Any:
     from ludwig.api import LudwigModel
 
     with engine.checked_config():
-        model = LudwigModel.load(str(run.model))
+        model = LudwigModel.load(str(run.model), backend="local")  # else it joins any Ray cluster of this machine
     _lay_out(model.model)
     return model
 

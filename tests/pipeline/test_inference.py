@@ -27,6 +27,14 @@ def test_predicting_a_data_set_again_gives_what_training_kept(trained: Run, data
     np.testing.assert_allclose(np.stack(again["logits"].to_list()), np.stack(kept["logits"].to_list()), atol=1e-5)
 
 
+def test_a_model_is_loaded_without_looking_for_a_ray_cluster(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look() -> bool:
+        raise AssertionError("looked for a cluster")
+
+    monkeypatch.setattr("ludwig.backend._has_ray", look)
+    assert load_model(trained).backend.BACKEND_TYPE == "local"
+
+
 def test_a_data_set_prepared_otherwise_is_refused(trained: Run, phantoms: Path, tmp_path: Path) -> None:
     other = importing.import_dataset(phantoms, tmp_path / "data", size=64, fit=Fit.CROP, workers=1)
 
