@@ -1,5 +1,6 @@
 """What was tried: one line a run."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +42,26 @@ def summaries(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSumm
     """Summarise every run under a folder, newest first."""
     now = now or datetime.now(UTC)
     return [_summary(run, now) for run in reversed(list_runs(root))]
+
+
+def best_of(runs: Iterable[Run]) -> Run:
+    """The finished run with the highest validation AUROC; of two alike the newer.
+
+    Raises:
+        InputError: None of them is finished and measured.
+    """
+    measured = [(_auroc(_metrics(run), "validation"), run.name, run) for run in runs if _is_done(run)]
+    known = [(value, name, run) for value, name, run in measured if value is not None]
+    if not known:
+        raise InputError("best: no run is finished yet; `pneumo train CONFIG` or `pneumo sweep CONFIG` makes one")
+    return max(known, key=lambda each: each[:2])[2]
+
+
+def _is_done(run: Run) -> bool:
+    try:
+        return run.info().status is Status.DONE
+    except InputError:
+        return False
 
 
 def standing(run: Run, info: RunInfo) -> Status:

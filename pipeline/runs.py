@@ -125,11 +125,7 @@ class Run:
     @classmethod
     def create(cls, config_name: str, *, root: Path = RUNS, now: datetime | None = None) -> "Run":
         """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
-        now = now or datetime.now(UTC)
-        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name)[:60].strip("-._") or "run"
-        folder = root / f"{now:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
-        folder.mkdir(parents=True)
-        return cls(folder)
+        return cls(new_folder(config_name, root=root, now=now or datetime.now(UTC)))
 
     @classmethod
     def open(cls, name: str | Path, *, root: Path = RUNS) -> "Run":
@@ -177,11 +173,7 @@ class Run:
         Raises:
             InputError: Another process holds it.
         """
-        with (self.folder / ".lock").open("w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"{self.name}: still running; wait for it, or stop it first") from None
+        with held(self.folder, self.name):
             yield
 
     def is_held(self) -> bool:
@@ -200,6 +192,29 @@ def list_runs(root: Path = RUNS) -> list[Run]:
     if not root.is_dir():
         return []
     return [Run(path.parent) for path in sorted(root.glob("*/run.json"))]
+
+
+@contextmanager
+def held(folder: Path, name: str) -> Iterator[None]:
+    """Hold a folder for this process; the system frees it when the process ends, however it ends.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    with (folder / ".lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{name}: still running; wait for it, or stop it first") from None
+        yield
+
+
+def new_folder(config_name: str, *, root: Path, now: datetime) -> Path:
+    """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name)[:60].strip("-._") or "run"
+    folder = root / f"{now:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def write_text(path: Path, text: str) -> None:

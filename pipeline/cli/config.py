@@ -24,11 +24,16 @@ def validate(
 ) -> None:
     """Check configs against Ludwig's schema and pneumo's rules, in under a second, without loading Ludwig."""
     from pipeline import config
+    from pipeline.sweep import settings, space
 
     results: list[dict[str, str | None]] = []
     for file in files:
         try:
-            config.load(file, override or ())
+            document = config.load(file, override or ()).document
+            if document.data.get("hyperopt") is not None:
+                asked = space.read(document, file.stem)
+                settings.read(asked)
+                asked.check()
             results.append({"file": str(file), "error": None})
         except InputError as error:
             results.append({"file": str(file), "error": str(error)})

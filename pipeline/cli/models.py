@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.output import JsonOption, print_json, say, stdout
+from serving.errors import InputError
 
 if TYPE_CHECKING:
+    from pipeline.runs import Run
     from serving.models import Registry, Version
 
 app = typer.Typer(help="The registry of promoted models.", no_args_is_help=True)
@@ -23,23 +25,50 @@ def register(root: typer.Typer) -> None:
 
 def promote_command(
     what: Annotated[
-        str, typer.Argument(metavar="RUN_OR_BUNDLE", help="Run, alias, version, or a folder written with a slash.")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_BUNDLE",
+            help="Run, alias, version, or a folder written with a slash; 'best': of a --sweep, or of all runs.",
+        ),
     ],
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="With 'best': this sweep's: folder, name, unique start, or 'latest'.")
+    ] = None,
     alias: AliasOption = "champion",
     models_dir: ModelsDirOption = Path("models"),
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
+    sweeps_dir: Annotated[Path, typer.Option("--sweeps-dir", help="Folder of the sweeps.")] = Path("sweeps"),
     as_json: JsonOption = False,
 ) -> None:
     """Promote a run's bundle to an alias. The registry keeps a verified copy of it."""
     from pipeline.registry import check_alias, find_bundle, promote
 
     check_alias(alias)
+    if sweep is not None and what != "best":
+        raise InputError(f"--sweep: goes with 'best', not with {what!r}")
+    if what == "best":
+        what = str(_best(sweep, runs_dir, sweeps_dir).folder)
     version = promote(find_bundle(what, root=models_dir, runs=runs_dir, say=say), alias=alias, root=models_dir)
     if as_json:
         print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
     else:
         say(f"{alias} is now {version.id}, in {models_dir / version.bundle}")
         say(f"serve it with `pneumo serve --model {alias}`")
+
+
+def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":
+    """The winner of a sweep, or the run with the best validation AUROC."""
+    if sweep is not None:
+        from pipeline.sweep.finish import best_run
+        from pipeline.sweep.records import SweepFolder
+
+        return best_run(SweepFolder.open(sweep, root=sweeps_dir))
+    from pipeline.run_list import best_of
+    from pipeline.runs import list_runs
+
+    found = best_of([*list_runs(runs_dir), *(run for path in sweeps_dir.glob("*/runs") for run in list_runs(path))])
+    say(f"best of all runs by validation AUROC: {found.folder}")
+    return found
 
 
 @app.command("list")

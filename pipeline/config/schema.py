@@ -41,6 +41,22 @@ _OURS: dict[str, Any] = {
 }
 
 
+_POINTS = {"type": ["array", "null"], "items": {"type": "object"}}
+_SEED = {"type": ["integer", "null"], "minimum": 0}
+SEARCHES: dict[str, dict[str, Any]] = {
+    "variant_generator": {"points_to_evaluate": _POINTS, "random_state": _SEED},
+    "random": {"points_to_evaluate": _POINTS, "random_state": _SEED},
+    "optuna": {"points_to_evaluate": _POINTS, "seed": _SEED},
+    "hyperopt": {
+        "points_to_evaluate": _POINTS,
+        "random_state_seed": _SEED,
+        "n_initial_points": {"type": "integer", "minimum": 1},
+        "gamma": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    },
+}
+"""Search algorithms that run here, with their options, which Ludwig's schema leaves open."""
+
+
 @functools.cache
 def ludwig_schema() -> dict[str, Any]:
     """The part of Ludwig's JSON schema that an image classifier uses, with pneumo's encoders."""
@@ -71,7 +87,15 @@ def check_decisions(document: Document) -> None:
 @functools.cache
 def _whole() -> dict[str, Any]:
     """Ludwig's schema with our section."""
-    return ludwig_schema() | {"properties": ludwig_schema()["properties"] | _OURS}
+    properties = ludwig_schema()["properties"] | _OURS
+    section = properties["hyperopt"]
+    search = section["properties"]["search_alg"]
+    branches = [
+        {"if": {"properties": {"type": {"const": kind}}}, "then": {"properties": options}}
+        for kind, options in SEARCHES.items()
+    ]
+    told = section | {"properties": section["properties"] | {"search_alg": search | {"allOf": branches}}}
+    return ludwig_schema() | {"properties": properties | {"hyperopt": told}}
 
 
 def _check(document: Document, path: Path, value: Any, schema: dict[str, Any]) -> None:

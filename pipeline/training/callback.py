@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,8 +41,16 @@ class Step:
 class TrainingCallback(Callback):
     """Reports progress, writes learning curves, lets Ctrl-C through, resumes the schedule, and saves time."""
 
-    def __init__(self, run: Run, feature: str, report: Callable[[Step], None] | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        feature: str,
+        report: Callable[[Step], None] | None,
+        after_round: "Callable[[dict[str, Any], float], None] | None" = None,
+    ) -> None:
         self.run = run
+        self.after_round = after_round
+        self.began = time.perf_counter()
         self.history = run.history
         self.feature = feature
         self.report = report
@@ -52,6 +61,7 @@ class TrainingCallback(Callback):
 
     def on_trainer_train_setup(self, trainer: Any, save_path: str, is_coordinator: bool, **_: Any) -> None:
         """Ludwig just took SIGINT to itself; take it back, and let SIGTERM stop in the same way."""
+        self.began = time.perf_counter()
         use_channels_last(trainer)
         self.metrics = RoundMetrics(trainer)
         if threading.current_thread() is threading.main_thread():
@@ -70,8 +80,10 @@ class TrainingCallback(Callback):
             raise KeyboardInterrupt
 
     def on_checkpoint(self, trainer: Any, progress_tracker: Any, **_: Any) -> None:
-        """Keep the checkpoint that Ludwig has just finished."""
+        """Keep the checkpoint that Ludwig has just finished, and tell of the round that it completes."""
         checkpoints.keep(self.run, progress_tracker.steps)
+        if self.after_round and self.rounds and self.rounds[-1]["step"] == progress_tracker.steps:
+            self.after_round(self.rounds[-1], time.perf_counter() - self.began)
 
     def on_epoch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Bring a resumed run's schedule to where it was, and keep the rounds evaluated before."""

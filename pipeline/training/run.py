@@ -7,6 +7,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +78,22 @@ def train(
         TrainingInterruptedError: Ctrl-C or SIGTERM; the best weights so far are kept and the run can be resumed.
         TrainingError: Ludwig failed; `train.log` has the details.
     """
-    _check_data(experiment, dataset)
+    check_data(experiment, dataset)
     workers = _workers(experiment, address, profile=profile)
     run = Run.create(experiment.name, root=root)
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")
-    info = RunInfo(
+    info = describe(run, experiment, dataset, seed=seed, command=command, commit=provenance.git_commit(Path.cwd()))
+    with run.locked():
+        run.save(info)
+        hooks = Hooks(say=say, report=report)
+        return carry_out(run, info, experiment, dataset, hooks, workers, profile=profile)
+
+
+def describe(
+    run: Run, experiment: Experiment, dataset: Dataset, *, seed: int, command: Sequence[str], commit: str | None
+) -> RunInfo:
+    """What `run.json` says of a run that is about to begin in this process."""
+    return RunInfo(
         name=run.name,
         command=list(command),
         config=experiment.document.name,
@@ -94,14 +106,11 @@ def train(
         label=experiment.label,
         seed=seed,
         versions=provenance.versions(),
-        git_commit=provenance.git_commit(Path.cwd()),
+        git_commit=commit,
         hardware={},
         started=datetime.now(UTC),
         pid=os.getpid(),
     )
-    with run.locked():
-        run.save(info)
-        return _carry_out(run, info, experiment, dataset, workers, profile=profile, say=say, report=report)
 
 
 def resume(
@@ -133,7 +142,36 @@ def resume(
         run.save(info)
         if not checkpoints.restore(run) and say:
             say(f"{run.name}: no epoch was finished; starting anew")
-        return _carry_out(run, info, experiment, dataset, workers, profile=profile, say=say, report=report)
+        hooks = Hooks(say=say, report=report)
+        return carry_out(run, info, experiment, dataset, hooks, workers, profile=profile)
+
+
+def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
+    """Predict every split with a run's best weights and measure it, where a sweep left that out or stopped it early.
+
+    Raises:
+        InputError: The run is being trained, has no weights yet, or its data set has changed since.
+    """
+    with run.locked():
+        info = run.info()
+        dataset = manifest.read(Path(info.data))
+        if dataset.info.fingerprint != info.data_fingerprint:
+            raise InputError(f"{info.data}: changed since {run.name} began; train anew")
+        experiment = config.load(run.config)
+        frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
+        engine.load(say)
+        with engine.logged(run.log), scratch(run.folder):
+            from pipeline.inference import load_model
+            from pipeline.training.fitting import save_best
+
+            save_best(run)
+            _predict(run, info, load_model(run), dataset, frame)
+        from pipeline.evaluation import evaluate_run
+
+        evaluate_run(run)
+        run.save(run.info().model_copy(update={"status": Status.DONE, "error": None}))
+        _tidy(run)
+    return run
 
 
 def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> cluster.Workers | None:
@@ -143,19 +181,45 @@ def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> c
     return workers
 
 
-def _carry_out(
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told, and asked, while a run is carried out.
+
+    Attributes:
+        say: Told what goes on, a line at a time.
+        report: Told after each step.
+        after_round: Told of each evaluation round once its checkpoint is whole: the entry of `history.json`, and the
+            seconds since training began.
+        frame: Gives images, labels and splits instead of reading the data set.
+        measures: Asked after training whether to predict every split and measure.
+    """
+
+    say: Callable[[str], None] | None = None
+    report: "Callable[[Step], None] | None" = None
+    after_round: Callable[[dict[str, Any], float], None] | None = None
+    frame: "Callable[[], pd.DataFrame] | None" = None
+    measures: Callable[[], bool] = lambda: True
+
+
+def carry_out(
     run: Run,
     info: RunInfo,
     experiment: Experiment,
     dataset: Dataset,
-    workers: cluster.Workers | None,
+    hooks: Hooks,
+    workers: cluster.Workers | None = None,
     *,
-    profile: bool,
-    say: Callable[[str], None] | None,
-    report: "Callable[[Step], None] | None",
+    profile: bool = False,
 ) -> Run:
+    """Train a run whose folder is there and held, from its newest checkpoint where it has one.
+
+    Raises:
+        InputError: The data set and the config do not fit, or an image is damaged.
+        TrainingInterruptedError: Ctrl-C or SIGTERM; the best weights so far are kept and the run can be resumed.
+        TrainingError: Ludwig failed; `train.log` has the details.
+    """
     durations = dict(info.durations)
-    tell = say or (lambda text: None)
+    tell = hooks.say or (lambda text: None)
     profiled = Profile(run) if profile else None
 
     @contextlib.contextmanager
@@ -175,24 +239,37 @@ def _carry_out(
     try:
         with interruptible(), cluster.connected(workers) as placement:
             with stage("read"):
-                frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
+                read = hooks.frame or (
+                    lambda: _frame(experiment, dataset, Preparation.model_validate(info.preparation))
+                )
+                frame = read()
             with stage("load"):
-                engine.load(say)
+                engine.load(hooks.say)
             info = info.model_copy(update={"hardware": provenance.hardware()})
             run.save(info)
             if workers is None and experiment.config["trainer"].get("use_mixed_precision") and not _has_gpu():
                 tell("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
             tell(f"training {run.name} on {len(frame)} images ...")
             with stage("train"), engine.logged(run.log), scratch(run.folder):
-                model = fit(run, experiment, frame, placement, profiled, seed=info.seed, report=report)
+                model = fit(
+                    run,
+                    experiment,
+                    frame,
+                    placement,
+                    profiled,
+                    seed=info.seed,
+                    report=hooks.report,
+                    after_round=hooks.after_round,
+                )
             info = info.model_copy(update={"classes": _classes(model, experiment)})
             run.save(info)
-            with stage("predict"):
-                _predict(run, info, model, dataset, frame)
-            with stage("evaluate"):
-                from pipeline.evaluation import evaluate_run
+            if hooks.measures():
+                with stage("predict"):
+                    _predict(run, info, model, dataset, frame)
+                with stage("evaluate"):
+                    from pipeline.evaluation import evaluate_run
 
-                evaluate_run(run)
+                    evaluate_run(run)
     except KeyboardInterrupt:
         finish(Status.INTERRUPTED)
         rounds = len(json.loads(run.history.read_text(encoding="utf-8"))) if run.history.is_file() else 0
@@ -217,7 +294,12 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _check_data(experiment: Experiment, dataset: Dataset) -> None:
+def check_data(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse a data set that an experiment cannot be trained on.
+
+    Raises:
+        InputError: Other classes or columns, or a class without an image in training or validation.
+    """
     experiment.check_classes(dataset.info.classes)
     columns = set(manifest.COLUMNS)
     for section, column in (("input_features", experiment.image), ("output_features", experiment.label)):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.training.cluster.workers import Placement, Workers
+from serving.cores import available_cores
 from serving.errors import InputError, MachineError
 
 TRIES = 3
@@ -20,6 +21,7 @@ TRIES = 3
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what it warns will be the default
+    "RAY_worker_niceness": "0",  # 15, with which workers starve beside any other work
     "RAY_worker_register_timeout_seconds": "300",  # 60 and 60, which a busy machine may miss too
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }
@@ -43,10 +45,30 @@ def connected(workers: Workers | None) -> Iterator[Placement | None]:
     if workers is None:
         yield None
         return
+    with cluster(workers.address, workers.local_cpus()):
+        import ray
+
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        machines = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
+        yield workers.placed(resources, machines)
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
+    """Start or join a Ray cluster, and leave it again with everything of ours in it ended.
+
+    Args:
+        address: The cluster to join; None starts one on this machine.
+        cpus: Cores that a cluster of our own is told it has; those that this process may use where None.
+
+    Raises:
+        InputError: There is no cluster at the address.
+        MachineError: It cannot be started, or this process is in one already.
+    """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     handlers = _handlers()
-    if workers.address is None:
+    if address is None:
         # a cluster has a token; without ours Ray leaves one in the home folder
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
@@ -55,15 +77,13 @@ def connected(workers: Workers | None) -> Iterator[Placement | None]:
         raise MachineError("this process is in a Ray cluster already; train with backend: {type: local} here")
     folder = None
     try:
-        if workers.address is None:
+        if address is None:
             folder = Path(tempfile.mkdtemp(prefix="pneumo-ray-", dir="/tmp"))  # Ray's sockets need a short path
-            _start(workers, folder)
+            _start(cpus or available_cores(), folder)
         else:
-            _join(workers.address)
+            _join(address)
         _restore(handlers)  # Ray takes SIGTERM to itself
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        machines = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
-        yield workers.placed(resources, machines)
+        yield
     finally:
         ray.shutdown()
         _restore(handlers)
@@ -80,14 +100,14 @@ def _remove(folder: Path) -> None:
         time.sleep(0.25)
 
 
-def _start(workers: Workers, folder: Path) -> None:
+def _start(cpus: int, folder: Path) -> None:
     import ray
 
     for left in reversed(range(TRIES)):
         try:
             ray.init(
                 address="local",  # whatever RAY_ADDRESS says
-                num_cpus=workers.local_cpus(),
+                num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -1,0 +1,197 @@
+"""`pneumo sweep`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.output import JsonOption, print_json, say, stdout
+from serving.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.config import Document
+    from pipeline.data.manifest import Dataset
+    from pipeline.sweep.driver import Plan
+    from pipeline.sweep.records import SweepFolder
+
+
+AUTO_BUDGET = 1800.0
+"""Seconds that --auto plans for where no --time-budget is given."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(sweep)
+
+
+def sweep(
+    config: Annotated[
+        Path | None, typer.Argument(help="A Ludwig config with a hyperopt section; with --auto, any config or none.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", "--override", help="Set a key: trainer.epochs=3. May be repeated.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data set made by `pneumo data import`.", show_default="data")
+    ] = None,
+    sweeps_dir: Annotated[Path, typer.Option("--sweeps-dir", help="Folder that gets the sweep.")] = Path("sweeps"),
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials in all.", show_default="the config's, or 10")
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", help="Stop after this time: 90, 30m, 1.5h.", show_default="none")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, help="Trials at once.", show_default="as many as fit")
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option("--cpus", min=1, help="Cores of a trial.", show_default="shared out")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option("--gpus", min=0, help="GPUs of a trial, such as 0.5.", show_default="1 where any")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of all.", show_default="42")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Train the --top best with so many seeds; the best mean wins.")
+    ] = 1,
+    top: Annotated[int, typer.Option("--top", min=1, help="With --seeds: how many of the best trials.")] = 3,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train the winner again on training and validation images.")
+    ] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Choose the space from data, machine and --time-budget, and print it.")
+    ] = False,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="Continue this sweep: folder, name, unique start, or 'latest'.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster to join: auto, host:port, ray://...")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Where trials are kept, reached by all machines: a path, gs://bucket/path."),
+    ] = None,
+    wandb: Annotated[str, typer.Option("--wandb", help="Weights & Biases: online, offline or disabled.")] = "disabled",
+    as_json: JsonOption = False,
+) -> None:
+    """Search hyperparameters with Ray Tune. Ctrl-C keeps what is done, and --resume goes on."""
+    from pipeline.sweep.records import SweepFolder
+    from pipeline.sweep.watch import Watch
+
+    if resume is not None and (config is not None or override or data is not None or auto):
+        raise InputError("--resume continues a sweep as it was; CONFIG, -o, --data and --auto need a new one")
+    if resume is None and config is None and not auto:
+        raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
+    known = SweepFolder.open(resume, root=sweeps_dir) if resume is not None else None
+    document, name, dataset, plan = None, "", None, None
+    if known is None:
+        from pipeline.data import manifest
+
+        dataset = manifest.read(data or Path("data"))
+        budget = _seconds(time_budget)
+        document, name = _auto(config, override, dataset, budget) if auto else _given(config, override)
+        plan = _plan(trials, budget, concurrency, cpus, gpus, seed, seeds, top, address, storage, wandb)
+    from pipeline.sweep import driver, finish
+
+    try:
+        with Watch() as watch:
+            if known is not None:
+                folder = driver.resume(known, address=address, say=say, watch=watch.update)
+            else:
+                assert document is not None
+                assert dataset is not None
+                folder = driver.sweep(
+                    document,
+                    name,
+                    dataset,
+                    plan=plan,
+                    root=sweeps_dir,
+                    command=["pneumo", *sys.argv[1:]],
+                    say=say,
+                    watch=watch.update,
+                )
+    except driver.SweepInterruptedError as interrupted:
+        finish.finish(interrupted.folder, measure=False)
+        say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
+        raise typer.Exit(130) from None
+    finish.finish(folder, say=say)
+    if refit:
+        from pipeline.sweep.refit import refit as refit_winner
+
+        run = refit_winner(folder, say=say)
+        say(f"trained again on training and validation images: {run.folder}")
+    _show(folder, as_json)
+
+
+def _seconds(text: str | None) -> float | None:
+    from pipeline.sweep.settings import seconds
+
+    return None if text is None else seconds(text)
+
+
+def _given(config: Path | None, override: list[str] | None) -> "tuple[Document, str]":
+    from pipeline.config.document import read
+
+    assert config is not None
+    return read(config).override(override or ()), config.stem
+
+
+def _plan(
+    trials: int | None,
+    budget: float | None,
+    concurrency: int | None,
+    cpus: int | None,
+    gpus: float | None,
+    seed: int | None,
+    seeds: int,
+    top: int,
+    address: str | None,
+    storage: str | None,
+    tracking: str,
+) -> "Plan":
+    from pipeline.sweep.driver import Plan
+    from pipeline.sweep.settings import Limits
+    from pipeline.training import SEED
+
+    limits = Limits(trials, budget, concurrency, cpus, gpus)
+    return Plan(limits, SEED if seed is None else seed, seeds, top, address, storage, tracking)
+
+
+def _auto(
+    config: Path | None, override: list[str] | None, dataset: "Dataset", budget: float | None
+) -> "tuple[Document, str]":
+    """A plan of the machine's own, printed as YAML that can be kept and edited."""
+    from pipeline import config as configs
+    from pipeline.config.document import parse
+    from pipeline.provenance import hardware
+    from pipeline.sweep import auto
+
+    base = None if config is None else configs.load(config, override or ())
+    if base is None and override:
+        raise InputError("-o: sets a key of a CONFIG; give one, or leave it out")
+    made = auto.plan(dataset, auto.Hardware.of(hardware()), budget=budget or AUTO_BUDGET, base=base)
+    text = auto.to_yaml(made)
+    for line in text.splitlines():
+        say(line)
+    return parse(text, "auto.yaml"), "auto" if config is None else f"auto-{config.stem}"
+
+
+def _show(folder: "SweepFolder", as_json: bool) -> None:
+    from pipeline.sweep import table
+
+    record = folder.read()
+    if as_json:
+        print_json({"folder": str(folder.folder), **table.document(record)})
+        return
+    console = stdout()
+    console.print(table.trial_table(record))
+    winner = record.trial(record.winner) if record.winner else None
+    if winner is not None:
+        value = winner.value(record.goal)
+        console.print(f"best: {winner.name}, validation {record.metric} {value:.4f}", soft_wrap=True, markup=False)
+        console.print(f"  config     {folder.best}", soft_wrap=True, markup=False)
+        console.print(f"  report     {folder.report}", soft_wrap=True, markup=False)
+        console.print(f"next: pneumo promote best --sweep {folder.folder}", soft_wrap=True, markup=False)
