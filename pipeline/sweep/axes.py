@@ -84,15 +84,22 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 def label(value: Any) -> str:
     """A short text for any value: numbers in four digits, a dict by its type and what else it says."""
-    text = " ".join(_words(value).split())
+    text = words(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3].rstrip() + "..."
+
+
+def words(value: Any) -> str:
+    """The same without a cut."""
+    return " ".join(_words(value).split())
 
 
 def number(value: float | None, digits: int = 4) -> str:
     """A measured value for people, or a dash."""
     if value is None or not math.isfinite(value):
         return "-"
-    return f"{value:.{digits}f}" if value == 0 or 1e-2 <= abs(value) < 1000 else f"{value:.{digits}g}"
+    if value == 0 or 1e-2 <= abs(value) < 1000:
+        return f"{value:.{digits}f}"
+    return f"{value:#.{digits - 1}g}"
 
 
 def duration(seconds: float | None) -> str:
