@@ -31,8 +31,8 @@ SPACE: dict[str, Any] = {
 
 def surface(parameters: dict[str, Any]) -> float:
     """An AUROC that depends on the learning rate (the best is 1e-3), a little on dropout, on nothing else."""
-    rate = math.log10(parameters["trainer.learning_rate"])
-    return 0.97 - 0.05 * (rate + 3) ** 2 - 0.02 * parameters["image.encoder.dropout"]
+    rate = math.log10(parameters.get("trainer.learning_rate", 1e-3))
+    return 0.97 - 0.05 * (rate + 3) ** 2 - 0.02 * parameters.get("image.encoder.dropout", 0.0)
 
 
 @pytest.fixture
@@ -138,8 +138,9 @@ def _best(trials: list[Trial], goal: Any) -> list[Trial]:
 def _draw(random: np.random.Generator, space: dict[str, Any]) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     for name, options in space.items():
-        if "categories" in options:
-            drawn[name] = options["categories"][int(random.integers(len(options["categories"])))]
+        values = options.get("categories", options.get("values"))
+        if values is not None:
+            drawn[name] = values[int(random.integers(len(values)))]
         elif options["space"] == "loguniform":
             drawn[name] = float(np.exp(random.uniform(np.log(options["lower"]), np.log(options["upper"]))))
         else:
