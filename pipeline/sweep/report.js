@@ -159,8 +159,8 @@
   function byTrial() {
     const order = data.trials.filter((trial) => !trial.repeats);
     const places = new Map(order.map((trial, index) => [trial.name, index + 1]));
-    const ticks = (x) => x.ticks(Math.min(8, order.length)).filter((tick) => Number.isInteger(tick.value));
     const last = Math.max(order.length, 2);
+    const ticks = (x) => x.ticks(Math.min(8, last)).filter((tick) => Number.isInteger(tick.value));
     bestSoFar(at("by-trial"), data.progress.trials, (trial) => places.get(trial.name) ?? null, 0.5, last + 0.5, ticks, "Trials");
   }
 
