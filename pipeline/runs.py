@@ -46,6 +46,7 @@ class RunInfo(BaseModel):
         preparation: How the model takes its images: `size`, `fit`, `height`, `width`, `channels`.
         image: Name of the image feature, which is its column; `label` of the label feature.
         seed: Seed of weights and shuffling.
+        refit_of: The run whose config, seed and decisions this one has, trained on its validation images too.
         versions: Of Python and the packages that matter.
         git_commit: Commit of the working directory, or None; with `-dirty` where files differ.
         hardware: Processor, cores, memory in GiB, accelerators.
@@ -66,6 +67,7 @@ class RunInfo(BaseModel):
     image: str
     label: str
     seed: int
+    refit_of: str | None = None
     versions: dict[str, str]
     git_commit: str | None
     hardware: dict[str, Any]

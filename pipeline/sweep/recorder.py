@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
+from pipeline.sweep import seeds
 from pipeline.sweep.records import Round, Sweep, SweepFolder, Trial, TrialStatus
 from pipeline.sweep.trial import VALUE, Task
 
@@ -115,8 +116,8 @@ class Recorder:
 
     def note(self) -> None:
         """Write the record and tell who watches."""
-        ranked = self.sweep.ranked()
-        self.sweep.winner = ranked[0].name if ranked else None
+        choice = seeds.choose(self.sweep)
+        self.sweep.winner = choice.trial.name if choice else None
         self.sweep.seconds = round(self.now(), 3)
         self.folder.save(self.sweep)
         self.look(force=True)

@@ -195,6 +195,8 @@ def substitute(document: Document, values: Mapping[str, Any]) -> Document:
     for name, value in values.items():
         path = path_of(document, name)
         line = document.lines.get((*SECTION, name), document.lines.get(SECTION, 1))
+        for length in range(1, len(path)):
+            lines.setdefault(path[:length], line)  # sections that only the parameter makes
         for inner in _paths(value, path):
             lines = {known: at for known, at in lines.items() if known[: len(inner)] != inner}
             lines[inner] = line

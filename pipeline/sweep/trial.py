@@ -250,8 +250,9 @@ def _best_before(run: Run, entry: dict[str, Any] | None, task: Task) -> float | 
 
 @contextmanager
 def _folder(name: str) -> Iterator[Path]:
-    """A folder for the run inside Ray's own, which goes when the cluster of this sweep goes."""
-    folder = Path(tune.get_context().get_trial_dir()) / "run" / name
+    """A folder for the run inside Ray's own, which goes with it; beside what Ray Tune copies to the storage."""
+    trial = Path(tune.get_context().get_trial_dir())
+    folder = trial.parent.parent / "runs" / trial.name / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

@@ -343,5 +343,5 @@ def _classes(model: Any, experiment: Experiment) -> list[str]:
 def _predict(run: Run, info: RunInfo, model: Any, dataset: Dataset, frame: "pd.DataFrame") -> None:
     from pipeline.inference import logits_of, predictions_frame
 
-    logits = logits_of(model, info, list(frame[info.image]))
+    logits = logits_of(model, info, list(frame[info.image])[: len(dataset.rows)])  # a refit shows some twice
     predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)
