@@ -1,0 +1,333 @@
+"""Real sweeps on Ray. Each starts a cluster on this machine, whose workers load Ludwig."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.config import Document
+from pipeline.config.document import parse, read
+from pipeline.data.manifest import Dataset
+from pipeline.run_list import summaries
+from pipeline.runs import Status, list_runs
+from pipeline.sweep import driver, finish, space
+from pipeline.sweep.driver import Plan
+from pipeline.sweep.records import Sweep, SweepFolder, Trial, TrialStatus
+from pipeline.sweep.settings import Limits
+from serving.errors import InputError
+from tests.conftest import CONFIGS, TINY, Outcome
+
+pytestmark = pytest.mark.slow
+
+GOAL = {"goal": "maximize", "metric": "roc_auc", "output_feature": "label"}
+RATE = "trainer.learning_rate_scheduler.max_lr"
+SPACE = {
+    RATE: {"space": "loguniform", "lower": 0.0005, "upper": 0.02},
+    "image.encoder.fc_layers": {"space": "choice", "categories": [[{"output_size": 16}], [{"output_size": 8}]]},
+}
+
+
+def document(parameters: dict[str, object], *overrides: str, **section: object) -> Document:
+    known = read(CONFIGS / "smoke.yaml").override([*TINY, *overrides]).data
+    return parse(yaml.safe_dump(known | {"hyperopt": {**GOAL, "parameters": parameters, **section}}), "tiny.yaml")
+
+
+def by_status(record: Sweep) -> dict[str, int]:
+    return {status: sum(trial.status == status for trial in record.trials) for status in TrialStatus}
+
+
+@pytest.fixture(scope="module")
+def swept(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """Four trials on two workers: one diverges, one asks for more memory than there is."""
+    encoders = [
+        {"type": "stacked_cnn"},
+        {"fc_layers": [{"output_size": 2_000_000_000}]},
+    ]
+    points = [
+        {RATE: 0.002, "image.encoder": {"type": "stacked_cnn"}, "trainer.optimizer": {"type": "adamw"}},
+        {RATE: 1e30, "image.encoder": {"type": "stacked_cnn"}, "trainer.optimizer": {"type": "sgd"}},
+        {RATE: 0.002, "image.encoder": encoders[1], "trainer.optimizer": {"type": "adamw"}},
+    ]
+    asked = document(
+        {
+            RATE: {"space": "choice", "categories": [0.002, 0.005, 0.01, 1e30]},
+            "image.encoder": {"space": "choice", "categories": encoders},
+            "trainer.optimizer": {"space": "choice", "categories": [{"type": "adamw"}, {"type": "sgd"}]},
+        },
+        search_alg={"type": "optuna", "points_to_evaluate": points},
+    )
+    plan = Plan(Limits(trials=4, concurrency=2), seed=3)
+    folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
+    finish.finish(folder)
+    return folder
+
+
+def test_trials_that_break_are_told_with_their_reason_and_sink_nothing(swept: SweepFolder) -> None:
+    record = swept.read()
+    assert record.status == "done"
+    diverged, huge = record.trials[1], record.trials[2]
+    assert diverged.status is TrialStatus.FAILED
+    assert "NaN or Inf" in str(diverged.error) or "not a finite number" in str(diverged.error)
+    assert huge.status is TrialStatus.FAILED
+    assert "memory" in str(huge.error)
+    assert record.trials[0].status is TrialStatus.DONE
+
+
+def test_a_trial_is_a_run_like_any_other(swept: SweepFolder) -> None:
+    record = swept.read()
+    run = swept.run_of(record.trials[0])
+    assert run is not None
+    info = run.info()
+    assert info.status is Status.DONE
+    assert info.name == run.name
+    assert config.load(run.config).config["trainer"]["learning_rate_scheduler"]["max_lr"] == 0.002
+    assert run.name in [summary.name for summary in summaries(swept.runs)]
+
+
+def test_workers_take_one_trial_after_the_other(swept: SweepFolder) -> None:
+    pids = {run.info().pid for run in list_runs(swept.runs)}
+    assert len(pids) <= 2 < len(swept.read().trials)
+
+
+def test_the_winner_is_measured_and_its_config_complete(swept: SweepFolder) -> None:
+    run = finish.best_run(swept)
+    assert run.metrics.is_file()
+    best = config.load(swept.best)
+    assert "hyperopt" not in best.config
+    assert best.config == config.load(run.config).config
+    assert swept.report.is_file()
+    assert swept.table.read_text(encoding="utf-8").count("\n") == 1 + len(swept.read().trials)
+
+
+def test_the_winner_is_promoted_without_training_it_again(
+    swept: SweepFolder, pneumo: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    before = len(list_runs(swept.runs))
+    outcome = pneumo("promote", "best", "--sweep", swept.folder, "--models-dir", tmp_path / "models")
+    assert outcome.code == 0, outcome.err
+    assert len(list_runs(swept.runs)) == before
+    assert "champion is now" in outcome.err
+
+
+def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
+    with pytest.raises(InputError, match="done already"):
+        driver.resume(swept)
+
+
+def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: SweepFolder) -> None:
+    from pipeline import decisions
+    from pipeline.evaluation import read_metrics
+    from pipeline.export import export
+    from pipeline.sweep.refit import refit
+
+    winner = finish.best_run(swept)
+    run = refit(swept)
+    assert run.info().refit_of == winner.name
+    assert decisions.read(run).threshold == decisions.read(winner).threshold
+    splits = read_metrics(run).splits
+    assert "validation" not in splits
+    whole = read_metrics(winner).splits
+    assert splits["train"].images == whole["train"].images + whole["validation"].images
+    assert splits["test"].images == whole["test"].images
+    export(run, out=run.folder.parent.parent / "refit-bundle")
+
+
+def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path) -> None:
+    asked = document(
+        SPACE, "trainer.epochs=4", executor={"scheduler": {"type": "async_hyperband", "reduction_factor": 2}}
+    )
+    plan = Plan(Limits(trials=5), seeds=2, top=2)
+    folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path)
+    record = finish.finish(folder)
+    first = [trial for trial in record.trials if trial.repeats is None]
+    again = [trial for trial in record.trials if trial.repeats is not None]
+    assert len(first) == 5
+    assert any(trial.status is TrialStatus.STOPPED and len(trial.rounds) < 4 for trial in first)
+    assert len(again) == 2
+    assert {trial.repeats for trial in again} == {trial.name for trial in record.ranked()[:2]}
+    for trial in again:
+        original = record.trial(str(trial.repeats))
+        assert original is not None
+        assert trial.parameters == original.parameters
+        assert trial.seed == original.seed + 1
+    stopped = next(trial for trial in first if trial.status is TrialStatus.STOPPED)
+    run = folder.run_of(stopped)
+    assert run is not None
+    assert run.info().status is Status.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("search", "scheduler"),
+    [
+        ("hyperopt", {"type": "median_stopping_rule"}),
+        ("variant_generator", {"type": "pbt", "perturbation_interval": 1}),
+    ],
+)
+def test_other_searches_and_schedulers_work(
+    dataset: Dataset, tmp_path: Path, search: str, scheduler: dict[str, object]
+) -> None:
+    asked = document(SPACE, "trainer.epochs=4", search_alg={"type": search}, executor={"scheduler": scheduler})
+    record = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=4)), root=tmp_path).read()
+    assert len(record.ranked()) == 4
+    assert not [trial.error for trial in record.trials if trial.error]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(dataset: Dataset, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(record: Sweep, now: float) -> None:
+        for trial in record.trials:
+            if len(trial.rounds) == 2 and not killed:
+                killed.extend(_workers())
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+    asked = document(SPACE, "trainer.epochs=6")
+    folder = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=2, concurrency=1)), root=tmp_path, watch=kill)
+    record = folder.read()
+    assert killed
+    assert by_status(record)["done"] == 2
+    assert [entry.epoch for entry in record.trials[0].rounds] == [1, 2, 3, 4, 5, 6]
+
+
+def _workers() -> list[int]:
+    """Processes of this process's cluster that carry out trials."""
+    found = subprocess.run(["pgrep", "-f", "ray::ImplicitFunc"], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in found.split()]
+
+
+@pytest.fixture
+def sweep_process(dataset: Dataset, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`pneumo sweep` in a process of its own, to be killed."""
+    started: list[subprocess.Popen[str]] = []
+    asked = document(SPACE, "trainer.epochs=12", "trainer.batch_size=4")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(asked.data), encoding="utf-8")
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "sweep", *arguments]
+        started.append(
+            subprocess.Popen(
+                command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _wait_for(root: Path, ready: Callable[[Sweep], bool], seconds: float = 240) -> SweepFolder:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        for path in root.glob("*/sweep.json"):
+            folder = SweepFolder(path.parent)
+            if ready(folder.read()):
+                return folder
+        time.sleep(0.2)
+    raise AssertionError("the sweep did not come so far")
+
+
+def _one_done_one_under_way(record: Sweep) -> bool:
+    done = any(trial.status is TrialStatus.DONE for trial in record.trials)
+    return done and any(trial.status is TrialStatus.RUNNING and len(trial.rounds) >= 3 for trial in record.trials)
+
+
+def _rounds(trial: Trial) -> list[tuple[int, float]]:
+    return [(entry.step, entry.value) for entry in trial.rounds]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_ended_sweep_goes_on_where_it_was(
+    dataset: Dataset, tmp_path: Path, sweep_process: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    process = sweep_process("tiny.yaml", "--data", str(dataset.folder), "--trials", "3", "--concurrency", "1")
+    folder = _wait_for(tmp_path / "sweeps", _one_done_one_under_way)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    before = folder.read()
+    if number is not signal.SIGKILL:
+        assert process.returncode == 130, err
+        assert "--resume" in err
+        assert before.status == "interrupted"
+    with pytest.raises(InputError, match="no such sweep"):
+        SweepFolder.open("nothing", root=tmp_path / "sweeps")
+    process = sweep_process("--resume", "latest")
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    after = folder.read()
+    assert by_status(after)["done"] == 3
+    done = next(trial for trial in before.trials if trial.status is TrialStatus.DONE)
+    assert _rounds(done) == _rounds(next(trial for trial in after.trials if trial.name == done.name))
+    assert done.seconds == next(trial for trial in after.trials if trial.name == done.name).seconds
+    under_way = next(
+        trial for trial in before.trials if trial.status is TrialStatus.RUNNING or 0 < len(trial.rounds) < 12
+    )
+    continued = after.trial(under_way.name)
+    assert continued is not None
+    assert [entry.epoch for entry in continued.rounds] == list(range(1, 13))
+    assert _rounds(continued)[: len(under_way.rounds) - 1] == _rounds(under_way)[:-1]
+    assert "best:" in out
+
+
+def test_a_full_disk_is_said(dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document(SPACE).data), encoding="utf-8")
+        outcome = pneumo(
+            "sweep", tmp_path / "tiny.yaml", "--data", dataset.folder, "--trials", "2", "--sweeps-dir", disk / "sweeps"
+        )
+        assert outcome.code in (1, 3)
+        assert "No space left" in outcome.err
+        assert "Traceback" not in outcome.err
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_machine_that_leaves_in_the_middle_costs_no_trial(dataset: Dataset, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    removed = threading.Event()
+
+    def watch(record: Sweep, now: float) -> None:
+        busy = [trial for trial in record.trials if trial.status is TrialStatus.RUNNING and trial.rounds]
+        if len(busy) == 2 and not removed.is_set():
+            removed.set()
+            threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False}).start()
+
+    try:
+        asked = document(SPACE, "trainer.epochs=20", "trainer.batch_size=4")
+        plan = Plan(Limits(trials=4, cpus=1), address=cluster.address, storage=str(tmp_path / "shared"))
+        folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path, watch=watch)
+    finally:
+        cluster.shutdown()
+    record = folder.read()
+    assert removed.is_set()
+    assert by_status(record)["done"] == 4
+    assert all([entry.epoch for entry in trial.rounds] == list(range(1, 21)) for trial in record.trials)
+    assert all(folder.run_of(trial) is not None for trial in record.trials)
+
+
+def test_ludwig_takes_the_same_file(dataset: Dataset, tmp_path: Path, ludwig: object) -> None:
+    from ludwig.hyperopt.execution import RayTuneExecutor
+    from ludwig.schema.model_types.base import ModelConfig
+
+    asked = document(SPACE, executor={"num_samples": 2}, search_alg={"type": "optuna"})
+    settings = ModelConfig.from_dict(asked.data).to_dict()["hyperopt"]
+    names, _ = RayTuneExecutor._get_search_space(RayTuneExecutor, settings["parameters"])  # type: ignore[arg-type]
+    assert set(names) == {parameter.name for parameter in space.read(asked, "tiny").parameters}
