@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.tracking import Mode
+
 if TYPE_CHECKING:  # rich is imported where it prints: it would be half of the time that `pneumo --help` takes
     from rich.console import Console
     from rich.progress import Progress
 
+WandbOption = Annotated[Mode, typer.Option("--wandb", help="Track with Weights & Biases.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 

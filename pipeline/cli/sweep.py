@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pipeline.tracking import Mode
 from serving.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def sweep(
         str | None,
         typer.Option("--storage", help="Where trials are kept, reached by all machines: a path, gs://bucket/path."),
     ] = None,
-    wandb: Annotated[str, typer.Option("--wandb", help="Weights & Biases: online, offline or disabled.")] = "disabled",
+    wandb: WandbOption = Mode.DISABLED,
     as_json: JsonOption = False,
 ) -> None:
     """Search hyperparameters with Ray Tune. Ctrl-C keeps what is done, and --resume goes on."""
@@ -150,7 +151,7 @@ def _plan(
     top: int,
     address: str | None,
     storage: str | None,
-    tracking: str,
+    tracking: Mode,
 ) -> "Plan":
     from pipeline.sweep.driver import Plan
     from pipeline.sweep.settings import Limits

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
 from pipeline.cli.progress import TrainingProgress
+from pipeline.tracking import Mode
 from serving.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write where the time goes into the run folder, with a trace.")
     ] = False,
+    wandb: WandbOption = Mode.DISABLED,
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate one model. Its run folder holds model, metrics and report; Ctrl-C keeps what is done."""
@@ -65,7 +67,12 @@ def train(
         with TrainingProgress() as report:
             if resume is not None:
                 run = training.resume(
-                    Run.open(resume, root=runs_dir), address=address, profile=profile, say=say, report=report
+                    Run.open(resume, root=runs_dir),
+                    address=address,
+                    profile=profile,
+                    tracking=wandb,
+                    say=say,
+                    report=report,
                 )
             else:
                 assert config is not None
@@ -77,6 +84,7 @@ def train(
                     seed=training.SEED if seed is None else seed,
                     address=address,
                     profile=profile,
+                    tracking=wandb,
                     command=["pneumo", *sys.argv[1:]],
                     say=say,
                     report=report,

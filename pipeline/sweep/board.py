@@ -1,4 +1,4 @@
-"""What the trials of a sweep tell each other. A module of its own, since an actor's process imports no more than this."""
+"""What the trials of a sweep tell each other. A module of its own: an actor's process imports no more than this."""
 
 
 class Board:

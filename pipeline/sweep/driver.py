@@ -32,6 +32,7 @@ from pipeline.sweep.records import SWEEPS, Sweep, SweepFolder
 from pipeline.sweep.settings import Limits, Settings
 from pipeline.sweep.space import Space
 from pipeline.sweep.trial import POINT, VALUE, Task, run_trial
+from pipeline.tracking import Mode
 from pipeline.training.cluster.connection import cluster
 from pipeline.training.images import read_images
 from pipeline.training.run import SEED, check_data
@@ -75,7 +76,7 @@ class Plan:
     top: int = 3
     address: str | None = None
     storage: str | None = None
-    tracking: str = "disabled"
+    tracking: Mode = Mode.DISABLED
 
 
 def sweep(
@@ -112,8 +113,9 @@ def sweep(
     """
     plan = plan or Plan()
     config.of_document(document, name)
+    how = settings.read(space.read(document, name), plan.limits)
+    document = document.override([f"trainer.validation_metric={how.metric}"])  # chooses each trial's best epoch
     asked = space.read(document, name)
-    how = settings.read(asked, plan.limits)
     asked.check()
     check_data(_first(asked), dataset)
     folder = SweepFolder.create(name, root=root)
@@ -140,7 +142,7 @@ def sweep(
         concurrency=how.limits.concurrency or 0,
         address=plan.address,
         storage=plan.storage,
-        tracking=plan.tracking,
+        tracking=plan.tracking.value,
         started=datetime.now(UTC),
     )
     return _carry_out(folder, record, asked, how, dataset, say, watch)
@@ -212,7 +214,7 @@ def _carry_out(
                     command=tuple(record.command),
                     commit=provenance.git_commit(Path.cwd()),
                     board=_board(record),
-                    tracking=record.tracking,
+                    tracking=Mode(record.tracking),
                 )
                 tell(f"{record.wanted} trials, {placed.concurrency} at a time, {placed.cpus:g} cores each ...")
                 pixels = _pixels(dataset)
@@ -252,6 +254,8 @@ class _Placed:
 def _placed(record: Sweep, how: Settings) -> _Placed:
     """Decide what config and command line left open, from what the cluster has.
 
+    On a cluster that is joined a stated concurrency holds beyond what is there now, so that an autoscaler sees it.
+
     Raises:
         MachineError: Not one trial fits.
     """
@@ -260,12 +264,14 @@ def _placed(record: Sweep, how: Settings) -> _Placed:
     gpus = how.limits.gpus if how.limits.gpus is not None else float(min(1, cards))
     cpus = how.limits.cpus or 1.0
     fits = min(cores // cpus, cards // gpus if gpus else cores)
-    if fits < 1:
+    grows = record.address is not None and how.limits.concurrency is not None
+    if fits < 1 and not grows:
         raise MachineError(
             f"a trial needs {cpus:g} CPU and {gpus:g} GPU, the cluster has {cores:g} and {cards:g}; "
-            "ask for less with --cpus and --gpus, or join another with --address"
+            "ask for less with --cpus and --gpus, join another with --address, or state --concurrency where it grows"
         )
-    concurrency = int(min(how.limits.concurrency or fits, fits, max(how.trials, 1)))
+    most = how.limits.concurrency if grows else min(how.limits.concurrency or fits, fits)
+    concurrency = int(min(most or 1, max(how.trials, 1)))
     if how.limits.cpus is None and record.address is None:
         cpus = float(max(1, cores // concurrency))
     record.cpus, record.gpus, record.concurrency = cpus, gpus, concurrency

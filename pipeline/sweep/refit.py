@@ -1,8 +1,8 @@
 """Train a sweep's winner again on training and validation images together.
 
 More images make a better network, and leave none to decide on: temperature, threshold and conformal limit are those of
-the winner, fitted while its validation images were unseen, as AutoGluon's `refit_full` keeps them. Metrics of the new run
-are those on test images.
+the winner, fitted while its validation images were unseen, as AutoGluon's `refit_full` keeps them. What the new run is
+worth, only its test images tell.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from pipeline.data.manifest import Dataset, Row, Split
 from pipeline.runs import Run
 from pipeline.sweep.finish import best_run
 from pipeline.sweep.records import SweepFolder
+from pipeline.training.hooks import Hooks
 from pipeline.training.images import ludwig_frame, read_images
-from pipeline.training.run import Hooks, carry_out, describe
+from pipeline.training.run import carry_out, describe
 from serving.errors import InputError
 from serving.image import Preparation
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> Run:
     """Train the winner's config and seed on training and validation images.
 
-    Every epoch is run, with the winner's schedule; the best of them is told by images that it was trained on, so that it
+    Every epoch is run, with the winner's schedule; the best of them is told by images that were trained on, so that it
     is one of the last.
 
     Returns:

@@ -200,7 +200,7 @@ def substitute(document: Document, values: Mapping[str, Any]) -> Document:
         for inner in _paths(value, path):
             lines = {known: at for known, at in lines.items() if known[: len(inner)] != inner}
             lines[inner] = line
-        target = changed.data
+        target: Any = changed.data
         if name == ".":
             _merge_whole(target, value)
             continue

@@ -28,9 +28,11 @@ from pipeline.data.manifest import Dataset
 from pipeline.runs import Run, RunInfo, Status
 from pipeline.sweep.records import Goal
 from pipeline.sweep.space import Space
+from pipeline.tracking import Mode
 from pipeline.training import checkpoints
+from pipeline.training.hooks import Hooks
 from pipeline.training.images import ludwig_frame
-from pipeline.training.run import Hooks, carry_out, describe
+from pipeline.training.run import carry_out, describe
 from serving import image
 from serving.errors import PneumoError
 from serving.image import Preparation
@@ -61,7 +63,7 @@ class Task:
         cpus: Cores of a trial.
         command: The command line; `commit` the git commit, for the record.
         board: Ray actor that knows the best value of all finished trials, or None: nothing is measured.
-        tracking: W&B mode.
+        tracking: Where Weights & Biases goes.
     """
 
     sweep: str
@@ -74,7 +76,7 @@ class Task:
     command: tuple[str, ...]
     commit: str | None
     board: Any = None
-    tracking: str = "disabled"
+    tracking: Mode = Mode.DISABLED
 
     @property
     def worst(self) -> float:
@@ -129,37 +131,19 @@ def _train(
     told: "_Teller",
     parameters: dict[str, Any],
 ) -> None:
-    from pipeline.tracking import Tracker
-
     _use_threads(task.cpus)
     preparation = Preparation.model_validate(info.preparation)
-    tracker = Tracker.start(
-        task.tracking,
-        run_name=run.name,
-        group=task.sweep,
-        job_type="trial",
-        config={**experiment.config, "parameters": parameters},
-        folder=run.folder,
-        data_fingerprint=info.data_fingerprint,
-    )
-
-    def after_round(entry: dict[str, Any], seconds: float) -> None:
-        tracker.round(entry)
-        told.round(run, entry, seconds)
-
     hooks = Hooks(
-        after_round=after_round,
+        after_round=lambda entry, seconds: told.round(run, entry, seconds),
         frame=lambda: _frame(task.dataset, pixels, preparation, experiment),
         measures=lambda: told.best is not None and _is_best(task, told.best),
+        tracking=task.tracking,
+        group=task.sweep,
+        parameters=parameters,
     )
-    status = "failed"
-    try:
-        with run.locked():
-            run.save(info)
-            carry_out(run, info, experiment, task.dataset, hooks)
-        status = "finished"
-    finally:
-        tracker.finish({task.metric: told.best} if told.best is not None else None, status=status)
+    with run.locked():
+        run.save(info)
+        carry_out(run, info, experiment, task.dataset, hooks)
 
 
 def _is_best(task: Task, value: float) -> bool:
@@ -266,7 +250,7 @@ def _snapshot(run: Run) -> Iterator[str]:
     """The run folder as it stands, for Ray to copy, without what only this process needs."""
     folder = run.folder.parent / "snapshot"
     shutil.rmtree(folder, ignore_errors=True)
-    skip = shutil.ignore_patterns(".lock", ".scratch", "wandb", "training_checkpoints", "llm_eval_examples")
+    skip = shutil.ignore_patterns(".lock", ".scratch", "training_checkpoints", "llm_eval_examples")
     shutil.copytree(run.folder, folder, ignore=_all_but_checkpoints(skip), copy_function=os.link)
     try:
         yield str(folder)

@@ -7,7 +7,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,10 @@ from pipeline.config import Experiment
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Split
 from pipeline.runs import RUNS, Run, RunInfo, Status
+from pipeline.tracking import Mode
 from pipeline.training import checkpoints, cluster
 from pipeline.training.fitting import fit
+from pipeline.training.hooks import Hooks, tracked
 from pipeline.training.profile import Profile
 from pipeline.training.surroundings import interruptible, scratch
 from serving.errors import InputError, PneumoError
@@ -53,6 +54,7 @@ def train(
     seed: int = SEED,
     address: str | None = None,
     profile: bool = False,
+    tracking: Mode = Mode.DISABLED,
     command: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
     report: "Callable[[Step], None] | None" = None,
@@ -66,6 +68,7 @@ def train(
         seed: Seed of weights and shuffling.
         address: Ray cluster to join, for a config with `backend: {type: ray}`; without one, one is started here.
         profile: Write down where the time goes, into `profile/` of the run folder.
+        tracking: Weights & Biases: online, offline or disabled.
         command: The command line, for the record.
         say: Told what goes on, a line at a time.
         report: Told after each step.
@@ -85,7 +88,7 @@ def train(
     info = describe(run, experiment, dataset, seed=seed, command=command, commit=provenance.git_commit(Path.cwd()))
     with run.locked():
         run.save(info)
-        hooks = Hooks(say=say, report=report)
+        hooks = Hooks(say=say, report=report, tracking=tracking)
         return carry_out(run, info, experiment, dataset, hooks, workers, profile=profile)
 
 
@@ -118,6 +121,7 @@ def resume(
     *,
     address: str | None = None,
     profile: bool = False,
+    tracking: Mode = Mode.DISABLED,
     say: Callable[[str], None] | None = None,
     report: "Callable[[Step], None] | None" = None,
 ) -> Run:
@@ -142,7 +146,7 @@ def resume(
         run.save(info)
         if not checkpoints.restore(run) and say:
             say(f"{run.name}: no epoch was finished; starting anew")
-        hooks = Hooks(say=say, report=report)
+        hooks = Hooks(say=say, report=report, tracking=tracking)
         return carry_out(run, info, experiment, dataset, hooks, workers, profile=profile)
 
 
@@ -179,26 +183,6 @@ def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> c
     if workers is not None and profile:
         raise InputError("--profile looks into a local training; set backend: {type: local}")
     return workers
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Who is told, and asked, while a run is carried out.
-
-    Attributes:
-        say: Told what goes on, a line at a time.
-        report: Told after each step.
-        after_round: Told of each evaluation round once its checkpoint is whole: the entry of `history.json`, and the
-            seconds since training began.
-        frame: Gives images, labels and splits instead of reading the data set.
-        measures: Asked after training whether to predict every split and measure.
-    """
-
-    say: Callable[[str], None] | None = None
-    report: "Callable[[Step], None] | None" = None
-    after_round: Callable[[dict[str, Any], float], None] | None = None
-    frame: "Callable[[], pd.DataFrame] | None" = None
-    measures: Callable[[], bool] = lambda: True
 
 
 def carry_out(
@@ -250,26 +234,27 @@ def carry_out(
             if workers is None and experiment.config["trainer"].get("use_mixed_precision") and not _has_gpu():
                 tell("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
             tell(f"training {run.name} on {len(frame)} images ...")
-            with stage("train"), engine.logged(run.log), scratch(run.folder):
-                model = fit(
-                    run,
-                    experiment,
-                    frame,
-                    placement,
-                    profiled,
-                    seed=info.seed,
-                    report=hooks.report,
-                    after_round=hooks.after_round,
-                )
-            info = info.model_copy(update={"classes": _classes(model, experiment)})
-            run.save(info)
-            if hooks.measures():
-                with stage("predict"):
-                    _predict(run, info, model, dataset, frame)
-                with stage("evaluate"):
-                    from pipeline.evaluation import evaluate_run
+            with tracked(run, info, experiment, hooks) as after_round:
+                with stage("train"), engine.logged(run.log), scratch(run.folder):
+                    model = fit(
+                        run,
+                        experiment,
+                        frame,
+                        placement,
+                        profiled,
+                        seed=info.seed,
+                        report=hooks.report,
+                        after_round=after_round,
+                    )
+                info = info.model_copy(update={"classes": _classes(model, experiment)})
+                run.save(info)
+                if hooks.measures():
+                    with stage("predict"):
+                        _predict(run, info, model, dataset, frame)
+                    with stage("evaluate"):
+                        from pipeline.evaluation import evaluate_run
 
-                    evaluate_run(run)
+                        evaluate_run(run)
     except KeyboardInterrupt:
         finish(Status.INTERRUPTED)
         rounds = len(json.loads(run.history.read_text(encoding="utf-8"))) if run.history.is_file() else 0
