@@ -197,6 +197,7 @@ def _carry_out(
         record.status, record.error = status, error
         folder.save(record)
 
+    writes: Recorder | None = None
     with folder.locked():
         folder.save(record)
         try:
@@ -225,6 +226,8 @@ def _carry_out(
                     if _is_unfinished(stage, record, trials):
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
+            if writes:
+                writes.pause()
             end("interrupted")
             raise SweepInterruptedError(folder) from None
         except PneumoError as error:
@@ -320,7 +323,6 @@ def _stages(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pla
     }
     method = tuning.search(how, asked, record.seed, placed.concurrency)
     limited = {} if how.search in ("variant_generator", "random") else {"max_concurrent_trials": placed.concurrency}
-    budget = None if record.time_budget is None else max(1.0, record.time_budget - record.seconds)
     yield _Stage(
         FIRST,
         storage,
@@ -331,7 +333,6 @@ def _stages(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pla
             search_alg=method,
             scheduler=tuning.scheduler(how, asked),
             num_samples=how.samples,
-            time_budget_s=budget,
             **limited,
             **common,
         ),
@@ -353,7 +354,7 @@ def _stages(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pla
 
 
 def _tune(stage: _Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: _Placed) -> list[TuneTrial]:
-    recorder.use(writes)
+    recorder.use(writes, repeating=stage.name == SECOND)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, task=writes.task, pixels=pixels),
         {"cpu": placed.cpus} | ({"gpu": placed.gpus} if placed.gpus else {}),
@@ -361,7 +362,6 @@ def _tune(stage: _Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: _P
     if tune.Tuner.can_restore(stage.path):
         tuner = tune.Tuner.restore(stage.path, trainable, param_space=stage.space, resume_unfinished=True)
     else:
-        writes.keep(set())
         tuner = tune.Tuner(
             trainable,
             param_space=stage.space,
@@ -370,6 +370,7 @@ def _tune(stage: _Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: _P
                 name=stage.name,
                 storage_path=stage.storage,
                 callbacks=[recorder.Relay()],
+                stop=recorder.Budget(),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
                 failure_config=tune.FailureConfig(max_failures=tuning.RETRIES),
                 verbose=0,
@@ -402,6 +403,7 @@ def _collect(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], da
         copy = os.link if Path(kept.path).stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
         shutil.copytree(kept.path, target, copy_function=copy)
         _say_what_is(Run(target), dataset, known.error)
+    record.trials = [each for each in record.trials if each.rounds or each.error or each.status == "waiting"]
     folder.save(record)
 
 

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 
 from pipeline.sweep import seeds
@@ -40,6 +40,8 @@ class Recorder:
         self.began = began - sweep.seconds
         self.spent: dict[str, tuple[str, float, float]] = {}
         self.looked = 0.0
+        self.taken_up = False
+        self.repeating = False
 
     def now(self) -> float:
         """Seconds since the sweep began, without what lay between an interruption and its resume."""
@@ -62,9 +64,26 @@ class Recorder:
             self.sweep.trials.append(known)
         return known.name
 
-    def keep(self, ids: set[str]) -> None:
-        """Drop trials of an interrupted sweep that Ray Tune does not know any more: they had not finished a round."""
-        self.sweep.trials = [each for each in self.sweep.trials if each.id in ids or each.status in _ENDED]
+    def take_up(self, trials: Iterable[TuneTrial]) -> None:
+        """Begin with what Ray Tune knows of an earlier session.
+
+        Trials that it does not know had not finished a round, and are drawn anew; what was running waits.
+        """
+        ids = {trial.trial_id for trial in trials}
+
+        def stays(trial: Trial) -> bool:
+            of_another_stage = (trial.repeats is not None) is not self.repeating
+            return trial.id in ids or trial.status in _ENDED or of_another_stage
+
+        self.sweep.trials = [each for each in self.sweep.trials if stays(each)]
+        self.pause()
+
+    def pause(self) -> None:
+        """Nothing runs any more, or not yet."""
+        for each in self.sweep.trials:
+            if each.status is TrialStatus.RUNNING:
+                each.status = TrialStatus.WAITING
+        self.note()
 
     def started(self, trial: TuneTrial) -> None:
         """A worker took a trial up."""
@@ -145,6 +164,12 @@ _current: Recorder | None = None
 class Relay(Callback):
     """Passes Ray Tune's events on to this process's recorder; it holds nothing, since Ray Tune pickles it."""
 
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
+        """Before a turn of Ray Tune's loop: before the first, `trials` are those of an earlier session."""
+        if _current and not _current.taken_up:
+            _current.taken_up = True
+            _current.take_up(trials)
+
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
         """A turn of Ray Tune's loop."""
         if _current:
@@ -173,10 +198,31 @@ class Relay(Callback):
             _current.died(trial)
 
 
-def use(recorder: Recorder | None) -> None:
-    """Make a recorder the one that this process's events go to."""
+class Budget(Stopper):
+    """Ends a search whose time is over, by the clock of this process's recorder; Ray Tune pickles it, too."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped on its own."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the time is over."""
+        if _current is None or _current.repeating or _current.sweep.time_budget is None:
+            return False
+        return _current.now() > _current.sweep.time_budget
+
+
+def use(recorder: Recorder | None, *, repeating: bool = False) -> None:
+    """Make a recorder the one that this process's events go to.
+
+    Args:
+        recorder: It, or None.
+        repeating: Whether the trials to come repeat others with other seeds; then no time budget holds.
+    """
     global _current
     _current = recorder
+    if recorder:
+        recorder.taken_up, recorder.repeating = False, repeating
 
 
 def trial_name(trial: TuneTrial) -> str:

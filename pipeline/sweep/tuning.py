@@ -80,8 +80,7 @@ def search(settings: Settings, space: Space, seed: int, concurrency: int) -> Sea
 
             options.setdefault("random_state_seed", seed)
             options.setdefault("n_initial_points", min(20, max(3, settings.trials // 3)))
-            indexed = [_indexed(space, point) for point in points]  # it takes the places of list items
-            return HyperOptSearch(points_to_evaluate=indexed or None, **told, **options)
+            return HyperOptSearch(points_to_evaluate=points or None, **told, **options)
     except (ImportError, AssertionError) as error:
         raise MachineError(
             f"search_alg {settings.search} needs the package {settings.search}; run `pip install {settings.search}`"
@@ -119,12 +118,3 @@ def _encoded(parameter: Parameter, value: Any) -> Any:
     if encoded is None:
         return value
     return encoded[(parameter.values or []).index(parameter.decode(value))]
-
-
-def _indexed(space: Space, point: dict[str, Any]) -> dict[str, Any]:
-    return {
-        parameter.name: point[parameter.name]
-        if parameter.encoded is None
-        else parameter.encoded.index(point[parameter.name])
-        for parameter in space.parameters
-    }

@@ -78,7 +78,9 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
     folder = None
     try:
         if address is None:
-            folder = Path(tempfile.mkdtemp(prefix="pneumo-ray-", dir="/tmp"))  # Ray's sockets need a short path
+            _remove_left()
+            # Ray's sockets need a short path
+            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
             _start(cpus or available_cores(), folder)
         else:
             _join(address)
@@ -89,6 +91,18 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
         _restore(handlers)
         if folder is not None:
             _remove(folder)
+
+
+_PREFIX = "pneumo-ray-"
+
+
+def _remove_left() -> None:
+    """Remove folders of clusters whose process was killed."""
+    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove(folder: Path) -> None:
