@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -173,6 +174,7 @@ class Tracker:
                 _keep(self._run, artifact)
             with _quietly():
                 self._run.finish(exit_code=0 if status in _GOOD_ENDS else 1)
+            _settle(Path(str(self._run.settings.sync_file)))
 
         self._guarded(end)
         self._run = None
@@ -185,6 +187,14 @@ class Tracker:
         except Exception as error:
             self._run = None
             self._say(f"W&B: {_in_a_line(error)}; tracking ends here, the run goes on")
+
+
+def _settle(file: Path) -> None:
+    """Wait until a run file stops growing: wandb's service writes its end a moment after a run has finished."""
+    until, size = time.monotonic() + 2, -1
+    while time.monotonic() < until and file.is_file() and file.stat().st_size != size:
+        size = file.stat().st_size
+        time.sleep(0.2)
 
 
 def resolve(mode: Mode | str, say: Say | None = None) -> Mode:

@@ -84,6 +84,11 @@ def sweep(
 
     if resume is not None and (config is not None or override or data is not None or auto):
         raise InputError("--resume continues a sweep as it was; CONFIG, -o, --data and --auto need a new one")
+    fixed = {"--trials": trials, "--time-budget": time_budget, "--concurrency": concurrency, "--cpus": cpus}
+    fixed |= {"--gpus": gpus, "--seed": seed, "--storage": storage}
+    stated = [name for name, value in fixed.items() if value is not None]
+    if resume is not None and stated:
+        raise InputError(f"{stated[0]}: a sweep that is resumed keeps its own; leave it out")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
     known = SweepFolder.open(resume, root=sweeps_dir) if resume is not None else None
@@ -100,7 +105,7 @@ def sweep(
     try:
         with Watch() as watch:
             if known is not None:
-                folder = driver.resume(known, address=address, say=say, watch=watch.update)
+                folder = driver.resume(known, address=address, say=watch.say, watch=watch.update)
             else:
                 assert document is not None
                 assert dataset is not None
@@ -111,13 +116,16 @@ def sweep(
                     plan=plan,
                     root=sweeps_dir,
                     command=["pneumo", *sys.argv[1:]],
-                    say=say,
+                    say=watch.say,
                     watch=watch.update,
                 )
     except driver.SweepInterruptedError as interrupted:
         finish.finish(interrupted.folder, measure=False)
         say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
         raise typer.Exit(130) from None
+    except driver.SweepError as error:
+        finish.finish(error.folder)
+        raise
     finish.finish(folder, say=say)
     if refit:
         from pipeline.sweep.refit import refit as refit_winner

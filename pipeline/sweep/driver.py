@@ -26,6 +26,7 @@ from pipeline.data import manifest
 from pipeline.data.manifest import Dataset
 from pipeline.runs import Run, Status
 from pipeline.sweep import recorder, settings, space, tuning
+from pipeline.sweep import storage as places
 from pipeline.sweep.board import Board
 from pipeline.sweep.recorder import Recorder
 from pipeline.sweep.records import SWEEPS, Sweep, SweepFolder
@@ -41,12 +42,18 @@ from serving.image import Preparation
 
 Watch = Callable[[Sweep, float], None]
 Say = Callable[[str], None]
+WORKER_MEMORY = 2.5 * 2**30
+"""Bytes that a worker with Ludwig and a few thousand images takes; it bounds how many there are where nobody says."""
 FIRST, SECOND = "trials", "seeds"
 """Ray Tune's experiments of a sweep: the search, and the repetitions of its best with other seeds."""
 
 
 class SweepError(PneumoError):
-    """The sweep broke as a whole, for a reason that is neither the config's nor the data's."""
+    """No trial of a sweep gave a value; its `folder` has their reasons."""
+
+    def __init__(self, message: str, folder: SweepFolder) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 class SweepInterruptedError(KeyboardInterrupt):
@@ -118,6 +125,8 @@ def sweep(
     asked = space.read(document, name)
     asked.check()
     check_data(_first(asked), dataset)
+    if plan.storage:
+        places.check(plan.storage)
     folder = SweepFolder.create(name, root=root)
     folder.config.write_text(yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
     record = Sweep(
@@ -233,16 +242,26 @@ def _carry_out(
         except PneumoError as error:
             end("failed", str(error))
             raise
+        except Exception as error:  # Ray Tune's, around what went wrong
+            reason = _reason(error)
+            with contextlib.suppress(OSError):
+                end("failed", reason)
+            raise MachineError(f"{folder.folder}: {reason}; mend it and go on with `pneumo sweep --resume`") from error
         finally:
             recorder.use(None)
         if not record.ranked():
             reasons = [trial.error for trial in record.trials if trial.error]
             end("failed", reasons[0] if reasons else "no trial finished an epoch")
-            raise SweepError(
-                f"{folder.name}: no trial gave a value: {record.error}; see {folder.folder / 'sweep.json'}"
-            )
+            raise SweepError(f"{folder.name}: no trial gave a value: {record.error}; see {folder.report}", folder)
         end("done")
     return folder
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line, out of what may be a traceback in words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = next((line for line in lines if "No space left" in line), lines[-1])
+    return said.partition("] ")[2] if said.startswith("OSError: [Errno") else said[:300]
 
 
 @dataclass(frozen=True)
@@ -273,7 +292,8 @@ def _placed(record: Sweep, how: Settings) -> _Placed:
             f"a trial needs {cpus:g} CPU and {gpus:g} GPU, the cluster has {cores:g} and {cards:g}; "
             "ask for less with --cpus and --gpus, join another with --address, or state --concurrency where it grows"
         )
-    most = how.limits.concurrency if grows else min(how.limits.concurrency or fits, fits)
+    room = max(1.0, has.get("memory", float("inf")) // WORKER_MEMORY)
+    most = how.limits.concurrency if grows else min(how.limits.concurrency or min(fits, room), fits)
     concurrency = int(min(most or 1, max(how.trials, 1)))
     if how.limits.cpus is None and record.address is None:
         cpus = float(max(1, cores // concurrency))
@@ -305,17 +325,16 @@ class _Stage:
     space: dict[str, Any]
     tune: tune.TuneConfig
     wanted: int
+    keeps: int = 1
 
     @property
     def path(self) -> str:
         """Where Ray Tune keeps it."""
-        return f"{self.storage}/{self.name}"
+        return places.below(self.storage, self.name)
 
 
 def _stages(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, placed: _Placed) -> Iterator[_Stage]:
-    storage = f"{record.storage.rstrip('/')}/{folder.name}" if record.storage else str(folder.tune.resolve())
-    if record.storage and "://" not in record.storage:
-        storage = str(Path(storage).resolve())
+    storage = places.below(record.storage, folder.name) if record.storage else str(folder.tune.resolve())
     common: dict[str, Any] = {
         "reuse_actors": True,
         "trial_name_creator": recorder.trial_name,
@@ -337,6 +356,7 @@ def _stages(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pla
             **common,
         ),
         how.trials,
+        keeps=4 if how.scheduler == "pbt" else 1,  # others take up a trial's checkpoint after its next
     )
     if record.seeds > 1:
         points = [
@@ -371,7 +391,7 @@ def _tune(stage: _Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: _P
                 storage_path=stage.storage,
                 callbacks=[recorder.Relay()],
                 stop=recorder.Budget(),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=stage.keeps),
                 failure_config=tune.FailureConfig(max_failures=tuning.RETRIES),
                 verbose=0,
             ),
@@ -396,15 +416,25 @@ def _collect(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], da
         if known is None or kept is None:
             continue
         if not isinstance(kept.filesystem, pyarrow.fs.LocalFileSystem):
-            known.run = f"{record.storage}/{Path(kept.path).relative_to(Path(kept.path).parents[3])}"
+            known.run = places.address_of(str(record.storage), kept.path)
+            continue
+        here = _newest(Path(kept.path))
+        if here is None:
             continue
         target = folder.folder / (known.run or f"runs/{folder.name}-{known.name}")
         shutil.rmtree(target, ignore_errors=True)
-        copy = os.link if Path(kept.path).stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
-        shutil.copytree(kept.path, target, copy_function=copy)
+        copy = os.link if here.stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
+        shutil.copytree(here, target, copy_function=copy)
         _say_what_is(Run(target), dataset, known.error)
     record.trials = [each for each in record.trials if each.rounds or each.error or each.status == "waiting"]
     folder.save(record)
+
+
+def _newest(checkpoint: Path) -> Path | None:
+    """A checkpoint, or the newest beside it where it is gone, as after Ray Tune moved a trial about (PBT)."""
+    if checkpoint.is_dir():
+        return checkpoint
+    return max((path for path in checkpoint.parent.glob("checkpoint_*") if path.is_dir()), default=None)
 
 
 def _say_what_is(run: Run, dataset: Dataset, error: str | None) -> None:

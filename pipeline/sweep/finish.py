@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline import training
 from pipeline.config.document import read as read_document
 from pipeline.runs import Run, Status, write_text
-from pipeline.sweep import seeds, space
+from pipeline.sweep import seeds, space, storage
 from pipeline.sweep.records import Sweep, SweepFolder, Trial
 from serving.errors import InputError
 
@@ -33,8 +33,8 @@ def finish(folder: SweepFolder, *, say: Say | None = None, measure: bool = True)
         sweep.winner = choice.trial.name
         folder.save(sweep)
         write_text(folder.best, best_config(folder, sweep, choice.trial))
-        run = folder.run_of(choice.trial)
-        if measure and run is not None and not run.metrics.is_file():
+        run = brought(folder, sweep, choice.trial) if measure else None
+        if run is not None and not run.metrics.is_file():
             if say:
                 say(f"measuring the winner, {choice.trial.name} ...")
             training.complete(run, say=say)
@@ -54,6 +54,22 @@ def best_config(folder: SweepFolder, sweep: Sweep, trial: Trial) -> str:
     )
 
 
+def brought(folder: SweepFolder, sweep: Sweep, trial: Trial) -> Run | None:
+    """The run of a trial, fetched from the storage where that is elsewhere; None where it has none.
+
+    Raises:
+        MachineError: The storage cannot be reached.
+    """
+    if trial.run and storage.is_address(trial.run):
+        run = Run(folder.runs / f"{folder.name}-{trial.name}")
+        if not (run.folder / "run.json").is_file():
+            folder.runs.mkdir(exist_ok=True)
+            storage.fetch(trial.run, run.folder)
+        trial.run = f"runs/{run.name}"
+        folder.save(sweep)
+    return folder.run_of(trial)
+
+
 def best_run(folder: SweepFolder) -> Run:
     """The run of a sweep's winner, measured.
 
@@ -64,7 +80,7 @@ def best_run(folder: SweepFolder) -> Run:
     trial = sweep.trial(sweep.winner) if sweep.winner else None
     if trial is None:
         raise InputError(f"{folder.folder}: no trial finished an epoch yet; `pneumo sweep --resume {folder.folder}`")
-    run = folder.run_of(trial)
+    run = brought(folder, sweep, trial)
     if run is None:
         raise InputError(f"{folder.folder}: the run of its winner {trial.name} is not here ({trial.run or 'nowhere'})")
     if not run.metrics.is_file() or run.info().status is not Status.DONE:

@@ -51,6 +51,10 @@ class Watch:
             self._live.stop()
             self._live = None
 
+    def say(self, text: str) -> None:
+        """Tell a line, above the table where there is one."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
     def update(self, sweep: Sweep, now: float) -> None:
         """Show a sweep.
 

@@ -2,11 +2,8 @@
 
 import json
 import os
-import struct
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 
 from pipeline import tracking
 from pipeline.tracking import Artifact, Mode, Tracker
+from tests.wandb_files import records, rounds_of
 
 ENTRIES = [
     {
@@ -41,44 +39,6 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def begin(folder: Path, mode: Mode | str = Mode.OFFLINE, said: list[str] | None = None, **given: Any) -> Tracker:
     given = {"run_name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
     return Tracker.start(mode, folder=folder, say=None if said is None else said.append, **given)
-
-
-def records(folder: Path) -> list[Any]:
-    """What a run file holds once wandb's service has written the end of the run, which it does a moment later."""
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        found = list(parsed(path.read_bytes()))
-        if any(record.HasField("exit") for record in found):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{path}: no end after 20 s")
-
-
-def parsed(content: bytes) -> Iterator[Any]:
-    """The records of blocks of 32 KB of a LevelDB log behind 7 bytes of header."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
-
-    at, parts = 7, b""
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
-        parts += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield Record.FromString(parts)
-            parts = b""
-
-
-def rounds_of(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records(folder)
-        if record.HasField("history")
-    ]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

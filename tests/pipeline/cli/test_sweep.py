@@ -42,6 +42,7 @@ def test_a_misspelt_parameter_is_refused_before_anything_starts(
         ((), "give a CONFIG"),
         (("--resume", "latest", "--auto"), "--resume continues a sweep as it was"),
         (("--resume", "latest"), "no such sweep"),
+        (("--resume", "latest", "--trials", "3"), "--trials: a sweep that is resumed keeps its own"),
         (("--auto", "-o", "trainer.epochs=1"), "sets a key of a CONFIG"),
         (("--auto", "--time-budget", "5 weeks"), "--time-budget"),
         (("--auto", "--time-budget", "1"), "time"),

@@ -1,5 +1,6 @@
 """Real sweeps on Ray. Each starts a cluster on this machine, whose workers load Ludwig."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,8 +23,10 @@ from pipeline.sweep import driver, finish, space
 from pipeline.sweep.driver import Plan
 from pipeline.sweep.records import Sweep, SweepFolder, Trial, TrialStatus
 from pipeline.sweep.settings import Limits
+from pipeline.tracking import Mode
 from serving.errors import InputError
 from tests.conftest import CONFIGS, TINY, Outcome
+from tests.wandb_files import records, rounds_of
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +67,7 @@ def swept(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SweepFo
         },
         search_alg={"type": "optuna", "points_to_evaluate": points},
     )
-    plan = Plan(Limits(trials=4, concurrency=2), seed=3)
+    plan = Plan(Limits(trials=4, concurrency=2), seed=3, tracking=Mode.OFFLINE)
     folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
     finish.finish(folder)
     return folder
@@ -90,6 +93,18 @@ def test_a_trial_is_a_run_like_any_other(swept: SweepFolder) -> None:
     assert info.name == run.name
     assert config.load(run.config).config["trainer"]["learning_rate_scheduler"]["max_lr"] == 0.002
     assert run.name in [summary.name for summary in summaries(swept.runs)]
+
+
+def test_each_trial_is_a_tracked_run_in_the_group_of_its_sweep(swept: SweepFolder) -> None:
+    trial = swept.read().trials[0]
+    run = swept.run_of(trial)
+    assert run is not None
+    every = records(run.folder)
+    tracked = next(record.run for record in every if record.HasField("run"))
+    assert (tracked.run_group, tracked.display_name, tracked.job_type) == (swept.name, run.name, "trial")
+    told = {item.key: item.value_json for item in tracked.config.update}
+    assert json.loads(told["parameters"]) == trial.parameters
+    assert len(rounds_of(run.folder)) == len(trial.rounds)
 
 
 def test_workers_take_one_trial_after_the_other(swept: SweepFolder) -> None:
@@ -321,6 +336,30 @@ def test_a_machine_that_leaves_in_the_middle_costs_no_trial(dataset: Dataset, tm
     assert by_status(record)["done"] == 4
     assert all([entry.epoch for entry in trial.rounds] == list(range(1, 21)) for trial in record.trials)
     assert all(folder.run_of(trial) is not None for trial in record.trials)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[str]:
+    """Address of a bucket of a Google Cloud Storage emulator on this machine."""
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="sweeps")
+    server.start()
+    port = server._api._httpd.socket.getsockname()[1]
+    yield f"gs://anonymous@sweeps/here?scheme=http&endpoint_override=127.0.0.1:{port}&retry_limit_seconds=5"
+    server.stop()
+
+
+def test_trials_can_be_kept_in_a_bucket(dataset: Dataset, tmp_path: Path, bucket: str) -> None:
+    asked = document(SPACE, "trainer.epochs=2")
+    folder = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=2), storage=bucket), root=tmp_path)
+    assert all("://" in str(trial.run) for trial in folder.read().trials)
+    assert not folder.runs.exists()
+    record = finish.finish(folder)
+    run = folder.run_of(record.trial(str(record.winner)))  # type: ignore[arg-type]
+    assert run is not None
+    assert run.metrics.is_file()
+    assert finish.best_run(folder).info().status is Status.DONE
 
 
 def test_ludwig_takes_the_same_file(dataset: Dataset, tmp_path: Path, ludwig: object) -> None:
