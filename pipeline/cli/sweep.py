@@ -84,7 +84,12 @@ def sweep(
 
     if resume is not None and (config is not None or override or data is not None or auto):
         raise InputError("--resume continues a sweep as it was; CONFIG, -o, --data and --auto need a new one")
-    fixed = {"--trials": trials, "--time-budget": time_budget, "--concurrency": concurrency, "--cpus": cpus}
+    fixed: dict[str, object] = {
+        "--trials": trials,
+        "--time-budget": time_budget,
+        "--concurrency": concurrency,
+        "--cpus": cpus,
+    }
     fixed |= {"--gpus": gpus, "--seed": seed, "--storage": storage}
     stated = [name for name, value in fixed.items() if value is not None]
     if resume is not None and stated:

@@ -341,7 +341,9 @@ def _stages(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pla
         "trial_dirname_creator": recorder.trial_name,
     }
     method = tuning.search(how, asked, record.seed, placed.concurrency)
-    limited = {} if how.search in ("variant_generator", "random") else {"max_concurrent_trials": placed.concurrency}
+    limited: dict[str, Any] = (
+        {} if how.search in ("variant_generator", "random") else {"max_concurrent_trials": placed.concurrency}
+    )
     yield _Stage(
         FIRST,
         storage,

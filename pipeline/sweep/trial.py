@@ -209,7 +209,7 @@ class _Teller:
         with _snapshot(run) as folder:
             self._report({"finished": True}, tune.Checkpoint.from_directory(folder))
 
-    def _report(self, told: dict[str, Any], checkpoint: tune.Checkpoint) -> None:
+    def _report(self, told: dict[str, Any], checkpoint: Any) -> None:
         tune.report(self._facts() | {VALUE: self.best} | told, checkpoint=checkpoint)
 
     def _facts(self) -> dict[str, Any]:

@@ -100,17 +100,21 @@ def scheduler(settings: Settings, space: Space) -> TrialScheduler:
         if settings.scheduler == "async_hyperband":
             return AsyncHyperBandScheduler(**options | {"stop_last_trials": False})  # they end by themselves, whole
         if settings.scheduler == "median_stopping_rule":
-            return MedianStoppingRule(**{"time_attr": "training_iteration", "grace_period": 1} | options)
+            return MedianStoppingRule(**dict[str, Any](time_attr="training_iteration", grace_period=1) | options)
         if settings.scheduler == "pbt":
             mutations = options.pop("hyperparam_mutations") or {
                 parameter.name: domain(parameter) if parameter.encoded is None else parameter.encoded
                 for parameter in space.parameters
             }
-            standard = {"time_attr": "training_iteration", "perturbation_interval": 2, "burn_in_period": 0}
+            standard: dict[str, Any] = {
+                "time_attr": "training_iteration",
+                "perturbation_interval": 2,
+                "burn_in_period": 0,
+            }
             return PopulationBasedTraining(hyperparam_mutations=mutations, **standard | options)
     except (ValueError, AssertionError, TypeError, tune.TuneError) as error:
         raise InputError(f"hyperopt.executor.scheduler: {str(error).splitlines()[0]}") from None
-    return FIFOScheduler()
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
 def _encoded(parameter: Parameter, value: Any) -> Any:

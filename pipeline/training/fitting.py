@@ -99,8 +99,9 @@ def save_best(run: Run) -> None:
         InputError: No evaluation round was finished.
     """
     from ludwig.api import LudwigModel
+    from ludwig.data.preprocessing import load_metadata
     from ludwig.globals import MODEL_HYPERPARAMETERS_FILE_NAME, TRAIN_SET_METADATA_FILE_NAME
-    from ludwig.utils.data_utils import load_json, load_metadata
+    from ludwig.utils.data_utils import load_json
 
     if list(run.model.glob("model_weights*")):
         return

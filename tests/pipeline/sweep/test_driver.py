@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import config
+from pipeline import config, training
 from pipeline.config import Document
 from pipeline.config.document import parse, read
 from pipeline.data.manifest import Dataset
+from pipeline.evaluation import read_metrics
 from pipeline.run_list import summaries
 from pipeline.runs import Status, list_runs
 from pipeline.sweep import driver, finish, space
@@ -139,7 +140,6 @@ def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
 
 def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: SweepFolder) -> None:
     from pipeline import decisions
-    from pipeline.evaluation import read_metrics
     from pipeline.export import export
     from pipeline.sweep.refit import refit
 
@@ -177,6 +177,11 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
     run = folder.run_of(stopped)
     assert run is not None
     assert run.info().status is Status.INTERRUPTED
+    training.complete(run)
+    assert run.info().status is Status.DONE
+    best = stopped.value("maximize")
+    measured = read_metrics(run).splits["validation"].metrics["auroc"].value
+    assert measured == pytest.approx(best, abs=1e-4)
 
 
 @pytest.mark.parametrize(
