@@ -74,9 +74,13 @@ def evaluate(
     """Measure a run and draw its report. Intervals are by patient, threshold and calibration come from validation."""
     from pipeline.data.manifest import Split
     from pipeline.evaluation import evaluate_folder, evaluate_run
-    from pipeline.runs import Run
+    from pipeline.runs import Run, Status
 
     found = Run.open(run, root=runs_dir)
+    if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
+        from pipeline import training
+
+        training.complete(found, say=say)
     if stress:
         if data is not None or split is not None or policy is not None:
             raise InputError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pipeline.config.document import parse, read
 from pipeline.data.manifest import Dataset
 from pipeline.evaluation import read_metrics
 from pipeline.run_list import summaries
-from pipeline.runs import Status, list_runs
+from pipeline.runs import Run, Status, list_runs
 from pipeline.sweep import driver, finish, space
 from pipeline.sweep.driver import Plan
 from pipeline.sweep.records import Sweep, SweepFolder, Trial, TrialStatus
@@ -131,6 +132,20 @@ def test_the_winner_is_promoted_without_training_it_again(
     assert outcome.code == 0, outcome.err
     assert len(list_runs(swept.runs)) == before
     assert "champion is now" in outcome.err
+
+
+def test_a_trial_that_was_not_measured_is_when_it_is_evaluated(
+    swept: SweepFolder, pneumo: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    trained = swept.run_of(swept.read().trials[0])
+    assert trained is not None
+    run = Run(tmp_path / trained.name)
+    shutil.copytree(trained.folder, run.folder)
+    run.predictions.unlink(missing_ok=True)
+    run.metrics.unlink(missing_ok=True)
+    outcome = pneumo("evaluate", run.folder)
+    assert outcome.code == 0, outcome.err
+    assert run.metrics.is_file()
 
 
 def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
