@@ -45,23 +45,34 @@ def summaries(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSumm
 
 
 def best_of(runs: Iterable[Run]) -> Run:
-    """The finished run with the highest validation AUROC; of two alike the newer.
+    """The finished run with the highest validation AUROC, of those on the newest one's data; of two alike the newer.
+
+    Refits do not take part: their validation images were trained on.
 
     Raises:
         InputError: None of them is finished and measured.
     """
-    measured = [(_auroc(_metrics(run), "validation"), run.name, run) for run in runs if _is_done(run)]
-    known = [(value, name, run) for value, name, run in measured if value is not None]
+    known = [(run, info) for run, info in map(_done, runs) if info is not None and not info.refit_of]
     if not known:
         raise InputError("best: no run is finished yet; `pneumo train CONFIG` or `pneumo sweep CONFIG` makes one")
-    return max(known, key=lambda each: each[:2])[2]
+    newest = max(known, key=lambda each: each[1].started)[1].data_fingerprint
+    measured = [
+        (_auroc(_metrics(run), "validation"), info.started, run.name, run)
+        for run, info in known
+        if info.data_fingerprint == newest
+    ]
+    ranked = [each for each in measured if each[0] is not None]
+    if not ranked:
+        raise InputError("best: no finished run has a validation AUROC; `pneumo evaluate RUN` measures one")
+    return max(ranked, key=lambda each: each[:3])[3]
 
 
-def _is_done(run: Run) -> bool:
+def _done(run: Run) -> tuple[Run, RunInfo | None]:
     try:
-        return run.info().status is Status.DONE
+        info = run.info()
     except InputError:
-        return False
+        return run, None
+    return run, info if info.status is Status.DONE else None
 
 
 def standing(run: Run, info: RunInfo) -> Status:

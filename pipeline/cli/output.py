@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # rich is imported where it prints: it would be half of the t
     from rich.console import Console
     from rich.progress import Progress
 
-WandbOption = Annotated[Mode, typer.Option("--wandb", help="Track with Weights & Biases.")]
+WandbOption = Annotated[
+    Mode | None, typer.Option("--wandb", help="Track with Weights & Biases.", show_default="disabled")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 

@@ -13,7 +13,6 @@ from serving.errors import InputError
 if TYPE_CHECKING:
     from pipeline.config import Document
     from pipeline.data.manifest import Dataset
-    from pipeline.sweep.driver import Plan
     from pipeline.sweep.records import SweepFolder
 
 
@@ -56,9 +55,14 @@ def sweep(
         int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of all.", show_default="42")
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Train the --top best with so many seeds; the best mean wins.")
-    ] = 1,
-    top: Annotated[int, typer.Option("--top", min=1, help="With --seeds: how many of the best trials.")] = 3,
+        int | None,
+        typer.Option(
+            "--seeds", min=1, help="Train the --top best with so many seeds; the best mean wins.", show_default="1"
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="With --seeds: how many of the best.", show_default="3")
+    ] = None,
     refit: Annotated[
         bool, typer.Option("--refit", help="Train the winner again on training and validation images.")
     ] = False,
@@ -75,7 +79,7 @@ def sweep(
         str | None,
         typer.Option("--storage", help="Where trials are kept, reached by all machines: a path, gs://bucket/path."),
     ] = None,
-    wandb: WandbOption = Mode.DISABLED,
+    wandb: WandbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search hyperparameters with Ray Tune. Ctrl-C keeps what is done, and --resume goes on."""
@@ -89,36 +93,47 @@ def sweep(
         "--time-budget": time_budget,
         "--concurrency": concurrency,
         "--cpus": cpus,
+        "--gpus": gpus,
+        "--seed": seed,
+        "--seeds": seeds,
+        "--top": top,
+        "--storage": storage,
+        "--wandb": wandb,
     }
-    fixed |= {"--gpus": gpus, "--seed": seed, "--storage": storage}
     stated = [name for name, value in fixed.items() if value is not None]
     if resume is not None and stated:
         raise InputError(f"{stated[0]}: a sweep that is resumed keeps its own; leave it out")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
-    known = SweepFolder.open(resume, root=sweeps_dir) if resume is not None else None
-    document, name, dataset, plan = None, "", None, None
-    if known is None:
-        from pipeline.data import manifest
-
-        dataset = manifest.read(data or Path("data"))
-        budget = _seconds(time_budget)
-        document, name = _auto(config, override, dataset, budget) if auto else _given(config, override)
-        plan = _plan(trials, budget, concurrency, cpus, gpus, seed, seeds, top, address, storage, wandb)
     from pipeline.sweep import driver, finish
 
     try:
         with Watch() as watch:
-            if known is not None:
-                folder = driver.resume(known, address=address, say=watch.say, watch=watch.update)
+            if resume is not None:
+                folder = SweepFolder.open(resume, root=sweeps_dir)
+                if folder.read().status != "done" or finish.is_finished(folder):
+                    driver.resume(folder, address=address, say=watch.say, watch=watch.update)
             else:
-                assert document is not None
-                assert dataset is not None
+                from pipeline.data import manifest
+                from pipeline.training import SEED
+
+                dataset = manifest.read(data or Path("data"))
+                budget = _seconds(time_budget)
+                document, name = _auto(config, override, dataset, budget) if auto else _given(config, override)
                 folder = driver.sweep(
                     document,
                     name,
                     dataset,
-                    plan=plan,
+                    plan=driver.Plan(
+                        limits=driver.Limits(trials, budget, concurrency, cpus, gpus),
+                        seed=SEED if seed is None else seed,
+                        seeds=seeds or 1,
+                        top=top or 3,
+                        refit=refit,
+                        address=address,
+                        storage=storage,
+                        tracking=wandb or Mode.DISABLED,
+                    ),
                     root=sweeps_dir,
                     command=["pneumo", *sys.argv[1:]],
                     say=watch.say,
@@ -126,18 +141,34 @@ def sweep(
                 )
     except driver.SweepInterruptedError as interrupted:
         finish.finish(interrupted.folder, measure=False)
-        say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
+        _say_how_to_go_on(interrupted.folder)
         raise typer.Exit(130) from None
     except driver.SweepError as error:
         finish.finish(error.folder)
         raise
-    finish.finish(folder, say=say)
-    if refit:
+    try:
+        _finish(folder, refit)
+    except KeyboardInterrupt:
+        _say_how_to_go_on(folder)
+        raise typer.Exit(130) from None
+    _show(folder, as_json)
+
+
+def _finish(folder: "SweepFolder", refit: bool) -> None:
+    """Measure and report the winner, and train it again where that was asked, now or when the sweep began."""
+    from pipeline.sweep import finish
+
+    record = finish.finish(folder, say=say)
+    if refit or record.refit:
         from pipeline.sweep.refit import refit as refit_winner
 
+        say("training the winner again on training and validation images ...")
         run = refit_winner(folder, say=say)
-        say(f"trained again on training and validation images: {run.folder}")
-    _show(folder, as_json)
+        say(f"trained again: {run.folder}")
+
+
+def _say_how_to_go_on(folder: "SweepFolder") -> None:
+    say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {folder.folder}")
 
 
 def _seconds(text: str | None) -> float | None:
@@ -151,27 +182,6 @@ def _given(config: Path | None, override: list[str] | None) -> "tuple[Document, 
 
     assert config is not None
     return read(config).override(override or ()), config.stem
-
-
-def _plan(
-    trials: int | None,
-    budget: float | None,
-    concurrency: int | None,
-    cpus: int | None,
-    gpus: float | None,
-    seed: int | None,
-    seeds: int,
-    top: int,
-    address: str | None,
-    storage: str | None,
-    tracking: Mode,
-) -> "Plan":
-    from pipeline.sweep.driver import Plan
-    from pipeline.sweep.settings import Limits
-    from pipeline.training import SEED
-
-    limits = Limits(trials, budget, concurrency, cpus, gpus)
-    return Plan(limits, SEED if seed is None else seed, seeds, top, address, storage, tracking)
 
 
 def _auto(

@@ -49,7 +49,7 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write where the time goes into the run folder, with a trace.")
     ] = False,
-    wandb: WandbOption = Mode.DISABLED,
+    wandb: WandbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate one model. Its run folder holds model, metrics and report; Ctrl-C keeps what is done."""
@@ -70,7 +70,7 @@ def train(
                     Run.open(resume, root=runs_dir),
                     address=address,
                     profile=profile,
-                    tracking=wandb,
+                    tracking=wandb or Mode.DISABLED,
                     say=say,
                     report=report,
                 )
@@ -84,7 +84,7 @@ def train(
                     seed=training.SEED if seed is None else seed,
                     address=address,
                     profile=profile,
-                    tracking=wandb,
+                    tracking=wandb or Mode.DISABLED,
                     command=["pneumo", *sys.argv[1:]],
                     say=say,
                     report=report,

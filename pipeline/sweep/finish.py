@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline import training
 from pipeline.config.document import read as read_document
@@ -33,14 +34,27 @@ def finish(folder: SweepFolder, *, say: Say | None = None, measure: bool = True)
         sweep.winner = choice.trial.name
         folder.save(sweep)
         write_text(folder.best, best_config(folder, sweep, choice.trial))
-        run = brought(folder, sweep, choice.trial) if measure else None
-        if run is not None and not run.metrics.is_file():
-            if say:
-                say(f"measuring the winner, {choice.trial.name} ...")
-            training.complete(run, say=say)
     write_table(folder, sweep)
     write_report(folder, sweep)
+    run = brought(folder, sweep, choice.trial) if measure and choice is not None else None
+    if run is not None and not run.metrics.is_file():
+        if say and choice is not None:
+            say(f"measuring the winner, {choice.trial.name} ...")
+        training.complete(run, say=say)
+        write_report(folder, sweep)  # links to what was measured
     return sweep
+
+
+def is_finished(folder: SweepFolder) -> bool:
+    """Whether nothing is left to do: the search is over, its winner measured, and refitted where that was asked."""
+    from pipeline.sweep.refit import is_done, refit_run
+
+    sweep = folder.read()
+    trial = sweep.trial(sweep.winner) if sweep.winner else None
+    run = folder.run_of(trial) if trial else None
+    if sweep.status != "done" or run is None or not run.metrics.is_file() or not folder.report.is_file():
+        return False
+    return not sweep.refit or is_done(refit_run(folder, run.name))
 
 
 def best_config(folder: SweepFolder, sweep: Sweep, trial: Trial) -> str:
@@ -65,9 +79,19 @@ def brought(folder: SweepFolder, sweep: Sweep, trial: Trial) -> Run | None:
         if not (run.folder / "run.json").is_file():
             folder.runs.mkdir(exist_ok=True)
             storage.fetch(trial.run, run.folder)
+            say_what_is(run, Path(sweep.data), trial.error)
         trial.run = f"runs/{run.name}"
         folder.save(sweep)
     return folder.run_of(trial)
+
+
+def say_what_is(run: Run, data: Path, error: str | None) -> None:
+    """Correct what a run says of itself that comes from a worker: where the data set is, and that it is running."""
+    info = run.info()
+    update: dict[str, Any] = {"name": run.name, "data": str(data)}
+    if info.status is Status.RUNNING:
+        update |= {"status": Status.FAILED if error else Status.INTERRUPTED, "error": error}
+    run.save(info.model_copy(update=update))
 
 
 def best_run(folder: SweepFolder) -> Run:

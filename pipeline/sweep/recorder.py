@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from pipeline.sweep import seeds
 from pipeline.sweep.records import Round, Sweep, SweepFolder, Trial, TrialStatus
-from pipeline.sweep.trial import VALUE, Task
+from pipeline.sweep.trial import POINT, VALUE, Task
 
 WATCH = 1.0
 """Seconds between two looks where nothing happens."""
@@ -53,9 +53,9 @@ class Recorder:
         if known is None:
             number = max((int(each.name[1:]) for each in self.sweep.trials), default=0) + 1
             parameters, seed = self.task.point(trial.config)
-            stated = trial.config.get("point") or {}
+            stated = trial.config.get(POINT) or {}
             known = Trial(
-                name=f"t{number:02d}",
+                name=trial.custom_trial_name or f"t{number:02d}",  # one that Ray Tune brought back has its name
                 id=trial.trial_id,
                 parameters=parameters,
                 seed=seed,
@@ -89,7 +89,6 @@ class Recorder:
         """A worker took a trial up."""
         known = self._record(trial)
         known.status = TrialStatus.RUNNING
-        known.parameters, known.seed = self.task.point(trial.config)  # PBT changes them
         if known.started is None:
             known.started = round(self.now(), 3)
         self.note()
@@ -97,8 +96,10 @@ class Recorder:
     def result(self, trial: TuneTrial, told: dict[str, Any]) -> None:
         """A trial reported."""
         known = self._record(trial)
-        session, work, training = self.spent.get(known.name, (told["session"], known.seconds, known.training))
-        if session != told["session"] or known.name not in self.spent:
+        if told.get("error") and any(word in str(told["error"]) for word in _FULL):
+            raise OSError(str(told["error"]))  # of the machine, not of the trial, which goes on once that is mended
+        session, work, training = self.spent.get(known.name, ("", 0.0, 0.0))
+        if session != told["session"]:
             session, work, training = told["session"], known.seconds, known.training
             self.spent[known.name] = (session, work, training)
         known.seconds = round(work + told["work"], 3)
@@ -158,6 +159,7 @@ class Recorder:
 
 
 _ENDED = (TrialStatus.DONE, TrialStatus.STOPPED, TrialStatus.FAILED)
+_FULL = ("No space left on device", "Disk quota exceeded")
 _current: Recorder | None = None
 
 

@@ -109,6 +109,7 @@ class Sweep(BaseModel):
         wanted: Trials asked for, without repetitions; `epochs` of one that is not stopped.
         time_budget: Seconds, or None.
         seed: First seed; `seeds` repetitions in all of the `top` best trials.
+        refit: Whether the winner is to be trained again on training and validation images.
         cpus: Cores of a trial; `gpus` GPUs; `concurrency` trials at a time at most.
         address: Ray cluster that was joined; `storage` where its trials are kept, both None on this machine.
         tracking: W&B mode.
@@ -136,6 +137,7 @@ class Sweep(BaseModel):
     seed: int
     seeds: int = 1
     top: int = 0
+    refit: bool = False
     cpus: float
     gpus: float
     concurrency: int

@@ -5,6 +5,7 @@ the winner, fitted while its validation images were unseen, as AutoGluon's `refi
 worth, only its test images tell.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline import config, decisions, provenance
 from pipeline.data import manifest
 from pipeline.data.manifest import Dataset, Row, Split
-from pipeline.runs import Run
+from pipeline.runs import Run, Status
 from pipeline.sweep.finish import best_run
 from pipeline.sweep.records import SweepFolder
 from pipeline.training.hooks import Hooks
@@ -32,6 +33,8 @@ def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> R
     Every epoch is run, with the winner's schedule; the best of them is told by images that were trained on, so that it
     is one of the last.
 
+    A refit that was interrupted is begun anew; one that is done is returned.
+
     Returns:
         The new run, beside the sweep's others, with `refit_of` in its `run.json`.
 
@@ -44,10 +47,11 @@ def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> R
     if dataset.info.fingerprint != before.data_fingerprint:
         raise InputError(f"{before.data}: changed since {folder.name} began; sweep anew")
     experiment = config.load(winner.config)
-    run = Run(folder.runs / f"{winner.name}-refit")
-    if (run.folder / "run.json").is_file():
-        raise InputError(f"{run.folder}: there already; remove it to train it again")
-    run.folder.mkdir(parents=True, exist_ok=True)
+    run = refit_run(folder, winner.name)
+    if is_done(run):
+        return run
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
     run.config.write_text(winner.config.read_text(encoding="utf-8"), encoding="utf-8")
     decided = decisions.read(winner)
     decisions.save(run, decided.model_copy(update={"fitted_on": f"validation of {winner.name}"}))
@@ -71,6 +75,16 @@ def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> R
     with run.locked():
         run.save(info)
         return carry_out(run, info, experiment, seen, Hooks(say=say, frame=frame))
+
+
+def refit_run(folder: SweepFolder, winner: str) -> Run:
+    """Where the refit of a winner is, or will be."""
+    return Run(folder.runs / f"{winner}-refit")
+
+
+def is_done(run: Run) -> bool:
+    """Whether a refit is there and was carried out to its end."""
+    return (run.folder / "run.json").is_file() and run.info().status is Status.DONE
 
 
 def _all_seen(dataset: Dataset) -> Dataset:

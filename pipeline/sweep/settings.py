@@ -12,9 +12,10 @@ from serving.errors import InputError
 
 SAMPLES = 10
 """Trials where neither config nor command line says how many, unless all is a grid."""
-SCHEDULERS = ("fifo", "async_hyperband", "median_stopping_rule", "pbt")
+SCHEDULERS = ("fifo", "async_hyperband", "median_stopping_rule")
 _SMALLER = ("loss", "binary_weighted_cross_entropy", "softmax_cross_entropy")
 _ALIASES = {"medianstoppingrule": "median_stopping_rule"}
+_MID_TRIAL = ("pbt", "pb2", "pbt_replay")
 _MISSPELT = {"asha": "async_hyperband", "asynchyperband": "async_hyperband"}
 """Ludwig's schema knows them; Ludwig 0.17.10 or Ray crash on them."""
 
@@ -84,6 +85,9 @@ def read(space: Space, limits: Limits | None = None) -> Settings:
         if limits.trials % space.grid:
             raise InputError(f"--trials {limits.trials}: the grid has {space.grid} points; give a multiple of it")
         samples = limits.trials // space.grid
+    points = search_options.get("points_to_evaluate") or []
+    if len(points) > samples:
+        _fail(space, ("search_alg", "points_to_evaluate"), f"holds {len(points)} points, more than {samples} trials")
     concurrency = executor.get("max_concurrent_trials")
     stated = Limits(
         trials=samples * space.grid,
@@ -168,6 +172,8 @@ def _search(space: Space, section: dict[str, Any]) -> tuple[str, dict[str, Any]]
                 space, where, "is a normal distribution, which optuna cannot draw; use uniform, or search_alg hyperopt"
             )
     points = given.get("points_to_evaluate") or []
+    if points and space.grid > 1:
+        _fail(space, ("search_alg", "points_to_evaluate"), "goes with no grid_search, which tries every value anyway")
     names = {parameter.name for parameter in space.parameters}
     for index, point in enumerate(points):
         if set(point) != names:
@@ -194,6 +200,13 @@ def _scheduler(space: Space, executor: dict[str, Any], epochs: int) -> tuple[str
     if kind in _MISSPELT:
         _fail(space, (*path, "type"), f"is {kind!r}, on which Ludwig crashes; write {_MISSPELT[kind]}, the same")
     kind = _ALIASES.get(kind, kind)
+    if kind in _MID_TRIAL:
+        _fail(
+            space,
+            (*path, "type"),
+            f"is {kind!r}, which changes parameters in mid-trial, so that no config would give its winner again; "
+            "use async_hyperband",
+        )
     if kind not in SCHEDULERS:
         _fail(space, (*path, "type"), f"is {kind!r}, which is not tried here; choose from {', '.join(SCHEDULERS)}")
     for key in ("metric", "mode"):
@@ -205,6 +218,4 @@ def _scheduler(space: Space, executor: dict[str, Any], epochs: int) -> tuple[str
             _fail(space, (*path, "time_attr"), "counts evaluation rounds here: training_iteration, or leave it out")
         if given.setdefault("max_t", rounds) != rounds:
             _fail(space, (*path, "max_t"), f"is {given['max_t']}; trials have {rounds} rounds: max_t: {rounds}")
-    if kind == "pbt":
-        given.setdefault("hyperparam_mutations", None)
     return kind, given

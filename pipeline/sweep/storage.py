@@ -1,5 +1,6 @@
 """Where a sweep's trials are kept: a folder, or an address such as `gs://bucket/path?option=value`. Uses pyarrow."""
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,6 +10,11 @@ from serving.errors import MachineError
 def is_address(storage: str) -> bool:
     """Whether it is an address, not a path."""
     return "://" in storage
+
+
+def absolute(storage: str) -> str:
+    """The same place, whatever the working directory."""
+    return storage if is_address(storage) else str(Path(storage).expanduser().resolve())
 
 
 def below(storage: str, name: str) -> str:
@@ -36,7 +42,9 @@ def fetch(address: str, target: Path) -> None:
     import pyarrow.fs
 
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    for left in (partial, target):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
         source, path = pyarrow.fs.FileSystem.from_uri(address)
         pyarrow.fs.copy_files(path, str(partial), source_filesystem=source)

@@ -81,7 +81,7 @@ class Task:
     @property
     def worst(self) -> float:
         """What a failed trial reports, worse than any other: searches and schedulers take no NaN."""
-        return 0.0 if self.goal == "maximize" else 1e6
+        return 0.0 if self.goal == "maximize" else 1e30
 
     def better(self, one: float, other: float | None) -> bool:
         """Whether a value beats another, or the lack of one."""
@@ -158,13 +158,12 @@ def _is_best(task: Task, value: float) -> bool:
 
 
 def _begin(run: Run, experiment: Experiment, task: Task, seed: int) -> RunInfo:
-    """Make the run folder: from the trial's checkpoint where it has one, which may be another trial's (PBT)."""
+    """Make the run folder: from the trial's checkpoint where it has one."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
         checkpoint.to_directory(run.folder)
         before = run.info()
-        changed = run.config.read_text(encoding="utf-8") != experiment.to_yaml()
-        if before.status is Status.DONE and not changed:
+        if before.status is Status.DONE:
             return before
         checkpoints.restore(run)
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")

@@ -9,7 +9,6 @@ from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
     MedianStoppingRule,
-    PopulationBasedTraining,
     TrialScheduler,
 )
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
@@ -101,17 +100,6 @@ def scheduler(settings: Settings, space: Space) -> TrialScheduler:
             return AsyncHyperBandScheduler(**options | {"stop_last_trials": False})  # they end by themselves, whole
         if settings.scheduler == "median_stopping_rule":
             return MedianStoppingRule(**dict[str, Any](time_attr="training_iteration", grace_period=1) | options)
-        if settings.scheduler == "pbt":
-            mutations = options.pop("hyperparam_mutations") or {
-                parameter.name: domain(parameter) if parameter.encoded is None else parameter.encoded
-                for parameter in space.parameters
-            }
-            standard: dict[str, Any] = {
-                "time_attr": "training_iteration",
-                "perturbation_interval": 2,
-                "burn_in_period": 0,
-            }
-            return PopulationBasedTraining(hyperparam_mutations=mutations, **standard | options)
     except (ValueError, AssertionError, TypeError, tune.TuneError) as error:
         raise InputError(f"hyperopt.executor.scheduler: {str(error).splitlines()[0]}") from None
     return FIFOScheduler()  # type: ignore[no-untyped-call]

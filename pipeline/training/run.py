@@ -132,6 +132,7 @@ def resume(
     """
     with run.locked():
         info = run.info()
+        _refuse_refit(run, info)
         if info.status is Status.DONE:
             raise InputError(f"{run.name}: done already; nothing to resume")
         try:
@@ -158,6 +159,7 @@ def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
     """
     with run.locked():
         info = run.info()
+        _refuse_refit(run, info)
         dataset = manifest.read(Path(info.data))
         if dataset.info.fingerprint != info.data_fingerprint:
             raise InputError(f"{info.data}: changed since {run.name} began; train anew")
@@ -176,6 +178,12 @@ def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
         run.save(run.info().model_copy(update={"status": Status.DONE, "error": None}))
         _tidy(run)
     return run
+
+
+def _refuse_refit(run: Run, info: RunInfo) -> None:
+    """Only `pipeline.sweep.refit` knows that a refit has seen its validation images."""
+    if info.refit_of:
+        raise InputError(f"{run.name}: trained on validation images too; `pneumo sweep --resume` refits it anew")
 
 
 def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> cluster.Workers | None:

@@ -199,20 +199,26 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
     assert measured == pytest.approx(best, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("search", "scheduler"),
-    [
-        ("hyperopt", {"type": "median_stopping_rule"}),
-        ("variant_generator", {"type": "pbt", "perturbation_interval": 1}),
-    ],
-)
-def test_other_searches_and_schedulers_work(
-    dataset: Dataset, tmp_path: Path, search: str, scheduler: dict[str, object]
-) -> None:
-    asked = document(SPACE, "trainer.epochs=4", search_alg={"type": search}, executor={"scheduler": scheduler})
+def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: Path) -> None:
+    asked = document(
+        SPACE,
+        "trainer.epochs=4",
+        search_alg={"type": "hyperopt"},
+        executor={"scheduler": {"type": "median_stopping_rule"}},
+    )
     record = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=4)), root=tmp_path).read()
     assert len(record.ranked()) == 4
     assert not [trial.error for trial in record.trials if trial.error]
+
+
+def test_no_trial_goes_on_after_the_time_budget(dataset: Dataset, tmp_path: Path) -> None:
+    asked = document(SPACE, "trainer.epochs=1000")
+    limits = Limits(trials=20, time_budget=75, concurrency=1)
+    record = finish.finish(driver.sweep(asked, "tiny", dataset, plan=Plan(limits), root=tmp_path))
+    assert record.status == "done"
+    assert record.seconds < 120
+    assert record.trials[0].status is TrialStatus.STOPPED
+    assert len(record.trials) < 20
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(dataset: Dataset, tmp_path: Path) -> None:
@@ -314,7 +320,9 @@ def test_an_ended_sweep_goes_on_where_it_was(
     assert "best:" in out
 
 
-def test_a_full_disk_is_said(dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]) -> None:
+def test_a_full_disk_is_said_and_the_sweep_goes_on_with_more_room(
+    dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], check=False)
@@ -322,12 +330,16 @@ def test_a_full_disk_is_said(dataset: Dataset, tmp_path: Path, pneumo: Callable[
         pytest.skip("mounting a small disk needs root")
     try:
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document(SPACE).data), encoding="utf-8")
-        outcome = pneumo(
-            "sweep", tmp_path / "tiny.yaml", "--data", dataset.folder, "--trials", "2", "--sweeps-dir", disk / "sweeps"
-        )
-        assert outcome.code in (1, 3)
-        assert "No space left" in outcome.err
+        sweeps = ("--sweeps-dir", disk / "sweeps")
+        outcome = pneumo("sweep", tmp_path / "tiny.yaml", "--data", dataset.folder, "--trials", "2", *sweeps)
+        assert outcome.code == 3, outcome.err
+        assert "No space left on device" in outcome.err
         assert "Traceback" not in outcome.err
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        outcome = pneumo("sweep", "--resume", "latest", *sweeps)
+        assert outcome.code == 0, outcome.err
+        record = SweepFolder.open("latest", root=disk / "sweeps").read()
+        assert by_status(record)["done"] == 2
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 

@@ -67,6 +67,17 @@ def test_a_pure_grid_is_gone_through_once() -> None:
         (f"{SPACE}, {GOAL}, search_alg: {{type: bayesopt}}", "choose from variant_generator"),
         (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: asha}}}}", "write async_hyperband"),
         (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: hb_bohb}}}}", "choose from fifo"),
+        (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: pbt}}}}", "changes parameters in mid-trial"),
+        (
+            f"parameters: {{trainer.batch_size: {{space: grid_search, values: [16, 32]}}}}, {GOAL}, "
+            "search_alg: {type: random, points_to_evaluate: [{trainer.batch_size: 16}]}",
+            "tries every value anyway",
+        ),
+        (
+            f"{SPACE}, {GOAL}, search_alg: {{type: optuna, points_to_evaluate: [{{trainer.batch_size: 16}}, "
+            "{trainer.batch_size: 32}]}, executor: {num_samples: 1}",
+            "2 points, more than 1 trials",
+        ),
         (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: async_hyperband, max_t: 9}}}}", "max_t: 25"),
         (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: fifo, metric: loss}}}}", "leave it out"),
         (
