@@ -47,11 +47,11 @@ from pipeline.data.manifest import Dataset, Row, Split
 CONFIGS = Path(__file__).parent.parent / "ludwig_configs"
 SMALL = "{type: backbone, network: lcnet_050, dropout: 0.0}"
 NETWORKS = {
-    "small CNN (timm's lcnet_050, 96 pixels)": (
+    "small CNN (timm's lcnet_050 at 96 pixels)": (
         "efficientnet_lite0.yaml",
         (f"input_features.0.encoder={SMALL}", *(f"input_features.0.preprocessing.{k}=96" for k in ("height", "width"))),
     ),
-    "EfficientNet-Lite0 (128 pixels)": ("efficientnet_lite0.yaml", ()),
+    "EfficientNet-Lite0 at 128 pixels": ("efficientnet_lite0.yaml", ()),
 }
 BATCH = 32
 EPOCHS = 2
@@ -112,10 +112,12 @@ class Meter:
 
     def __init__(self) -> None:
         from ludwig.trainers.trainer import Trainer
+        from ludwig.utils.checkpoint_utils import CheckpointManager
 
         self.reset()
-        for name in ("train_step", "_train_loop", "run_evaluation", "_has_nan_or_inf_weights", "save_checkpoint"):
+        for name in ("train_step", "_train_loop", "run_evaluation", "_has_nan_or_inf_weights"):
             setattr(Trainer, name, self.watched(getattr(Trainer, name), getattr(self, name.strip("_"))))
+        CheckpointManager.save = self.watched(CheckpointManager.save, self.save)  # the latest and the best
 
     def reset(self) -> None:
         """Forget the training before."""
@@ -148,7 +150,7 @@ class Meter:
 
     has_nan_or_inf_weights = run_evaluation  # Ludwig looks once a round
 
-    def save_checkpoint(self, began: float, ended: float, *_: Any) -> None:
+    def save(self, began: float, ended: float, *_: Any) -> None:
         self.aside.append((began, ended))
         self.end = ended
 
@@ -249,8 +251,8 @@ def plain_loop(network: Any, dataset: Dataset, experiment: Experiment, folder: P
     return result
 
 
-def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int) -> None:
-    """Measure all four on both networks and print the tables."""
+def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int, start: str) -> None:
+    """Measure all four on the networks whose names begin so and print the tables."""
     engine.load()
     import torch
 
@@ -264,6 +266,8 @@ def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int) -
         flush=True,
     )
     for name, (file, overrides) in NETWORKS.items():
+        if not name.startswith(start):
+            continue
         experiment = config.load(CONFIGS / file, (*ALIKE, *overrides))
         results: dict[str, list[Measured]] = {}
         training.train(experiment, dataset, root=folder / "runs")  # kernels are chosen at their first use
@@ -406,6 +410,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--images", type=int, default=512, help="images of all splits")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", choices=("rate", "start"), help="one of the two tables")
+    parser.add_argument("--network", default="", help="start of a network's name, such as Eff; all by default")
     parser.add_argument("--cpu", action="store_true", help="count processor seconds, on one thread: for a busy machine")
     parser.add_argument("--first-step", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -420,7 +425,7 @@ def main(arguments: Sequence[str]) -> None:
         whole = importing.import_dataset(raw, folder / "imported", size=SIZE)
         dataset = share_of(whole, raw, folder / "data", options.images)
         if options.only != "start":
-            images_per_second(dataset, dataset.folder / TABLE, folder, options.turns)
+            images_per_second(dataset, dataset.folder / TABLE, folder, options.turns, options.network)
         if options.only != "rate":
             start_up(dataset, folder, max(1, options.turns - 1))
 
