@@ -109,7 +109,8 @@ def save_best(run: Run) -> None:
         raise InputError(f"{run.folder}: no evaluation round was finished; resume it with `pneumo train --resume`")
     with engine.checked_config():
         model = LudwigModel(load_json(str(run.model / MODEL_HYPERPARAMETERS_FILE_NAME)), backend="local")
-        model.training_set_metadata = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
+        metadata: Any = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
+        model.training_set_metadata = metadata
         model._get_or_create_model(model.config_obj)
     _keep_best(run, model)
 
