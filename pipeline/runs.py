@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -139,16 +139,8 @@ class Run:
         given = Path(name)
         if (given / "run.json").is_file():
             return cls(given)
-        runs = list_runs(root)
-        if str(name) == "latest" and runs:
-            return runs[-1]
-        matches = [run for run in runs if run.name.startswith(str(name))] if str(name) else []
-        if len(matches) > 1 and not any(run.name == str(name) for run in matches):
-            raise InputError(f"{name}: {len(matches)} runs in {root} start so: give more letters of the name")
-        if matches:
-            return next((run for run in matches if run.name == str(name)), matches[0])
-        known = f"the newest is {runs[-1].name}" if runs else "there is none yet: `pneumo train CONFIG` makes one"
-        raise InputError(f"{name}: no such run in {root}; {known}")
+        folders = [run.folder for run in list_runs(root)]
+        return cls(find_folder(name, folders, kind="run", root=root, maker="pneumo train CONFIG"))
 
     def info(self) -> RunInfo:
         """Read `run.json`.
@@ -194,6 +186,31 @@ def list_runs(root: Path = RUNS) -> list[Run]:
     if not root.is_dir():
         return []
     return [Run(path.parent) for path in sorted(root.glob("*/run.json"))]
+
+
+def find_folder(name: str | Path, folders: Sequence[Path], *, kind: str, root: Path, maker: str) -> Path:
+    """The folder that a name, the unique start of one, or the word `latest` means.
+
+    Args:
+        name: What is given on the command line.
+        folders: Those there are, oldest first.
+        kind: What they are, for messages.
+        root: Where they are, for messages.
+        maker: The command that makes one, for messages.
+
+    Raises:
+        InputError: None or several are meant.
+    """
+    if str(name) == "latest" and folders:
+        return folders[-1]
+    matches = [folder for folder in folders if folder.name.startswith(str(name))] if str(name) else []
+    exact = next((folder for folder in matches if folder.name == str(name)), None)
+    if exact is not None or len(matches) == 1:
+        return exact or matches[0]
+    if matches:
+        raise InputError(f"{name}: {len(matches)} {kind}s in {root} start so: give more letters of the name")
+    known = f"the newest is {folders[-1].name}" if folders else f"there is none yet: `{maker}` makes one"
+    raise InputError(f"{name}: no such {kind} in {root}; {known}")
 
 
 @contextmanager

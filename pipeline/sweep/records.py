@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.runs import Run, held, new_folder, write_text
+from pipeline.runs import Run, find_folder, held, new_folder, write_text
 from serving.errors import InputError, first_problem
 
 SWEEPS = Path("sweeps")
@@ -227,16 +227,8 @@ class SweepFolder:
         given = Path(name)
         if (given / FILE).is_file():
             return cls(given)
-        found = [path.parent for path in sorted(root.glob(f"*/{FILE}"))]
-        if str(name) == "latest" and found:
-            return cls(found[-1])
-        matches = [folder for folder in found if str(name) and folder.name.startswith(str(name))]
-        if len(matches) == 1:
-            return cls(matches[0])
-        if matches:
-            raise InputError(f"{name}: {len(matches)} sweeps in {root} start so: give more letters of the name")
-        known = f"the newest is {found[-1].name}" if found else "there is none yet: `pneumo sweep CONFIG` makes one"
-        raise InputError(f"{name}: no such sweep in {root}; {known}")
+        folders = [path.parent for path in sorted(root.glob(f"*/{FILE}"))]
+        return cls(find_folder(name, folders, kind="sweep", root=root, maker="pneumo sweep CONFIG"))
 
     def read(self) -> Sweep:
         """Read `sweep.json`.
