@@ -123,9 +123,9 @@ class Recorder:
     def ended(self, trial: TuneTrial) -> None:
         """Ray Tune is through with a trial."""
         known = self._record(trial)
-        if known.status not in (TrialStatus.DONE, TrialStatus.FAILED):
+        if known.status not in _ENDED:
             known.status = TrialStatus.STOPPED
-        self.note()
+            self.note()
 
     def died(self, trial: TuneTrial) -> None:
         """A trial's worker died, once too often."""

@@ -168,7 +168,11 @@ def carry_out(stage: Stage, writes: Recorder, pixels: NDArray[np.uint8], placed:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)  # Ray Tune leaves its own
-    return list(grid._experiment_analysis.trials)
+    trials: list[TuneTrial] = list(grid._experiment_analysis.trials)
+    for trial in trials:
+        if trial.status == TuneTrial.TERMINATED:
+            writes.ended(trial)  # not told where all were stopped at once
+    return trials
 
 
 def _new(stage: Stage, trainable: Any) -> tune.Tuner:

@@ -51,6 +51,7 @@ class TrainingCallback(Callback):
         self.run = run
         self.after_round = after_round
         self.began = time.perf_counter()
+        self.told = 0
         self.history = run.history
         self.feature = feature
         self.report = report
@@ -82,7 +83,10 @@ class TrainingCallback(Callback):
     def on_checkpoint(self, trainer: Any, progress_tracker: Any, **_: Any) -> None:
         """Keep the checkpoint that Ludwig has just finished, and tell of the round that it completes."""
         checkpoints.keep(self.run, progress_tracker.steps)
-        if self.after_round and self.rounds and self.rounds[-1]["step"] == progress_tracker.steps:
+        step = progress_tracker.steps
+        complete = self.rounds and self.rounds[-1]["step"] == step and step != self.told
+        if self.after_round and complete:  # Ludwig checkpoints a second time at the end of an epoch
+            self.told = step
             self.after_round(self.rounds[-1], time.perf_counter() - self.began)
 
     def on_epoch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:

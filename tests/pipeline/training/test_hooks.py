@@ -1,0 +1,35 @@
+from pathlib import Path
+from typing import Any
+
+from pipeline import training
+from pipeline.config import Experiment
+from pipeline.data.manifest import Dataset
+from pipeline.evaluation import read_metrics
+from pipeline.runs import Run, Status
+from pipeline.tracking import Mode
+from pipeline.training.hooks import Hooks
+from pipeline.training.run import carry_out, describe
+from tests.wandb_files import records, rounds_of
+
+
+def test_each_round_is_told_and_tracked_once_and_what_was_not_measured_can_be_later(
+    tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    run = Run.create("tiny", root=tmp_path)
+    run.config.write_text(tiny.to_yaml(), encoding="utf-8")
+    info = describe(run, tiny, dataset, seed=1, command=["pneumo"], commit=None)
+    told: list[tuple[int, float]] = []
+
+    def after_round(entry: dict[str, Any], seconds: float) -> None:
+        told.append((entry["epoch"], seconds))
+
+    hooks = Hooks(after_round=after_round, measures=lambda: False, tracking=Mode.OFFLINE, group="some-sweep")
+    carry_out(run, info, tiny, dataset, hooks)
+    assert [epoch for epoch, _ in told] == [1, 2, 3]
+    assert [seconds for _, seconds in told] == sorted(seconds for _, seconds in told)
+    assert len(rounds_of(run.folder)) == 3
+    assert next(record.run for record in records(run.folder) if record.HasField("run")).run_group == "some-sweep"
+    assert run.info().status is Status.DONE
+    assert not run.metrics.is_file()
+    training.complete(run)
+    assert read_metrics(run).splits["validation"].metrics["auroc"].value is not None
