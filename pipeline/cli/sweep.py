@@ -115,6 +115,7 @@ def sweep(
                     driver.resume(folder, address=address, say=watch.say, watch=watch.update)
             else:
                 from pipeline.data import manifest
+                from pipeline.sweep.settings import Limits
                 from pipeline.training import SEED
 
                 dataset = manifest.read(data or Path("data"))
@@ -125,7 +126,7 @@ def sweep(
                     name,
                     dataset,
                     plan=driver.Plan(
-                        limits=driver.Limits(trials, budget, concurrency, cpus, gpus),
+                        limits=Limits(trials, budget, concurrency, cpus, gpus),
                         seed=SEED if seed is None else seed,
                         seeds=seeds or 1,
                         top=top or 3,
