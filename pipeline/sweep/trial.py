@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 from ray import tune
 
@@ -149,8 +150,6 @@ def _train(
 def _is_best(task: Task, value: float) -> bool:
     if task.board is None:
         return False
-    import ray
-
     try:
         return bool(ray.get(task.board.beats.remote(value), timeout=30))
     except ray.exceptions.RayError:

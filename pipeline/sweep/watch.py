@@ -36,7 +36,6 @@ class Watch:
         self._live: Live | None = None
         self._log = Log()
         self._drawn = -math.inf
-        self._last: tuple[Sweep, float] | None = None
 
     def __enter__(self) -> "Watch":
         if self._console.is_terminal:
