@@ -185,7 +185,7 @@ def _new(stage: Stage, trainable: Any) -> tune.Tuner:
             storage_path=stage.storage,
             callbacks=[recorder.Relay()],
             stop=recorder.Budget(),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=tuning.KEPT),
             failure_config=tune.FailureConfig(max_failures=tuning.RETRIES),
             verbose=0,
         ),
@@ -213,6 +213,9 @@ def collect(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], dat
             known.run = places.address_of(str(record.storage), kept.path)
             continue
         here = Path(kept.path)
+        if not here.is_dir():  # taken away from outside
+            known.run = None
+            continue
         copy = os.link if here.stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
         shutil.copytree(here, target, copy_function=copy)
         known.run = f"runs/{target.name}"

@@ -23,12 +23,16 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial tidies up before its worker takes the next
+    "TUNE_GLOBAL_CHECKPOINT_S": "0.2",  # often enough that what it refers to is still among the kept checkpoints
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # each round is kept on purpose
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "3600",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 """Read from the environment by Ray Tune, here and in its workers."""
+KEPT = 2
+"""Checkpoints of a trial that are kept. Ray Tune deletes older ones before it writes down that there is a newer: with
+one, a driver that is killed in between would leave a record of a checkpoint that is gone."""
 RETRIES = 2
 """Times that a trial is taken up again whose worker died; a trial that fails for its own reason is not."""
 
