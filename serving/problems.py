@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from serving.image import ImageError
-from serving.schemas import Problem
+from serving.schemas import ImageProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -23,6 +23,11 @@ Kind = Literal[
     "not-an-image",
     "unsupported-media-type",
     "wrong-fields",
+    "unauthorized",
+    "too-many-requests",
+    "request-timeout",
+    "over-capacity",
+    "not-ready",
 ]
 
 KINDS: dict[Kind, tuple[int, str]] = {
@@ -33,14 +38,22 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "not-an-image": (415, "Not an image"),
     "unsupported-media-type": (415, "Unsupported media type"),
     "wrong-fields": (422, "Wrong fields"),
+    "unauthorized": (401, "Unauthorized"),
+    "too-many-requests": (429, "Too many requests"),
+    "request-timeout": (408, "Request timeout"),
+    "over-capacity": (503, "Over capacity"),
+    "not-ready": (503, "Not ready"),
 }
 """HTTP status and title of each kind of problem."""
 
 RESPONSES: dict[int | str, dict[str, object]] = {
     status: {"description": "Problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-    for status in (400, 413, 415, 422)
+    for status in (400, 401, 408, 413, 415, 422, 429, 503)
 }
 """For the OpenAPI document."""
+
+_BODY_LEFT: frozenset[Kind] = frozenset({"too-large", "too-many-images", "request-timeout", "over-capacity", "not-ready"})
+"""What is left of the body is not read, so that the connection cannot be used again."""
 
 _IMAGE_KINDS: dict[str, Kind] = {
     "unreadable": "unreadable-image",
@@ -54,12 +67,22 @@ _log = logging.getLogger("pneumo.service")
 class ProblemError(Exception):
     """A request that cannot be answered, and why."""
 
-    def __init__(self, kind: Kind, detail: str, *, filename: str | None = None, index: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        filename: str | None = None,
+        index: int | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.filename = filename
         self.index = index
+        self.retry_after = retry_after
+        """Seconds after which the same request may do better."""
 
     @classmethod
     def of_image(cls, error: ImageError, *, filename: str | None, index: int, count: int) -> "ProblemError":
@@ -67,6 +90,20 @@ class ProblemError(Exception):
         name = f" ({filename})" if filename else ""
         place = f"image {index + 1} of {count}{name}: " if count > 1 else ""
         return cls(_IMAGE_KINDS[error.reason], f"{place}{error}", filename=filename, index=index)
+
+
+    def of_one(self) -> ImageProblem:
+        """The same about one image among others that have answers."""
+        status, title = KINDS[self.kind]
+        assert self.index is not None
+        return ImageProblem(
+            index=self.index,
+            filename=self.filename,
+            type=_urn(self.kind),
+            title=title,
+            status=status,
+            detail=self.detail,
+        )
 
 
 def install(app: FastAPI) -> None:
@@ -88,6 +125,30 @@ def on_bug(request: Request, error: Exception) -> Response:
         request_id=request.state.request_id,
     )
     return _respond(request, problem)
+
+
+def respond(request: Request, error: ProblemError) -> Response:
+    """The answer to a request that cannot be answered."""
+    status, title = KINDS[error.kind]
+    problem = Problem(
+        type=_urn(error.kind),
+        title=title,
+        status=status,
+        detail=error.detail,
+        request_id=request.state.request_id,
+        filename=error.filename,
+        index=error.index,
+    )
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.kind in _BODY_LEFT:
+        headers["Connection"] = "close"
+    return _respond(request, problem, headers)
+
+
+def _urn(kind: Kind) -> str:
+    return f"urn:pneumo:problem:{kind}"
 
 
 def _place(error: Exception) -> str:
@@ -112,18 +173,7 @@ def _respond(request: Request, problem: Problem, headers: dict[str, str] | None 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    status, title = KINDS[error.kind]
-    problem = Problem(
-        type=f"urn:pneumo:problem:{error.kind}",
-        title=title,
-        status=status,
-        detail=error.detail,
-        request_id=request.state.request_id,
-        filename=error.filename,
-        index=error.index,
-    )
-    # What is left of a refused body is not read, so the connection cannot be used again.
-    return _respond(request, problem, {"Connection": "close"} if status == 413 else None)
+    return respond(request, error)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -45,19 +45,54 @@ class ImagePrediction(BaseModel):
     elapsed_ms: float
 
 
+class ServedPrediction(ImagePrediction):
+    """A prediction with its place among the images of the request, from 0."""
+
+    index: int
+
+    @classmethod
+    def of(cls, prediction: ImagePrediction, index: int, filename: str | None, decoding_ms: float) -> "ServedPrediction":
+        """Place and name a prediction, and add the time of decoding to its own."""
+        elapsed_ms = round(prediction.elapsed_ms + decoding_ms, 3)
+        known = prediction.__dict__ | {"index": index, "filename": filename, "elapsed_ms": elapsed_ms}
+        return cls.model_construct(**known)
+
+
+class ImageProblem(BaseModel):
+    """Why there is no prediction for one image of a request; the fields mean what they do in a problem document."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    filename: str | None
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
 class PredictResponse(BaseModel):
-    """Answer of `POST /v1/predict`: predictions in the order of the images sent."""
+    """Answer of `POST /v1/predict`: predictions in the order of the images sent.
+
+    Attributes:
+        request_id: Of the request, also in `X-Request-ID`.
+        model: What answered.
+        predictions: One for each image that could be read.
+        errors: One for each that could not, where `partial` was asked for.
+        notice: What this is not.
+    """
 
     request_id: str
     model: ModelName
-    predictions: list[ImagePrediction]
+    predictions: list[ServedPrediction]
+    errors: list[ImageProblem] = []
     notice: str = NOTICE
 
 
 class Status(BaseModel):
     """Answer of `/healthz` and `/readyz`."""
 
-    status: Literal["ok", "ready"]
+    status: Literal["ok", "ready", "loading", "draining", "failed"]
 
 
 class Problem(BaseModel):

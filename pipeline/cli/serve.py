@@ -32,19 +32,38 @@ def serve_command(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="PNEUMO_PORT or 8000")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the port.", show_default="PNEUMO_WORKERS or 1")
+    ] = None,
+    challenger: Annotated[
+        str | None,
+        typer.Option(help="Share of requests that the alias 'challenger' answers, such as 10%.", show_default="none"),
+    ] = None,
+    shadow: Annotated[
+        bool | None,
+        typer.Option("--shadow", help="Show all requests to the alias 'challenger', which does not answer."),
+    ] = None,
 ) -> None:
-    """Serve a model over HTTP until Ctrl-C. PNEUMO_MAX_BYTES, _MAX_PIXELS and _MAX_IMAGES set other limits."""
-    import logging
-
+    """Serve a model over HTTP until Ctrl-C. Any setting can be given as PNEUMO_ and its name in capitals."""
     from serving.errors import MachineError
     from serving.settings import Settings
 
     try:
+        from serving import logs
         from serving.server import serve
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings the service") from None
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    serve(Settings.from_environment(model=model, models_dir=models_dir, host=host, port=port), _announce)
+    settings = Settings.from_environment(
+        model=model,
+        models_dir=models_dir,
+        host=host,
+        port=port,
+        workers=workers,
+        challenger=challenger,
+        shadow=shadow,
+    )
+    logs.configure(settings.log_format)
+    serve(settings, _announce)
     say("stopped")
 
 

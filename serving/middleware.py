@@ -1,0 +1,75 @@
+"""What happens to every request: an id, one line in the log, counts, and an answer whatever breaks."""
+
+import re
+import time
+import uuid
+
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import problems
+from serving.logs import RequestFields, log_request
+from serving.service import Service, State
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestMiddleware:
+    """Gives each request an id and one line in the log: no file name, no path a client made up, no image content.
+
+    Exceptions end here. Further out Starlette raises them again whatever a handler answers, and uvicorn logs the whole
+    traceback with messages that can quote an image.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status, answered, began = 500, False, time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, answered
+            if message["type"] == "http.response.start":
+                status, answered = message["status"], True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if self.service.state is State.DRAINING:
+                    headers["Connection"] = "close"  # the next request shall go to another process
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            response = problems.on_bug(Request(scope), error)
+            if not answered:  # uvicorn closes the connection on half an answer
+                await response(scope, receive, send_with_id)
+        finally:
+            route = getattr(scope.get("route"), "path", "-")
+            elapsed = time.perf_counter() - began
+            self.service.metrics.requested(route, scope["method"], status, elapsed)
+            self._log(scope, route, status, elapsed)
+
+    def _log(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        state = scope["state"]
+        log_request(
+            RequestFields(
+                request_id=state["request_id"],
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=seconds * 1000,
+                images=state.get("images"),
+                bytes=state.get("bytes"),
+                model=state.get("model"),
+                lane=state.get("lane"),
+                key=state.get("key_name"),
+            )
+        )

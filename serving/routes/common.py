@@ -1,0 +1,82 @@
+"""What routes share: the service, and the images of a request."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from serving.problems import ProblemError
+from serving.service import Service
+from serving.uploads import FIELD, Upload, read_uploads
+
+_BINARY = {"type": "string", "format": "binary"}
+
+IMAGES_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "array", "items": _BINARY, "minItems": 1}},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {
+                    "images": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {
+                            "type": "object",
+                            "required": ["data"],
+                            "properties": {
+                                "filename": {"type": "string"},
+                                "data": {"type": "string", "contentEncoding": "base64"},
+                            },
+                        },
+                    }
+                },
+            }
+        },
+        "image/*": {"schema": _BINARY},
+        "application/dicom": {"schema": _BINARY},
+        "application/zip": {"schema": _BINARY},
+        "application/octet-stream": {"schema": _BINARY},
+    },
+}
+"""The request body of routes that take images, for the OpenAPI document."""
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(service_of)]
+
+
+@contextlib.asynccontextmanager
+async def received(request: Request, service: Service) -> AsyncIterator[list[Upload]]:
+    """The images of a request, as long as there is room for them and a model to look at them.
+
+    Raises:
+        ProblemError: Not ready, over capacity, too slow to come, or no images.
+    """
+    service.lane(request.state.request_id)
+    settings = service.settings
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else settings.max_bytes
+    with service.admission.body(min(size, settings.max_bytes)):
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                uploads = await read_uploads(request, max_bytes=settings.max_bytes, max_images=settings.max_images)
+        except TimeoutError:
+            detail = f"the body did not come within {settings.timeout_s:g} s; send less, or over a faster line"
+            raise ProblemError("request-timeout", detail) from None
+        yield uploads

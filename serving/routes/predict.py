@@ -1,0 +1,64 @@
+"""`/v1/predict` and `/v1/model`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from serving import problems
+from serving.bundle import BundleInfo
+from serving.problems import ProblemError
+from serving.routes.common import IMAGES_BODY, ServiceOf, received
+from serving.schemas import ModelName, PredictResponse, ServedPrediction
+
+router = APIRouter(tags=["prediction"])
+
+
+@router.post(
+    "/v1/predict",
+    response_model=PredictResponse,
+    responses=problems.RESPONSES,
+    openapi_extra={"requestBody": IMAGES_BODY},
+    summary="Predict one or many images",
+)
+async def predict(
+    request: Request,
+    service: ServiceOf,
+    partial: Annotated[bool, Query(description="Answer for the images that can be read, and say which cannot.")] = False,
+) -> Response:
+    """Predict the images in the form's `file` fields, in a JSON list, in a zip, or the one image that is the body.
+
+    All of them or none, unless `partial` is asked for.
+    """
+    async with received(request, service) as uploads:
+        lane = service.lane(request.state.request_id)
+        answers = await service.predict(lane, uploads)
+    predictions, errors = [], []
+    for index, (upload, answer) in enumerate(zip(uploads, answers, strict=True)):
+        if isinstance(answer, ServedPrediction):
+            predictions.append(answer)
+            continue
+        problem = ProblemError.of_image(answer, filename=upload.filename, index=index, count=len(uploads))
+        if not partial:
+            raise problem
+        errors.append(problem.of_one())
+    info = lane.bundle.info
+    request.state.images, request.state.lane, request.state.model = len(uploads), lane.name, info.id
+    response = PredictResponse(
+        request_id=request.state.request_id,
+        model=ModelName(name=info.name, version=info.version, positive_class=info.positive_class),
+        predictions=predictions,
+        errors=errors,
+    )
+    return Response(response.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/v1/model",
+    responses={200: {"model": BundleInfo}, 503: problems.RESPONSES[503]},
+    summary="What is served: bundle.json",
+)
+async def model(request: Request, service: ServiceOf) -> Response:
+    """Classes, preparation, thresholds, metrics and provenance of the model that answers."""
+    champion = service.fleet.champion or service.lane(request.state.request_id)  # which says why there is none
+    return Response(champion.bundle.info.model_dump_json(), media_type="application/json")
