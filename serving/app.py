@@ -12,7 +12,7 @@ from serving.bundle import Bundle
 from serving.errors import PneumoError
 from serving.middleware import RequestMiddleware
 from serving.models import resolve
-from serving.routes import health, predict
+from serving.routes import health, metrics, predict
 from serving.schemas import NOTICE
 from serving.service import Service
 from serving.settings import Settings
@@ -36,7 +36,7 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (predict, health):
+    for routes in (predict, health, metrics):
         app.include_router(routes.router)
     app.add_middleware(RequestMiddleware, service=service)
     problems.install(app)

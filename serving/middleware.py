@@ -46,7 +46,8 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            with self.service.metrics.in_progress():
+                await self.app(scope, receive, send_with_id)
         except Exception as error:
             response = problems.on_bug(Request(scope), error)
             if not answered:  # uvicorn closes the connection on half an answer

@@ -104,7 +104,9 @@ class Service:
         """
         lane = self.fleet.pick(request_id)
         if lane is None:
-            raise ProblemError("not-ready", f"the service is {self.state}; /readyz says when it is ready", retry_after=1)
+            raise ProblemError(
+                "not-ready", f"the service is {self.state}; /readyz says when it is ready", retry_after=1
+            )
         return lane
 
     async def predict(self, lane: Lane, uploads: Sequence[Upload]) -> list[ServedPrediction | ImageError]:
@@ -170,6 +172,7 @@ class Service:
         try:
             other = await unseen.answer.wait()
         except Exception:  # it was behind, or broke: nobody but the metrics waits for it
+            self.metrics.failed("shadow")
             return
         self.metrics.predicted("shadow", [other.prediction])
         self.metrics.compared(seen.prediction, other.prediction)

@@ -1,9 +1,14 @@
+import contextlib
 import io
 import runpy
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from serving.bundle import Bundle
@@ -33,6 +38,22 @@ def png() -> bytes:
 def pngs() -> list[bytes]:
     """Twelve gray PNGs that differ."""
     return [_encode(seed) for seed in range(12)]
+
+
+@contextlib.contextmanager
+def _started(app: FastAPI, *, raises: bool = False) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=raises) as client:
+        ends = time.monotonic() + 30
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < ends
+            time.sleep(0.005)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def started() -> Callable[..., contextlib.AbstractContextManager[TestClient]]:
+    """`with started(app) as client:` a client of an application that is ready."""
+    return _started
 
 
 def _encode(seed: int) -> bytes:

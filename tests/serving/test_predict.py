@@ -2,7 +2,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.errors import InputError
@@ -19,11 +18,11 @@ def images(tmp_path, pngs) -> Path:
     return folder
 
 
-def test_offline_and_service_give_the_same_probabilities(bundle, images):
+def test_offline_and_service_give_the_same_probabilities(bundle, images, started):
     predictor = Predictor(bundle)
     results = list(predict_files(predictor, find_images([images])))
     assert len(results) == 12 > BATCH
-    with TestClient(create_app(bundle)) as client:
+    with started(create_app(bundle)) as client:
         for result in results:
             answer = client.post("/v1/predict", files={"file": result.path.read_bytes()}).json()["predictions"][0]
             assert result.prediction.probability == pytest.approx(answer["probability"], abs=1e-6)

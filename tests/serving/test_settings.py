@@ -1,6 +1,7 @@
 import pytest
 
 from serving.errors import InputError
+from serving.limits import Rate
 from serving.settings import Settings
 
 
@@ -29,3 +30,39 @@ def test_an_empty_variable_counts_as_not_set():
 def test_a_wrong_value_is_named_by_where_it_came_from(environment, given, place):
     with pytest.raises(InputError, match=place):
         Settings.from_environment(environment, **given)
+
+
+def test_who_may_ask_comes_from_the_environment():
+    found = Settings.from_environment(
+        {
+            "PNEUMO_AUTH": "on",
+            "PNEUMO_KEYS": "/run/secrets/keys.yaml",
+            "PNEUMO_RATE": "600/minute",
+            "PNEUMO_CORS_ORIGINS": "https://Ward.example, http://localhost:3000,http://[::1]:3000",
+            "PNEUMO_METRICS_PUBLIC": "true",
+        }
+    )
+    assert (found.auth, str(found.keys), found.metrics_public) == ("on", "/run/secrets/keys.yaml", True)
+    assert found.rate == Rate(600, 60)
+    assert found.cors_origins == ("https://ward.example", "http://localhost:3000", "http://[::1]:3000")
+
+
+def test_by_default_nobody_is_limited_and_no_other_page_may_ask():
+    assert (Settings().rate, Settings().cors_origins, Settings().metrics_public) == (None, (), False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PNEUMO_AUTH", "maybe", "'auto', 'on' or 'off'"),
+        ("PNEUMO_RATE", "600/min", "must be a whole number and one of second, minute, hour, day, such as 600/minute"),
+        ("PNEUMO_CORS_ORIGINS", "https://ward.example/", "without a path"),
+        ("PNEUMO_CORS_ORIGINS", "ward.example", "such as https://ward.example:8443"),
+        ("PNEUMO_CORS_ORIGINS", "https://a.example,,https://b.example", "with commas between"),
+    ],
+)
+def test_what_is_wrong_about_who_may_ask_is_said(variable, value, says):
+    with pytest.raises(InputError) as caught:
+        Settings.from_environment({variable: value})
+    assert str(caught.value).startswith(f"{variable}={value!r}: ")
+    assert says in str(caught.value)
