@@ -1,0 +1,1 @@
+"""The prediction log: one row an image, never the image."""
