@@ -1,0 +1,109 @@
+"""A number of images as drift looks at them: the reference of a bundle, or a window of what was served."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle import Bundle, BundleInfo
+from serving.descriptors import Descriptors
+from serving.errors import InputError
+from serving.log.rows import LogRow
+from serving.scores import certain, conformal_sets
+
+REFERENCE = "reference.parquet"
+
+DESCRIPTORS = tuple(each.name for each in dataclasses.fields(Descriptors))
+NUMBERS = (*DESCRIPTORS, "probability", "outlier_score")
+"""Columns that hold numbers."""
+SHARES = ("decision", "out_of_distribution", "uncertain")
+"""Columns that are true or false for an image; `decision` is true where the positive class is said."""
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N images in numbers.
+
+    Attributes:
+        numbers: By name of `NUMBERS`, each [N].
+        shares: By name of `SHARES`, each [N]; without `decision` where the model has more than two classes.
+        embedding: Whitened coordinates along the widest directions of training embeddings, [N, P].
+    """
+
+    numbers: Mapping[str, Floats]
+    shares: Mapping[str, Mask]
+    embedding: Floats
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def take(self, rows: NDArray[np.integer]) -> "Sample":
+        """Some of the images."""
+        return Sample(
+            {name: values[rows] for name, values in self.numbers.items()},
+            {name: values[rows] for name, values in self.shares.items()},
+            self.embedding[rows],
+        )
+
+
+def reference_of(bundle: Bundle) -> Sample:
+    """The held-out images of a bundle's reference: training images look better to a network than any other do.
+
+    Raises:
+        InputError: The bundle has no reference.
+        BundleError: It is not the one that was sealed.
+    """
+    if REFERENCE not in bundle.info.files:
+        raise InputError(f"{bundle.folder}: no {REFERENCE} in this bundle; export the model again")
+    import pandas as pd
+
+    frame = pd.read_parquet(io.BytesIO(bundle.read(REFERENCE)))
+    frame = frame[frame["split"] == "validation"]
+    if len(frame) < 2:
+        raise InputError(f"{bundle.folder / REFERENCE}: no validation images in it; export the model again")
+    info = bundle.info
+    probabilities = np.stack(frame["probabilities"].to_list()).astype(np.float64)
+    said = _said(probabilities, info)
+    shares = {
+        "out_of_distribution": frame["outlier_score"].to_numpy() > info.outlier.limit,
+        "uncertain": ~certain(conformal_sets(probabilities, info.conformal.limit), said),
+    }
+    if info.positive_class is not None:
+        shares["decision"] = said == info.classes.index(info.positive_class)
+    numbers = {name: frame[name].to_numpy(dtype=np.float64) for name in NUMBERS}
+    return Sample(numbers, shares, np.stack(frame["embedding"].to_list()).astype(np.float64))
+
+
+def window_of(rows: Sequence[LogRow] | Sequence[Mapping[str, Any]], info: BundleInfo) -> Sample:
+    """Rows of the prediction log, as they are or as columns of the database.
+
+    Raises:
+        InputError: Rows of another model, whose embeddings have another length.
+    """
+    known: list[Mapping[str, Any]] = [row.values() if isinstance(row, LogRow) else row for row in rows]
+    embeddings = [np.frombuffer(row["embedding"], dtype="<f4") for row in known]
+    if len({len(embedding) for embedding in embeddings}) > 1:
+        raise InputError("the window holds rows of models with different embeddings; choose one version")
+    numbers = {name: np.array([row[name] for row in known], dtype=np.float64) for name in NUMBERS}
+    shares = {
+        "out_of_distribution": np.array([not row["in_distribution"] for row in known], dtype=np.bool_),
+        "uncertain": np.array([not row["certain"] for row in known], dtype=np.bool_),
+    }
+    if info.positive_class is not None:
+        shares["decision"] = np.array([row["label"] == info.positive_class for row in known], dtype=np.bool_)
+    embedding = np.stack(embeddings).astype(np.float64) if embeddings else np.zeros((0, 1))
+    return Sample(numbers, shares, embedding)
+
+
+def _said(probabilities: Floats, info: BundleInfo) -> NDArray[np.int64]:
+    if info.positive_class is None:
+        return probabilities.argmax(axis=1)
+    column = info.classes.index(info.positive_class)
+    return np.where(probabilities[:, column] >= info.thresholds["default"], column, 1 - column)
