@@ -20,7 +20,9 @@ from starlette.responses import StreamingResponse
 
 from serving import problems
 from serving.app import create_app
+from serving.errors import InputError
 from serving.logs import RequestFields, configure, log_request
+from serving.settings import Settings
 
 SECRET = "Xenia_Quist_1950"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -210,6 +212,13 @@ def test_where_lines_cannot_be_written_nothing_is_printed_instead(handler, capfd
     stream.close()
     ours.handle(logging.LogRecord("pneumo.service", logging.ERROR, __file__, 7, "%s", (SECRET,), None))
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_format_is_a_setting():
+    assert Settings().log_format == "text"
+    assert Settings.from_environment({"PNEUMO_LOG_FORMAT": "json"}).log_format == "json"
+    with pytest.raises(InputError, match="PNEUMO_LOG_FORMAT='xml'"):
+        Settings.from_environment({"PNEUMO_LOG_FORMAT": "xml"})
 
 
 def test_configured_again_it_writes_once_and_leaves_handlers_of_others(written):
