@@ -1,16 +1,47 @@
 """What can be set about the service, from options or from the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from serving.errors import InputError
 from serving.image import MAX_PIXELS
+from serving.limits import Rate
 
 PREFIX = "PNEUMO_"
+
+
+def _share(value: Any) -> Any:
+    """`10%` is 0.1."""
+    if isinstance(value, str) and value.endswith("%"):
+        try:
+            return float(value[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?|\*")
+
+
+def _rate(value: Any) -> Any:
+    return Rate.parse(value) if isinstance(value, str) else value
+
+
+def _origins(value: Any) -> Any:
+    """Origins with commas between them, as from the environment."""
+    origins = [origin.strip().lower() for origin in value.split(",")] if isinstance(value, str) else value
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError("must be origins such as https://ward.example:8443, without a path, with commas between")
+    return origins
 
 
 class Settings(BaseModel):
@@ -24,7 +55,23 @@ class Settings(BaseModel):
         max_bytes: Largest request body, in bytes.
         max_pixels: Largest image, width times height.
         max_images: Most images in a request.
-        threads: Threads of one network run; by default the cores this process may use.
+        threads: Threads of one network run; by default the cores this process may use, shared by the workers.
+        workers: Processes that serve.
+        timeout_s: Seconds that a body may take to come, and as many that its answer may take.
+        max_wait_s: Requests that would wait longer for the network are refused at once, in seconds.
+        max_pending_bytes: Bytes of request bodies in memory at a time.
+        keep_alive_s: Seconds that an idle connection stays open.
+        drain_s: Seconds between the order to stop and the end of new connections.
+        reload_s: Seconds between two looks at the registry; 0 never looks.
+        challenger: Share of requests that the alias `challenger` answers, in [0, 1].
+        shadow: Whether the alias `challenger` sees all requests without answering.
+        log_format: How log lines look: `text` for people, `json` for collectors of logs.
+        auth: Whether API keys are asked for; `auto` asks unless `host` is this machine alone.
+        keys: The file of API keys.
+        rate: Requests of each key, such as `600/minute`; of each address where no keys are asked for and `host` is not
+            this machine alone. By default unlimited. Each worker counts for itself.
+        cors_origins: Other origins whose pages may ask.
+        metrics_public: Whether `/metrics` answers others than this machine without a key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -37,6 +84,21 @@ class Settings(BaseModel):
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     max_images: int = Field(default=32, ge=1)
     threads: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=1, ge=1, le=64)
+    timeout_s: float = Field(default=30, gt=0)
+    max_wait_s: float = Field(default=5, gt=0)
+    max_pending_bytes: int = Field(default=200_000_000, ge=1)
+    keep_alive_s: int = Field(default=75, ge=1)
+    drain_s: float = Field(default=0.5, ge=0)
+    reload_s: float = Field(default=2, ge=0)
+    challenger: Share = 0.0
+    shadow: bool = False
+    log_format: Literal["text", "json"] = "text"
+    auth: Literal["auto", "on", "off"] = "auto"
+    keys: Path = Path("keys.yaml")
+    rate: Annotated[Rate | None, BeforeValidator(_rate)] = None
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    metrics_public: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> "Settings":
@@ -57,4 +119,4 @@ class Settings(BaseModel):
             first = error.errors()[0]
             field = str(first["loc"][0])
             place = f"--{field.replace('_', '-')}" if field in options else PREFIX + field.upper()
-            raise InputError(f"{place}={first['input']!r}: {first['msg']}") from None
+            raise InputError(f"{place}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
