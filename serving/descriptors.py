@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from serving.image import Gray, Picture
 
@@ -53,15 +54,16 @@ def describe(picture: Picture, stored: Gray) -> Descriptors:
         stored: The prepared square image, uint8 [S, S], S at least 3: all else is taken from it, so that the numbers of
             a large film and of its prepared copy can be compared.
     """
-    share = np.bincount(stored.ravel(), minlength=256) / stored.size
+    share = np.array(Image.fromarray(stored).histogram(), dtype=np.float64) / stored.size
+    deep = stored.astype(np.int16)
     mean = float(share @ _LEVELS)
     seen = share[share > 0]
     return Descriptors(
         mean=mean,
         contrast=math.sqrt(max(0.0, float(share @ (_LEVELS - mean) ** 2))),
         entropy=max(0.0, -float(seen @ np.log2(seen))),
-        sharpness=_sharpness(stored.astype(np.int16)),
-        noise=_noise(stored.astype(np.int16)),
+        sharpness=_sharpness(deep),
+        noise=_noise(deep),
         black=float(share[: BLACK + 1].sum()),
         white=float(share[WHITE:].sum()),
         aspect=picture.width / picture.height,
@@ -71,13 +73,18 @@ def describe(picture: Picture, stored: Gray) -> Descriptors:
 
 
 def _sharpness(gray: NDArray[np.int16]) -> float:
-    centre = gray[1:-1, 1:-1]
-    laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * centre
-    return float(laplacian.var())
+    laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1]
+    laplacian += gray[1:-1, :-2]
+    laplacian += gray[1:-1, 2:]
+    laplacian -= gray[1:-1, 1:-1] << 2
+    values = laplacian.ravel().astype(np.float64)
+    return max(0.0, float(np.dot(values, values)) / values.size - float(values.mean()) ** 2)
 
 
 def _noise(gray: NDArray[np.int16]) -> float:
     # Immerkaer's mask is the product of two second differences, one along each axis.
-    across = gray[:, :-2] - 2 * gray[:, 1:-1] + gray[:, 2:]
-    both = across[:-2] - 2 * across[1:-1] + across[2:]
-    return math.sqrt(math.pi / 2) / 6 * float(np.abs(both).mean())
+    across = gray[:, :-2] + gray[:, 2:]
+    across -= gray[:, 1:-1] << 1
+    both = across[:-2] + across[2:]
+    both -= across[1:-1] << 1
+    return math.sqrt(math.pi / 2) / 6 * float(np.abs(both, out=both).sum(dtype=np.int32)) / both.size
