@@ -1,10 +1,10 @@
 """`serving.client` against real servers on this machine."""
 
 import asyncio
-import contextlib
 import email.utils
 import io
 import json
+import runpy
 import socket
 import subprocess
 import sys
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,22 +28,8 @@ from serving.schemas import ImageProblem, ServedPrediction
 from serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+served = runpy.run_path(str(Path(__file__).with_name("servers.py")))["served"]
 Answer = Callable[[dict, bytes], Awaitable[tuple[int, dict[str, str], bytes]]]
-
-
-@contextlib.contextmanager
-def served(app) -> Iterator[str]:
-    """The address of an application that answers meanwhile."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="critical", timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 class Recorder:

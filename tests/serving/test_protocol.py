@@ -5,8 +5,6 @@ import threading
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,17 +18,9 @@ LENGTH = "Inference-Header-Content-Length"
 SHAPE = (1, 28, 28)
 
 
-def with_protocol(app: FastAPI) -> FastAPI:
-    if not any(getattr(route, "path", "") == "/v2/health/live" for route in app.routes):
-        app.include_router(protocol.router)
-    return app
-
-
 @pytest.fixture(scope="module")
-def client(bundle):
-    with TestClient(with_protocol(create_app(bundle, LIMITS)), raise_server_exceptions=False) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+def client(bundle, started):
+    with started(create_app(bundle, LIMITS)) as client:
         yield client
 
 
@@ -73,13 +63,11 @@ def test_the_server_tells_of_itself(client):
     assert client.get("/v2/health/ready").json() == {"ready": True}
 
 
-def test_a_service_that_drains_lives_and_is_not_ready(bundle):
+def test_a_service_that_drains_lives_and_is_not_ready(bundle, started):
     from serving.service import State
 
-    app = with_protocol(create_app(bundle, LIMITS))
-    with TestClient(app) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+    app = create_app(bundle, LIMITS)
+    with started(app) as client:
         app.state.service.state = State.DRAINING
         assert client.get("/v2/health/live").status_code == 200
         for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
@@ -245,11 +233,9 @@ def test_a_document_of_more_values_than_images_hold_is_refused_unparsed(client, 
     assert "more than 4 images" in refused(client.post(INFER, content=b'{"x": [' + b"[]," * 10_000 + b"[]]}"))
 
 
-def test_a_service_over_capacity_says_when_to_come_again(bundle):
-    app = with_protocol(create_app(bundle, LIMITS.model_copy(update={"max_wait_s": 0.5})))
-    with TestClient(app) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+def test_a_service_over_capacity_says_when_to_come_again(bundle, started):
+    app = create_app(bundle, LIMITS.model_copy(update={"max_wait_s": 0.5}))
+    with started(app) as client:
         admission = app.state.service.admission
         admission.images, admission.seconds_per_image = 100, 1.0
         response = client.post(INFER, json=asked(images()))
@@ -257,12 +243,10 @@ def test_a_service_over_capacity_says_when_to_come_again(bundle):
         assert int(response.headers["retry-after"]) >= 1
 
 
-def test_what_takes_too_long_is_given_up(bundle, monkeypatch):
+def test_what_takes_too_long_is_given_up(bundle, started, monkeypatch):
     hold = threading.Event()
-    app = with_protocol(create_app(bundle, LIMITS.model_copy(update={"timeout_s": 0.2})))
-    with TestClient(app) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+    app = create_app(bundle, LIMITS.model_copy(update={"timeout_s": 0.2}))
+    with started(app) as client:
         monkeypatch.setattr(protocol, "_run", lambda *_: hold.wait(20))
         try:
             assert "0.2 s" in refused(client.post(INFER, json=asked(images())), 503)
