@@ -185,14 +185,16 @@ async def _infer(
                 message = Message.split(body, length)
                 asked, images = await _in_turn(_read, message, shape)
                 chosen = choose_outputs(asked, OUTPUTS)
+                request.state.images, request.state.lane, request.state.model = len(images), lane.name, info.id
                 with service.admission.work(len(images)), lane.in_use():
+                    service.metrics.queued(service.admission.images)
                     tensors, predictions = await _in_turn(_run, service, lane, images)
         except TimeoutError:
             service.metrics.shed("timeout")
             detail = f"not answered within {service.settings.timeout_s:g} s; send fewer images, or try again later"
             raise ProblemError("over-capacity", detail, retry_after=5) from None
+    service.metrics.queued(service.admission.images)
     service.metrics.predicted(lane.name, predictions)
-    request.state.images, request.state.lane, request.state.model = len(images), lane.name, info.id
     answer = write_response(tensors, chosen, request=asked, name=info.name, version=info.version)
     if not any(chosen.values()):
         return Response(answer.document, media_type="application/json")
@@ -219,7 +221,11 @@ def _run(service: Service, lane: Lane, images: Tensor) -> tuple[dict[str, Tensor
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]
         began = time.perf_counter()
-        outputs = lane.predictor.run(chunk)
+        try:
+            outputs = lane.predictor.run(chunk)
+        except Exception:
+            service.metrics.failed(lane.name, len(images))
+            raise
         took = time.perf_counter() - began
         predictions += lane.predictor.judge(outputs, elapsed_ms=took * 1000 / len(chunk))
         service.admission.answered(len(chunk))
@@ -258,6 +264,7 @@ async def _received(request: Request, service: Service) -> AsyncIterator[bytes]:
             raise ProblemError("request-timeout", detail) from None
         except ClientDisconnect:
             raise ProblemError("unreadable-body", "the connection closed before the whole body came") from None
+        request.state.bytes = len(body)
         yield bytes(body)
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.app import create_app
+from serving.bundle import BundleError
 from serving.routes import protocol
 from serving.settings import Settings
 
@@ -268,6 +269,19 @@ def test_predictions_are_counted(client):
     before = counted()
     client.post(INFER, json=asked(images(3)))
     assert counted() == before + 3
+
+
+def test_a_network_that_breaks_is_a_failure_of_the_service_and_counted(client, monkeypatch):
+    def broken(*_args: object) -> None:
+        raise BundleError("gave values that are not finite")
+
+    monkeypatch.setattr("serving.predictor.Predictor.run", broken)
+    response = client.post(INFER, json=asked(images(3)))
+
+    assert response.status_code == 500
+    assert "finite" not in response.text
+    exposed = client.app.state.service.metrics.exposition()[0].decode()
+    assert 'pneumo_images_total{lane="champion",result="failed"} 3.0' in exposed
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
