@@ -4,22 +4,37 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
 
-from serving import problems
+from serving import logs, problems
 from serving.bundle import Bundle
 from serving.errors import PneumoError
 from serving.middleware import RequestMiddleware
 from serving.models import resolve
-from serving.routes import health, metrics, predict
+from serving.routes import explain, health, metrics, page, predict, protocol
+from serving.routes.examples import EXAMPLES
 from serving.schemas import NOTICE
+from serving.security import SecurityHeaders, gates
 from serving.service import Service
 from serving.settings import Settings
 
+_KEYS = [
+    Security(HTTPBearer(auto_error=False, description="A key of `pneumo keys add`.")),
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The same in a header of its own.")),
+]
+"""For the documentation alone: `serving.security` asks for keys before a route is looked for."""
+
 
 def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
-    """Make the application that serves a bundle; the network is loaded once it starts, in the background."""
+    """Make the application that serves a bundle; the network is loaded once it starts, in the background.
+
+    Raises:
+        InputError: Settings that cannot be: keys are asked for and there are none, or the log's address is wrong.
+        MachineError: The driver of the log's database is not installed.
+    """
     service = Service(settings or Settings(), bundle)
 
     @contextlib.asynccontextmanager
@@ -29,16 +44,22 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
 
     app = FastAPIOffline(  # FastAPI's own page of docs loads its scripts from a content delivery network
         title="pneumo",
-        summary="Chest X-ray classification",
-        description=f"{NOTICE[0].upper()}{NOTICE[1:]}.",
+        summary=f"Chest X-ray classification; {NOTICE}",
+        description=EXAMPLES,
         version=f"{bundle.info.name} {bundle.info.version}",
         redoc_url=None,
         lifespan=lifespan,
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(RequestMiddleware, service=service),
+            *gates(service.settings),
+        ],
     )
     app.state.service = service
-    for routes in (predict, health, metrics):
+    for routes in (page, health, metrics):
         app.include_router(routes.router)
-    app.add_middleware(RequestMiddleware, service=service)
+    for routes in (predict, explain, protocol):
+        app.include_router(routes.router, dependencies=_KEYS)
     problems.install(app)
     return app
 
@@ -47,6 +68,7 @@ def from_environment() -> FastAPI:
     """The application for `uvicorn --factory serving.app:from_environment`, set up by `PNEUMO_*` variables."""
     try:
         settings = Settings.from_environment()
+        logs.configure(settings.log_format)
         return create_app(Bundle.open(resolve(settings.model, settings.models_dir)), settings)
     except PneumoError as error:
         print(f"pneumo: {error}", file=sys.stderr)

@@ -24,13 +24,15 @@ class Seen:
     Attributes:
         prediction: What is said about it.
         embedding: float32 [D].
-        waited_s: Seconds from decoded to the network.
-        ran_s: Seconds that its batch spent in the network.
+        began: When its batch went into the network, as `time.perf_counter()`.
+        waited_s: Seconds from decoded to then.
+        ran_s: Seconds that its batch spent there.
         batch: Images in that batch.
     """
 
     prediction: ImagePrediction
     embedding: NDArray[np.float32]
+    began: float
     waited_s: float
     ran_s: float
     batch: int
@@ -159,7 +161,7 @@ class Batcher:
             took = time.perf_counter() - began
             said = self.predictor.judge(outputs, elapsed_ms=took * 1000 / len(batch))
             results = [
-                Seen(prediction, embedding, began - each.since, took, len(batch))
+                Seen(prediction, embedding, began, began - each.since, took, len(batch))
                 for each, prediction, embedding in zip(batch, said, outputs.embedding, strict=True)
             ]
         except Exception as error:

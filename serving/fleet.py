@@ -1,7 +1,6 @@
 """The models that a service has loaded, and how it follows the registry while it runs."""
 
 import logging
-import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -93,6 +92,7 @@ class Fleet:
         self._answered = answered
         self._lanes: dict[LaneName, Lane] = {}
         self._seen: object = None
+        self._is_named = True
         self._loading = threading.Lock()
 
     @property
@@ -128,7 +128,11 @@ class Fleet:
             BundleError: It does not run.
         """
         with self._loading:
-            self._put("champion", bundle or Bundle.open(resolve(self._settings.model, self._settings.models_dir)))
+            if bundle is None:
+                bundle = Bundle.open(resolve(self._settings.model, self._settings.models_dir))
+            else:
+                self._is_named = self._means(bundle)
+            self._put("champion", bundle)
             for name in self._others():
                 self._follow(name, CHALLENGER)
 
@@ -139,7 +143,8 @@ class Fleet:
             if signature == self._seen:
                 return
             self._seen = signature
-            self._follow("champion", self._settings.model)
+            if self._is_named:
+                self._follow("champion", self._settings.model)
             for name in self._others():
                 self._follow(name, CHALLENGER)
 
@@ -148,6 +153,13 @@ class Fleet:
         for lane in self._lanes.values():
             lane.retire()
         self._lanes = {}
+
+    def _means(self, bundle: Bundle) -> bool:
+        """Whether the settings name a bundle that was given; another one stays what it is."""
+        try:
+            return resolve(self._settings.model, self._settings.models_dir).resolve() == bundle.folder.resolve()
+        except InputError:
+            return False
 
     def _others(self) -> list[LaneName]:
         wanted: list[LaneName] = ["challenger"] if self._settings.challenger else []
@@ -222,7 +234,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _stat(path: Path) -> tuple[int, ...]:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return ()
     return (found.st_mtime_ns, found.st_size, found.st_ino)

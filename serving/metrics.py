@@ -107,6 +107,9 @@ class Metrics:
         self._reloads = _Children(self._counter("reloads", "Attempts to load another version.", "result"))
         for result in ("ok", "failed"):
             self._reloads.of(result)
+        self._log_rows = _Children(self._counter("log_rows", "Rows of the prediction log.", "result"))
+        for result in ("written", "lost"):
+            self._log_rows.of(result)
         build = self._gauge("build_info", "What is installed.", "livemax", "version", "python", "onnxruntime")
         build.labels(_version("pneumo"), platform.python_version(), _version("onnxruntime")).set(1)
 
@@ -214,6 +217,14 @@ class Metrics:
         self._model.labels(*labels).set(0)  # what a shared folder holds cannot be removed; 0 is not shown
         if not self._shared:
             self._model.remove(*labels)
+
+    def log_written(self, rows: int) -> None:
+        """Count rows of the prediction log that its database took."""
+        self._log_rows.of("written").inc(rows)
+
+    def log_dropped(self, rows: int) -> None:
+        """Count rows of the prediction log that were lost."""
+        self._log_rows.of("lost").inc(rows)
 
     def bundle_changed(self, lane: LaneName, changed: bool) -> None:
         """Set whether the files of a loaded bundle are other ones by now."""

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import problems
 from serving.logs import RequestFields, log_request
 from serving.service import Service, State
+from serving.tracing import Span
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -27,6 +28,7 @@ class RequestMiddleware:
         self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -45,21 +47,23 @@ class RequestMiddleware:
                     headers["Connection"] = "close"  # the next request shall go to another process
             await send(message)
 
-        try:
-            with self.service.metrics.in_progress():
+        with self.service.metrics.in_progress(), self.service.tracer.request(scope) as span:
+            try:
                 await self.app(scope, receive, send_with_id)
-        except Exception as error:
-            response = problems.on_bug(Request(scope), error)
-            if not answered:  # uvicorn closes the connection on half an answer
-                await response(scope, receive, send_with_id)
-        finally:
-            route = getattr(scope.get("route"), "path", "-")
-            elapsed = time.perf_counter() - began
-            self.service.metrics.requested(route, scope["method"], status, elapsed)
-            self._log(scope, route, status, elapsed)
+            except Exception as error:
+                response = problems.on_bug(Request(scope), error)
+                if not answered:  # uvicorn closes the connection on half an answer
+                    await response(scope, receive, send_with_id)
+            finally:
+                route = getattr(scope.get("route"), "path", "-")
+                self._tell(scope, span, route, status, time.perf_counter() - began)
 
-    def _log(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, span: Span, route: str, status: int, seconds: float) -> None:
         state = scope["state"]
+        known = {name: state[name] for name in ("images", "bytes", "model", "lane") if name in state}
+        self.service.metrics.requested(route, scope["method"], status, seconds)
+        span.set(**known)
+        span.answered(route, status)
         log_request(
             RequestFields(
                 request_id=state["request_id"],
@@ -67,10 +71,8 @@ class RequestMiddleware:
                 route=route,
                 status=status,
                 duration_ms=seconds * 1000,
-                images=state.get("images"),
-                bytes=state.get("bytes"),
-                model=state.get("model"),
-                lane=state.get("lane"),
                 key=state.get("key_name"),
+                trace_id=span.trace_id,
+                **known,
             )
         )

@@ -52,7 +52,9 @@ RESPONSES: dict[int | str, dict[str, object]] = {
 }
 """For the OpenAPI document."""
 
-_BODY_LEFT: frozenset[Kind] = frozenset({"too-large", "too-many-images", "request-timeout", "over-capacity", "not-ready"})
+_BODY_LEFT: frozenset[Kind] = frozenset(
+    {"too-large", "too-many-images", "request-timeout", "over-capacity", "not-ready"}
+)
 """What is left of the body is not read, so that the connection cannot be used again."""
 
 _IMAGE_KINDS: dict[str, Kind] = {
@@ -90,7 +92,6 @@ class ProblemError(Exception):
         name = f" ({filename})" if filename else ""
         place = f"image {index + 1} of {count}{name}: " if count > 1 else ""
         return cls(_IMAGE_KINDS[error.reason], f"{place}{error}", filename=filename, index=index)
-
 
     def of_one(self) -> ImageProblem:
         """The same about one image among others that have answers."""
@@ -155,9 +156,9 @@ def _place(error: Exception) -> str:
     """File and line of this package that an exception came from, or passed last on its way up."""
     package = Path(__file__).parent
     places = [
-        f"{package.name}/{path.name}:{line}"
+        f"{path.relative_to(package.parent).as_posix()}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if (path := Path(frame.f_code.co_filename)).parent == package
+        if (path := Path(frame.f_code.co_filename)).is_relative_to(package)
     ]
     return places[-1]
 

@@ -51,7 +51,9 @@ class ServedPrediction(ImagePrediction):
     index: int
 
     @classmethod
-    def of(cls, prediction: ImagePrediction, index: int, filename: str | None, decoding_ms: float) -> "ServedPrediction":
+    def of(
+        cls, prediction: ImagePrediction, index: int, filename: str | None, decoding_ms: float
+    ) -> "ServedPrediction":
         """Place and name a prediction, and add the time of decoding to its own."""
         elapsed_ms = round(prediction.elapsed_ms + decoding_ms, 3)
         known = prediction.__dict__ | {"index": index, "filename": filename, "elapsed_ms": elapsed_ms}
@@ -86,6 +88,32 @@ class PredictResponse(BaseModel):
     model: ModelName
     predictions: list[ServedPrediction]
     errors: list[ImageProblem] = []
+    notice: str = NOTICE
+
+
+class ExplainResponse(BaseModel):
+    """Answer of `POST /v1/explain?format=json`: what is said about an image, and where the evidence lies.
+
+    Attributes:
+        request_id: Of the request, also in `X-Request-ID`.
+        model: What answered.
+        prediction: What is said.
+        class_name: The class that the heat map is of.
+        method: `cam`: a class activation map; `occlusion`: what the class loses where the image is covered.
+        peak: The strongest evidence in calibrated logits; where it is 0 or less, nothing speaks for the class.
+        film: The image as it is shown, at most 1024 pixels a side: a gray PNG, base64.
+        heat: What to lay on it: a transparent PNG of the same size, base64.
+        notice: What this is not.
+    """
+
+    request_id: str
+    model: ModelName
+    prediction: ImagePrediction
+    class_name: str
+    method: Literal["cam", "occlusion"]
+    peak: float
+    film: str
+    heat: str
     notice: str = NOTICE
 
 

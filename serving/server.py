@@ -14,6 +14,7 @@ from serving.app import create_app
 from serving.bundle import Bundle
 from serving.errors import InputError
 from serving.models import resolve
+from serving.security import open_keys
 from serving.service import Service, State
 from serving.settings import Settings
 
@@ -34,6 +35,7 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
         MachineError: Workers end before they are ready.
     """
     bundle = Bundle.open(resolve(settings.model, settings.models_dir))
+    open_keys(settings)  # refused here once, not in every worker
     listener = _listen(settings)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{shown}:{listener.getsockname()[1]}"

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
 
+from serving import tracing
 from serving.admission import Admission
 from serving.batching import Answer, Seen
 from serving.bundle import Bundle
+from serving.decoding import Decoded, decode
 from serving.errors import PneumoError
+from serving.explain import Explanation, explain
 from serving.fleet import Fleet, Lane, network_threads
 from serving.image import ImageError
 from serving.metrics import Metrics
@@ -20,6 +24,11 @@ from serving.problems import ProblemError
 from serving.schemas import ServedPrediction
 from serving.settings import Settings
 from serving.uploads import Upload
+
+if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import, for those who log
+    from serving.log.rows import LogRow
+    from serving.log.store import LogStore
+    from serving.log.writer import LogWriter
 
 DECODERS = 4
 """Images decoded at once at most: a full-size film takes 60 MB meanwhile."""
@@ -44,6 +53,9 @@ class Service:
         metrics: What is counted.
         fleet: The models.
         admission: Who may come in.
+        tracer: Sends spans, where an endpoint is set.
+        store: The prediction log's database; None where none is kept.
+        log: Writes to it, while the service runs.
         state: Whether it takes requests.
         error: Why it failed, where it did.
     """
@@ -54,9 +66,16 @@ class Service:
         Args:
             settings: How to serve.
             bundle: The champion, where it is open already.
+
+        Raises:
+            InputError: The log's address is wrong.
+            MachineError: Its driver is not installed.
         """
         self.settings = settings
         self.metrics = Metrics()
+        self.tracer = tracing.from_environment()
+        self.store = _store(settings.log_url)
+        self.log: LogWriter | None = None
         self.admission = Admission(
             max_wait_s=settings.max_wait_s, max_held=settings.max_pending_bytes, shed=self.metrics.shed
         )
@@ -72,6 +91,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load in the background and follow the registry until the end."""
+        self._open_log()
         follow = asyncio.create_task(self._follow())
         try:
             yield
@@ -84,6 +104,25 @@ class Service:
                 task.cancel()
             self._decoders.shutdown(cancel_futures=True)
             self.fleet.close()
+            if self.log:
+                await asyncio.to_thread(self.log.close)
+            await asyncio.to_thread(self.tracer.close)
+
+    def _open_log(self) -> None:
+        if self.store is None:
+            return
+        from serving.log.spool import Spool
+        from serving.log.writer import LogWriter
+
+        settings = self.settings
+        self.log = LogWriter(
+            self.store,
+            Spool(settings.log_spool),
+            keep_days=settings.log_days,
+            keep_rows=settings.log_rows,
+            dropped=self.metrics.log_dropped,
+            written=self.metrics.log_written,
+        )
 
     async def ready(self) -> None:
         """Wait until models are loaded.
@@ -109,7 +148,9 @@ class Service:
             )
         return lane
 
-    async def predict(self, lane: Lane, uploads: Sequence[Upload]) -> list[ServedPrediction | ImageError]:
+    async def predict(
+        self, lane: Lane, uploads: Sequence[Upload], request_id: str
+    ) -> list[ServedPrediction | ImageError]:
         """Predict images, in their order; one that cannot be read gives its error.
 
         Raises:
@@ -124,6 +165,9 @@ class Service:
                 self.metrics.shed("timeout")
                 detail = f"not answered within {self.settings.timeout_s:g} s; send fewer images, or try again later"
                 raise ProblemError("over-capacity", detail, retry_after=5) from None
+            except Exception:
+                self.metrics.failed(lane.name, len(uploads))
+                raise
         self.metrics.queued(self.admission.images)
         answers: list[ServedPrediction | ImageError] = []
         for index, (upload, result) in enumerate(zip(uploads, found, strict=True)):
@@ -131,42 +175,82 @@ class Service:
                 self.metrics.refused_image(result.reason)
                 answers.append(result)
             else:
-                seen, decoding_ms = result
-                answers.append(ServedPrediction.of(seen.prediction, index, upload.filename, decoding_ms))
+                seen, decoded = result
+                answer = ServedPrediction.of(seen.prediction, index, upload.filename, decoded.took_s * 1000)
+                answers.append(answer)
+                if self.log:
+                    self.log.put(_row(answer, seen, decoded, lane, request_id))
         self.metrics.predicted(lane.name, [answer for answer in answers if isinstance(answer, ServedPrediction)])
         return answers
 
-    async def _one(self, lane: Lane, upload: Upload) -> tuple[Seen, float] | ImageError:
+    async def explain(self, lane: Lane, upload: Upload, class_name: str | None) -> Explanation:
+        """Predict one image and say where the evidence lies.
+
+        Raises:
+            ProblemError: Over capacity, or it took longer than the settings allow.
+            UnknownClassError: The model has no such class.
+            ImageError: The bytes cannot become an image.
+        """
+        work = partial(
+            explain,
+            lane.predictor,
+            upload.data,
+            filename=upload.filename,
+            class_name=class_name,
+            max_pixels=self.settings.max_pixels,
+        )
+        with self.admission.work(1), lane.in_use():
+            try:
+                async with asyncio.timeout(self.settings.timeout_s):
+                    return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+            except TimeoutError:
+                self.metrics.shed("timeout")
+                detail = f"not answered within {self.settings.timeout_s:g} s; try again later"
+                raise ProblemError("over-capacity", detail, retry_after=5) from None
+
+    async def _one(self, lane: Lane, upload: Upload) -> tuple[Seen, Decoded] | ImageError:
         answer, shadow = Answer(), self.fleet.shadow
         unseen = _Unseen(shadow) if shadow else None
-        took = 0.0
+        decoded: Decoded | None = None
+        describing = self.log is not None
 
-        def decode() -> None:
-            nonlocal took
+        def work() -> None:
+            nonlocal decoded
             if answer.gone:
                 return
-            began = time.perf_counter()
             try:
-                image = lane.predictor.prepare(upload.data, max_pixels=self.settings.max_pixels)
-                took = time.perf_counter() - began
-                lane.batcher.put(image, answer)
+                decoded = decode(
+                    upload.data,
+                    lane.bundle.info.preparation,
+                    describing=describing,
+                    max_pixels=self.settings.max_pixels,
+                )
+                lane.batcher.put(decoded.image, answer)
                 if unseen:
-                    unseen.show(image, lane, upload.data, self.settings.max_pixels)
+                    unseen.show(decoded.image, lane, upload.data, self.settings.max_pixels)
             except Exception as error:
                 answer.fail(error)
 
-        self._decoders.submit(decode)
+        self._decoders.submit(work)
         try:
             seen = await answer.wait()
         except ImageError as error:
             return error
-        self.metrics.decoded(took)
-        self.metrics.waited(seen.waited_s)
+        assert decoded is not None
+        self._tell(seen, decoded, len(upload.data))
         if unseen:
             task = asyncio.create_task(self._compare(seen, unseen))
             self._comparing.add(task)
             task.add_done_callback(self._comparing.discard)
-        return seen, took * 1000
+        return seen, decoded
+
+    def _tell(self, seen: Seen, decoded: Decoded, size: int) -> None:
+        self.metrics.decoded(decoded.took_s)
+        self.metrics.waited(seen.waited_s)
+        ran = seen.began + seen.ran_s
+        self.tracer.record("decode", decoded.began, decoded.began + decoded.took_s, bytes=size)
+        self.tracer.record("queue", seen.began - seen.waited_s, seen.began)
+        self.tracer.record("inference", seen.began, ran, batch_size=seen.batch)
 
     async def _compare(self, seen: Seen, unseen: "_Unseen") -> None:
         try:
@@ -190,6 +274,31 @@ class Service:
         while self.settings.reload_s:
             await asyncio.sleep(self.settings.reload_s)
             await asyncio.to_thread(self.fleet.refresh)
+
+
+def _store(url: str | None) -> "LogStore | None":
+    if url is None:
+        return None
+    from serving.log.store import LogStore
+
+    return LogStore(url)
+
+
+def _row(answer: ServedPrediction, seen: Seen, decoded: Decoded, lane: Lane, request_id: str) -> "LogRow":
+    from serving.log.rows import LogRow
+
+    assert decoded.descriptors is not None
+    return LogRow.of(
+        answer,
+        request_id=request_id,
+        image_index=answer.index,
+        model=lane.bundle.info.name,
+        version=lane.bundle.info.version,
+        lane=lane.name,
+        file_format=decoded.format,
+        descriptors=decoded.descriptors,
+        embedding=lane.predictor.project(seen.embedding),
+    )
 
 
 class _Unseen:

@@ -13,6 +13,8 @@ from serving.image import MAX_PIXELS
 from serving.limits import Rate
 
 PREFIX = "PNEUMO_"
+LOG_URL = "sqlite:///predictions.sqlite3"
+"""The prediction log of `pneumo serve` and `pneumo drift` where none is named."""
 
 
 def _share(value: Any) -> Any:
@@ -65,6 +67,10 @@ class Settings(BaseModel):
         reload_s: Seconds between two looks at the registry; 0 never looks.
         challenger: Share of requests that the alias `challenger` answers, in [0, 1].
         shadow: Whether the alias `challenger` sees all requests without answering.
+        log_url: Database of the prediction log, `sqlite:///FILE` or `postgresql://...`; by default none is kept.
+        log_spool: Folder where its rows wait while the database is away.
+        log_days: Rows of it that are older are deleted.
+        log_rows: The oldest rows of it beyond this number are deleted.
         log_format: How log lines look: `text` for people, `json` for collectors of logs.
         auth: Whether API keys are asked for; `auto` asks unless `host` is this machine alone.
         keys: The file of API keys.
@@ -93,6 +99,10 @@ class Settings(BaseModel):
     reload_s: float = Field(default=2, ge=0)
     challenger: Share = 0.0
     shadow: bool = False
+    log_url: str | None = None
+    log_spool: Path = Path("prediction-spool")
+    log_days: float | None = Field(default=None, gt=0)
+    log_rows: int | None = Field(default=None, ge=1)
     log_format: Literal["text", "json"] = "text"
     auth: Literal["auto", "on", "off"] = "auto"
     keys: Path = Path("keys.yaml")

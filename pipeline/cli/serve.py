@@ -1,5 +1,6 @@
 """`pneumo serve`: REST over a promoted model."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,10 +44,30 @@ def serve_command(
         bool | None,
         typer.Option("--shadow", help="Show all requests to the alias 'challenger', which does not answer."),
     ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Let anyone ask who reaches the address; else keys, but on 127.0.0.1.")
+    ] = False,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of `pneumo keys`.", show_default="PNEUMO_KEYS or keys.yaml")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests that each key may make, such as 600/minute.", show_default="any")
+    ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help="Database of the prediction log, which holds numbers about each image and never the image.",
+            show_default="PNEUMO_LOG_URL or sqlite:///predictions.sqlite3",
+        ),
+    ] = None,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no prediction log.")] = False,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C. Any setting can be given as PNEUMO_ and its name in capitals."""
+    import os
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would fight with the network's; read by NumPy
     from serving.errors import MachineError
-    from serving.settings import Settings
+    from serving.settings import LOG_URL, Settings
 
     try:
         from serving import logs
@@ -61,12 +82,24 @@ def serve_command(
         workers=workers,
         challenger=challenger,
         shadow=shadow,
+        auth="off" if no_auth else None,
+        keys=keys,
+        rate=rate,
+        log_url=log,
     )
+    if no_log:
+        settings = settings.model_copy(update={"log_url": None})
+    elif settings.log_url is None:
+        settings = settings.model_copy(update={"log_url": LOG_URL})
     logs.configure(settings.log_format)
-    serve(settings, _announce)
+    serve(settings, partial(_announce, settings.log_url))
     say("stopped")
 
 
-def _announce(bundle: "Bundle", address: str) -> None:
-    say(f"{bundle.info.id} listens on {address} (try {address}/docs); Ctrl-C stops it")
+def _announce(log_url: str | None, bundle: "Bundle", address: str) -> None:
+    say(f"{bundle.info.id} listens on {address} (in a browser, or see {address}/docs); Ctrl-C stops it")
+    if log_url:
+        from serving.log.store import LogStore
+
+        say(f"numbers about each image, no images, go to {LogStore(log_url).shown} (--no-log: nowhere)")
     say("research software, not a medical device")

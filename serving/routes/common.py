@@ -7,7 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from serving.fleet import Lane
 from serving.problems import ProblemError
+from serving.schemas import ModelName
 from serving.service import Service
 from serving.uploads import FIELD, Upload, read_uploads
 
@@ -79,4 +81,13 @@ async def received(request: Request, service: Service) -> AsyncIterator[list[Upl
         except TimeoutError:
             detail = f"the body did not come within {settings.timeout_s:g} s; send less, or over a faster line"
             raise ProblemError("request-timeout", detail) from None
+        request.state.images = len(uploads)
+        request.state.bytes = sum(len(upload.data) for upload in uploads)
         yield uploads
+
+
+def answered_by(request: Request, lane: Lane) -> ModelName:
+    """Say which model answers, in the log and for the answer."""
+    info = lane.bundle.info
+    request.state.lane, request.state.model = lane.name, info.id
+    return ModelName(name=info.name, version=info.version, positive_class=info.positive_class)

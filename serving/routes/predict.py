@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from serving import problems
 from serving.bundle import BundleInfo
 from serving.problems import ProblemError
-from serving.routes.common import IMAGES_BODY, ServiceOf, received
-from serving.schemas import ModelName, PredictResponse, ServedPrediction
+from serving.routes.common import IMAGES_BODY, ServiceOf, answered_by, received
+from serving.schemas import PredictResponse, ServedPrediction
 
 router = APIRouter(tags=["prediction"])
 
@@ -24,7 +24,9 @@ router = APIRouter(tags=["prediction"])
 async def predict(
     request: Request,
     service: ServiceOf,
-    partial: Annotated[bool, Query(description="Answer for the images that can be read, and say which cannot.")] = False,
+    partial: Annotated[
+        bool, Query(description="Answer for the images that can be read, and say which cannot.")
+    ] = False,
 ) -> Response:
     """Predict the images in the form's `file` fields, in a JSON list, in a zip, or the one image that is the body.
 
@@ -32,7 +34,8 @@ async def predict(
     """
     async with received(request, service) as uploads:
         lane = service.lane(request.state.request_id)
-        answers = await service.predict(lane, uploads)
+        model = answered_by(request, lane)
+        answers = await service.predict(lane, uploads, request.state.request_id)
     predictions, errors = [], []
     for index, (upload, answer) in enumerate(zip(uploads, answers, strict=True)):
         if isinstance(answer, ServedPrediction):
@@ -42,11 +45,9 @@ async def predict(
         if not partial:
             raise problem
         errors.append(problem.of_one())
-    info = lane.bundle.info
-    request.state.images, request.state.lane, request.state.model = len(uploads), lane.name, info.id
     response = PredictResponse(
         request_id=request.state.request_id,
-        model=ModelName(name=info.name, version=info.version, positive_class=info.positive_class),
+        model=model,
         predictions=predictions,
         errors=errors,
     )
@@ -58,7 +59,7 @@ async def predict(
     responses={200: {"model": BundleInfo}, 503: problems.RESPONSES[503]},
     summary="What is served: bundle.json",
 )
-async def model(request: Request, service: ServiceOf) -> Response:
+async def served_model(request: Request, service: ServiceOf) -> Response:
     """Classes, preparation, thresholds, metrics and provenance of the model that answers."""
     champion = service.fleet.champion or service.lane(request.state.request_id)  # which says why there is none
     return Response(champion.bundle.info.model_dump_json(), media_type="application/json")
