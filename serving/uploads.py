@@ -4,19 +4,35 @@ Starlette's own form parser writes parts of more than a megabyte to temporary fi
 place on the disk of a service.
 """
 
-from collections.abc import Callable
+import binascii
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+import anyio.to_thread
 from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
+from serving.archive import ArchiveError, TooLargeError, TooManyError, is_zip, members
+from serving.errors import first_problem
 from serving.problems import ProblemError
 
 FIELD = "file"
 MAX_FILENAME = 255
+
+_ZIP_TYPES = frozenset({b"application/zip", b"application/x-zip-compressed"})
+_RAW_TYPES = frozenset({b"application/octet-stream", b"application/dicom", *_ZIP_TYPES})
+_MARKS = (b"{", b"[", b",")
+_MARKS_AN_IMAGE = MAX_FILENAME + 10
+"""Marks that begin a value in JSON: an image has few, and as many as its name may hold."""
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+_LONG = 2**18
+"""Bytes that take longer to convert than a thread takes to start."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Upload:
     """One image as sent.
 
     Attributes:
-        filename: As the client named it, at most `MAX_FILENAME` characters, or None.
+        filename: As the client named it, or its path in a zip, at most `MAX_FILENAME` characters, or None.
         data: The bytes.
     """
 
@@ -33,28 +49,112 @@ class Upload:
 
 
 async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> list[Upload]:
-    """Read one image from the body, or one or many from the `file` fields of a form.
+    """Read one image from the body, or one or many from a form, a JSON list or a zip.
 
     Args:
-        request: `multipart/form-data`, or an image as the raw body under its media type or `application/octet-stream`.
-        max_bytes: Largest body.
+        request: `multipart/form-data`, `application/json` with the images in base64, or an image or a zip as the raw
+            body. A file in a form may be a zip too: what begins as one is one.
+        max_bytes: Largest body, and most bytes of all that is in zips.
         max_images: Most images.
 
     Raises:
-        ProblemError: Another media type, too large, too many, not a form, or other fields.
+        ProblemError: Another media type, too large, too many, damaged, or other fields.
     """
     media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"multipart/form-data":
-        return await _read_form(request, parameters.get(b"boundary", b""), max_bytes, max_images)
-    if not (media_type.startswith(b"image/") or media_type == b"application/octet-stream"):
+        parts = await _read_form(request, parameters.get(b"boundary", b""), max_bytes, max_images)
+        return await _expand(parts, max_bytes, max_images)
+    if not (media_type.startswith(b"image/") or media_type in _RAW_TYPES or media_type == b"application/json"):
         raise ProblemError(
             "unsupported-media-type",
-            "send multipart/form-data with the image in the field 'file', or the image itself under its media type "
-            "(such as image/png) or application/octet-stream",
+            "send multipart/form-data with the image in the field 'file', application/json with images in base64, or "
+            "the image itself under its media type (such as image/png, application/dicom) or application/octet-stream, "
+            "many of them as application/zip",
         )
     body = bytearray()
     await _read_body(request, max_bytes, body.extend)
-    return [Upload(filename=None, data=bytes(body))]
+    if media_type == b"application/json":
+        parts = await _aside(partial(_read_json, bytes(body), max_images), len(body))
+        return await _expand(parts, max_bytes, max_images)
+    if media_type in _ZIP_TYPES and not is_zip(body):
+        raise ProblemError("unreadable-body", "not a zip")
+    return await _expand([Upload(filename=None, data=bytes(body))], max_bytes, max_images)
+
+
+async def _aside[T](work: Callable[[], T], size: int) -> T:
+    """Do work on many bytes in a thread, so that others are answered meanwhile."""
+    return await anyio.to_thread.run_sync(work) if size > _LONG else work()
+
+
+async def _expand(parts: list[Upload], max_bytes: int, max_images: int) -> list[Upload]:
+    """Put the files of each zip in its place."""
+    if not any(is_zip(part.data) for part in parts):
+        return parts
+    work = partial(_expand_zips, parts, max_bytes, max_images)
+    return await _aside(work, sum(len(part.data) for part in parts))
+
+
+def _expand_zips(parts: Iterable[Upload], max_bytes: int, max_images: int) -> list[Upload]:
+    uploads: list[Upload] = []
+    left = max_bytes
+    try:
+        for part in parts:
+            if not is_zip(part.data):
+                uploads.append(part)
+                continue
+            for member in members(part.data, max_bytes=left, max_files=max_images):
+                left -= len(member.data)
+                uploads.append(Upload(member.name[-MAX_FILENAME:], member.data))
+    except TooLargeError:
+        detail = f"the files in the zip are more than {max_bytes:,} bytes together; send several requests"
+        raise ProblemError("too-large", detail) from None
+    except TooManyError:
+        raise ProblemError("too-many-images", f"the zip holds more than {max_images} images; send several") from None
+    except ArchiveError as error:
+        raise ProblemError("unreadable-body", f"{error}; make it again") from None
+    if len(uploads) > max_images:
+        raise ProblemError("too-many-images", f"more than {max_images} images; send several requests")
+    if not uploads:
+        raise ProblemError("wrong-fields", "no image in the zip")
+    return uploads
+
+
+class _JsonImage(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    filename: str | None = None
+    data: str
+
+
+class _JsonImages(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[_JsonImage] = Field(min_length=1)
+
+
+def _read_json(body: bytes, max_images: int) -> list[Upload]:
+    # Twenty million bytes of `[[],[],[],` would become a gigabyte of lists before any of them is looked at.
+    if sum(body.count(mark) for mark in _MARKS) > _MARKS_AN_IMAGE * (max_images + 1):
+        raise ProblemError("too-many-images", f"more values than {max_images} images have; send several requests")
+    try:
+        images = _JsonImages.model_validate_json(body).images
+    except ValidationError as error:
+        if error.errors(include_input=False)[0]["type"] == "json_invalid":
+            raise ProblemError("unreadable-body", "not valid JSON") from None
+        raise ProblemError("wrong-fields", first_problem(error)[:200]) from None
+    if len(images) > max_images:
+        raise ProblemError("too-many-images", f"more than {max_images} images; send several requests")
+    uploads = []
+    for index, image in enumerate(images):
+        name = (image.filename or "")[:MAX_FILENAME] or None
+        start = match.end() if (match := _DATA_URL.match(image.data)) else 0
+        try:
+            data = binascii.a2b_base64(image.data[start:], strict_mode=True)
+        except ValueError:  # binascii.Error too; text that is not ASCII
+            detail = f"images.{index}.data: not base64 as of RFC 4648, section 4, without line breaks"
+            raise ProblemError("wrong-fields", detail, filename=name, index=index) from None
+        uploads.append(Upload(name, data))
+    return uploads
 
 
 async def _read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
