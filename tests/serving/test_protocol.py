@@ -1,7 +1,9 @@
 """The Open Inference Protocol under /v2."""
 
 import json
+import runpy
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from serving.bundle import BundleError
 from serving.routes import protocol
 from serving.settings import Settings
 
+make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
 LIMITS = Settings(max_bytes=3_000_000, max_images=4, threads=1)
 INFER = "/v2/models/tiny/infer"
 LENGTH = "Inference-Header-Content-Length"
@@ -96,6 +99,20 @@ def test_the_model_tells_of_its_tensors(client):
 )
 def test_an_unknown_model_is_not_found(client, path):
     assert "tiny:1" in refused(client.get(path), 404)
+
+
+def test_every_version_that_answers_can_be_asked_for_and_the_shadow_cannot(bundle, started, tmp_path):
+    app = create_app(bundle, LIMITS)
+    with started(app) as client:
+        fleet = app.state.service.fleet
+        fleet._put("challenger", make_bundle(tmp_path / "2", seed=1, version="2"))
+        fleet._put("shadow", make_bundle(tmp_path / "3", seed=2, version="3"))
+
+        assert client.get("/v2/models/tiny").json()["versions"] == ["1", "2"]
+        answers = [client.post(f"/v2/models/tiny/versions/{number}/infer", json=asked(images())) for number in (1, 2)]
+        assert [each.json()["model_version"] for each in answers] == ["1", "2"]
+        assert answers[0].json()["outputs"] != answers[1].json()["outputs"]
+        refused(client.get("/v2/models/tiny/versions/3"), 404)
 
 
 def test_an_unknown_model_cannot_be_asked(client):
