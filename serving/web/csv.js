@@ -1,0 +1,33 @@
+// Results as a table for a spreadsheet (RFC 4180).
+
+const FORMULA = /^[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]/;
+
+/** One cell. A text that a spreadsheet would take for a formula begins with an apostrophe; numbers stay numbers. */
+export function cell(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  const text = FORMULA.test(value) ? `'${value}` : value;
+  return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Rows of cells with the ends of line and the mark of UTF-8 that spreadsheets expect. */
+export function csv(rows) {
+  return `\ufeff${rows.map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
+}
+
+/** A row for each image that has an answer or cannot have one. */
+export function table(cards, notice) {
+  const settled = cards.filter((card) => card.prediction || card.problem);
+  const classes = [...new Set(settled.flatMap((card) => Object.keys(card.prediction?.probabilities ?? {})))];
+  const head = [
+    "image", "label", "probability", "threshold", "certainty", "in_distribution", "outlier_score",
+    ...classes.map((name) => `p_${name}`), "elapsed_ms", "model", "version", "request_id", "error", "notice",
+  ];
+  const rows = settled.map(({ name, prediction, model, requestId, problem }) => [
+    name, prediction?.label, prediction?.probability, prediction?.threshold, prediction?.certainty,
+    prediction?.in_distribution, prediction?.outlier_score,
+    ...classes.map((each) => prediction?.probabilities[each]), prediction?.elapsed_ms, model?.name, model?.version, requestId ?? problem?.requestId,
+    problem && [problem.title, problem.detail].filter(Boolean).join(": "), notice,
+  ]);
+  return csv([head, ...rows]);
+}

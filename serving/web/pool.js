@@ -1,0 +1,30 @@
+// So many tasks at a time; what is wanted first goes first.
+
+export class Pool {
+  #size;
+  #running = 0;
+  #queues = [[], []];
+
+  constructor(size) {
+    this.#size = size;
+  }
+
+  /** Run a task when its turn comes, or never once `signal` is aborted. Tasks deal with their own errors. */
+  add(task, { later = false, signal } = {}) {
+    this.#queues[later ? 1 : 0].push({ task, signal });
+    this.#next();
+  }
+
+  #next() {
+    while (this.#running < this.#size) {
+      const first = this.#queues[0].shift() ?? this.#queues[1].shift();
+      if (!first) return;
+      if (first.signal?.aborted) continue;
+      this.#running += 1;
+      first.task().finally(() => {
+        this.#running -= 1;
+        this.#next();
+      });
+    }
+  }
+}

@@ -1,0 +1,222 @@
+// Requests to the service: its key, the pauses it asks for, and its problems in words.
+
+const KEY = "pneumo-api-key";
+const PATIENCE_S = 300;
+const TRIES_WITHOUT_ANSWER = 3;
+const SILENCE_MS = 120_000;
+
+/** Why there is no answer. `mend` says what to do; without it the status does. */
+export class Problem extends Error {
+  constructor({ status = 0, type, title, detail = "", mend, requestId, mayTryAgain = false }) {
+    super(title);
+    Object.assign(this, { status, type, title, detail, mend, requestId, mayTryAgain });
+  }
+}
+
+export class Service {
+  #askForKey;
+  #asking = null;
+  #knocked = null;
+  #pausedUntil = 0;
+  #pausedFor = "";
+  #declined = false;
+  #key = null;
+
+  /** `askForKey(reason)` gives a promise of a key, or of null where the user has none. */
+  constructor(askForKey) {
+    this.#askForKey = askForKey;
+    try {
+      this.#key = sessionStorage.getItem(KEY);
+    } catch {
+      // Storage may be blocked: then the key lives as long as the page.
+    }
+  }
+
+  /**
+   * Send an image and return the answer's JSON.
+   *
+   * `hooks`: `signal` to give up, `sending(share)` while bytes leave, `waiting(words)` while the service wants a pause.
+   */
+  async ask(path, file, hooks) {
+    await this.#knock(hooks);
+    // The file's own name can be a patient's: it stays here.
+    return this.#persist(hooks, (key) => {
+      const form = new FormData();
+      form.append("file", file, "image");
+      return exchange("POST", path, key, form, hooks);
+    });
+  }
+
+  /** Ask for a key again, though there was none when it was asked for. */
+  reconsider() {
+    this.#declined = false;
+  }
+
+  /** Whether the service takes requests: `loading`, `ready`, `draining`, `failed`, or `away`. */
+  async state() {
+    try {
+      return JSON.parse((await exchange("GET", "readyz", null, null, {})).responseText).status;
+    } catch {
+      return "away";
+    }
+  }
+
+  /** Ask for something small first: an image that is refused half sent looks like a broken connection. */
+  #knock(hooks) {
+    this.#knocked ??= this.#persist({ waiting: hooks.waiting }, (key) => exchange("GET", "v1/model", key, null, {})).catch(
+      (problem) => {
+        this.#knocked = null;
+        throw problem;
+      },
+    );
+    return this.#knocked;
+  }
+
+  async #persist(hooks, attempt) {
+    let waited = 0;
+    let unanswered = 0;
+    for (let tries = 0; ; tries += 1) {
+      await this.#pause(hooks);
+      const key = this.#key;
+      let answer;
+      try {
+        answer = await attempt(key);
+      } catch (failure) {
+        if (!(failure instanceof Silence)) throw failure;
+        if (!navigator.onLine) {
+          hooks.waiting?.("Offline: waiting for the connection");
+          await heard(window, "online", hooks.signal);
+          continue;
+        }
+        unanswered += 1;
+        if (unanswered >= TRIES_WITHOUT_ANSWER) throw noAnswer();
+        this.#pauseFor(2 ** unanswered, "The service does not answer");
+        continue;
+      }
+      if (answer.status >= 200 && answer.status < 300) return parsed(answer);
+      if (answer.status === 401) {
+        await this.#renewKey(key, problemOf(answer));
+        continue;
+      }
+      const problem = problemOf(answer);
+      const loading = problem.type?.endsWith(":not-ready") ?? false;
+      if (loading && (await this.state()) === "failed") throw problem;
+      const busy = answer.status === 429 || answer.status === 503;
+      const seconds = retryAfter(answer) ?? Math.min(2 ** tries, 30);
+      if (!busy || waited + seconds > PATIENCE_S) throw problem;
+      waited += seconds;
+      this.#pauseFor(seconds, loading ? "The model is being loaded" : "The service is busy");
+    }
+  }
+
+  async #renewKey(refused, problem) {
+    if (this.#key !== refused) return; // another request asked meanwhile
+    if (!this.#declined) {
+      this.#asking ??= this.#askForKey(refused === null ? "" : problem.detail).finally(() => {
+        this.#asking = null;
+      });
+    }
+    const key = await this.#asking;
+    if (key === null) {
+      this.#declined = true; // once for all images that wait
+      throw new Problem({
+        status: 401,
+        title: "This service asks for an API key",
+        mend: "Try again and enter the key that whoever runs the service gave you.",
+        mayTryAgain: true,
+      });
+    }
+    this.#key = key;
+    try {
+      sessionStorage.setItem(KEY, key);
+    } catch {
+      // As above.
+    }
+  }
+
+  /** What one request was told holds for all: they would be told the same. */
+  #pauseFor(seconds, why) {
+    this.#pausedUntil = Math.max(this.#pausedUntil, performance.now() + 1000 * seconds);
+    this.#pausedFor = why;
+  }
+
+  async #pause({ waiting, signal }) {
+    for (;;) {
+      signal?.throwIfAborted();
+      const left = this.#pausedUntil - performance.now();
+      if (left <= 0) return;
+      waiting?.(`${this.#pausedFor}: next try in ${Math.ceil(left / 1000)}\u00a0s`);
+      await new Promise((resolve) => setTimeout(resolve, Math.min(left, 250)));
+    }
+  }
+}
+
+/** The connection gave no answer. */
+class Silence extends Error {}
+
+function exchange(method, path, key, body, { signal, sending }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch cannot tell how much was sent
+    request.open(method, path);
+    request.timeout = SILENCE_MS;
+    request.setRequestHeader("Accept", "application/json");
+    if (key !== null) request.setRequestHeader("X-API-Key", key);
+    if (sending) {
+      request.upload.onprogress = (event) => event.lengthComputable && sending(event.loaded / event.total);
+      request.upload.onload = () => sending(1);
+    }
+    request.onload = () => resolve(request);
+    request.onerror = request.ontimeout = () => reject(new Silence());
+    request.onabort = () => reject(signal.reason);
+    signal?.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(body);
+  });
+}
+
+function parsed(answer) {
+  try {
+    return JSON.parse(answer.responseText);
+  } catch {
+    throw new Problem({ status: answer.status, title: "The answer cannot be read", detail: "something between here and the service may have changed it", mayTryAgain: true });
+  }
+}
+
+function problemOf(answer) {
+  let told = {};
+  try {
+    told = JSON.parse(answer.responseText) ?? {};
+  } catch {
+    // A proxy answered in its own words.
+  }
+  const { status } = answer;
+  return new Problem({
+    status,
+    type: told.type,
+    title: told.title ?? `The service answered with status ${status}`,
+    detail: told.detail,
+    requestId: told.request_id,
+    mayTryAgain: status >= 500 || status === 429 || status === 408,
+  });
+}
+
+function retryAfter(answer) {
+  const header = answer.getResponseHeader("Retry-After");
+  if (!header) return null;
+  const seconds = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.max(seconds, 0.5) : null;
+}
+
+function noAnswer() {
+  return new Problem({
+    title: "The service does not answer",
+    mend: "Check the connection and try again. If it stays so, tell whoever runs the service.",
+    mayTryAgain: true,
+  });
+}
+
+function heard(target, event, signal) {
+  return new Promise((resolve, reject) => {
+    target.addEventListener(event, resolve, { once: true, signal });
+    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
