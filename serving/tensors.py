@@ -4,26 +4,32 @@ https://github.com/kserve/open-inference-protocol, with the binary tensor data e
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import pydantic_core
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
 
 from serving.errors import InputError, first_problem
 
 DATATYPE: Literal["FP32"] = "FP32"
 """Of every tensor here: float32."""
 
+MOST = 16
+"""Items of a list that is not of values."""
+
 SLACK = 1000
-"""Commas that a request may hold beside those between the values of its tensor."""
+"""Commas and brackets that a request may hold beside those of its tensor."""
 
 _RAW = np.dtype("<f4")
 
 Tensor = NDArray[np.float32]
+
+type Few[Item] = Annotated[list[Item], Field(max_length=MOST), FailFast()]
+"""A list whose faults are told one at a time: an account of a million of them would take gigabytes."""
 
 
 class TensorError(InputError):
@@ -48,7 +54,7 @@ class RequestInput(_Strict):
     """A tensor of the request; `data` holds its values flat or nested, row-major."""
 
     name: str
-    shape: list[NonNegativeInt]
+    shape: Few[NonNegativeInt]
     datatype: str
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
@@ -78,8 +84,8 @@ class InferenceRequest(_Strict):
 
     id: str | None = None
     parameters: RequestParameters = RequestParameters()
-    inputs: list[RequestInput] = Field(min_length=1)
-    outputs: list[RequestOutput] = []
+    inputs: Few[RequestInput] = Field(min_length=1)
+    outputs: Few[RequestOutput] = []
 
 
 class ResponseOutput(BaseModel):
@@ -153,6 +159,11 @@ class Shape:
         """Most values of a request."""
         return self.most * self.channels * self.height * self.width
 
+    @property
+    def lists(self) -> int:
+        """Most lists of a request, where its values are nested."""
+        return 1 + self.most * (1 + self.channels * (1 + self.height))
+
 
 def read_request(message: Message, shape: Shape) -> InferenceRequest:
     """Read the document of a request.
@@ -161,15 +172,18 @@ def read_request(message: Message, shape: Shape) -> InferenceRequest:
         TensorError: It is not one, or it could hold more values than `shape` allows: parsed, each would take many times
             its bytes.
     """
-    if message.document.count(b",") > shape.values + SLACK:
+    document = message.document
+    if (
+        document.count(b",") > shape.values + SLACK
+        or document.count(b"[") > shape.lists + SLACK
+        or document.count(b"{") > SLACK
+    ):
         raise TensorError(f"more than {shape.most} images hold ({shape.values:,} values); send several requests")
     try:
-        return InferenceRequest.model_validate(json.loads(message.document))
-    except RecursionError:
-        raise TensorError("nested too deep") from None
+        return InferenceRequest.model_validate(pydantic_core.from_json(document))
     except ValidationError as error:
         raise TensorError(first_problem(error)) from None
-    except ValueError:  # JSON, UTF-8, or a number with thousands of digits
+    except ValueError:  # JSON, UTF-8, nested deeper than 200, or a number with thousands of digits
         raise TensorError("not valid JSON") from None
 
 

@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from serving.bundle import BundleError
 from serving.routes import protocol
 from serving.settings import Settings
 
+ROOT = Path(__file__).parents[2]
 make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
 LIMITS = Settings(max_bytes=3_000_000, max_images=4, threads=1)
 INFER = "/v2/models/tiny/infer"
@@ -247,8 +250,41 @@ def test_a_body_over_the_limit_is_too_large(client):
 
 
 def test_a_document_of_more_values_than_images_hold_is_refused_unparsed(client, monkeypatch):
-    monkeypatch.setattr("serving.tensors.json", None)
-    assert "more than 4 images" in refused(client.post(INFER, content=b'{"x": [' + b"[]," * 10_000 + b"[]]}"))
+    monkeypatch.setattr("serving.tensors.pydantic_core", None)
+    for item in (b"0,", b"[],", b"{},"):
+        body = b'{"x": [' + item * 5_000 + b"0]}"
+        assert "more than 4 images" in refused(client.post(INFER, content=body))
+
+
+BOMBS = """
+import resource
+from serving.tensors import Message, Shape, TensorError, read_request
+
+shape, commas = Shape(1, 224, 224, 32), 1_600_000
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for body in (
+    b'{"inputs": [' + b"0," * commas + b"0]}",
+    b'{"inputs": [{"name": "image", "datatype": "FP32", "shape": [' + b"-1," * commas + b"1]}]}",
+    b'{"inputs": [{"name": "image", "datatype": "FP32", "shape": [' + b"1," * commas + b"1]}]}",
+    b'{"inputs": [], "outputs": [' + b'"x",' * commas + b"1]}",
+    b'{"inputs": [], "outputs": [' + b'{"name": "logits"},' * 1_000_000 + b"1]}",
+    b'{"inputs": [], "outputs": [' + b"[[[[]]]]," * commas + b"1]}",
+    b'{"inputs": [], "parameters": {' + b'"a":1,' * commas + b'"b":1}}',
+    b"[" * 20_000_000,
+):
+    try:
+        read_request(Message(body, b""), shape)
+    except TensorError:
+        continue
+    raise SystemExit("taken")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_document_of_twenty_megabytes_takes_a_few_times_its_size():
+    done = subprocess.run([sys.executable, "-c", BOMBS], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) < 200_000  # kilobytes
 
 
 def test_a_service_over_capacity_says_when_to_come_again(bundle, started):
