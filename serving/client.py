@@ -19,6 +19,7 @@ from typing import Literal, Self, overload
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from serving.archive import is_zip
 from serving.bundle import BundleInfo
 from serving.errors import InputError, PneumoError
 from serving.predict import find_images
@@ -100,12 +101,13 @@ class _Image:
         return None if isinstance(self.source, bytes) else str(self.source)
 
     def read(self) -> bytes:
-        if isinstance(self.source, bytes):
-            return self.source
         try:
-            return self.source.read_bytes()
+            data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         except OSError as error:
-            raise InputError(f"{self.source}: cannot be read ({error.strerror})") from None
+            raise InputError(f"{self.filename}: cannot be read ({error.strerror})") from None
+        if is_zip(data):  # the service would answer for each file in it
+            raise InputError(f"{self.filename or f'image {self.index}'}: a zip; unpack it and give the folder")
+        return data
 
 
 class Client:
@@ -184,7 +186,7 @@ class Client:
             One for each image in the order given, with its place and the path of its file.
 
         Raises:
-            InputError: No such file, or a folder without images.
+            InputError: No such file, a folder without images, or a zip.
             ServiceError: The service did not answer, or said no.
         """
         given = [images] if isinstance(images, bytes | str | Path) else images
@@ -221,7 +223,7 @@ class Client:
         """
         only = list(_expand([image]))
         if len(only) != 1:
-            raise InputError(f"{image!r}: {len(only)} images, where one can be explained at a time")
+            raise InputError(f"{only[0].filename}: one of {len(only)} images, where one can be explained at a time")
         return self._ask("POST", "/v1/explain", content=only[0].read(), headers=_RAW).content
 
     def model(self) -> BundleInfo:

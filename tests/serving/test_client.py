@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -235,6 +236,16 @@ def test_a_file_that_is_not_there_is_the_callers_mistake(client, tmp_path, recor
     assert recorder.seen == []
 
 
+def test_a_zip_is_refused_before_it_is_sent(client, pngs, tmp_path, recorder):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("0.png", pngs[0])
+    for source in (path, path.read_bytes()):
+        with pytest.raises(InputError, match="unpack it"):
+            client.predict([source])
+    assert recorder.seen == []
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_service_that_sheds_twice_is_asked_a_third_time_when_it_said(client, recorder, slept, pngs, bundle, status):
     recorder.answers = [(status, {"Retry-After": "3"}), (status, {"Retry-After": "2"})]
@@ -417,8 +428,13 @@ def test_an_explanation_is_the_bytes_of_the_answer(pngs):
         assert client.explain(pngs[0]) == b"\x89PNG"
 
 
+def test_the_service_draws_where_it_looked(client, folder):
+    picture = Image.open(io.BytesIO(client.explain(folder / "a" / "MUELLER_00.png")))
+    assert picture.format == "PNG"
+
+
 def test_a_folder_of_many_cannot_be_explained(client, folder):
-    with pytest.raises(InputError, match="12 images"):
+    with pytest.raises(InputError, match="one of 12 images"):
         client.explain(folder)
 
 
