@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.errors import InputError
 from serving.image import MAX_PIXELS, ImageError
-from serving.predictor import BATCH, Predictor, named
 from serving.schemas import ImagePrediction
+
+if TYPE_CHECKING:  # a client looks for images too, and has no ONNX Runtime
+    from serving.predictor import Predictor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """What is taken from a folder; a file that is named itself is always tried."""
@@ -56,7 +59,9 @@ def count_others(paths: Sequence[Path]) -> int:
     return files - (len(find_images([path for path in paths if path.is_dir()])) if files else 0)
 
 
-def predict_files(predictor: Predictor, paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[FileResult]:
+def predict_files(
+    predictor: "Predictor", paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS
+) -> Iterator[FileResult]:
     """Predict files in order; one that cannot be read gives a result with an error, and the others go on.
 
     Args:
@@ -64,6 +69,8 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], *, max_pixels: in
         paths: Image files.
         max_pixels: Largest image, width times height.
     """
+    from serving.predictor import BATCH, named
+
     for chunk in batched(paths, BATCH):
         inputs, times, errors = [], [], {}
         for path in chunk:
