@@ -20,7 +20,12 @@ from serving.settings import Settings
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-OPEN = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN = frozenset(
+    {
+        *("/", "/favicon.ico", "/docs", "/docs/oauth2-redirect", "/openapi.json"),
+        *("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"),
+    }
+)
 """Paths that need no key: probes, the page (which asks for one), and docs, which tell nothing about a patient."""
 
 OPEN_FOLDERS = ("/static/", "/static-offline-docs/")

@@ -108,7 +108,7 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             return
         self._service.state = State.DRAINING
-        if not self.server_state.connections:
+        if sig == signal.SIGINT and not self.server_state.connections:  # a person at a terminal
             self.should_exit = True
             return
         self._tasks.add(asyncio.get_running_loop().call_later(self._service.settings.drain_s, self._stop))
