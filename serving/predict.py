@@ -14,7 +14,7 @@ from serving.schemas import ImagePrediction
 if TYPE_CHECKING:  # a client looks for images too, and has no ONNX Runtime
     from serving.predictor import Predictor
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
 """What is taken from a folder; a file that is named itself is always tried."""
 
 

@@ -9,7 +9,7 @@ from serving.image import Picture
 
 
 def described(stored: np.ndarray, shape: tuple[int, int] = (100, 150)):
-    original = Picture(gray=np.zeros(shape, np.uint8), format="PNG", mode="L")
+    original = Picture(gray=stored, format="PNG", mode="L", width=shape[1], height=shape[0])
     return describe(original, stored)
 
 

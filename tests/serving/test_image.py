@@ -3,6 +3,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from serving.errors import InputError
 from serving.image import (
+    Decode,
     Fit,
     ImageError,
     Preparation,
@@ -22,6 +24,7 @@ from serving.image import (
     fit,
     prepare,
     read_gray,
+    read_stored,
     resize,
     to_input,
 )
@@ -115,7 +118,7 @@ def test_twelve_bits_in_a_sixteen_bit_container_are_not_dark():
 @pytest.mark.parametrize("kind", ["png", "tiff", "tiff big endian", "int", "float", "unit float"])
 @pytest.mark.parametrize("highest", [0, 1, 255, 256, 1000, 4095, 16_383, 16_384, 65_535])
 def test_deep_pixels_are_scaled_and_rounded_alike_in_every_band(kind, highest, monkeypatch):
-    monkeypatch.setattr("serving.image._BAND", 1000)  # 3 rows a band; the last has 2
+    monkeypatch.setattr("serving.gray._BAND", 1000)  # 3 rows a band; the last has 2
     pixels = np.random.default_rng(highest).integers(0, highest + 1, (50, 300))
     pixels[-1, -1] = highest  # what decides on the scale comes last
     white: float = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
@@ -147,7 +150,7 @@ def test_orientation_and_bands_change_no_pixel(orientation, mode, monkeypatch):
     upright = read_gray(encode(image, "PNG")).gray
     exif = Image.Exif()
     exif[0x0112] = orientation
-    monkeypatch.setattr("serving.image._BAND", 100)
+    monkeypatch.setattr("serving.gray._BAND", 100)
     turned = read_gray(encode(image, "PNG", exif=exif)).gray
     turns = [np.array, np.fliplr, lambda a: np.rot90(a, 2), np.flipud]
     turns += [np.transpose, lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 2).T, np.rot90]
@@ -356,6 +359,20 @@ def test_squash_keeps_everything_and_ignores_the_aspect():
     assert (fitted[:, 26:] == 200).all()
 
 
+@given(st.sampled_from(list(Fit)), st.integers(1, 300), st.integers(1, 300), st.integers(8, 100))
+@settings(max_examples=150, deadline=None)
+def test_fits_are_those_that_data_sets_were_made_with_so_far(how, height, width, size):
+    gray = np.random.default_rng(height).integers(0, 256, (height, width)).astype(np.uint8)
+    image, square, method = Image.fromarray(gray), (size, size), Image.Resampling.BILINEAR
+    if how is Fit.SQUASH:
+        expected = image.resize(square, method)
+    elif how is Fit.PAD:
+        expected = ImageOps.pad(image, square, method=method, color=0)
+    else:
+        expected = ImageOps.fit(image, square, method=method)
+    np.testing.assert_array_equal(fit(gray, size, how), np.asarray(expected))
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from(list(Fit)), st.integers(8, 64), st.integers(8, 64))
 @settings(max_examples=50, deadline=None)
 def test_a_prepared_image_and_its_original_give_the_same_input(seed, how, height, width):
@@ -379,6 +396,86 @@ def test_resize_to_the_same_size_changes_nothing():
     np.testing.assert_array_equal(resize(RAMP, *RAMP.shape), RAMP)
 
 
+def smooth(height: int, width: int) -> np.ndarray:
+    """Gray that differs everywhere, without the noise that a scaled decode averages otherwise."""
+    y, x = np.mgrid[:height, :width]
+    return (128 + 60 * np.sin(7 * x / width) + 60 * np.cos(5 * y / height) * x / width).astype(np.uint8)
+
+
+@pytest.mark.parametrize("how", Fit)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(("height", "width"), [(523, 777), (777, 523), (401, 401), (64, 900), (900, 130)])
+def test_a_scaled_decode_keeps_place_and_brightness(how, mode, height, width):
+    content = encode(Image.fromarray(smooth(height, width)).convert(mode), "JPEG", quality=95)
+    full, scaled = (read_stored(content, size=96, how=how, decode=decode) for decode in Decode)
+    apart = np.abs(full.gray.astype(int) - scaled.gray)
+    assert apart.mean() < 0.5
+    assert apart.max() <= 6
+    assert (scaled.width, scaled.height, scaled.mode, scaled.format) == (width, height, mode, "JPEG")
+
+
+@given(st.sampled_from(list(Fit)), st.integers(8, 900), st.integers(8, 900), st.integers(8, 120))
+@settings(max_examples=150, deadline=None)
+def test_a_scaled_decode_is_never_coarser_than_the_square_needs(how, height, width, size):
+    content = encode(Image.new("L", (width, height), 90), "JPEG")
+    drafted = []
+    draft = JpegImagePlugin.JpegImageFile.draft
+
+    def spy(self, mode, wanted):
+        result = draft(self, mode, wanted)
+        drafted.append(self.size)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JpegImagePlugin.JpegImageFile, "draft", spy)
+        stored = read_stored(content, size=size, how=how, decode=Decode.SCALED)
+    needed = size / (max(height, width) if how is Fit.PAD else min(height, width))
+    for whole, kept in zip((width, height), drafted[0], strict=True):
+        assert kept == whole or kept >= np.floor((size if how is Fit.SQUASH else whole * needed) - 0.5)
+    assert stored.gray.shape == (size, size)
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
+    content = encode(Image.fromarray(smooth(1200, 1500)), "JPEG")
+    loaded = []
+    load = JpegImagePlugin.JpegImageFile.load
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda self: (loaded.append(self.size), load(self))[1])
+    read_stored(content, size=224, how=Fit.SQUASH, decode=Decode.SCALED)
+    assert set(loaded) == {(375, 300)}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("how", Fit)
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_scaled_decode_turns_the_image_upright(orientation, how, mode):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(smooth(523, 777)).convert(mode), "JPEG", quality=95, exif=exif)
+    full, scaled = (read_stored(content, size=96, how=how, decode=decode) for decode in Decode)
+    assert (full.width, full.height) == (scaled.width, scaled.height) == ((777, 523) if orientation < 5 else (523, 777))
+    assert np.abs(full.gray[:, 2:-2].astype(int) - scaled.gray[:, 2:-2]).mean() < 1.5
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"jpeg gray", "jpeg rgb"}))
+@pytest.mark.parametrize("how", Fit)
+def test_files_of_other_formats_are_the_same_however_jpegs_are_decoded(name, how):
+    full, scaled = (read_stored(SAMPLES[name], size=16, how=how, decode=decode) for decode in Decode)
+    np.testing.assert_array_equal(full.gray, scaled.gray)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_gray_jpeg_of_the_stored_size_is_the_same_however_it_is_decoded(mode):
+    content = encode(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96)).astype(np.uint8)).convert(mode), "JPEG"
+    )
+    full, scaled = (read_stored(content, size=96, how=Fit.SQUASH, decode=decode) for decode in Decode)
+    np.testing.assert_array_equal(full.gray, scaled.gray)
+
+
+def test_preparations_that_do_not_say_decode_in_full():
+    assert Preparation.model_validate({"size": 224, "height": 224, "width": 224}).decode is Decode.FULL
+
+
 @given(st.binary(max_size=4000))
 @settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_give_an_image_or_an_image_error(data):
@@ -394,6 +491,13 @@ def test_arbitrary_bytes_behind_a_known_signature_give_an_image_or_an_image_erro
     gray_or_error(signature + data)
 
 
+@given(st.sampled_from(sorted(SAMPLES)), st.sampled_from(sorted(SAMPLES)), st.data())
+@settings(max_examples=200, deadline=None)
+def test_spliced_files_give_an_image_or_an_image_error(one, other, data):
+    head, tail = SAMPLES[one], SAMPLES[other]
+    gray_or_error(head[: data.draw(st.integers(0, len(head)))] + tail[data.draw(st.integers(0, len(tail))) :])
+
+
 @given(st.sampled_from(sorted(SAMPLES)), st.data())
 @settings(max_examples=600, deadline=None)
 def test_damaged_files_give_an_image_or_an_image_error(name, data):
@@ -406,9 +510,13 @@ def test_damaged_files_give_an_image_or_an_image_error(name, data):
 
 
 def gray_or_error(data: bytes) -> None:
-    try:
-        prepared = prepare(data, PREPARATION, max_pixels=1_000_000)
-    except ImageError:
-        return
-    assert prepared.shape == (1, 24, 28)
-    assert 0 <= prepared.min() <= prepared.max() <= 1
+    for decode in Decode:
+        began = time.thread_time()
+        try:
+            prepared = prepare(data, PREPARATION.model_copy(update={"decode": decode}), max_pixels=1_000_000)
+        except ImageError:
+            continue
+        finally:
+            assert time.thread_time() - began < 1
+        assert prepared.shape == (1, 24, 28)
+        assert 0 <= prepared.min() <= prepared.max() <= 1

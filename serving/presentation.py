@@ -1,0 +1,146 @@
+"""How DICOM's stored pixel values become gray: the grayscale pipeline of PS3.3 C.11 as one table of all codes.
+
+A radiograph has at most 2**16 different codes, so that each step runs over these and never over millions of pixels.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_BAND = 2**20
+"""Pixels that are converted at once: an index of NumPy takes 8 bytes each."""
+_TAILS = (0.005, 0.995)
+"""Shares of the pixels between which gray is spread where a file tells no window."""
+
+Values = NDArray[np.float64]
+
+
+def present(codes: NDArray[Any], header: "Dataset") -> NDArray[np.uint8]:
+    """Turn stored codes into gray as a viewer would show it, uint8 of the same shape; padding is black.
+
+    The modality LUT or rescale comes first, then the VOI LUT, else the first window, else the span between two
+    percentiles; MONOCHROME1 is inverted.
+
+    Args:
+        codes: 8- or 16-bit whole numbers [h, w], bits above those stored are ignored.
+        header: The file's attributes.
+
+    Raises:
+        ValueError: Attributes that cannot be.
+    """
+    codes = codes.astype(codes.dtype.newbyteorder("="), copy=False).view(f"u{codes.itemsize}")
+    stored = _stored_values(
+        codes.itemsize * 8, int(header.BitsStored), signed=_number(header, "PixelRepresentation") == 1
+    )
+    padding = _padding(stored, header)
+    with np.errstate(all="ignore"):  # what overflows is refused
+        values = _modality(stored, header)
+        shown = _shown(values, header)
+        if shown is None:
+            shown = _spread(values, np.where(padding, 0, _count(codes)))
+    if not np.isfinite(values + shown).all():
+        raise ValueError("a rescale or window beyond all numbers")
+    gray = np.rint(255 * np.clip(shown, 0, 1))
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        gray = 255 - gray
+    table = np.where(padding, 0, gray).astype(np.uint8)
+    result = np.empty(codes.shape, dtype=np.uint8)
+    for rows in _bands(codes):
+        table.take(codes[rows], out=result[rows])
+    return result
+
+
+def _stored_values(bits: int, stored: int, *, signed: bool) -> NDArray[np.int32]:
+    values = np.arange(1 << bits, dtype=np.int32) & ((1 << stored) - 1)
+    if signed:
+        values -= (values & (1 << (stored - 1))) << 1
+    return values
+
+
+def _padding(stored: NDArray[np.int32], header: "Dataset") -> NDArray[np.bool_]:
+    first, last = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
+    if first is None:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    low, high = sorted((first, first if last is None else last))
+    return (stored >= low) & (stored <= high)
+
+
+def _modality(stored: NDArray[np.int32], header: "Dataset") -> Values:
+    if header.get("ModalityLUTSequence"):
+        return _look_up(stored.astype(np.float64), header.ModalityLUTSequence[0])[0]
+    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+    values = stored.astype(np.float64)
+    if slope is not None:
+        values *= slope
+    if intercept is not None:
+        values += intercept
+    return values
+
+
+def _shown(values: Values, header: "Dataset") -> Values | None:
+    """Brightness from 0 to 1 by the VOI LUT or the window; none where there is neither."""
+    if header.get("VOILUTSequence"):
+        looked_up, white = _look_up(values, header.VOILUTSequence[0])
+        return looked_up / white
+    centre, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
+    function = header.get("VOILUTFunction")
+    if centre is None or width is None or not np.isfinite([centre, width]).all() or width <= 0:
+        return None
+    # PS3.3 C.11.2.1.2 and C.11.2.1.3
+    if function == "SIGMOID":
+        sigmoid: Values = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+        return sigmoid
+    if function == "LINEAR_EXACT":
+        return (values - centre) / width + 0.5
+    if width <= 1:
+        return (values > centre - 0.5).astype(np.float64)
+    return (values - (centre - 0.5)) / (width - 1) + 0.5
+
+
+def _look_up(values: Values, table: "Dataset") -> tuple[Values, float]:
+    """Look values up in a LUT of a sequence: what it gives, and its white."""
+    entries, first, bits = (int(value) for value in table.LUTDescriptor)
+    entries = entries or 2**16
+    data = table.LUTData
+    if isinstance(data, bytes):
+        wide = len(data) >= 2 * entries
+        little = table.original_encoding[1]
+        data = np.frombuffer(data, dtype=("<u2" if little else ">u2") if wide else np.uint8)
+    lut = np.asarray(data, dtype=np.float64).ravel()[:entries]
+    if not 1 <= bits <= 16 or not len(lut):
+        raise ValueError("a lookup table that cannot be")
+    at = np.clip(np.rint(values) - first, 0, len(lut) - 1).astype(np.intp)
+    return lut[at], 2.0**bits - 1
+
+
+def _spread(values: Values, counts: NDArray[np.int64]) -> Values:
+    """Brightness from 0 to 1 between two percentiles of the pixels, of which `counts` have each value."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(counts[order])
+    low, high = (float(values[order][np.searchsorted(reached, share * reached[-1])]) for share in _TAILS)
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def _count(codes: NDArray[Any]) -> NDArray[np.int64]:
+    counts = np.zeros(1 << (codes.itemsize * 8), dtype=np.int64)
+    for rows in _bands(codes):
+        counts += np.bincount(codes[rows].ravel(), minlength=len(counts))
+    return counts
+
+
+def _bands(codes: NDArray[Any]) -> Iterator[slice]:
+    rows = max(1, _BAND // codes.shape[1])
+    return (slice(top, top + rows) for top in range(0, codes.shape[0], rows))
+
+
+def _number(header: "Dataset", keyword: str) -> float | None:
+    """An attribute's number, the first of several; none where it is missing or empty."""
+    value = header.get(keyword)
+    if value is None or isinstance(value, int | float):
+        return None if value is None else float(value)
+    return float(value[0]) if len(value) else None

@@ -1,0 +1,18 @@
+"""Keep the libraries that read images from telling what is in them: they warn and log in words that quote a file."""
+
+import logging
+import re
+import warnings
+
+_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|serving\.(image|gray|dicom))(\.|$)"), 0)
+
+
+def hush() -> None:
+    """Silence Pillow's and pydicom's warnings and logs in this process, at every call.
+
+    Not `warnings.catch_warnings`: it changes the whole process and puts back what another thread still needs.
+    """
+    logging.getLogger("PIL").setLevel(logging.ERROR)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    if _FILTER not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_FILTER[3].pattern)
