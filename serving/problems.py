@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
@@ -111,6 +112,7 @@ def install(app: FastAPI) -> None:
     """Make every error of an application that it foresees a problem document."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_wrong_parameter)
 
 
 def on_bug(request: Request, error: Exception) -> Response:
@@ -175,6 +177,13 @@ def _respond(request: Request, problem: Problem, headers: dict[str, str] | None 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     return respond(request, error)
+
+
+async def _on_wrong_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = " ".join(str(part)[:80] for part in first["loc"])
+    return respond(request, ProblemError("wrong-fields", f"{place}: {first['msg']}; /docs lists what there is"))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

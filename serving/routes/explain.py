@@ -1,7 +1,7 @@
 """`/v1/explain`."""
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -13,17 +13,13 @@ from serving.problems import ProblemError
 from serving.routes.common import IMAGES_BODY, ServiceOf, answered_by, received
 from serving.schemas import ExplainResponse
 
-_ANSWERS: dict[str, Any] = {
-    "content": {"image/png": {}, "application/json": {"schema": ExplainResponse.model_json_schema()}}
-}
-
 router = APIRouter(tags=["prediction"])
 
 
 @router.post(
     "/v1/explain",
-    response_class=Response,
-    responses={200: _ANSWERS, **problems.RESPONSES},
+    response_model=ExplainResponse,
+    responses={200: {"content": {"image/png": {}}}, **problems.RESPONSES},
     openapi_extra={"requestBody": IMAGES_BODY},
     summary="Show where on an image the evidence lies",
 )

@@ -1,3 +1,4 @@
+import base64
 import builtins
 import io
 import json
@@ -329,6 +330,12 @@ def test_unknown_routes_and_methods_are_problems(client):
     assert response.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize("route", ["/v1/predict?partial=perhaps", "/v1/explain?format=gif"])
+def test_a_parameter_that_cannot_be_is_a_problem_that_names_it(client, png, route):
+    problem = refused(client.post(route, files={"file": png}), 422, "wrong-fields")
+    assert route.partition("?")[2].partition("=")[0] in problem["detail"]
+
+
 def test_the_documentation_says_what_to_send_and_what_it_is(client):
     assert client.get("/docs").status_code == 200
     document = client.get("/openapi.json").json()
@@ -366,3 +373,25 @@ def test_the_page_of_docs_needs_no_other_host(client: TestClient) -> None:
     scripts = re.findall(r"(?:src|href)=\"(/[^\"]+)\"", page.text)
     assert scripts
     assert all(client.get(script).status_code == 200 for script in scripts)
+
+
+def test_a_heat_map_comes_as_an_overlay_or_apart_with_the_prediction(client, png):
+    overlay = client.post("/v1/explain", files={"file": ("Jane Doe.png", png)})
+    assert (overlay.status_code, overlay.headers["content-type"]) == (200, "image/png")
+    with Image.open(io.BytesIO(overlay.content)) as image:
+        assert image.size == (40, 50)
+    apart = client.post("/v1/explain?format=json", files={"file": png}).json()
+    alone = client.post("/v1/predict", files={"file": png}).json()["predictions"][0]
+    assert apart["prediction"]["probability"] == pytest.approx(alone["probability"], abs=1e-6)
+    assert apart["class_name"] == "PNEUMONIA"
+    for name, mode in (("film", "L"), ("heat", "RGBA")):
+        with Image.open(io.BytesIO(base64.b64decode(apart[name]))) as image:
+            assert (image.size, image.mode) == ((40, 50), mode)
+
+
+def test_a_heat_map_is_of_one_image_and_of_a_class_that_there_is(client, png):
+    refused(client.post("/v1/explain", files=[("file", png), ("file", png)]), 422, "wrong-fields")
+    problem = refused(client.post("/v1/explain?class=FRACTURE", files={"file": png}), 422, "wrong-fields")
+    assert "NORMAL, PNEUMONIA" in problem["detail"]
+    refused(client.post("/v1/explain", files={"file": b"text"}), 415, "not-an-image")
+    assert client.post("/v1/explain?class=NORMAL", files={"file": png}).status_code == 200
