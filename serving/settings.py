@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from serving.errors import InputError
 from serving.image import MAX_PIXELS
@@ -46,6 +47,23 @@ def _origins(value: Any) -> Any:
     return origins
 
 
+def _web_address(value: str) -> str:
+    """Without a slash at its end."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", value):
+        raise ValueError("must be an address such as https://ward.example/pneumo")
+    return value.rstrip("/")
+
+
+def _secret_address(value: SecretStr) -> SecretStr:
+    _web_address(value.get_secret_value())
+    return value
+
+
+_SECRET = frozenset({"drift_webhook", "log_url"})
+"""Settings whose values no error shows."""
+
+
 class Settings(BaseModel):
     """Settings of the service; each can be given as `PNEUMO_` and its name in capitals.
 
@@ -71,6 +89,11 @@ class Settings(BaseModel):
         log_spool: Folder where its rows wait while the database is away.
         log_days: Rows of it that are older are deleted.
         log_rows: The oldest rows of it beyond this number are deleted.
+        drift_minutes: Minutes between two drift checks of the served images; by default none is made by time.
+        drift_rows: Images after which a drift check is made; by default none is made by their number.
+        drift_window: Newest images of the champion that a drift check is about.
+        drift_webhook: Where a change of the verdict is posted, as JSON such as Slack takes; the address is a secret.
+        public_url: Where people reach the service, for the link in that message.
         log_format: How log lines look: `text` for people, `json` for collectors of logs.
         auth: Whether API keys are asked for; `auto` asks unless `host` is this machine alone.
         keys: The file of API keys.
@@ -103,6 +126,11 @@ class Settings(BaseModel):
     log_spool: Path = Path("prediction-spool")
     log_days: float | None = Field(default=None, gt=0)
     log_rows: int | None = Field(default=None, ge=1)
+    drift_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    drift_rows: int | None = Field(default=None, ge=1)
+    drift_window: int = Field(default=500, ge=20, le=100_000)
+    drift_webhook: Annotated[SecretStr, AfterValidator(_secret_address)] | None = None
+    public_url: Annotated[str, AfterValidator(_web_address)] | None = None
     log_format: Literal["text", "json"] = "text"
     auth: Literal["auto", "on", "off"] = "auto"
     keys: Path = Path("keys.yaml")
@@ -129,4 +157,5 @@ class Settings(BaseModel):
             first = error.errors()[0]
             field = str(first["loc"][0])
             place = f"--{field.replace('_', '-')}" if field in options else PREFIX + field.upper()
-            raise InputError(f"{place}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+            shown = "***" if field in _SECRET else repr(first["input"])
+            raise InputError(f"{place}={shown}: {first['msg'].removeprefix('Value error, ')}") from None

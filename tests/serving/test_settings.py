@@ -66,3 +66,28 @@ def test_what_is_wrong_about_who_may_ask_is_said(variable, value, says):
         Settings.from_environment({variable: value})
     assert str(caught.value).startswith(f"{variable}={value!r}: ")
     assert says in str(caught.value)
+
+
+def test_the_drift_job_is_set_up_by_the_environment_and_off_by_default():
+    assert (Settings().drift_minutes, Settings().drift_rows, Settings().drift_window) == (None, None, 500)
+    found = Settings.from_environment(
+        {
+            "PNEUMO_DRIFT_MINUTES": "30",
+            "PNEUMO_DRIFT_ROWS": "200",
+            "PNEUMO_DRIFT_WINDOW": "100",
+            "PNEUMO_PUBLIC_URL": "https://ward.example/pneumo/",
+        }
+    )
+    assert (found.drift_minutes, found.drift_rows, found.drift_window) == (30, 200, 100)
+    assert found.public_url == "https://ward.example/pneumo"
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://x/very-secret", "very-secret", "http://[very-secret", "https:///very-secret"]
+)
+def test_the_address_of_a_webhook_is_never_shown(address):
+    with pytest.raises(InputError, match=r"^PNEUMO_DRIFT_WEBHOOK=\*\*\*: ") as caught:
+        Settings.from_environment({"PNEUMO_DRIFT_WEBHOOK": address})
+    assert "secret" not in str(caught.value)
+    found = Settings.from_environment({"PNEUMO_DRIFT_WEBHOOK": "https://hooks.example/very-secret"})
+    assert "secret" not in repr(found)

@@ -1,0 +1,180 @@
+"""Messages about a change of the verdict, to a server that may be busy, gone or hostile."""
+
+import contextlib
+import json
+import socket
+import threading
+import urllib.error
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.drift import webhook
+from serving.drift.verdict import DriftCheck, Verdict
+from serving.drift.webhook import WebhookError, is_news, message, post
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SECRET = "T000-very-secret"
+
+
+def check(**changes: object) -> DriftCheck:
+    known: dict[str, object] = {
+        "time": NOW,
+        "model": "tiny",
+        "version": "1",
+        "window": "the last 500 images",
+        "first": NOW,
+        "last": NOW,
+        "images": 500,
+        "reference_images": 600,
+        "verdict": Verdict.DRIFT,
+        "top": ["mean"],
+        "summary": "images are darker than the reference: exposure, or a new detector?",
+        "columns": [],
+    }
+    return DriftCheck.model_validate(known | changes)
+
+
+@contextlib.contextmanager
+def server(*statuses: int, headers: dict[str, str] | None = None):
+    """A server that answers with these one after the other; yields its address and the documents that came."""
+    came: list[dict] = []
+    left = list(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            assert self.headers["Content-Type"] == "application/json"
+            self.send_response(left.pop(0))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(SECRET.encode())
+
+        def do_GET(self):
+            came.append({"redirected": True})
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    httpd = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}/services/{SECRET}", came
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+def test_a_message_arrives_through_a_server_that_fails_twice_with_pauses_that_grow():
+    pauses: list[float] = []
+    with server(503, 500, 200) as (url, came):
+        post(url, {"text": "drift"}, pause=pauses.append, chance=lambda: 0.5)
+    assert came == [{"text": "drift"}] * 3
+    assert pauses == [1.0, 2.0]
+
+
+def test_pauses_differ_by_chance():
+    pauses: list[float] = []
+    for chance in (0.0, 0.9):
+        with server(503, 200) as (url, _):
+            post(url, {}, pause=pauses.append, chance=lambda chance=chance: chance)
+    assert pauses == [0.5, pytest.approx(1.4)]
+
+
+def test_a_server_that_says_when_to_come_again_is_heeded_up_to_half_a_minute():
+    for asked, paused in (("7", 7.0), ("9999", 30.0), ("Tue, 24 Nov 2026 12:00:00 GMT", 1.0), ("-5", 1.0)):
+        pauses: list[float] = []
+        with server(429, 200, headers={"Retry-After": asked}) as (url, _):
+            post(url, {}, pause=pauses.append, chance=lambda: 0.5)
+        assert pauses == [paused]
+
+
+def test_after_three_attempts_it_is_an_error_without_the_address():
+    with server(500, 500, 500) as (url, came), pytest.raises(WebhookError) as caught:
+        post(url, {}, pause=lambda _: None)
+    assert len(came) == 3
+    assert str(caught.value) == "PNEUMO_DRIFT_WEBHOOK: the message did not arrive, tried 3 times (it answered 500)"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410])
+def test_what_will_never_be_taken_is_not_sent_again(status):
+    with (
+        server(status) as (url, came),
+        pytest.raises(WebhookError, match=f"tried once .it answered {status}.") as caught,
+    ):
+        post(url, {}, pause=lambda _: pytest.fail("it paused"))
+    assert len(came) == 1
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_is_not_followed(status):
+    with (
+        server(200) as (other, elsewhere),
+        server(status, headers={"Location": other}) as (url, came),
+        pytest.raises(WebhookError, match=f"it answered {status}"),
+    ):
+        post(url, {}, pause=lambda _: None)
+    assert (len(came), elsewhere) == (1, [])
+
+
+def test_a_server_that_is_gone_is_asked_three_times():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/{SECRET}"
+    pauses: list[float] = []
+    with pytest.raises(WebhookError, match=r"tried 3 times .ConnectionRefusedError.") as caught:
+        post(url, {}, pause=pauses.append)
+    assert len(pauses) == 2
+    assert SECRET not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(webhook, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(WebhookError, match="TimeoutError"):
+        post(f"http://127.0.0.1:{silent.getsockname()[1]}/", {}, pause=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "url", [f"file:///{SECRET}", f"http://127.0.0.1:bad/{SECRET}", f"http://127.0.0.1/a b{SECRET}"]
+)
+def test_an_address_that_cannot_be_is_not_shown(url):
+    with pytest.raises((WebhookError, urllib.error.URLError)) as caught:
+        post(url, {}, pause=lambda _: None)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_message_has_words_for_slack_and_a_link():
+    found = message(check(), Verdict.OK, "https://ward.example/drift")
+    assert found["text"].startswith("pneumo drift: drift, was ok: images are darker")
+    section, context = found["blocks"]
+    assert section["text"]["type"] == "mrkdwn"
+    assert "500 images of tiny:1, 2026-11-24 12:00 UTC" in section["text"]["text"]
+    assert section["text"]["text"].endswith("<https://ward.example/drift|Open the dashboard>")
+    assert context["elements"][0]["text"].startswith("research software, not a medical device")
+    assert "dashboard" not in json.dumps(message(check(), None, None))
+
+
+@given(st.text())
+def test_no_name_of_a_class_becomes_a_mention_or_a_link(name):
+    found = message(check(summary=f"{name} is said more often <!channel>"), None, None)
+    assert "<" not in json.dumps(found)
+    assert len(found["blocks"][0]["text"]["text"]) <= 3000
+
+
+def test_only_a_change_is_news():
+    ok, warning, drift, few = Verdict.OK, Verdict.WARNING, Verdict.DRIFT, Verdict.TOO_FEW
+    assert [is_news(new, old) for new, old in [(ok, None), (ok, ok), (drift, drift), (few, ok), (few, None)]] == [
+        False
+    ] * 5
+    assert [is_news(new, old) for new, old in [(drift, None), (warning, ok), (drift, warning), (ok, drift)]] == [
+        True
+    ] * 4
