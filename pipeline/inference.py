@@ -140,10 +140,12 @@ def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
 
     info = run.info()
     preparation = Preparation.model_validate(info.preparation)
-    if (dataset.info.size, dataset.info.fit) != (preparation.size, preparation.fit):
+    made = dataset.info
+    if (made.size, made.fit, made.decode) != (preparation.size, preparation.fit, preparation.decode):
         raise InputError(
-            f"{dataset.folder}: prepared at {dataset.info.size} pixels, {dataset.info.fit.value}, not as {run.name} "
-            f"needs it; import it with --size {preparation.size} --fit {preparation.fit.value}"
+            f"{dataset.folder}: prepared at {made.size} pixels, {made.fit.value}, decode {made.decode.value}, not as "
+            f"{run.name} needs it; import it with --size {preparation.size} --fit {preparation.fit.value} "
+            f"--decode {preparation.decode.value}"
         )
     unknown = sorted(set(dataset.info.classes) - set(info.classes))
     if unknown:

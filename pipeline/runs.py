@@ -43,7 +43,7 @@ class RunInfo(BaseModel):
         data_fingerprint: Fingerprint of the data set.
         classes: Class names; the index of a class is its column in `logits`.
         positive: The class whose probability is reported, or None with more than two classes.
-        preparation: How the model takes its images: `size`, `fit`, `height`, `width`, `channels`.
+        preparation: How the model takes its images: `size`, `fit`, `decode`, `height`, `width`, `channels`.
         image: Name of the image feature, which is its column; `label` of the label feature.
         seed: Seed of weights and shuffling.
         refit_of: The run whose config, seed and decisions this one has, trained on its validation images too.

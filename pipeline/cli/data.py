@@ -29,6 +29,13 @@ class FitChoice(StrEnum):
     CROP = "crop"
 
 
+class DecodeChoice(StrEnum):
+    """The values of `--decode`."""
+
+    FULL = "full"
+    SCALED = "scaled"
+
+
 class SplitChoice(StrEnum):
     """The values of `--split`."""
 
@@ -55,6 +62,10 @@ def import_command(
     out: Annotated[Path, typer.Option(help="Folder of the data set.")] = Path("data"),
     size: Annotated[int, typer.Option(help="Side of the prepared square images, in pixels.")] = 224,
     fit: Annotated[FitChoice, typer.Option(help="How a rectangle becomes a square.")] = FitChoice.SQUASH,
+    decode: Annotated[
+        DecodeChoice,
+        typer.Option(help="Decode large JPEGs no finer than needed, or in full as data sets of before had it."),
+    ] = DecodeChoice.SCALED,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     split: Annotated[
         SplitChoice, typer.Option(help="Make splits by class and patient, or keep those that are given.")
@@ -75,7 +86,7 @@ def import_command(
     from pipeline.data.importing import import_dataset
     from pipeline.data.sources import open_source
     from pipeline.data.splits import Fractions
-    from serving.image import Fit
+    from serving.image import Decode, Fit
 
     shares = Fractions.parse(fractions)
     with open_source(source) as opened, progress_bar("importing", len(opened.items)) as bar:
@@ -84,6 +95,7 @@ def import_command(
             out,
             size=size,
             fit=Fit(fit.value),
+            decode=Decode(decode.value),
             seed=seed,
             split=split.value,
             fractions=shares,

@@ -13,7 +13,7 @@ from pipeline.config.schema import DECISIONS
 from pipeline.decisions.policies import Policy
 from pipeline.decisions.rules import Rules
 from serving.errors import InputError
-from serving.image import Preparation
+from serving.image import Decode, Preparation
 
 LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "false", "f", "0", "0.0", "-1", "-1.0"))
 """Words that Ludwig maps to true or false before it looks at `fallback_true_label`."""
@@ -64,13 +64,14 @@ class Experiment:
             return None
         return str(self.config["output_features"][0]["preprocessing"]["fallback_true_label"])
 
-    def preparation(self, *, size: int, fit: str) -> Preparation:
-        """How this experiment's model takes images of a data set that was stored with `size` and `fit`."""
+    def preparation(self, *, size: int, fit: str, decode: str = Decode.FULL) -> Preparation:
+        """How this experiment's model takes images of a data set that was stored with `size`, `fit` and `decode`."""
         image = self.config["input_features"][0]["preprocessing"]
         return Preparation.model_validate(
             {
                 "size": size,
                 "fit": fit,
+                "decode": decode,
                 "height": image["height"],
                 "width": image["width"],
                 "channels": image["num_channels"],

@@ -83,10 +83,13 @@ def assemble(
         patients={name: len({row.patient for row in some}) for name, some in held.items()},
         size=settings.size,
         fit=settings.fit,
+        decode=settings.decode,
         split=_describe(images, settings, notes),
         source=source.resolve().name,
         skipped=[entry.to_dict() for entry in sorted(skipped, key=lambda entry: (entry.source, entry.reason))],
-        fingerprint=manifest.fingerprint(rows, size=settings.size, fit=settings.fit, digests=digests),
+        fingerprint=manifest.fingerprint(
+            rows, size=settings.size, fit=settings.fit, decode=settings.decode, digests=digests
+        ),
     )
     manifest.write(folder, rows, info, digests)
     return Dataset(folder=folder, rows=tuple(rows), info=info, digests=digests)

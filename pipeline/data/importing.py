@@ -17,7 +17,7 @@ from pipeline.data.sources import Item, Skipped, Source, UnreadableError, open_s
 from pipeline.data.splits import Fractions
 from pipeline.data.staging import existing, publish, refuse_foreign, same, staging
 from serving.errors import InputError, MachineError
-from serving.image import Fit, ImageError, encode_png, fit, read_gray
+from serving.image import Decode, Fit, ImageError, encode_png, read_stored
 
 Progress = Callable[[int], None]
 """Called with the number of images done so far."""
@@ -29,8 +29,7 @@ class _Job:
     data: bytes
     sha256: str
     target: Path
-    size: int
-    fit: Fit
+    settings: Settings
 
 
 def import_dataset(
@@ -39,6 +38,7 @@ def import_dataset(
     *,
     size: int = 224,
     fit: Fit = Fit.SQUASH,
+    decode: Decode = Decode.SCALED,
     seed: int = 0,
     split: str = SplitMethod.GROUPED,
     fractions: Fractions | None = None,
@@ -57,6 +57,7 @@ def import_dataset(
         out: Folder of the data set.
         size: Side of the prepared square images, in pixels.
         fit: How rectangles become squares.
+        decode: How JPEGs are decoded; models that are trained on the data set decode theirs alike.
         seed: Seed of the splits.
         split: `grouped` makes splits by class, patient and identical bytes; `given` keeps those of the source.
         fractions: Shares of the splits; 0.7, 0.15, 0.15 by default.
@@ -77,6 +78,7 @@ def import_dataset(
     settings = Settings(
         size=size,
         fit=Fit(fit),
+        decode=Decode(decode),
         seed=seed,
         split=SplitMethod(split),
         fractions=fractions or Fractions(),
@@ -135,7 +137,7 @@ def _replaceable(out: Path, source: Source, settings: Settings, *, force: bool) 
     if old is None:
         return None
     names = {item.name for item in source.items}
-    settled = (old.info.size, old.info.fit) == (settings.size, settings.fit)
+    settled = (old.info.size, old.info.fit, old.info.decode) == (settings.size, settings.fit, settings.decode)
     if not settled or any(row.source not in names for row in old.rows):
         raise _differs(out)
     return old
@@ -158,7 +160,7 @@ def _prepare(
             except UnreadableError as error:
                 skipped.append(Skipped(item.name, str(error), lost=True))
                 continue
-            yield _Job(item, blob.data, blob.sha256, folder / f"{number}.png", settings.size, settings.fit)
+            yield _Job(item, blob.data, blob.sha256, folder / f"{number}.png", settings)
 
     count = choose_workers(len(source.items), sum(item.size for item in source.items), workers)
     with closing(apply(_prepare_one, jobs(), workers=count)) as results:
@@ -176,11 +178,12 @@ def _prepare(
 
 
 def _prepare_one(job: _Job) -> Prepared | Skipped:
+    settings = job.settings
     try:
-        picture = read_gray(job.data)
+        picture = read_stored(job.data, size=settings.size, how=settings.fit, decode=settings.decode)
     except ImageError as error:
         return Skipped(job.item.name, str(error), lost=True)
-    png = encode_png(fit(picture.gray, job.size, job.fit))
+    png = encode_png(picture.gray)
     job.target.write_bytes(png)
     digest = hashlib.sha256(png).hexdigest()
     return Prepared(job.item, job.sha256, job.target, digest, picture.width, picture.height)

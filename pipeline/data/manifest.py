@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serving.errors import InputError, first_problem
-from serving.image import Fit
+from serving.image import Decode, Fit
 
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
@@ -79,6 +79,7 @@ class DatasetInfo(BaseModel):
         patients: Patients by split name.
         size: Side of the prepared square images, in pixels.
         fit: How rectangles became squares.
+        decode: How JPEGs were decoded; `full` in data sets that do not say.
         split: How the splits were made: `method`, `seed`, `fractions`, `grouped_by`.
         source: What was imported, by name only.
         skipped: Images left out: `source` and `reason` of each.
@@ -93,6 +94,7 @@ class DatasetInfo(BaseModel):
     patients: dict[str, int]
     size: int
     fit: Fit
+    decode: Decode = Decode.FULL
     split: dict[str, Any]
     source: str
     skipped: list[dict[str, str]]
@@ -137,16 +139,27 @@ class Dataset:
             raise InputError(f"{self.path(row)}: changed since the import; import the data set again")
 
 
-def fingerprint(rows: Iterable[Row], *, size: int, fit: Fit, digests: Mapping[str, str] | None = None) -> str:
+def fingerprint(
+    rows: Iterable[Row],
+    *,
+    size: int,
+    fit: Fit,
+    decode: Decode = Decode.FULL,
+    digests: Mapping[str, str] | None = None,
+) -> str:
     """SHA-256 over rows (in any order) and preparation, hexadecimal.
 
     Args:
         rows: The images.
         size: Side of the prepared square images, in pixels.
         fit: How rectangles became squares.
+        decode: How JPEGs were decoded.
         digests: SHA-256 of each prepared image by `Row.image`, to be covered too; an import always gives them.
     """
-    digest = hashlib.sha256(f"size={size} fit={fit.value}\n".encode())
+    preparation = f"size={size} fit={fit.value}"
+    if decode is not Decode.FULL:  # data sets of the time before there was a choice keep their fingerprints
+        preparation += f" decode={decode.value}"
+    digest = hashlib.sha256(f"{preparation}\n".encode())
     for row in sorted(rows, key=lambda row: row.image):
         values: tuple[Any, ...] = row.values() if digests is None else (*row.values(), digests[row.image])
         if row.groups:

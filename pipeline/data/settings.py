@@ -7,7 +7,7 @@ from pipeline.data.groups import GroupRule
 from pipeline.data.patients import PatientRule
 from pipeline.data.splits import Fractions
 from serving.errors import InputError
-from serving.image import Fit
+from serving.image import Decode, Fit
 
 
 class SplitMethod(StrEnum):
@@ -24,6 +24,7 @@ class Settings:
     Attributes:
         size: Side of the prepared square images, in pixels.
         fit: How rectangles become squares.
+        decode: How JPEGs are decoded, here and by the models that are trained on the data set.
         seed: Seed of the splits.
         split: Where splits come from.
         fractions: Shares of the splits.
@@ -33,6 +34,7 @@ class Settings:
 
     size: int = 224
     fit: Fit = Fit.SQUASH
+    decode: Decode = Decode.SCALED
     seed: int = 0
     split: SplitMethod = SplitMethod.GROUPED
     fractions: Fractions = field(default_factory=Fractions)

@@ -104,7 +104,9 @@ def describe(
         data_fingerprint=dataset.info.fingerprint,
         classes=dataset.info.classes,
         positive=experiment.positive,
-        preparation=experiment.preparation(size=dataset.info.size, fit=dataset.info.fit).model_dump(mode="json"),
+        preparation=experiment.preparation(
+            size=dataset.info.size, fit=dataset.info.fit, decode=dataset.info.decode
+        ).model_dump(mode="json"),
         image=experiment.image,
         label=experiment.label,
         seed=seed,

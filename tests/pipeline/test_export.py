@@ -15,12 +15,12 @@ from pipeline.export import export, identity, write_graph
 from pipeline.runs import Run
 from serving.bundle import Bundle
 from serving.errors import CheckFailedError, InputError
-from serving.image import prepare
+from serving.image import Decode, prepare
 from serving.predictor import Predictor
 from serving.scores import calibrated
 
 
-def test_a_bundle_holds_all_of_the_contract(exported: Path, trained: Run) -> None:
+def test_a_bundle_holds_all_of_the_contract(exported: Path, trained: Run, dataset: Dataset) -> None:
     bundle = Bundle.open(exported)
 
     assert set(bundle.info.files) == {
@@ -33,6 +33,7 @@ def test_a_bundle_holds_all_of_the_contract(exported: Path, trained: Run) -> Non
     assert bundle.info.classes == ["NORMAL", "PNEUMONIA"]
     assert bundle.info.positive_class == "PNEUMONIA"
     assert bundle.info.preparation.height == 32
+    assert bundle.info.preparation.decode is dataset.info.decode is Decode.SCALED
     assert bundle.info.data_fingerprint == trained.info().data_fingerprint
     assert bundle.info.provenance["run"] == trained.name
     assert (exported / "config.yaml").read_bytes() == trained.config.read_bytes()
@@ -126,6 +127,15 @@ def test_a_graph_that_disagrees_with_ludwig_is_no_bundle(
     with pytest.raises(CheckFailedError, match=r"differ by .* in probability"):
         export(trained, out=tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_maps_is_exported_without_and_says_so(trained: Run, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    folder = export(trained, out=tmp_path / "bundle", say=said.append)
+
+    assert not Predictor(Bundle.open(folder)).has_maps
+    assert [line for line in said if "no class activation maps" in line and "by occlusion" in line]
 
 
 def test_a_run_whose_data_changed_is_not_exported(trained: Run, dataset: Dataset, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.inference import class_order, load_model, predict_dataset
 from pipeline.runs import Run, Status
 from serving.bundle import Bundle
 from serving.errors import InputError
-from serving.image import Fit, encode_png
+from serving.image import Decode, Fit, encode_png
 from serving.predictor import Predictor
 
 
@@ -38,8 +38,15 @@ def test_a_model_is_loaded_without_looking_for_a_ray_cluster(trained: Run, monke
 def test_a_data_set_prepared_otherwise_is_refused(trained: Run, phantoms: Path, tmp_path: Path) -> None:
     other = importing.import_dataset(phantoms, tmp_path / "data", size=64, fit=Fit.CROP, workers=1)
 
-    with pytest.raises(InputError, match="import it with --size 64 --fit squash"):
+    with pytest.raises(InputError, match="import it with --size 64 --fit squash --decode scaled"):
         predict_dataset(trained, other)
+
+
+def test_a_data_set_decoded_otherwise_is_refused(trained: Run, dataset: Dataset) -> None:
+    info = dataset.info.model_copy(update={"decode": Decode.FULL})
+
+    with pytest.raises(InputError, match="--decode scaled"):
+        predict_dataset(trained, dataclasses.replace(dataset, info=info))
 
 
 def test_an_unknown_class_is_refused(trained: Run, dataset: Dataset) -> None:
@@ -101,5 +108,7 @@ def test_every_shipped_network_trains_and_exports(name: str, dataset: Dataset, t
 
     assert bundle.info.parity.images >= 64
     assert bundle.info.preparation.channels == (3 if name == "resnet18" else 1)
+    predictor = Predictor(bundle)
     row = dataset.rows[0]
-    assert Predictor(bundle).predict_bytes(dataset.path(row).read_bytes(), row.image).probability is not None
+    assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).probability is not None
+    assert predictor.has_maps == (name != "baseline")  # it has no global average, and layers that are not linear

@@ -121,8 +121,9 @@ def _audit_dataset(data: Dataset, near: int, workers: int | None, progress: Prog
     tasks = [_Stored(data.path(row), row, data.digests[row.image], data.info.size, data.info.fit) for row in data.rows]
     count = choose_workers(len(tasks), 0, workers)
     records, problems = _collect(apply(_look_at_stored, tasks, workers=count), progress)
-    made = manifest.fingerprint(data.rows, size=data.info.size, fit=data.info.fit, digests=data.digests)
-    if made != data.info.fingerprint:
+    info = data.info
+    made = manifest.fingerprint(data.rows, size=info.size, fit=info.fit, decode=info.decode, digests=data.digests)
+    if made != info.fingerprint:
         problems.append(
             _Problem(Kind.CHANGED, MANIFEST, f"it or {DIGESTS} does not match the fingerprint in {DATASET}")
         )

@@ -22,9 +22,9 @@ SPLIT_NAMES = {
 }
 """How a source may name a split, in lower case."""
 
-_READABLE = ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp"
+_READABLE = ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .dcm .dicom"
 # These cannot be read, but a person who has such files must see each of them named.
-_UNREADABLE = ".dcm .dicom .jp2 .gif .heic .avif .nii .pgm .ppm"
+_UNREADABLE = ".jp2 .gif .heic .avif .nii .pgm .ppm"
 _IMAGE_SUFFIXES = frozenset(f"{_READABLE} {_UNREADABLE}".split())
 
 
@@ -108,7 +108,9 @@ def tell_images(container: Container, but: Iterable[str] = ()) -> tuple[list[str
         suffix = _suffix(name)
         if is_hidden(name):
             reason = "a hidden file"
-        elif suffix and suffix not in _IMAGE_SUFFIXES:
+        elif PurePosixPath(name).name.upper() == "DICOMDIR":
+            reason = "a DICOM directory"
+        elif suffix and suffix not in _IMAGE_SUFFIXES and not suffix[1:].isdecimal():  # DICOM files are named 1.2.840.9
             reason = f"not an image: {suffix}"
         elif size > MAX_BYTES:
             skipped.append(Skipped(name, too_large(size), lost=True))

@@ -10,7 +10,7 @@ from pipeline.cli import data as commands
 from pipeline.data.audit import NEAR_DISTANCE
 from pipeline.data.settings import Settings, SplitMethod
 from serving.errors import CheckFailedError, InputError
-from serving.image import Fit
+from serving.image import Decode, Fit
 
 
 def run(*arguments: str | Path) -> Result:
@@ -64,9 +64,22 @@ def test_check_shows_its_report_and_then_says_no(source: Path, options: list[str
 
 
 def test_options_reach_the_import(source: Path, tmp_path: Path) -> None:
-    options = ["--size", "32", "--fit", "crop", "--seed", "7", "--fractions", "50,25,25", "--patient-regex", r"/(\d)"]
+    options = [
+        "--size",
+        "32",
+        "--fit",
+        "crop",
+        "--decode",
+        "full",
+        "--seed",
+        "7",
+        "--fractions",
+        "50,25,25",
+        "--patient-regex",
+        r"/(\d)",
+    ]
     made = json.loads(run("import", source, "--out", tmp_path / "data", *options, "--json").stdout)
-    assert (made["size"], made["fit"], made["split"]["seed"]) == (32, "crop", 7)
+    assert (made["size"], made["fit"], made["decode"], made["split"]["seed"]) == (32, "crop", "full", 7)
     assert made["split"]["fractions"] == {"train": 0.5, "validation": 0.25, "test": 0.25}
     assert r"/(\d)" in made["split"]["patients_from"]
     assert isinstance(run("import", source, "--out", tmp_path / "data").exception, InputError)
@@ -82,9 +95,11 @@ def test_phantoms_are_drawn_imported_and_checked(tmp_path: Path) -> None:
 
 def test_the_choices_and_defaults_are_those_of_the_library(source: Path, tmp_path: Path) -> None:
     assert [choice.value for choice in commands.FitChoice] == [fit.value for fit in Fit]
+    assert [choice.value for choice in commands.DecodeChoice] == [decode.value for decode in Decode]
     assert [choice.value for choice in commands.SplitChoice] == [method.value for method in SplitMethod]
     made = json.loads(run("import", source, "--out", tmp_path / "data", "--json").stdout)
     settings = Settings()
-    assert (made["size"], made["fit"], made["split"]["seed"]) == (settings.size, settings.fit.value, settings.seed)
+    assert (made["size"], made["fit"], made["decode"]) == (settings.size, settings.fit.value, settings.decode.value)
+    assert made["split"]["seed"] == settings.seed
     assert list(made["split"]["fractions"].values()) == [0.7, 0.15, 0.15]
     assert f"default: {NEAR_DISTANCE}" in run("check", "--help").stdout

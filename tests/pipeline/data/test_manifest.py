@@ -42,7 +42,7 @@ def test_a_prepared_image_is_checked_against_its_digest(data: Dataset) -> None:
 
 
 def test_the_fingerprint_covers_the_prepared_images_where_their_digests_are_given(data: Dataset) -> None:
-    settings = {"size": data.info.size, "fit": data.info.fit}
+    settings = {"size": data.info.size, "fit": data.info.fit, "decode": data.info.decode}
     assert manifest.fingerprint(data.rows, **settings, digests=data.digests) == data.info.fingerprint  # type: ignore[arg-type]
     changed = {**data.digests, data.rows[0].image: "0" * 64}
     assert manifest.fingerprint(data.rows, **settings, digests=changed) != data.info.fingerprint  # type: ignore[arg-type]
