@@ -31,7 +31,7 @@ def excess(data: bytes) -> str | None:
             return _tiff(data)
         if data.startswith(b"BM"):
             return _bmp(data)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return None  # cut off inside its header: a decoder gets no further
     return None
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -20,6 +22,9 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     RLELossless,
 )
+
+from serving.bombs import MAX_SCANS, MAX_STEPS, excess
+from serving.image import read_gray
 
 ROOT = Path(__file__).parents[2]
 make_dicom = runpy.run_path(str(Path(__file__).with_name("dicoms.py")))["make_dicom"]
@@ -310,3 +315,35 @@ def test_a_bomb_is_refused_for_little_memory_and_time(name, costs):
     assert (outcome == "read") == (name in HARMLESS)
     assert megabytes < 50
     assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encode(Image.effect_noise((900, 700), 40), "JPEG", progressive=True),
+        jpeg_of_scans(MAX_SCANS - 12),
+        jpeg(b"\xff\xe1\xff\xff" + bytes(65_533)),
+        png(*[chunk(b"aaAa")] * 1000),
+        tiff_of_strips(MAX_STEPS),
+        tiff_of_a_tile(1000, 1024),
+        tiff_of_a_tile(16, 2048),
+        encode(Image.new("RGB", (300, 3000)), "TIFF", compression="tiff_lzw"),
+        encode(Image.new("P", (300, 300)), "TIFF"),
+        encode(Image.new("RGB", (30, 30)), "BMP"),
+    ],
+)
+def test_ordinary_files_are_no_bombs(content):
+    assert excess(content) is None
+    read_gray(content)
+
+
+def test_the_number_of_tags_is_checked_before_they_are_read():
+    assert excess(big_tiff_of_tags(MAX_STEPS)) is None
+    assert "tags" in str(excess(big_tiff_of_tags(MAX_STEPS + 1)[:100]))
+
+
+@pytest.mark.parametrize("start", [b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"BM", b""])
+@given(st.binary(max_size=100))
+@settings(max_examples=100, deadline=None)
+def test_any_header_is_judged(start, data):
+    assert isinstance(excess(start + data), str | None)
