@@ -20,6 +20,12 @@ from serving.thumbnails import thumbnails
 BATCH = 8
 """Images that go through the network at once: 32 were no faster at 224 px and took 2.5 times the memory."""
 
+MAPS = "maps"
+"""The graph's output of class activation maps, where it has one (see `pipeline.maps`)."""
+
+MAPS_POINT = "maps_point"
+"""Key of the graph's metadata under which `true` says that the maps mark what the network looks at."""
+
 Input = NDArray[np.float32]
 
 
@@ -39,7 +45,14 @@ class Outputs:
 
 
 class Predictor:
-    """A bundle that is loaded and warm; threads may share it."""
+    """A bundle that is loaded and warm; threads may share it.
+
+    Attributes:
+        bundle: What it runs.
+        familiarity: Says how strange an image is.
+        has_maps: Whether the network gives class activation maps.
+        maps_point: Whether they were found to mark what it looks at.
+    """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         """Load the network and the embedding space, checking both against the bundle's digests.
@@ -63,7 +76,10 @@ class Predictor:
             )
             preparation = bundle.info.preparation
             shape = (2, preparation.channels, preparation.height, preparation.width)
-            outputs = self.run(np.zeros(shape, dtype=np.float32))
+            black = np.zeros(shape, dtype=np.float32)
+            self.has_maps = any(output.name == MAPS for output in self._session.get_outputs())
+            self.maps_point = self._session.get_modelmeta().custom_metadata_map.get(MAPS_POINT) == "true"
+            outputs, maps = self.run_with_maps(black) if self.has_maps else (self.run(black), None)
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime raises many kinds that share no base
@@ -76,16 +92,38 @@ class Predictor:
                 f"two images, where {expected[0]} and {expected[1]} fit the bundle; export the model again"
             )
 
+        if maps is not None and (maps.ndim != 4 or maps.shape[:2] != outputs.logits.shape):
+            raise BundleError(
+                f"{bundle.folder / MODEL}: maps {maps.shape} for two images, where {outputs.logits.shape} and a height "
+                "and width fit the bundle; export the model again"
+            )
+
     def run(self, batch: Input) -> Outputs:
         """Run the network on prepared images, float32 [N, C, H, W] in [0, 1].
 
         Raises:
             BundleError: The network gave values that are not finite.
         """
-        logits, embedding = self._session.run(["logits", "embedding"], {"image": batch})
-        if not (np.isfinite(logits).all() and np.isfinite(embedding).all()):
-            raise BundleError(f"{self.bundle.folder / MODEL}: gave values that are not finite; export the model again")
+        logits, embedding = self._run(["logits", "embedding"], batch)
         return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch))
+
+    def run_with_maps(self, batch: Input) -> tuple[Outputs, NDArray[np.float32]]:
+        """Run a network that `has_maps` as `run` does.
+
+        Returns:
+            What `run` returns, and for each class a map of logits whose mean is its logit, float32 [N, K, h, w].
+
+        Raises:
+            BundleError: The network gave values that are not finite.
+        """
+        logits, embedding, maps = self._run(["logits", "embedding", MAPS], batch)
+        return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch)), maps
+
+    def _run(self, names: list[str], batch: Input) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = self._session.run(names, {"image": batch})
+        if not all(np.isfinite(values).all() for values in found):
+            raise BundleError(f"{self.bundle.folder / MODEL}: gave values that are not finite; export the model again")
+        return found
 
     def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Input:
         """Turn the bytes of an image file into the network's input, float32 [C, H, W].
