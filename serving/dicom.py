@@ -45,7 +45,6 @@ _OTHERS = frozenset({"CT", "ES", "IO", "MG", "MR", "NM", "OCT", "OP", "PT", "PX"
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 _CHARACTER_SETS = (b"\x08\0\5\0", b"\0\x08\0\5")
 _COSTLY = "costs more than its pixels: a DICOM"
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
@@ -97,8 +96,6 @@ def open_header(data: bytes, attributes: tuple[str, ...]) -> tuple["FileDataset"
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag, Tag
 
-    if _DEFLATED in data:  # pydicom would inflate all of it at once
-        raise ImageError("unreadable", "a deflated DICOM file; save it in another transfer syntax")
     file = _Bounded(data)
     tags: list[BaseTag | int] = [Tag(attribute) for attribute in attributes]
     header = read_partial(file, stop_when=lambda tag, *_: tag == _PIXELS, specific_tags=tags)
@@ -123,7 +120,9 @@ class _Bounded(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._left -= 1
-        if self._left < 0 or size is None or not 0 <= size <= self._limit:
+        if size is None or size < 0:  # pydicom would inflate all of it at once
+            raise ImageError("unreadable", "a deflated DICOM file; save it in another transfer syntax")
+        if self._left < 0 or size > self._limit:
             raise ImageError("too-large", f"{_COSTLY} header of too many or too large elements")
         value = super().read(size)
         if size == 8:  # the head of an element; character sets are taken apart at once, 12 us each

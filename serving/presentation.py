@@ -141,6 +141,6 @@ def _bands(codes: NDArray[Any]) -> Iterator[slice]:
 def _number(header: "Dataset", keyword: str) -> float | None:
     """An attribute's number, the first of several; none where it is missing or empty."""
     value = header.get(keyword)
-    if value is None or isinstance(value, int | float):
-        return None if value is None else float(value)
-    return float(value[0]) if len(value) else None
+    if not isinstance(value, int | float | str | None):
+        value = value[0] if len(value) else None
+    return None if value is None or value == "" else float(value)

@@ -214,16 +214,18 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a dicom of windows": lambda: dicom_with(
         implicit_element(0x28, 0x1050, b"1\\" * (MEGABYTES * MILLION // 2)), implicit=True
     ),
+    "a dicom of half a megabyte of windows": lambda: dicom_with(
+        implicit_element(0x28, 0x1050, b"1\\" * 2**18) + implicit_element(0x28, 0x1051, b"1\\" * 2**18), implicit=True
+    ),
     "a dicom of character sets": lambda: dicom_with(
         implicit_element(8, 5, b"a\\" * (MEGABYTES * MILLION // 2)), implicit=True
     ),
     "a dicom of half a megabyte of character sets": lambda: dicom_with(
         implicit_element(8, 5, b"a\\" * 2**18), implicit=True
     ),
-    "a dicom of frame offsets": lambda: make_dicom(
-        np.zeros((8, 8), np.uint8), frame=b"\0\0", syntax=JPEGBaseline8Bit
-    ).replace(
-        b"\xfe\xff\x00\xe0" + bytes(4), b"\xfe\xff\x00\xe0" + struct.pack("<I", 12 * MILLION) + bytes(12 * MILLION), 1
+    "a dicom of frame offsets": lambda: frame_of(b"\0\0", JPEGBaseline8Bit).replace(
+        b"\xfe\xff\x00\xe0" + struct.pack("<II", 4, 0),
+        b"\xfe\xff\x00\xe0" + struct.pack("<I", 12 * MILLION) + b"abcd" * (3 * MILLION),
     ),
     "a dicom around a large jpeg": lambda: frame_of(jpeg_of_size(12_000, 12_000), JPEGBaseline8Bit),
     "a dicom around a large jpeg 2000": lambda: frame_of(jpeg2000_of_size(9000), JPEG2000Lossless),
@@ -247,8 +249,8 @@ def zeros(wbits: int = 15) -> bytes:
 
 def deflated() -> bytes:
     plain = make_dicom(np.zeros((8, 8), np.uint8), syntax=DeflatedExplicitVRLittleEndian)
-    start = plain.find(b"1.2.840.10008.1.2.1.99")
-    return plain[: start + 22] + zeros(-15)
+    (length,) = struct.unpack_from("<I", plain, 140)  # of the attributes that are not deflated
+    return plain[: 144 + length] + zeros(-15)
 
 
 SCRIPT = """
