@@ -100,7 +100,8 @@ class ExplainResponse(BaseModel):
         prediction: What is said.
         class_name: The class that the heat map is of.
         method: `cam`: a class activation map; `occlusion`: what the class loses where the image is covered.
-        peak: The strongest evidence in calibrated logits; where it is 0 or less, nothing speaks for the class.
+        peak: How strongly the strongest place is coloured, 1 in full and more beyond; 0 or less where none is.
+        margin: How far the image lies above the limit of the decision, in calibrated logits; 0 where it lies below.
         film: The image as it is shown, at most 1024 pixels a side: a gray PNG, base64.
         heat: What to lay on it: a transparent PNG of the same size, base64.
         notice: What this is not.
@@ -112,6 +113,7 @@ class ExplainResponse(BaseModel):
     class_name: str
     method: Literal["cam", "occlusion"]
     peak: float
+    margin: float
     film: str
     heat: str
     notice: str = NOTICE

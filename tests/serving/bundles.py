@@ -15,17 +15,21 @@ from serving.thumbnails import thumbnails
 FEATURES = 6
 
 
-def make_network(channels: int, classes: int, seed: int) -> bytes:
-    """Convolution, mean over the image, linear: weights are random but the same for a seed."""
+def make_network(channels: int, classes: int, seed: int, *, maps: bool = False, bright: bool = False) -> bytes:
+    """Convolution, mean over the image, linear: weights are random but the same for a seed.
+
+    With `maps` the linear layer is applied to each pixel as well, whose mean it is, and the maps count as pointing.
+    With `bright` what is bright speaks for the last class, and what is dark against it.
+    """
     rng = np.random.default_rng(seed)
     head = rng.normal(0, 4, (FEATURES, classes)).astype(np.float32)
+    kernel = rng.normal(0, 1, (FEATURES, channels, 3, 3)).astype(np.float32)
+    bias = np.zeros(classes, dtype=np.float32)
     if classes == 2:
         head[:, 0] = 0  # as a binary output is exported
-    weights = {
-        "kernel": rng.normal(0, 1, (FEATURES, channels, 3, 3)).astype(np.float32),
-        "head": head,
-        "bias": np.zeros(classes, dtype=np.float32),
-    }
+    if bright:
+        kernel, head[:, :-1], head[:, -1], bias[-1] = np.abs(kernel), 0, np.abs(head[:, -1]), -5
+    weights = {"kernel": kernel, "head": head, "bias": bias}
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["convolved"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["convolved"], ["active"]),
@@ -33,17 +37,24 @@ def make_network(channels: int, classes: int, seed: int) -> bytes:
         helper.make_node("Flatten", ["pooled"], ["embedding"]),
         helper.make_node("Gemm", ["embedding", "head", "bias"], ["logits"]),
     ]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", FEATURES]),
+    ]
+    if maps:
+        weights["pixels"] = head.T[:, :, None, None]
+        nodes.append(helper.make_node("Conv", ["active", "pixels", "bias"], ["maps"]))
+        outputs.append(helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", classes, "H", "W"]))
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", channels, "H", "W"])],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", FEATURES]),
-        ],
+        outputs,
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    if maps:
+        helper.set_model_props(model, {"maps_point": "true"})
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -69,11 +80,11 @@ def make_info(**changes: object) -> BundleInfo:
     return BundleInfo.model_validate(given | changes)
 
 
-def make_bundle(folder: Path, *, seed: int = 0, **changes: object) -> Bundle:
-    """Write and seal a bundle of random weights."""
+def make_bundle(folder: Path, *, seed: int = 0, network: bytes | None = None, **changes: object) -> Bundle:
+    """Write and seal a bundle of a network, by default of random weights."""
     info = make_info(**changes)
     folder.mkdir(parents=True)
-    network = make_network(info.preparation.channels, len(info.classes), seed)
+    network = network or make_network(info.preparation.channels, len(info.classes), seed)
     (folder / "model.onnx").write_bytes(network)
     rng = np.random.default_rng(seed + 1)
     shape = (64, info.preparation.channels, info.preparation.height, info.preparation.width)
