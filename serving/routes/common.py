@@ -60,7 +60,11 @@ def service_of(request: Request) -> Service:
     return service
 
 
-ServiceOf = Annotated[Service, Depends(service_of)]
+async def _service_of(request: Request) -> Service:
+    return service_of(request)  # FastAPI would call it in another thread were it not a coroutine
+
+
+ServiceOf = Annotated[Service, Depends(_service_of)]
 
 
 @contextlib.asynccontextmanager

@@ -1,37 +1,39 @@
 """`/v1/predict` and `/v1/model`."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from serving import problems
 from serving.bundle import BundleInfo
 from serving.problems import ProblemError
-from serving.routes.common import IMAGES_BODY, ServiceOf, answered_by, received
+from serving.routes.common import IMAGES_BODY, ServiceOf, answered_by, received, service_of
+from serving.routes.direct import DirectRoute, flag
 from serving.schemas import PredictResponse, ServedPrediction
 
+_PARTIAL = {
+    "name": "partial",
+    "in": "query",
+    "description": "Answer for the images that can be read, and say which cannot.",
+    "schema": {"type": "boolean", "default": False},
+}
+
+direct = APIRouter(route_class=DirectRoute)
 router = APIRouter(tags=["prediction"])
 
 
-@router.post(
+@direct.post(
     "/v1/predict",
     response_model=PredictResponse,
     responses=problems.RESPONSES,
-    openapi_extra={"requestBody": IMAGES_BODY},
+    openapi_extra={"requestBody": IMAGES_BODY, "parameters": [_PARTIAL]},
     summary="Predict one or many images",
 )
-async def predict(
-    request: Request,
-    service: ServiceOf,
-    partial: Annotated[
-        bool, Query(description="Answer for the images that can be read, and say which cannot.")
-    ] = False,
-) -> Response:
+async def predict(request: Request) -> Response:
     """Predict the images in the form's `file` fields, in a JSON list, in a zip, or the one image that is the body.
 
     All of them or none, unless `partial` is asked for.
     """
+    service, partial = service_of(request), flag(request, "partial")
     async with received(request, service) as uploads:
         lane = service.lane(request.state.request_id)
         model = answered_by(request, lane)
@@ -45,11 +47,8 @@ async def predict(
         if not partial:
             raise problem
         errors.append(problem.of_one())
-    response = PredictResponse(
-        request_id=request.state.request_id,
-        model=model,
-        predictions=predictions,
-        errors=errors,
+    response = PredictResponse.model_construct(
+        request_id=request.state.request_id, model=model, predictions=predictions, errors=errors
     )
     return Response(response.model_dump_json(), media_type="application/json")
 
@@ -63,3 +62,6 @@ async def served_model(request: Request, service: ServiceOf) -> Response:
     """Classes, preparation, thresholds, metrics and provenance of the model that answers."""
     champion = service.fleet.champion or service.lane(request.state.request_id)  # which says why there is none
     return Response(champion.bundle.info.model_dump_json(), media_type="application/json")
+
+
+router.include_router(direct)
