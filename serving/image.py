@@ -38,6 +38,9 @@ Size = tuple[int, int]
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
 """How image files begin (BMP has too weak a sign): tells a damaged image from what is none."""
 
+_WEBP_COST = 3
+"""A pixel of a WebP takes 15 bytes while it is decoded, one of other formats 5: two kilobytes can be 40 megapixels."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -126,7 +129,8 @@ def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Args:
         data: A whole image file.
-        max_pixels: Largest width times height that is decoded; checked on the header, before pixels take memory.
+        max_pixels: Largest width times height that is decoded, of a WebP a third of it; checked on the header, before
+            pixels take memory.
 
     Raises:
         ImageError: Not an image of a known format, damaged, of several frames, or too large.
@@ -230,8 +234,9 @@ def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image], tuple[Gr
     except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
         raise ImageError("unreadable", f"damaged header: {_short(error)}") from None
     with image:
-        if image.width * image.height > max_pixels:
-            raise ImageError("too-large", f"{image.width} x {image.height} is more than {max_pixels:,} pixels")
+        limit = max_pixels // _WEBP_COST if image.format == "WEBP" else max_pixels
+        if image.width * image.height > limit:
+            raise ImageError("too-large", f"{image.width} x {image.height} is more than {limit:,} pixels")
         # Not `n_frames`: for a TIFF it reads every directory in the file, in quadratic time.
         if getattr(image, "is_animated", False):
             raise ImageError("unreadable", "several frames; send one image a file")

@@ -4,7 +4,7 @@ import logging
 import re
 import warnings
 
-_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|serving\.(image|gray|dicom))(\.|$)"), 0)
+_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|serving\.(image|gray|dicom|presentation))(\.|$)"), 0)
 
 
 def hush() -> None:

@@ -331,6 +331,11 @@ def test_the_pixel_limit_can_be_set():
     assert read_gray(SAMPLES["png gray"], max_pixels=64 * 48).gray.shape == (48, 64)
 
 
+def test_a_webp_may_have_a_third_of_the_pixels_since_one_takes_three_times_the_memory():
+    assert reason_of(SAMPLES["webp"], max_pixels=3 * 64 * 48 - 1) == "too-large"
+    assert read_gray(SAMPLES["webp"], max_pixels=3 * 64 * 48).gray.shape == (48, 64)
+
+
 @pytest.mark.parametrize("how", Fit)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (50, 70), (200, 100)])
 def test_every_fit_gives_the_square(how, shape):
