@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import mark_process_dead
@@ -25,6 +25,9 @@ from serving.errors import InputError
 from serving.exposition import Exposition
 from serving.logs import known_method
 from serving.schemas import ImagePrediction
+
+if TYPE_CHECKING:
+    from serving.drift.verdict import DriftCheck
 
 LaneName = Literal["champion", "challenger", "shadow"]
 """What a model is there for: to answer, to answer a share, or only to be compared."""
@@ -36,6 +39,11 @@ MAX_SERIES = 500
 """Of one metric with labels; what comes beyond is counted as `OTHER`, so that no mistake elsewhere fills memory."""
 
 OTHER = "_OTHER"
+
+_Mode = Literal["livesum", "livemax", "livemostrecent"]
+"""What is shown of the values that several workers set."""
+
+_VERDICTS = {"ok": 0, "warning": 1, "drift": 2, "too_few": -1}
 
 _REQUEST_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STEP_S = (0.0005, 0.001, 0.002, 0.004, 0.006, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -67,6 +75,7 @@ class Metrics:
         self._of_work()
         self._of_predictions()
         self._of_models()
+        self._of_drift()
 
     def _of_requests(self) -> None:
         labels = ("route", "method", "status")
@@ -113,10 +122,23 @@ class Metrics:
         build = self._gauge("build_info", "What is installed.", "livemax", "version", "python", "onnxruntime")
         build.labels(_version("pneumo"), platform.python_version(), _version("onnxruntime")).set(1)
 
+    def _of_drift(self) -> None:
+        text = "Of the last drift check: 0 ok, 1 warning, 2 drift, -1 too few images or no check yet."
+        self._verdict = self._gauge("drift_verdict", text, "livemostrecent")
+        self._verdict.set(_VERDICTS["too_few"])
+        text = "When the last drift check was made."
+        self._checked = self._gauge("drift_last_check_timestamp_seconds", text, "livemostrecent")
+        text = "Of the last drift check by column, adjusted for the number of columns; 1 where it is not tested."
+        self._p_values = self._gauge("drift_p_value", text, "livemostrecent", "column")
+        self._columns: set[str] = set()
+        self._checks = _Children(self._counter("drift_checks", "Drift checks that this service made.", "result"))
+        for result in (*_VERDICTS, "failed"):
+            self._checks.of(result)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"pneumo_{name}_total", text, labels, registry=self._exposed.registry)
 
-    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemax"], *labels: str) -> Gauge:
+    def _gauge(self, name: str, text: str, mode: _Mode, *labels: str) -> Gauge:
         return Gauge(f"pneumo_{name}", text, labels, registry=self._exposed.registry, multiprocess_mode=mode)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
@@ -225,6 +247,19 @@ class Metrics:
     def log_dropped(self, rows: int) -> None:
         """Count rows of the prediction log that were lost."""
         self._log_rows.of("lost").inc(rows)
+
+    def drift(self, check: "DriftCheck | None") -> None:
+        """Set what the last drift check said; None where there is none of the model that is served."""
+        self._verdict.set(_VERDICTS["too_few" if check is None else check.verdict.value])
+        self._checked.set(0 if check is None else check.time.timestamp())
+        found = {column.name: column.adjusted for column in check.columns} if check else {}
+        self._columns |= found.keys()
+        for name in self._columns:  # what a shared folder holds cannot be removed
+            self._p_values.labels(name).set(found.get(name, 1.0))
+
+    def drift_checked(self, result: str) -> None:
+        """Count a drift check, by its verdict or as `failed`."""
+        self._checks.of(result).inc()
 
     def bundle_changed(self, lane: LaneName, changed: bool) -> None:
         """Set whether the files of a loaded bundle are other ones by now."""

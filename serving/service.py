@@ -26,6 +26,7 @@ from serving.settings import Settings
 from serving.uploads import Upload
 
 if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import, for those who log
+    from serving.drift.schedule import Schedule
     from serving.log.rows import LogRow
     from serving.log.store import LogStore
     from serving.log.writer import LogWriter
@@ -56,6 +57,7 @@ class Service:
         tracer: Sends spans, where an endpoint is set.
         store: The prediction log's database; None where none is kept.
         log: Writes to it, while the service runs.
+        schedule: Makes drift checks, where it shall.
         state: Whether it takes requests.
         error: Why it failed, where it did.
     """
@@ -68,14 +70,16 @@ class Service:
             bundle: The champion, where it is open already.
 
         Raises:
-            InputError: The log's address is wrong.
+            InputError: The log's address is wrong, or drift shall be judged from a log that is not kept.
             MachineError: Its driver is not installed.
         """
         self.settings = settings
         self.metrics = Metrics()
         self.tracer = tracing.from_environment()
+        self._checks_drift = settings.checks_drift()
         self.store = _store(settings.log_url)
         self.log: LogWriter | None = None
+        self.schedule: Schedule | None = None
         self.admission = Admission(
             max_wait_s=settings.max_wait_s, max_held=settings.max_pending_bytes, shed=self.metrics.shed
         )
@@ -92,6 +96,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Load in the background and follow the registry until the end."""
         self._open_log()
+        self._open_schedule()
         follow = asyncio.create_task(self._follow())
         try:
             yield
@@ -104,6 +109,8 @@ class Service:
                 task.cancel()
             self._decoders.shutdown(cancel_futures=True)
             self.fleet.close()
+            if self.schedule:
+                await asyncio.to_thread(self.schedule.close)
             if self.log:
                 await asyncio.to_thread(self.log.close)
             await asyncio.to_thread(self.tracer.close)
@@ -123,6 +130,17 @@ class Service:
             dropped=self.metrics.log_dropped,
             written=self.metrics.log_written,
         )
+
+    def _open_schedule(self) -> None:
+        if self.store is None or not self._checks_drift:
+            return
+        from serving.drift.schedule import Schedule
+
+        def champion() -> Bundle | None:
+            lane = self.fleet.champion
+            return lane.bundle if lane else None
+
+        self.schedule = Schedule(self.settings, self.store, self.metrics, champion)
 
     async def ready(self) -> None:
         """Wait until models are loaded.

@@ -159,3 +159,15 @@ class Settings(BaseModel):
             place = f"--{field.replace('_', '-')}" if field in options else PREFIX + field.upper()
             shown = "***" if field in _SECRET else repr(first["input"])
             raise InputError(f"{place}={shown}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    def checks_drift(self) -> bool:
+        """Whether the service shall make drift checks by itself.
+
+        Raises:
+            InputError: It shall, and no log is kept.
+        """
+        wanted = [name for name in ("drift_minutes", "drift_rows") if getattr(self, name) is not None]
+        if wanted and self.log_url is None:
+            variable = PREFIX + wanted[0].upper()
+            raise InputError(f"{variable}: drift is judged from the prediction log; set {PREFIX}LOG_URL, or unset it")
+        return bool(wanted)

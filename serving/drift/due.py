@@ -1,0 +1,52 @@
+"""What the prediction log tells of the next drift check: the last one, and what came since."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import func, select
+
+from serving.bundle import BundleInfo
+from serving.drift.verdict import DriftCheck, Verdict
+from serving.log.store import LogStore
+from serving.log.tables import checks, predictions
+
+
+def last_check(store: LogStore, info: BundleInfo) -> DriftCheck | None:
+    """The newest check of a model's version.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    mine = sa.and_(checks.c.model == info.name, checks.c.version == info.version)
+    query = select(checks.c.document).where(mine).order_by(checks.c.time.desc()).limit(1)
+    with store.engine.connect() as connection:
+        found = connection.execute(query).scalar()
+    return None if found is None else DriftCheck.model_validate_json(found)
+
+
+def last_verdict(store: LogStore, model: str) -> Verdict | None:
+    """What the newest check of any version said that had images enough.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    said = sa.and_(checks.c.model == model, checks.c.verdict != Verdict.TOO_FEW.value)
+    query = select(checks.c.verdict).where(said).order_by(checks.c.time.desc()).limit(1)
+    with store.engine.connect() as connection:
+        found = connection.execute(query).scalar()
+    return None if found is None else Verdict(found)
+
+
+def served_since(store: LogStore, info: BundleInfo, since: datetime | None, *, most: int) -> int:
+    """Images that a version answered as champion after a moment, counted up to a number.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    table = predictions.c
+    where = [table.model == info.name, table.version == info.version, table.lane == "champion"]
+    if since is not None:
+        where.append(table.time > since)
+    with store.engine.connect() as connection:
+        few = select(table.id).where(*where).limit(most).subquery()
+        return connection.execute(select(func.count()).select_from(few)).scalar_one()

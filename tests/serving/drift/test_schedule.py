@@ -1,0 +1,257 @@
+"""Drift checks that the service makes by itself, with a stand-in for the job and once with the job itself."""
+
+import json
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from serving.app import create_app
+from serving.drift.schedule import Schedule
+from serving.drift.verdict import DriftCheck, Verdict
+from serving.errors import InputError
+from serving.log.leases import Lease
+from serving.log.store import LogStore
+from serving.log.tables import checks
+from serving.metrics import Metrics
+from serving.settings import Settings
+
+HERE = Path(__file__)
+row = runpy.run_path(str(HERE.parents[1] / "log" / "test_log.py"))["row"]
+check = runpy.run_path(str(HERE.with_name("test_webhook.py")))["check"]
+series = runpy.run_path(str(HERE.parents[1] / "test_metrics.py"))["series"]
+
+JOB = """
+import json, os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+told = {name: value for name, value in os.environ.items() if name.startswith("PNEUMO_")}
+with (folder / "calls").open("a") as file:
+    file.write(json.dumps({"pid": os.getpid(), "told": told}) + "\\n")
+time.sleep(float((folder / "seconds").read_text()) if (folder / "seconds").exists() else 0)
+print((folder / "check.json").read_text())
+print("pneumo: " + (folder / "says").read_text() if (folder / "says").exists() else "", file=sys.stderr)
+sys.exit(int((folder / "code").read_text()) if (folder / "code").exists() else 0)
+"""
+
+
+def until(what: Callable[[], bool], seconds: float = 30) -> None:
+    ends = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+class World:
+    """A log, and a job that does what the files of a folder say."""
+
+    def __init__(self, folder: Path, bundle) -> None:
+        self.folder, self.bundle = folder, bundle
+        self.url = f"sqlite:///{folder / 'log.sqlite3'}"
+        self.store, self.metrics = LogStore(self.url), Metrics()
+        self.store.prepare()
+        self.running: list[Schedule] = []
+        (folder / "check.json").write_text(check(verdict=Verdict.OK).model_dump_json())
+
+    def serve(self, count: int, **changes: object) -> None:
+        now = datetime.now(UTC)
+        self.store.add([row(number, **({"time": now} | changes)).values() for number in range(count)])
+
+    def start(self, **changes: object) -> Schedule:
+        settings = Settings.from_environment({"PNEUMO_LOG_URL": self.url}, **changes)
+        schedule = Schedule(
+            settings,
+            LogStore(self.url),
+            self.metrics,
+            lambda: self.bundle,
+            command=lambda _: [sys.executable, "-c", JOB, str(self.folder)],
+            look_s=0.05,
+            lease=timedelta(seconds=3),
+        )
+        self.running.append(schedule)
+        return schedule
+
+    @property
+    def calls(self) -> list[dict]:
+        path = self.folder / "calls"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def keep(self, made: DriftCheck) -> None:
+        with self.store.engine.begin() as connection:
+            known = {"id": os.urandom(8).hex(), "document": made.model_dump_json(), "report": None}
+            known |= {"time": made.time, "model": made.model, "version": made.version, "verdict": made.verdict.value}
+            connection.execute(checks.insert().values(**known))
+
+    def seen(self, name: str) -> float:
+        return series(self.metrics)[name]
+
+
+@pytest.fixture
+def world(tmp_path, bundle):
+    made = World(tmp_path, bundle)
+    yield made
+    for schedule in made.running:
+        schedule.close()
+
+
+def test_a_check_is_made_once_so_many_images_came_in_another_process(world):
+    world.serve(29)
+    world.start(drift_rows=30)
+    time.sleep(0.5)
+    assert world.calls == []
+    world.serve(1, lane="shadow")
+    time.sleep(0.3)
+    assert world.calls == []
+    world.serve(1)
+    until(lambda: world.seen("pneumo_drift_checks_total{result=ok}") >= 1)
+    assert world.calls[0]["pid"] != os.getpid()
+
+
+def test_a_check_is_made_by_time_only_where_images_came_since(world):
+    world.serve(25)
+    world.keep(check(time=datetime.now(UTC) - timedelta(hours=2), last=datetime.now(UTC)))
+    world.start(drift_minutes=60)
+    time.sleep(0.5)
+    assert world.calls == []
+    world.serve(1, time=datetime.now(UTC) + timedelta(seconds=1))
+    until(lambda: len(world.calls) >= 1)
+
+
+def test_a_check_that_is_young_is_not_made_again(world):
+    world.serve(25)
+    world.keep(check(time=datetime.now(UTC), last=datetime.now(UTC) - timedelta(hours=1)))
+    world.start(drift_minutes=60)
+    time.sleep(0.6)
+    assert world.calls == []
+
+
+def test_of_two_services_one_makes_checks_and_the_other_goes_on_when_it_is_gone(world):
+    (world.folder / "seconds").write_text("0.5")
+    world.serve(30)
+    first = world.start(drift_rows=30)
+    until(lambda: bool(world.calls))
+    world.start(drift_rows=30)
+    time.sleep(0.3)
+    assert len(world.calls) == 1
+    first.close()
+    until(lambda: len(world.calls) >= 2)
+
+
+def test_a_lease_of_one_that_died_is_taken_over_by_time(world):
+    assert Lease(world.store, "drift", "dead", lasts=timedelta(seconds=1)).take()
+    world.serve(30)
+    world.start(drift_rows=30)
+    time.sleep(0.4)
+    assert world.calls == []
+    until(lambda: bool(world.calls))
+
+
+def test_prometheus_is_told_of_the_last_check_also_of_another_service(world):
+    assert world.seen("pneumo_drift_verdict") == -1
+    columns = [
+        {
+            "name": name,
+            "test": "mmd",
+            "statistic": 0.5,
+            "distance": 0.5,
+            "p_value": 0.001,
+            "adjusted": adjusted,
+            "verdict": "ok",
+        }
+        | {"reference": None, "window": None, "words": None}
+        for name, adjusted in (("mean", 0.003), ("noise", 1.0))
+    ]
+    made = check(time=datetime.now(UTC), columns=columns)
+    world.keep(made)
+    world.start(drift_minutes=60)
+    until(lambda: world.seen("pneumo_drift_verdict") == 2)
+    assert world.seen("pneumo_drift_p_value{column=mean}") == 0.003
+    assert world.seen("pneumo_drift_last_check_timestamp_seconds") == pytest.approx(made.time.timestamp())
+
+
+def test_a_job_that_fails_is_counted_and_logged_once_with_its_reason(world, caplog):
+    (world.folder / "code").write_text("3")
+    (world.folder / "says").write_text("evidently is not installed")
+    world.serve(30)
+    world.start(drift_minutes=0.002)
+    until(lambda: world.seen("pneumo_drift_checks_total{result=failed}") >= 2)
+    said = [record.getMessage() for record in caplog.records if record.name == "pneumo.drift"]
+    assert said == ["a drift check failed: evidently is not installed"]
+    (world.folder / "code").write_text("0")
+    until(lambda: "drift checks work again" in caplog.text)
+
+
+def test_a_traceback_of_the_job_is_not_logged(world, caplog):
+    (world.folder / "check.json").unlink()
+    world.serve(30)
+    world.start(drift_rows=30)
+    until(lambda: world.seen("pneumo_drift_checks_total{result=failed}") >= 1)
+    until(lambda: "a drift check failed: exit 1" in caplog.text)
+    assert "FileNotFound" not in caplog.text
+
+
+def test_a_message_that_did_not_arrive_is_sent_with_the_next_check(world, caplog):
+    (world.folder / "code").write_text("4")
+    (world.folder / "says").write_text("PNEUMO_DRIFT_WEBHOOK: the message did not arrive")
+    world.serve(30)
+    world.start(drift_rows=30, drift_webhook="https://hooks.example/secret", public_url="https://ward.example")
+    until(lambda: len(world.calls) >= 2)
+    assert "PNEUMO_DRIFT_UNTOLD" not in world.calls[0]["told"]
+    told = world.calls[1]["told"]
+    assert (told["PNEUMO_DRIFT_UNTOLD"], told["PNEUMO_PUBLIC_URL"]) == ("1", "https://ward.example")
+    assert "did not arrive" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_the_end_of_the_service_ends_the_job(world):
+    (world.folder / "seconds").write_text("60")
+    world.serve(30)
+    schedule = world.start(drift_rows=30)
+    until(lambda: bool(world.calls))
+    began = time.monotonic()
+    schedule.close()
+    assert time.monotonic() - began < 5
+    assert not Path(f"/proc/{world.calls[0]['pid']}").exists()
+
+
+def test_a_job_that_hangs_is_killed(world, monkeypatch):
+    monkeypatch.setattr("serving.drift.schedule.LIMIT_S", 0.5)
+    (world.folder / "seconds").write_text("60")
+    world.serve(30)
+    world.start(drift_rows=30)
+    until(lambda: world.seen("pneumo_drift_checks_total{result=failed}") >= 1)
+    assert not Path(f"/proc/{world.calls[0]['pid']}").exists()
+
+
+def test_without_a_log_there_is_nothing_to_judge(bundle):
+    with pytest.raises(InputError, match="PNEUMO_DRIFT_ROWS: drift is judged from the prediction log"):
+        create_app(bundle, Settings(drift_rows=30))
+
+
+def test_a_service_starts_and_ends_its_schedule_and_answers_meanwhile(bundle, png, started, tmp_path, monkeypatch):
+    (tmp_path / "seconds").write_text("60")
+    monkeypatch.setattr("serving.drift.schedule.LOOK_S", 0.05)
+    monkeypatch.setattr(
+        Schedule.__init__,
+        "__kwdefaults__",
+        {
+            "command": lambda _: [sys.executable, "-c", JOB, str(tmp_path)],
+            "look_s": 0.05,
+            "lease": timedelta(seconds=9),
+        },
+    )
+    settings = Settings(log_url=f"sqlite:///{tmp_path / 'log.sqlite3'}", log_spool=tmp_path / "spool", drift_rows=5)
+    app = create_app(bundle, settings)
+    with started(app) as client:
+        for _ in range(5):
+            assert client.post("/v1/predict", files={"file": png}).status_code == 200
+        until(lambda: (tmp_path / "calls").exists())
+        for _ in range(20):
+            assert client.post("/v1/predict", files={"file": png}).status_code == 200
+        pid = json.loads((tmp_path / "calls").read_text().splitlines()[0])["pid"]
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
