@@ -29,6 +29,9 @@ Kind = Literal[
     "request-timeout",
     "over-capacity",
     "not-ready",
+    "log-off",
+    "log-away",
+    "no-check",
 ]
 
 KINDS: dict[Kind, tuple[int, str]] = {
@@ -44,17 +47,24 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "request-timeout": (408, "Request timeout"),
     "over-capacity": (503, "Over capacity"),
     "not-ready": (503, "Not ready"),
+    "log-off": (409, "No prediction log is kept"),
+    "log-away": (503, "The prediction log cannot be reached"),
+    "no-check": (404, "No drift check"),
 }
 """HTTP status and title of each kind of problem."""
 
-RESPONSES: dict[int | str, dict[str, object]] = {
-    status: {"description": "Problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-    for status in (400, 401, 408, 413, 415, 422, 429, 503)
-}
-"""For the OpenAPI document."""
+
+def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """What the OpenAPI document says of answers that are problems."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {status: {"description": "Problem (RFC 9457)", "content": content} for status in statuses}
+
+
+RESPONSES = responses(400, 401, 408, 413, 415, 422, 429, 503)
+"""Of routes that take images."""
 
 _BODY_LEFT: frozenset[Kind] = frozenset(
-    {"too-large", "too-many-images", "request-timeout", "over-capacity", "not-ready"}
+    {"too-large", "too-many-images", "request-timeout", "over-capacity", "not-ready", "log-off"}
 )
 """What is left of the body is not read, so that the connection cannot be used again."""
 

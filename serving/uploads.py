@@ -72,7 +72,7 @@ async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> 
             "many of them as application/zip",
         )
     body = bytearray()
-    await _read_body(request, max_bytes, body.extend)
+    await read_body(request, max_bytes, body.extend)
     if media_type == b"application/json":
         parts = await _aside(partial(_read_json, bytes(body), max_images), len(body))
         return await _expand(parts, max_bytes, max_images)
@@ -157,7 +157,12 @@ def _read_json(body: bytes, max_images: int) -> list[Upload]:
     return uploads
 
 
-async def _read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
+async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
+    """Hand on a request's body, a piece at a time.
+
+    Raises:
+        ProblemError: It is larger than `max_bytes`, or the connection closed before its end.
+    """
     too_large = ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
@@ -192,7 +197,7 @@ async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_imag
                 "on_end": form.on_end,
             },
         )
-        await _read_body(request, max_bytes, parser.write)
+        await read_body(request, max_bytes, parser.write)
     except FormParserError:
         raise ProblemError("unreadable-body", "not valid multipart/form-data") from None
     if not form.ended:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Annotated
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -12,6 +13,12 @@ from serving.problems import ProblemError
 from serving.schemas import ModelName
 from serving.service import Service
 from serving.uploads import FIELD, Upload, read_uploads
+
+if TYPE_CHECKING:  # for those who log
+    from serving.drift.known import KnownModels
+    from serving.log.store import LogStore
+
+_log = logging.getLogger("pneumo.service")
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -95,3 +102,39 @@ def answered_by(request: Request, lane: Lane) -> ModelName:
     info = lane.bundle.info
     request.state.lane, request.state.model = lane.name, info.id
     return ModelName(name=info.name, version=info.version, positive_class=info.positive_class)
+
+
+def log_of(service: Service) -> "LogStore":
+    """The prediction log.
+
+    Raises:
+        ProblemError: None is kept.
+    """
+    if service.store is None:
+        raise ProblemError("log-off", "this service keeps no prediction log; run `pneumo serve` without --no-log")
+    return service.store
+
+
+def known_models(service: Service) -> "KnownModels":
+    """The models that the log may speak of."""
+    from serving.drift.known import KnownModels
+
+    return KnownModels(service.fleet, service.settings.models_dir)
+
+
+async def reached[T](store: "LogStore", work: Callable[[], T]) -> T:
+    """Do work on the prediction log in a thread.
+
+    Raises:
+        ProblemError: Its database is away.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from serving.log.store import why
+
+    try:
+        return await asyncio.to_thread(work)
+    except SQLAlchemyError as error:
+        _log.error("the prediction log's database %s is away (%s)", store.shown, why(error))
+        detail = "its database does not answer; try again later"
+        raise ProblemError("log-away", detail, retry_after=10) from None
