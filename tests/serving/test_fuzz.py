@@ -1,4 +1,4 @@
-"""Thousands of requests made up from the OpenAPI document against a real server: no 5xx, no hang, no growth of memory."""
+"""Thousands of requests made up from the OpenAPI document: no 5xx, no hang, no growth of memory."""
 
 import os
 import re
