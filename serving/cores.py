@@ -1,7 +1,8 @@
-"""How many cores there are to use."""
+"""What this machine's processor has to give: how many cores, and whether 8-bit products are safe."""
 
 import math
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +18,24 @@ def available_cores(root: Path = Path("/")) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+def integers_overflow(root: Path = Path("/")) -> bool:
+    """Whether products of uint8 and int8 may overflow in the fastest kernels: on x64 without the VNNI instructions.
+
+    Where the system does not say what the processor has, as outside Linux, they may.
+
+    Args:
+        root: Where `proc` lies.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
-from serving.cores import available_cores
+from serving.cores import available_cores, integers_overflow
 from serving.errors import InputError
 from serving.image import MAX_PIXELS, prepare
 from serving.outliers import Familiarity
@@ -71,9 +71,7 @@ class Predictor:
         except InputError as error:
             raise BundleError(f"{bundle.folder / EMBEDDING_SPACE}: {error}") from None
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, sess_options=_options(threads or available_cores()), providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(model, threads or available_cores())
             preparation = bundle.info.preparation
             shape = (2, preparation.channels, preparation.height, preparation.width)
             black = np.zeros(shape, dtype=np.float32)
@@ -91,7 +89,6 @@ class Predictor:
                 f"{bundle.folder / MODEL}: logits {outputs.logits.shape} and embedding {outputs.embedding.shape} for "
                 f"two images, where {expected[0]} and {expected[1]} fit the bundle; export the model again"
             )
-
         if maps is not None and (maps.ndim != 4 or maps.shape[:2] != outputs.logits.shape):
             raise BundleError(
                 f"{bundle.folder / MODEL}: maps {maps.shape} for two images, where {outputs.logits.shape} and a height "
@@ -197,7 +194,14 @@ def named(prediction: ImagePrediction, filename: str | None, decoding_ms: float)
     )
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX graph as the service runs it.
+
+    Args:
+        model: The graph.
+        threads: Threads of one run. Several processes on the same cores share these out: cores / processes each
+            (docs/benchmarks.md), since ONNX Runtime knows of no other process, nor of a container's quota.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -205,5 +209,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     # on two busy cores, did 27 to 52 images/s with spinning and 58 to 127 without. The arena stays (without it batches
     # of 8 took 1.6 times as long); it grows with the largest batch, which `BATCH` bounds.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if integers_overflow():  # else an INT8 graph gave other answers here than where it was judged; slow, so only then
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # errors only: warnings name nodes, which helps nobody who serves
-    return options
+    return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])

@@ -1,9 +1,10 @@
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from serving.cores import available_cores
+from serving.cores import available_cores, integers_overflow
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process")
@@ -86,3 +87,26 @@ def test_a_container_that_does_not_see_its_own_group_finds_its_quota_at_the_top(
 def test_a_quota_that_cannot_be_read_is_none(content, tmp_path):
     write(tmp_path, **{"proc/self/cgroup": "0::/\n\nodd\n", "sys/fs/cgroup/cpu.max": content})
     assert available_cores(tmp_path) == 16
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflow"),
+    [
+        ("x86_64", "fpu avx2 avx512f avx512_vnni", False),
+        ("AMD64", "fpu avx2 avx_vnni", False),
+        ("x86_64", "fpu avx2 avx512f", True),
+        ("aarch64", "asimd", False),
+    ],
+)
+def test_integers_overflow_on_x64_without_vnni(machine, flags, overflow, tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    write(tmp_path, **{"proc/cpuinfo": f"model name\t: some processor\nflags\t\t: {flags}\nbugs\t\t:\n"})
+    assert integers_overflow(tmp_path) is overflow
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_integers_are_taken_to_overflow_where_x64_does_not_say_what_it_has(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    if content is not None:
+        write(tmp_path, **{"proc/cpuinfo": content})
+    assert integers_overflow(tmp_path)
