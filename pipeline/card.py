@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import document
 from pipeline.data.manifest import DatasetInfo
 from pipeline.evaluation.results import Estimate, Metrics, SplitResult, remarks, title
+from pipeline.quantize.words import quantization_told
 from pipeline.runs import Run
 from serving.bundle import BundleInfo
 from serving.errors import InputError
@@ -46,7 +47,8 @@ def card(bundle: BundleInfo, data: DatasetInfo, run: Run) -> str:
         "Training": _training(bundle, run),
         "Export": [
             f"ONNX Runtime and Ludwig agree to {bundle.parity.max_probability_difference:.1e} in probability on "
-            f"{bundle.parity.images} images."
+            f"{bundle.parity.images} images.",
+            *(quantization_told(bundle.quantization) if bundle.quantization else []),
         ],
     }
     lines = [

@@ -29,7 +29,6 @@ from serving.bundle import (
     Conformal,
     Outlier,
     Parity,
-    Quantization,
     digest_of,
     seal,
 )

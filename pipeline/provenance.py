@@ -56,7 +56,7 @@ def hardware() -> dict[str, Any]:
 
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "memory_gib": _memory_gib(),
         "accelerators": cuda,
@@ -64,7 +64,8 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -17,10 +17,11 @@ from serving.image import Preparation
 INFO = "bundle.json"
 MODEL = "model.onnx"
 EMBEDDING_SPACE = "embedding_space.npz"
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 """Of bundles that are written. In 2 the outlier limit is of the strangest of three views; a reader of 1 would hold the
-embedding's distance alone against it. A bundle of 1 says by its embedding space which score its limit is of."""
-READABLE = (1, 2)
+embedding's distance alone against it. A bundle of 1 says by its embedding space which score its limit is of. In 3 the
+graph may be quantised."""
+READABLE = (1, 2, 3)
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
 """Names that are safe as a folder and unambiguous in `name:version`."""
@@ -60,6 +61,57 @@ class Parity(_Strict):
     tolerance: float = Field(gt=0)
 
 
+class Change(_Strict):
+    """What a figure changed by, with a 95 % interval over patients where there is one."""
+
+    value: float = Field(allow_inf_nan=False)
+    low: float | None = Field(default=None, allow_inf_nan=False)
+    high: float | None = Field(default=None, allow_inf_nan=False)
+
+
+class Speed(_Strict):
+    """How many times as fast a batch of `batch` images is on one core, by processor time."""
+
+    batch: int = Field(gt=0)
+    ratio: float = Field(gt=0, allow_inf_nan=False)
+
+
+class Quantization(_Strict):
+    """How a graph of 8-bit integers was made from the float one, and what that changed.
+
+    Everything is against the float graph on validation images that took no part in making it, with the same
+    temperature, threshold and conformal limit.
+
+    Attributes:
+        method: In words.
+        calibration_images: Validation images that ranges and layers in float were chosen by.
+        images: Validation images that it was judged by, of `patients` patients.
+        integer_nodes: How many convolutions compute in integers.
+        float_nodes: Names of those that were left in float.
+        auroc: Change of AUROC.
+        decisions: Share of images that are called another class.
+        certainty: Share of images that are called certain instead of uncertain, or the other way round.
+        max_probability_difference: Largest change of a calibrated probability.
+        log_odds: Root mean square change of calibrated log odds.
+        speed: How many times as fast it was on `processor` with `runtime`.
+    """
+
+    method: str
+    calibration_images: int = Field(gt=0)
+    images: int = Field(gt=0)
+    patients: int = Field(gt=0)
+    integer_nodes: int = Field(gt=0)
+    float_nodes: list[str]
+    auroc: Change
+    decisions: Change
+    certainty: Probability
+    max_probability_difference: Probability
+    log_odds: float = Field(ge=0, allow_inf_nan=False)
+    speed: list[Speed]
+    processor: str
+    runtime: str
+
+
 class BundleInfo(_Strict):
     """`bundle.json`.
 
@@ -77,11 +129,12 @@ class BundleInfo(_Strict):
         metrics: With intervals, as measured.
         data_fingerprint: Of the data set that it was trained on.
         provenance: Where it came from: run, commit, versions.
-        parity: The check at export.
+        parity: The check at export, of the float graph.
+        quantization: How the graph was quantised; None of a float one. `metrics` are those of the float graph.
         files: SHA-256 of every other file, by name.
     """
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     name: Name
     version: Name
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
@@ -96,6 +149,7 @@ class BundleInfo(_Strict):
     data_fingerprint: str
     provenance: dict[str, Any]
     parity: Parity
+    quantization: Quantization | None = None
     files: dict[str, Sha256] = {}
 
     @model_validator(mode="after")
@@ -225,7 +279,7 @@ def _parse(path: Path, content: bytes) -> BundleInfo:
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("schema_version",):
-            version, known = first["input"], " and ".join(map(str, READABLE))
+            version, known = first["input"], f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             mend = "made by a newer pneumo; update this one" if newer else "export the model again"
             raise BundleError(f"{path}: schema version {version!r}, this pneumo reads {known}: {mend}") from None

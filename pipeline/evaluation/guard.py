@@ -51,6 +51,8 @@ class Guard:
         except InputError:
             return None
         fits = bundle.info.provenance.get("run") == run.name and bundle.info.outlier.quantile == quantile
+        if bundle.info.quantization:  # its embeddings are a little different from the network's own
+            return None
         return cls(familiarity, bundle.info.outlier.limit) if fits and familiarity.thumbnail is not None else None
 
     @classmethod

@@ -76,19 +76,23 @@ def test_a_bundle_json_that_is_not_valid_is_refused(own_bundle, content):
 
 
 def test_a_schema_version_of_the_future_is_named(own_bundle):
-    rewrite(own_bundle.folder, schema_version=3, of_the_future=True)
-    assert "schema version 3, this pneumo reads 1 and 2: made by a newer pneumo" in refused(own_bundle.folder)
+    rewrite(own_bundle.folder, schema_version=4, of_the_future=True)
+    assert "schema version 4, this pneumo reads 1, 2 and 3: made by a newer pneumo" in refused(own_bundle.folder)
 
 
 def test_a_schema_version_that_never_was_is_named(own_bundle):
     rewrite(own_bundle.folder, schema_version="two")
-    assert "schema version 'two', this pneumo reads 1 and 2: export the model again" in refused(own_bundle.folder)
+    assert "schema version 'two', this pneumo reads 1, 2 and 3: export the model again" in refused(own_bundle.folder)
 
 
-def test_a_bundle_is_written_with_the_version_of_its_outlier_limit_and_an_older_one_is_read(own_bundle):
-    assert json.loads((own_bundle.folder / INFO).read_text())["schema_version"] == 2
-    rewrite(own_bundle.folder, schema_version=1)
-    assert Bundle.open(own_bundle.folder).info.schema_version == 1
+@pytest.mark.parametrize("older", [1, 2])
+def test_a_bundle_is_written_with_the_newest_version_and_an_older_one_is_read(own_bundle, older):
+    content = json.loads((own_bundle.folder / INFO).read_text())
+    assert content.pop("schema_version") == 3
+    assert content.pop("quantization") is None
+    (own_bundle.folder / INFO).write_text(json.dumps(content | {"schema_version": older}))
+    opened = Bundle.open(own_bundle.folder).info
+    assert (opened.schema_version, opened.quantization) == (older, None)
 
 
 @pytest.mark.parametrize(
