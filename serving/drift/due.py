@@ -1,4 +1,4 @@
-"""What the prediction log tells of the next drift check: the last one, and what came since."""
+"""What the prediction log tells of the next drift check: what the last one said, and what came since."""
 
 from datetime import datetime
 
@@ -6,22 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy import func, select
 
 from serving.bundle import BundleInfo
-from serving.drift.verdict import DriftCheck, Verdict
+from serving.drift.verdict import Verdict
 from serving.log.store import LogStore
 from serving.log.tables import checks, predictions
-
-
-def last_check(store: LogStore, info: BundleInfo) -> DriftCheck | None:
-    """The newest check of a model's version.
-
-    Raises:
-        SQLAlchemyError: The database is away.
-    """
-    mine = sa.and_(checks.c.model == info.name, checks.c.version == info.version)
-    query = select(checks.c.document).where(mine).order_by(checks.c.time.desc()).limit(1)
-    with store.engine.connect() as connection:
-        found = connection.execute(query).scalar()
-    return None if found is None else DriftCheck.model_validate_json(found)
 
 
 def last_verdict(store: LogStore, model: str) -> Verdict | None:

@@ -8,11 +8,10 @@ import contextlib
 import os
 import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.errors import InputError, PneumoError
+from serving.errors import InputError, MachineError, PneumoError
 
 if TYPE_CHECKING:
     from serving.bundle import Bundle
@@ -79,50 +78,22 @@ def _main(folder: Path) -> int:
 
 def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftCheck":
     """Judge the newest images, and keep the result with Evidently's page."""
-    import gzip
-    import uuid
+    from serving.drift.checking import check
+    from serving.drift.drawing import compose
+    from serving.log.checks import add_check
+    from serving.log.reading import Window, read_window
 
-    import sqlalchemy as sa
-
-    from serving.drift.drawing import draw
-    from serving.drift.judging import judge
-    from serving.drift.samples import reference_of, window_of
-    from serving.drift.verdict import DriftCheck, Verdict
-    from serving.drift.words import sentence
-    from serving.log.tables import checks, predictions
-
-    table, info = predictions.c, bundle.info
-    query = (
-        sa.select(predictions)
-        .where(table.model == info.name, table.version == info.version, table.lane == "champion")
-        .order_by(table.time.desc())
-        .limit(settings.drift_window)
-    )
-    with store.engine.connect() as connection:
-        rows = [dict(row) for row in connection.execute(query).mappings()]
-    reference, window = reference_of(bundle), window_of(rows, info)
-    verdict, columns = judge(reference, window, positive_class=info.positive_class)
-    top = [column for column in columns if column.verdict is not Verdict.OK][:3]
-    made = DriftCheck(
-        time=datetime.now(UTC),
-        model=info.name,
-        version=info.version,
-        window=f"the last {settings.drift_window} images",
-        first=rows[-1]["time"] if rows else None,
-        last=rows[0]["time"] if rows else None,
-        images=len(rows),
-        reference_images=len(reference),
-        verdict=verdict,
-        top=[column.name for column in top],
-        summary=sentence(verdict, top, len(rows)),
-        columns=columns,
-    )
-    page = gzip.compress(draw(made, reference, window)) if columns else None
-    with store.engine.begin() as connection:
-        row = {"id": uuid.uuid4().hex, "document": made.model_dump_json(), "report": page}
-        known = {name: getattr(made, name) for name in ("time", "model", "version")}
-        connection.execute(checks.insert().values(**known, **row, verdict=made.verdict.value))
-    return made
+    newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
+    rows = read_window(store, newest)
+    made = check(bundle, rows, window=f"the last {settings.drift_window} images")
+    drawing = None
+    with contextlib.suppress(MachineError):  # without Evidently there is a verdict, and no page
+        drawing = compose(made.check, made.reference, made.window) if made.check.columns else None
+    if drawing:
+        add_check(store, made.check, drawing.page, drawing.record)
+    else:
+        add_check(store, made.check, None)
+    return made.check
 
 
 def _be_modest() -> None:

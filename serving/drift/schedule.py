@@ -18,10 +18,11 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.bundle import Bundle
-from serving.drift.due import last_check, served_since
+from serving.drift.due import served_since
 from serving.drift.job import LIMIT_S, UNTOLD
 from serving.drift.judging import LEAST
 from serving.drift.verdict import DriftCheck
+from serving.log.checks import latest_check
 from serving.log.leases import Lease
 from serving.log.store import LogStore, why
 from serving.metrics import SHARED, Metrics
@@ -115,7 +116,8 @@ class Schedule:
         if not self._prepared:
             self._store.prepare()
             self._prepared = True
-        last = last_check(self._store, bundle.info)
+        stored = latest_check(self._store, bundle.info.name, bundle.info.version)
+        last = stored.check if stored else None
         self._metrics.drift(last)
         if time.monotonic() < self._not_before or not self._lease.take() or not self._is_due(bundle, last):
             return

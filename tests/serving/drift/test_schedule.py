@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from serving.app import create_app
+from serving.drift import job
 from serving.drift.schedule import Schedule
 from serving.drift.verdict import DriftCheck, Verdict
 from serving.errors import InputError
+from serving.log.checks import add_check
 from serving.log.leases import Lease
 from serving.log.store import LogStore
-from serving.log.tables import checks
 from serving.metrics import Metrics
 from serving.settings import Settings
 
@@ -81,10 +83,7 @@ class World:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def keep(self, made: DriftCheck) -> None:
-        with self.store.engine.begin() as connection:
-            known = {"id": os.urandom(8).hex(), "document": made.model_dump_json(), "report": None}
-            known |= {"time": made.time, "model": made.model, "version": made.version, "verdict": made.verdict.value}
-            connection.execute(checks.insert().values(**known))
+        add_check(self.store, made, None)
 
     def seen(self, name: str) -> float:
         return series(self.metrics)[name]
@@ -255,3 +254,64 @@ def test_a_service_starts_and_ends_its_schedule_and_answers_meanwhile(bundle, pn
         pid = json.loads((tmp_path / "calls").read_text().splitlines()[0])["pid"]
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
+def hook():
+    return runpy.run_path(str(HERE.with_name("test_webhook.py")))["server"]
+
+
+def run_job(monkeypatch, world, verdict: Verdict, url: str, **variables: str) -> int:
+    def make(store, bundle, settings):
+        assert (settings.drift_window, bundle.info.id) == (500, "tiny:1")
+        made = check(verdict=verdict, time=datetime.now(UTC))
+        add_check(store, made, None)
+        return made
+
+    monkeypatch.setattr(job, "_be_modest", lambda: None)
+    monkeypatch.setattr(job, "_check", make)
+    monkeypatch.setenv("PNEUMO_LOG_URL", world.url)
+    monkeypatch.setenv("PNEUMO_DRIFT_WEBHOOK", url)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return job.main(world.bundle.folder)
+
+
+def test_the_job_posts_a_change_of_the_verdict_and_only_a_change(monkeypatch, world, hook, capsys):
+    ok, warning, drift, few = Verdict.OK, Verdict.WARNING, Verdict.DRIFT, Verdict.TOO_FEW
+    with hook(*[200] * 4) as (url, came):
+        for verdict in (ok, few, ok, warning, few, warning, drift, drift, ok):
+            assert run_job(monkeypatch, world, verdict, url, PNEUMO_PUBLIC_URL="https://ward.example") == 0
+    titles = [document["text"].split(": images")[0] for document in came]
+    assert titles == [
+        "pneumo drift: warning, was ok",
+        "pneumo drift: drift, was warning",
+        "pneumo drift: ok, was drift",
+    ]
+    assert "https://ward.example/drift" in json.dumps(came[0])
+    printed = [DriftCheck.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert [made.verdict for made in printed] == [ok, few, ok, warning, few, warning, drift, drift, ok]
+
+
+def test_the_job_keeps_a_check_whose_message_did_not_arrive_and_sends_it_when_asked_again(
+    monkeypatch, world, hook, capsys
+):
+    with hook(404, 200) as (url, came):
+        assert run_job(monkeypatch, world, Verdict.DRIFT, url) == job.UNTOLD
+        assert run_job(monkeypatch, world, Verdict.DRIFT, url, PNEUMO_DRIFT_UNTOLD="1") == 0
+    assert len(came) == 2
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_a_job_that_breaks_says_so_in_one_line_without_values(monkeypatch, world, capsys):
+    monkeypatch.setattr(job, "_be_modest", lambda: None)
+    monkeypatch.setattr(job, "_main", lambda _: {}["Jane Doe"])
+    assert job.main(world.bundle.folder) == 1
+    assert capsys.readouterr().err == "pneumo: KeyError while the check was made\n"
+
+
+def test_a_job_lets_others_go_first(tmp_path):
+    shown = "os.nice(0), open('/proc/self/oom_score_adj').read()"
+    program = f"from serving.drift.job import _be_modest; import os; _be_modest(); print({shown})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(os.nice(0) + 10), "1000"]
