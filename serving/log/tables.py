@@ -51,6 +51,7 @@ predictions = Table(
     Column("outlier_score", Float, nullable=False),
     Column("latency_ms", Float, nullable=False),
     Index("predictions_by_time", "time"),
+    Index("predictions_by_version", "model", "version", "time"),
     Index("predictions_by_request", "request_id", "image_index"),
 )
 """One row an image."""
@@ -75,9 +76,10 @@ checks = Table(
     Column("verdict", String(10), nullable=False),
     Column("document", Text, nullable=False),
     Column("report", LargeBinary, nullable=True),
+    Column("snapshot", LargeBinary, nullable=True),
     Index("checks_by_time", "time"),
 )
-"""Drift checks: the verdict as JSON and Evidently's page, gzipped, of the newest ones."""
+"""Drift checks: the verdict as JSON; of the newest ones Evidently's page and its own record of it, both gzipped."""
 
 leases = Table(
     "leases",
