@@ -84,7 +84,7 @@ def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftC
     from serving.log.reading import Window, read_window
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
-    rows = read_window(store, newest)
+    rows = [dict(row) for row in read_window(store, newest)]
     made = check(bundle, rows, window=f"the last {settings.drift_window} images")
     drawing = None
     with contextlib.suppress(MachineError):  # without Evidently there is a verdict, and no page
