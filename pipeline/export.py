@@ -315,14 +315,20 @@ def _check_parity(model: Any, info: RunInfo, dataset: Dataset, seen: _Seen, tole
 def _write_reference(
     path: Path, seen: tuple[_Seen, ...], familiarity: Familiarity, info: RunInfo, temperature: float
 ) -> None:
-    """Descriptors, whitened embedding, probabilities, outlier score of known images: what drift is measured against."""
+    """Descriptors, whitened embedding, probabilities, outlier score of known images: what drift is measured against.
+
+    Patients are numbered, not named: which images are of one patient is all that drift needs to know.
+    """
     import pandas as pd
 
+    names = dict.fromkeys(row.patient for part in seen for row in part.rows)
+    patients = {name: number for number, name in enumerate(names)}
     parts = []
     for part in seen:
         frame = pd.DataFrame(part.descriptors)
         frame.insert(0, "split", [row.split.name.lower() for row in part.rows])
         frame.insert(1, "label", [row.label for row in part.rows])
+        frame.insert(2, "patient", [patients[row.patient] for row in part.rows])
         probabilities = calibrated(part.logits, temperature)
         frame["probability"] = (
             probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]

@@ -164,6 +164,10 @@ class Predictor:
             for row, (label, probability), known, score in zip(probabilities, said, sure, scores, strict=True)
         ]
 
+    def project(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An embedding, float32 [D], as reference and log keep it: float32 [P], whitened, P at most 32."""
+        return np.asarray(self.familiarity.embedding.project(embedding[None])[0], dtype=np.float32)
+
     def predict_bytes(
         self, data: bytes, filename: str | None = None, *, max_pixels: int = MAX_PIXELS
     ) -> ImagePrediction:

@@ -101,8 +101,8 @@ def quantise(
     tell(f"judging the graph on {len(judging.rows)} other validation images ...")
     logits = graphs.run(chosen.graph, judging.images)
     found = difference(
-        _scores(judging, judging.logits, classes),
-        _scores(judging, logits, classes),
+        scores_of(judging, judging.logits, classes),
+        scores_of(judging, logits, classes),
         classes,
         decisions,
         None if positive is None else classes.index(positive),
@@ -153,7 +153,8 @@ def divide(sample: Sample) -> tuple[Sample, Sample]:
     return sample.of(np.flatnonzero(places < taken)), sample.of(np.flatnonzero(places >= taken))
 
 
-def _scores(sample: Sample, logits: NDArray[np.floating], classes: list[str]) -> Scores:
+def scores_of(sample: Sample, logits: NDArray[np.floating], classes: list[str]) -> Scores:
+    """What some graph says of a sample, logits [N, K], as metrics take it."""
     return Scores(
         image=[row.image for row in sample.rows],
         split=np.array([row.split.name.lower() for row in sample.rows], dtype=np.str_),

@@ -42,7 +42,7 @@ def reference(bundle: Bundle) -> Sample:
 
     Raises:
         InputError: The bundle has no reference.
-        ModuleNotFoundError: What reads it is not installed.
+        ImportError: What reads it is not installed.
     """
     return _reference(bundle.folder, bundle.digest)
 

@@ -23,6 +23,12 @@ NUMBERS = (*DESCRIPTORS, "probability", "outlier_score")
 SHARES = ("decision", "out_of_distribution", "uncertain")
 """Columns that are true or false for an image; `decision` is true where the positive class is said."""
 
+GROUP = "patient"
+"""Column of the reference that numbers patients; bundles of an older pneumo have none."""
+
+LEAST = 20
+"""Images of a reference, or of a window, without which nothing is said."""
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -35,11 +41,13 @@ class Sample:
         numbers: By name of `NUMBERS`, each [N].
         shares: By name of `SHARES`, each [N]; without `decision` where the model has more than two classes.
         embedding: Whitened coordinates along the widest directions of training embeddings, [N, P].
+        groups: Images of one patient have the same number, [N]; None where patients are not known.
     """
 
     numbers: Mapping[str, Floats]
     shares: Mapping[str, Mask]
     embedding: Floats
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.embedding)
@@ -50,6 +58,15 @@ class Sample:
             {name: values[rows] for name, values in self.numbers.items()},
             {name: values[rows] for name, values in self.shares.items()},
             self.embedding[rows],
+            None if self.groups is None else self.groups[rows],
+        )
+
+    def join(self, other: "Sample") -> "Sample":
+        """The images of both, without their groups."""
+        return Sample(
+            {name: np.concatenate([values, other.numbers[name]]) for name, values in self.numbers.items()},
+            {name: np.concatenate([values, other.shares[name]]) for name, values in self.shares.items()},
+            np.concatenate([self.embedding, other.embedding]),
         )
 
 
@@ -66,8 +83,11 @@ def reference_of(bundle: Bundle) -> Sample:
 
     frame = pd.read_parquet(io.BytesIO(bundle.read(REFERENCE)))
     frame = frame[frame["split"] == "validation"]
-    if len(frame) < 2:
-        raise InputError(f"{bundle.folder / REFERENCE}: no validation images in it; export the model again")
+    if len(frame) < LEAST:
+        raise InputError(
+            f"{bundle.folder / REFERENCE}: {len(frame)} validation images, {LEAST} are needed; import the data set "
+            "with more of them, and train and export again"
+        )
     info = bundle.info
     probabilities = np.stack(frame["probabilities"].to_list()).astype(np.float64)
     said = _said(probabilities, info)
@@ -78,7 +98,9 @@ def reference_of(bundle: Bundle) -> Sample:
     if info.positive_class is not None:
         shares["decision"] = said == info.classes.index(info.positive_class)
     numbers = {name: frame[name].to_numpy(dtype=np.float64) for name in NUMBERS}
-    return Sample(numbers, shares, np.stack(frame["embedding"].to_list()).astype(np.float64))
+    embedding = np.stack(frame["embedding"].to_list()).astype(np.float64)
+    groups = frame[GROUP].to_numpy(dtype=np.int64) if GROUP in frame else None
+    return Sample(numbers, shares, embedding, groups)
 
 
 def window_of(rows: Sequence[LogRow] | Sequence[Mapping[str, Any]], info: BundleInfo) -> Sample:

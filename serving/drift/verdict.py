@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from serving.schemas import NOTICE
 
+TestName = Literal["anderson", "fisher", "all_inside", "mmd"]
+"""Anderson and Darling's distance of two distributions, Fisher's exact test of two shares, the chance that all of the
+oddest images lie in the window, maximum mean discrepancy."""
+
 
 class Verdict(StrEnum):
     """Whether the window looks like the reference."""
@@ -35,10 +39,12 @@ class ColumnResult(_Frozen):
 
     Attributes:
         name: Of the column.
-        test: `ks` (Kolmogorov-Smirnov), `fisher` (Fisher's exact test) or `mmd` (maximum mean discrepancy).
-        statistic: Largest difference of the distribution functions, difference of the shares, or the discrepancy.
-        p_value: Of this column alone.
+        test: How it was tested, see `TestName`.
+        statistic: Of that test; of a share the difference to the reference.
+        p_value: Of this column alone: how often a window of the reference looks as different.
         adjusted: After Holm's correction for all columns.
+        distance: How far apart, 0 to about 1: largest difference of the distribution functions, difference of the
+            shares, or the root of the discrepancy.
         verdict: Of this column.
         reference: Where the reference lies; None of the embedding.
         window: Where the window lies.
@@ -46,10 +52,11 @@ class ColumnResult(_Frozen):
     """
 
     name: str
-    test: Literal["ks", "fisher", "mmd"]
+    test: TestName
     statistic: float
     p_value: float
     adjusted: float
+    distance: float
     verdict: Verdict
     reference: Middle | None
     window: Middle | None

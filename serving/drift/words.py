@@ -26,7 +26,7 @@ _CAUSES = (
     ({"black", "aspect"}, "another crop or border?"),
     ({"width", "height"}, "another source, or resized on the way?"),
     (
-        {"outlier_score", "embedding", "out_of_distribution"},
+        {"outlier_score", "embedding", "out_of_distribution", "beyond_reference"},
         "other views, other devices, or no chest X-rays among them?",
     ),
     ({"probability", "decision", "uncertain"}, "other patients, or a change that the model reacts to?"),
@@ -50,6 +50,8 @@ def meaning(name: str, *, rises: bool, positive_class: str | None) -> str:
         return f"{'more' if rises else 'fewer'} answers are uncertain"
     if name == "out_of_distribution":
         return f"{'more' if rises else 'fewer'} images are unlike those of training"
+    if name == "beyond_reference":
+        return "some images are stranger to the model than any of the reference"
     if name == "embedding":
         return "the network sees other images"
     return f"images are {_UP_DOWN[name][0 if rises else 1]}"

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.data.manifest import Dataset, Row, Split
 from pipeline.decisions import Decisions
 from pipeline.evaluation.cases import Scores
+from pipeline.evaluation.guard import Guard
 from pipeline.evaluation.results import Bootstrap
 from pipeline.export import export
 from pipeline.quantize import Limits, Sample, graph, quantise, sensitivity
@@ -424,6 +426,16 @@ def test_a_quantised_bundle_predicts_and_finds_its_own_images_familiar(int8: Pat
     said = predictor.predict(inputs)
     assert np.mean([each.in_distribution for each in said]) >= 0.95
     assert b".py" not in (int8 / "model.onnx").read_bytes()
+
+
+def test_the_network_itself_is_not_judged_by_what_a_quantised_bundle_finds_familiar(
+    int8: Path, exported: Path, trained: Run, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / trained.name)
+    for bundle, learned in ((exported, True), (int8, False)):
+        shutil.copytree(bundle, run.folder / "bundle", dirs_exist_ok=True)
+        quantile = Bundle.open(bundle).info.outlier.quantile
+        assert (Guard.of_bundle(run, quantile=quantile) is not None) is learned
 
 
 def test_the_command_refuses_what_is_not_faster_in_one_line(
