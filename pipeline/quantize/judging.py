@@ -138,7 +138,7 @@ def _change(value: float, values: Floats, settings: Bootstrap) -> Change:
 
 def _share(value: float, values: Floats, patients: int, settings: Bootstrap) -> Change:
     """A share with its interval; where nothing or everything changed, no resample differs and an exact one stands."""
-    if value in ():
+    if value in (0, 1):
         low, high = share_bounds(value, patients, settings.level)
         return Change(value=value, low=low, high=high)
     return _change(value, values, settings)
