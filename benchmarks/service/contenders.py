@@ -95,7 +95,8 @@ def ludwig(run: Path, bundle: Path) -> Contender:
     def probability(body: str) -> float:
         answer = json.loads(body)
         (name,) = (key for key in answer if key.endswith(f"_probabilities_{info.positive_class}"))
-        logit = math.log(answer[name] / (1 - answer[name]))
+        raw = min(max(answer[name], 1e-9), 1 - 1e-9)
+        logit = math.log(raw / (1 - raw))
         return 1 / (1 + math.exp(-logit / info.temperature))
 
     return Contender(

@@ -168,7 +168,7 @@ def on_all_cores(
     bundle: Path, cores: set[int], files: Files, plan: Plan, folder: Path
 ) -> tuple[dict[Cell, list[Figure]], dict[str, list[tuple[int, int]]]]:
     """pneumo with workers and threads in different proportions, where load generator and server share all cores."""
-    shapes = [(1, 1), (1, len(cores)), (len(cores), 1)]
+    shapes = dict.fromkeys([(1, 1), (1, len(cores)), (len(cores), 1)])
     cells: dict[Cell, list[Figure]] = {}
     memory: dict[str, list[tuple[int, int]]] = {}
     contenders.pin(cores)
