@@ -23,7 +23,7 @@ NUMBERS = (*DESCRIPTORS, "probability", "outlier_score")
 SHARES = ("decision", "out_of_distribution", "uncertain")
 """Columns that are true or false for an image; `decision` is true where the positive class is said."""
 
-GROUP = "patient"
+GROUP = "patient_number"
 """Column of the reference that numbers patients; bundles of an older pneumo have none."""
 
 LEAST = 20
