@@ -328,7 +328,7 @@ def _write_reference(
         frame = pd.DataFrame(part.descriptors)
         frame.insert(0, "split", [row.split.name.lower() for row in part.rows])
         frame.insert(1, "label", [row.label for row in part.rows])
-        frame.insert(2, "patient", [patients[row.patient] for row in part.rows])
+        frame.insert(2, "patient_number", [patients[row.patient] for row in part.rows])
         probabilities = calibrated(part.logits, temperature)
         frame["probability"] = (
             probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]

@@ -85,6 +85,9 @@ def test_the_reference_holds_what_drift_needs_and_no_image(exported: Path, datas
     assert len(reference) == len(dataset.of(Split.TRAIN)) + len(dataset.of(Split.VALIDATION))
     assert {"mean", "contrast", "probability", "outlier_score", "embedding"} <= set(reference.columns)
     assert not {"image", "source", "patient"} & set(reference.columns)
+    rows = (*dataset.of(Split.TRAIN), *dataset.of(Split.VALIDATION))
+    numbers = {(row.patient, int(number)) for row, number in zip(rows, reference["patient_number"], strict=True)}
+    assert len(numbers) == len({row.patient for row in rows}) == reference["patient_number"].nunique()
     held_out = reference[reference["split"] == "validation"]
     assert (held_out["outlier_score"] > Bundle.open(exported).info.outlier.limit).mean() <= 0.05
 
