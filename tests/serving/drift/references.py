@@ -50,7 +50,7 @@ def make_judged(folder: Path, *, images: int = 150, **changes: object) -> Bundle
         {
             "split": "validation",
             "label": [classes[number % len(classes)] for number in range(images)],
-            "patient": range(images),
+            "patient_number": range(images),
             **columns,
             "probability": [row.probability for row in rows],
             "probabilities": [[(1 - row.probability) / other] * other + [row.probability] for row in rows],

@@ -83,12 +83,12 @@ def test_files_are_predicted_and_described_as_the_service_does(judged, tmp_path)
 def test_the_reference_are_the_held_out_images_with_their_patients(tmp_path):
     bundle = references["make_judged"](tmp_path / "bundle", images=60)
     frame = pd.read_parquet(bundle.folder / "reference.parquet")
-    frame["patient"] = np.arange(60) // 3
+    frame["patient_number"] = np.arange(60) // 3
     frame.loc[:29, "split"] = "train"
     reference = reference_of(resealed(bundle, frame))
     assert len(reference) == 30
     assert reference.groups.tolist() == (np.arange(30, 60) // 3).tolist()
-    older = reference_of(resealed(bundle, frame.drop(columns="patient")))
+    older = reference_of(resealed(bundle, frame.drop(columns="patient_number")))
     assert older.groups is None
 
 
