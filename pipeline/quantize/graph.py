@@ -4,11 +4,13 @@ Convolutions compute in integers, with the ReLU or clip behind them, which the r
 nearly all of the time; sums between them ONNX Runtime puts into integers by itself. Weights are int8 with a scale for
 each channel, activations uint8 with a zero point, ranges the least and the greatest value that calibration images gave.
 All of that was chosen by measurement (docs/benchmarks.md): int8 activations are slower than float, percentiles and
-entropy take 2 to 18 times as long for errors that are no smaller once the first layers are in float, and weights of 7
-bits, which would be as fast on processors without VNNI, err three times as much.
+entropy take 2 to 6 times as long for errors a little smaller, which layers in float make smaller still, and weights of
+7 bits, which never overflow, err three times as much.
 """
 
+import contextlib
 import copy
+import logging
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -116,12 +118,24 @@ def with_integers(model: Any, ranges: Any, nodes: Collection[str]) -> bytes:
         op_types_to_quantize=["Conv", *_ACTIVATIONS],
         extra_options={},
     )
-    quantizer.quantize_model()
+    with _quiet():
+        quantizer.quantize_model()
     made = quantizer.model.model
     made.ClearField("metadata_props")
     made.metadata_props.extend(model.metadata_props)
     content: bytes = made.SerializeToString()
     return content
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser from logging a line for each channel whose bias is large."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def run(graph: bytes, images: Sequence[Gray]) -> Floats:

@@ -14,9 +14,9 @@ Floats = NDArray[np.float64]
 
 ENOUGH = 0.2
 """Root mean square change of calibrated log odds at which no more layers are put back: a probability of 0.5 moves by
-0.05. EfficientNet-Lite0 on chest X-rays had 0.27 with every layer in integers, and an image whose probability moved by
-0.29; with the two layers in float that hurt most it was 0.19 and 0.07, at the same speed. 0.15 took five layers and a
-quarter of the speed (docs/benchmarks.md)."""
+0.05. EfficientNet-Lite0 on chest X-rays had 0.24 with every layer in integers, and an image whose probability moved by
+0.28; with the two layers in float that hurt most 0.16 and 0.08, at the same speed. Five gave 0.11 and took a quarter of
+the speed (docs/benchmarks.md)."""
 
 GROUPS = 64
 """Most groups of neighbouring convolutions that are tried one by one: it bounds the time for large networks."""

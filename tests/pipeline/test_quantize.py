@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,20 @@ def test_the_layer_that_hurts_is_left_in_float() -> None:
     ranges = graph.calibrate(whole, divide(sample)[0].images)
     plain = graph.run(graph.with_integers(whole, ranges, graph.convolutions(whole)), sample.images)
     assert told.log_odds < 0.7 * sensitivity.rms(sensitivity.log_odds_change(plain, sample.logits, 1.0))
+
+
+def test_the_quantiser_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = onnx.load_from_string(network(layers=1))
+    scale = next(item for item in model.graph.initializer if item.name == "scale0")
+    zero = next(item for item in model.graph.initializer if item.name == "zero0")
+    scale.CopyFrom(numpy_helper.from_array(np.array([1e-6] * 8, np.float32), "scale0"))  # a channel that does nothing
+    zero.CopyFrom(numpy_helper.from_array(np.ones(8, np.float32), "zero0"))
+    folded = graph.fold(model.SerializeToString())
+    graph.with_integers(folded, graph.calibrate(folded, pictures(8)), ["conv0"])
+    assert caplog.records == []
+    logging.getLogger("other").info("still heard")
+    assert len(caplog.records) == 1
 
 
 def test_calibration_images_decide_the_ranges() -> None:
