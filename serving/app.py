@@ -14,7 +14,7 @@ from serving.bundle import Bundle
 from serving.errors import PneumoError
 from serving.middleware import RequestMiddleware
 from serving.models import resolve
-from serving.routes import explain, health, metrics, page, predict, protocol
+from serving.routes import drift, explain, feedback, health, metrics, page, predict, protocol
 from serving.routes.examples import EXAMPLES
 from serving.schemas import NOTICE
 from serving.security import SecurityHeaders, gates
@@ -58,7 +58,7 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     for routes in (page, health, metrics):
         app.include_router(routes.router)
-    for routes in (predict, explain, protocol):
+    for routes in (predict, explain, feedback, drift, protocol):
         app.include_router(routes.router, dependencies=_KEYS)
     problems.install(app)
     return app

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 
 from serving.bundle import Bundle, BundleInfo, seal
+from serving.drift.checking import check
+from serving.drift.drawing import compose
 from serving.drift.samples import NUMBERS
+from serving.log.checks import add_check
 from serving.log.rows import DESCRIPTORS
 from serving.log.store import LogStore
+from serving.log.tables import predictions
 
 POSITIVE, OTHER = "PNEUMONIA", "NORMAL"
 THRESHOLD = 0.4
@@ -119,3 +124,37 @@ def with_reference(bundle: Bundle, *, images: int = 400) -> Bundle:
     (bundle.folder / "reference.parquet").write_bytes(buffer.getvalue())
     seal(bundle.folder, BundleInfo.model_validate(bundle.info.model_dump() | {"files": {}}))
     return Bundle.open(Path(bundle.folder))
+
+
+def simulate(
+    store: LogStore, bundle: Bundle, *, end: datetime, stable: int = 14, darker: int = 5, daily: int = 90
+) -> None:
+    """Days of a stable detector, then of a darker one, checked every noon and labelled after a week."""
+    store.prepare()
+    for number in range(stable + darker):
+        first = end - timedelta(days=stable + darker - number)
+        labelled = 0.5 if number < stable + darker - 7 else 0.0
+        count = daily if first.weekday() < 5 else daily // 3
+        fill(
+            store,
+            count,
+            first + timedelta(hours=7),
+            first + timedelta(hours=19),
+            seed=1000 + number,
+            darker=number >= stable,
+            model=bundle.info.name,
+            version=bundle.info.version,
+            labelled=labelled,
+        )
+        noon = first + timedelta(hours=20)
+        query = (
+            sa.select(predictions)
+            .where(predictions.c.model == bundle.info.name, predictions.c.time < noon)
+            .order_by(predictions.c.time.desc())
+            .limit(200)
+        )
+        with store.engine.connect() as connection:
+            window = [dict(row) for row in connection.execute(query).mappings()]
+        found = check(bundle, window, window="the last 200 images", now=noon)
+        drawn = compose(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
+        add_check(store, found.check, drawn and drawn.page, drawn and drawn.record)

@@ -1,0 +1,1 @@
+"""The page at `/drift`: what the prediction log says of a model, for people."""

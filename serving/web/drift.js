@@ -1,0 +1,131 @@
+// Draws the dashboard's plots. Each has a table beside it that says the same, for who cannot see them or has no script.
+
+const plots = JSON.parse(document.getElementById("plots").textContent);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const PAPER = "rgba(0, 0, 0, 0)";
+const OPTIONS = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false };
+const COLOURS = { ok: "plot-ok", warning: "plot-warning", drift: "plot-drift" };
+
+/** A colour of the style sheet, as it is in the scheme in force. */
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${COLOURS[name] ?? name}`).trim();
+}
+
+/** The same, seen through. */
+function faint(name, opacity) {
+  const hex = colour(name);
+  const [red, green, blue] = [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
+  return `rgba(${red}, ${green}, ${blue}, ${opacity})`;
+}
+
+function tracesOf(plot, series) {
+  const own = { x: plot.x, y: series.y, name: series.name, hovertemplate: plot.share ? "%{y:.1%}" : "%{y:,}" };
+  const tone = colour(series.tone);
+  if (series.kind === "bars") {
+    return [{ ...own, type: "bar", marker: { color: plot.compact ? faint(series.tone, 0.6) : tone } }];
+  }
+  if (series.kind === "steps") {
+    return [{ ...own, type: "scatter", mode: "lines", line: { color: tone, width: 2, shape: "hvh" } }];
+  }
+  if (series.kind === "points") {
+    const error = {
+      type: "data",
+      symmetric: false,
+      array: series.y.map((value, place) => (value === null ? null : series.high[place] - value)),
+      arrayminus: series.y.map((value, place) => (value === null ? null : value - series.low[place])),
+      color: tone,
+      thickness: 1.5,
+      width: 3,
+    };
+    return [{ ...own, type: "scatter", mode: "markers", marker: { color: tone, size: 8 }, error_y: error, hovertemplate: interval(series) }];
+  }
+  const line = { ...own, type: "scatter", mode: "lines+markers", line: { color: tone, width: 2 }, marker: { size: 5 } };
+  if (!series.low) {
+    return [line];
+  }
+  const edge = { x: plot.x, type: "scatter", mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+  return [
+    { ...edge, y: series.low },
+    { ...edge, y: series.high, fill: "tonexty", fillcolor: faint(series.tone, 0.25) },
+    { ...line, hovertemplate: interval(series) },
+  ];
+}
+
+function interval(series) {
+  const percent = (value) => (value === null ? "" : `${(100 * value).toFixed(1)} %`);
+  return series.y.map((value, place) => `${percent(value)} (${percent(series.low[place])} to ${percent(series.high[place])})`);
+}
+
+function layoutOf(plot, width) {
+  const axis = { gridcolor: colour("line"), linecolor: colour("edge"), zerolinecolor: colour("line"), fixedrange: true, automargin: true };
+  const several = plot.series.length > 1 && !plot.compact;
+  return {
+    barmode: plot.stacked ? "stack" : "group",
+    bargap: plot.compact ? 0.05 : 0.25,
+    dragmode: false,
+    font: { family: getComputedStyle(document.body).fontFamily, size: plot.compact ? 11 : 13, color: colour("muted") },
+    hovermode: "x unified",
+    hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("edge"), font: { color: colour("ink") } },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal" },
+    margin: { l: 8, r: 8, t: several ? 30 : 8, b: 8 },
+    paper_bgcolor: PAPER,
+    plot_bgcolor: PAPER,
+    shapes: plot.diagonal ? [{ type: "line", x0: 0, y0: 0, x1: 1, y1: 1, line: { color: colour("edge"), width: 1.5, dash: "dot" } }] : [],
+    showlegend: several,
+    xaxis: { ...axis, ...xOf(plot, width), showgrid: false, tickangle: 0 },
+    yaxis: { ...axis, nticks: plot.compact ? 4 : 6, ...yOf(plot) },
+  };
+}
+
+function xOf(plot, width) {
+  if (plot.isTime) {
+    const hours = plot.x[0].length > 10;
+    return { type: "date", hoverformat: hours ? "%-d %b, %H:%M" : "%-d %b %Y", tickformatstops: stops(), nticks: Math.ceil(width / 75) };
+  }
+  if (plot.diagonal) {
+    return { range: [0, 1.02], tickformat: ".0%", title: { text: plot.xTitle, standoff: 6 } };
+  }
+  return { nticks: 5, tickformat: plot.percent ? ".0%" : "", hoverformat: plot.percent ? ".1%" : ".4~g" };
+}
+
+function stops() {
+  return [
+    { dtickrange: [null, 86400000 - 1], value: "%H:%M\n%-d %b" },
+    { dtickrange: [86400000, "M1"], value: "%-d %b\n%Y" },
+    { dtickrange: ["M1", null], value: "%b\n%Y" },
+  ];
+}
+
+function yOf(plot) {
+  const scale = { tickformat: plot.share ? ".0%" : ",d", rangemode: "tozero" };
+  if (plot.diagonal) {
+    return { ...scale, range: [0, 1.02] };
+  }
+  if (plot.intervals) {
+    const lows = plot.series.flatMap((series) => series.low).filter((value) => value !== null);
+    return { ...scale, range: [Math.max(0, Math.floor(10 * Math.min(...lows)) / 10), 1.02] };
+  }
+  const highest = plot.x.map((_, place) => plot.series.reduce((sum, series) => sum + (series.y[place] ?? 0), 0));
+  return plot.share || Math.max(...highest) > 5 ? scale : { ...scale, dtick: 1 }; // no halves of a whole thing
+}
+
+function draw(plot) {
+  const place = document.getElementById(plot.id);
+  place.hidden = false;
+  place.closest("figure").querySelector("details").open = false;
+  Plotly.react(place, plot.series.flatMap((series) => tracesOf(plot, series)), layoutOf(plot, place.clientWidth), OPTIONS);
+}
+
+/** One after the other, so that the page answers meanwhile. */
+async function drawAll() {
+  for (const plot of plots) {
+    draw(plot);
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  document.documentElement.dataset.drawn = "true";
+}
+
+if (globalThis.Plotly) {
+  dark.addEventListener("change", drawAll);
+  drawAll();
+}
