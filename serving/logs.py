@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,9 @@ _TRUSTED = ("pneumo", "uvicorn")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """What could end a line early, or steer a terminal."""
+
+_WARNING = re.compile(r"\w+ at [^\n]{1,200}:\d+")
+"""What `_format_warning` makes of a warning."""
 
 _log = logging.getLogger("pneumo.request")
 
@@ -89,6 +93,7 @@ def configure(log_format: LogFormat = "text", stream: TextIO | None = None) -> N
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"  # without a handler the server writes no access log
     logging.captureWarnings(True)
+    warnings.formatwarning = _format_warning
     threading.excepthook = _on_thread_failure
 
 
@@ -132,8 +137,8 @@ class _Line(logging.Formatter):
 
     def message(self, record: logging.LogRecord) -> str:
         if record.name == "py.warnings":
-            where, category = record.getMessage().split(": ", 2)[:2]
-            return f"{category} at {_short(where.rpartition(':')[0])}:{where.rpartition(':')[2]}"
+            told = record.getMessage()
+            return told if _WARNING.fullmatch(told) else "a warning, left out since another library writes it"
         place = f"{_short(record.pathname)}:{record.lineno}"
         if record.name.partition(".")[0] not in _TRUSTED:
             return f"message left out, it may quote a request ({place})"
@@ -200,6 +205,13 @@ def _place(trace: TracebackType | None) -> str:
 def _short(path: str) -> str:
     """The end of a path: where the service is installed is nobody's business."""
     return "/".join(Path(path).parts[-2:])
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning without its message, in the place of `warnings.formatwarning`."""
+    return f"{category.__name__} at {_short(filename)}:{lineno}"
 
 
 def _on_thread_failure(failure: threading.ExceptHookArgs) -> None:
