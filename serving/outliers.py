@@ -201,8 +201,8 @@ class Familiarity:
         by_embedding = self.embedding.score(embeddings)
         if self.thumbnail is None or self.scale is None:
             return by_embedding[None]
-        distance = self.thumbnail.score(_flat(small))
-        others = np.min([self.thumbnail.score(_flat(other)) for other in turned(small)], axis=0)
+        every = self.thumbnail.score(_flat(np.concatenate([small, *turned(small)])))  # one product, not six
+        distance, others = every[: len(small)], every[len(small) :].reshape(-1, len(small)).min(axis=0)
         seen = np.stack([by_embedding, distance, distance**2 - others**2])
         result: Floats = (seen - self.scale[:, :1]) / self.scale[:, 1:]
         return result

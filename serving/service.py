@@ -178,7 +178,10 @@ class Service:
             self.metrics.queued(self.admission.images)
             try:
                 async with asyncio.timeout(self.settings.timeout_s):
-                    found = await asyncio.gather(*(self._one(lane, upload) for upload in uploads))
+                    if len(uploads) == 1:  # spares a task and two turns of the loop
+                        found = [await self._one(lane, uploads[0])]
+                    else:
+                        found = await asyncio.gather(*(self._one(lane, upload) for upload in uploads))
             except TimeoutError:
                 self.metrics.shed("timeout")
                 detail = f"not answered within {self.settings.timeout_s:g} s; send fewer images, or try again later"
