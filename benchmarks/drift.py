@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,53 +36,57 @@ HALVES = 20
 MIX = (0.62, 0.9)
 """Share of pneumonia in the reference and in the window of the change of the class mix."""
 
-Alarm = Callable[[Sample], bool]
+PNEUMO, UNGROUPED, KOLMOGOROV = "pneumo", "pneumo, patients not known", "KS and Fisher, Holm"
+PRESET, ANY = "Evidently's preset", "Evidently's preset, any column"
 
 
-def ours(reference: Sample) -> Alarm:
-    """The drift check: a warning, or drift."""
-    judge = Judge(reference, positive_class="PNEUMONIA")
-    return lambda window: judge.judge(window)[0] is not Verdict.OK
+class Contenders:
+    """Every way to raise the alarm."""
 
+    def __init__(self, reference: Sample) -> None:
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        self.known = columns_of(reference)
+        self.judges = {PNEUMO: Judge(reference, positive_class="PNEUMONIA")}
+        if reference.groups is not None:
+            self.judges[UNGROUPED] = Judge(replace(reference, groups=None), positive_class="PNEUMONIA")
 
-def evidently_defaults(reference: Sample, share: float) -> Alarm:
-    """Evidently's default preset: the tests it chooses for each column, and the share of columns that must drift."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    import pandas as pd
-    from evidently.legacy.calculations.stattests.registry import get_stattest
-    from evidently.legacy.core import ColumnType
+    def alarms(self, window: Sample) -> dict[str, bool]:
+        """Who raises it, by name."""
+        found = {name: judge.judge(window)[0] is not Verdict.OK for name, judge in self.judges.items()}
+        return found | self.others(window)
 
-    known = columns_of(reference)
+    def others(self, window: Sample) -> dict[str, bool]:
+        """Who raises it besides pneumo."""
+        columns = columns_of(window)
+        share = self.evidently(columns)
+        return {KOLMOGOROV: self.kolmogorov(columns), PRESET: share >= 0.5, ANY: share > 0}
 
-    def alarm(window: Sample) -> bool:
+    def evidently(self, columns: dict[str, np.ndarray]) -> float:
+        """Share of columns that drift in Evidently's default preset: by the tests that it chooses for them."""
+        import pandas as pd
+        from evidently.legacy.calculations.stattests.registry import get_stattest
+        from evidently.legacy.core import ColumnType
+
         drifted = []
-        for name, values in columns_of(window).items():
+        for name, values in columns.items():
             kind = ColumnType.Categorical if values.dtype == bool else ColumnType.Numerical
-            before, now = pd.Series(known[name]), pd.Series(values)
+            before, now = pd.Series(self.known[name]), pd.Series(values)
             drifted.append(get_stattest(before, now, kind, None)(before, now, kind, None).drifted)
-        return bool(np.mean(drifted) >= share)
+        return float(np.mean(drifted))
 
-    return alarm
+    def kolmogorov(self, columns: dict[str, np.ndarray]) -> bool:
+        """Kolmogorov-Smirnov for numbers and Fisher's exact test for shares, corrected by Holm."""
+        from scipy.stats import fisher_exact, ks_2samp
 
-
-def kolmogorov(reference: Sample) -> Alarm:
-    """Kolmogorov-Smirnov for numbers and Fisher's exact test for shares, corrected by Holm."""
-    from scipy.stats import fisher_exact, ks_2samp
-
-    known = columns_of(reference)
-
-    def alarm(window: Sample) -> bool:
         p_values = []
-        for name, now in columns_of(window).items():
-            before = known[name]
+        for name, now in columns.items():
+            before = self.known[name]
             if now.dtype == bool:
                 table = [[values.sum(), (~values).sum()] for values in (before, now)]
                 p_values.append(float(fisher_exact(table).pvalue))
             else:
-                p_values.append(float(ks_2samp(before, now).pvalue))
+                p_values.append(float(ks_2samp(before, now, method="asymp").pvalue))
         return min(holm(p_values)) < 0.05
-
-    return alarm
 
 
 def columns_of(sample: Sample) -> dict[str, np.ndarray]:
@@ -90,17 +94,6 @@ def columns_of(sample: Sample) -> dict[str, np.ndarray]:
     constant = ("aspect", "width", "height")
     numbers = {name: values for name, values in sample.numbers.items() if name not in constant}
     return {**numbers, **sample.shares}
-
-
-def contenders(reference: Sample) -> dict[str, Alarm]:
-    """Every way to raise the alarm, by name."""
-    return {
-        "pneumo": ours(reference),
-        "pneumo, patients not known": ours(replace(reference, groups=None)),
-        "KS and Fisher, Holm": kolmogorov(reference),
-        "Evidently's preset": evidently_defaults(reference, 0.5),
-        "Evidently's preset, any column": evidently_defaults(reference, 1e-9),
-    }
 
 
 def of_patients(patients: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -144,10 +137,10 @@ def false_alarms(reference: Sample, scene: Scene, count: int) -> dict[str, dict[
     for size in SIZES:
         raised: dict[tuple[str, str], list[bool]] = {}
         for drawn, known, windows in null_windows(reference, scene, size, count):
-            alarms = contenders(known)
+            contenders = Contenders(known)
             for window in windows:
-                for name, alarm in alarms.items():
-                    raised.setdefault((name, drawn), []).append(alarm(window))
+                for name, alarm in contenders.alarms(window).items():
+                    raised.setdefault((name, drawn), []).append(alarm)
             print(".", end="", file=sys.stderr, flush=True)
         for (name, drawn), values in raised.items():
             found.setdefault(name, {}).setdefault(drawn, []).append(float(np.mean(values)))
@@ -159,19 +152,24 @@ def power(
     reference: Sample, scene: Scene, grades: list[Grade], count: int, size: int
 ) -> list[dict[str, str | float | None]]:
     """For each grade the AUROC and the share of windows with an alarm, by contender."""
-    judge = Judge(reference, positive_class="PNEUMONIA")
-    others = {name: alarm for name, alarm in contenders(reference).items() if not name.startswith("pneumo")}
+    contenders = Contenders(reference)
     found = []
     for grade in grades:
-        point = measure(scene, judge, grade, count, size, 0)
-        row = {"kind": grade.kind, "label": grade.label, "auroc": point.auroc, "accuracy": point.accuracy}
-        row |= {"pneumo": point.alarms, "drift": point.drifts, "columns": " ".join(point.columns)}
-        windows = [scene.window(grade, size, np.random.default_rng((0, number))) for number in range(count)]
-        row |= {name: float(np.mean([alarm(window) for window in windows])) for name, alarm in others.items()}
+        point = measure(scene, contenders.judges[PNEUMO], grade, count, size, 0)
+        row: dict[str, str | float | None] = {
+            "kind": grade.kind,
+            "label": grade.label,
+            "auroc": point.auroc,
+            "accuracy": point.accuracy,
+        }
+        row |= {PNEUMO: point.alarms, "drift": point.drifts, "columns": " ".join(point.columns)}
+        windows = (scene.window(grade, size, np.random.default_rng((0, number))) for number in range(count))
+        raised = [contenders.others(window) for window in windows]
+        row |= {name: float(np.mean([each[name] for each in raised])) for name in raised[0]}
         found.append(row)
         print(
             f"{grade.title:<36}{_number(point.auroc):>8}{point.alarms:>8.2f}{point.drifts:>8.2f}"
-            + "".join(f"{row[name]:>10.2f}" for name in others)
+            + "".join(f"{row[name]:>10.2f}" for name in raised[0])
             + f"  {row['columns']}",
             flush=True,
         )
@@ -204,8 +202,8 @@ def harmed(rows: list[dict[str, str | float | None]], unchanged: float) -> None:
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = [row for row in rows if row["kind"] == kind and row["auroc"] is not None]
         first = next((row for row in of_kind if unchanged - float(row["auroc"] or 0) >= HARM), None)
-        sure = next((row for row in of_kind if float(row["pneumo"] or 0) >= SURE), None)
-        harm = f"at {first['label']}: alarms {first['pneumo']:.2f}" if first else "not in this range"
+        sure = next((row for row in of_kind if float(row[PNEUMO] or 0) >= SURE), None)
+        harm = f"at {first['label']}: alarms {first[PNEUMO]:.2f}" if first else "not in this range"
         print(f"{kind!s:<20}{harm:<40}alarm in {SURE:.0%} from {sure['label'] if sure else '-'}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -32,6 +33,9 @@ PHOTOGRAPHS = (
 """What lies in scikit-image's wheel; it would download its other samples."""
 
 
+_Function = Callable[[Gray, Random, float], Gray]
+
+
 @dataclass(frozen=True)
 class Grade:
     """A change of the images that come, at one strength.
@@ -60,42 +64,18 @@ class Grade:
 
 def graded() -> tuple[Grade, ...]:
     """Every kind of change at its strengths, in the order in which they are drawn."""
-    found: list[Grade] = []
-
-    def add(kind: str, unit: str, function: Callable[[Gray, Random, float], Gray], *strengths: float) -> None:
-        for value in strengths:
-            label = unit.format(value)
-            shift = Shift(kind, label, lambda gray, random, value=value: function(gray, random, value))  # type: ignore[misc]
-            found.append(Grade(kind, label, shift))
-
-    add("darker", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), -5, -10, -20, -40, -70)
-    add("brighter", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), 5, 10, 20, 40, 70)
-    add("flatter", "contrast x {:g}", lambda g, _, s: shifts.contrast(g, s), 0.95, 0.9, 0.8, 0.6, 0.4)
-    add("gamma, darker", "exponent {:g}", lambda g, _, s: shifts.gamma(g, s), 1.1, 1.2, 1.5, 2, 3)
-    add("gamma, lighter", "exponent {:g}", lambda g, _, s: shifts.gamma(g, s), 0.9, 0.8, 0.65, 0.5, 0.35)
-    add("blur", "sigma {:g} px", lambda g, _, s: shifts.blur(g, s), 0.3, 0.5, 0.8, 1.5, 3)
-    add("noise", "{:g} photons", shifts.quantum_noise, 20_000, 8000, 3000, 1000, 300)
-    add("low resolution", "1/{:g}", lambda g, _, s: shifts.coarsen(g, s), 1.2, 1.5, 2, 4, 8)
-    add("rotation", "{:g} degrees", shifts.rotate, 2, 5, 10, 20, 40)
-    add(
-        "cropped borders",
-        "{:.0%}",
-        lambda g, _, s: shifts.warp(g, scale=(1 / (1 - s), 1 / (1 - s))),
-        0.02,
-        0.05,
-        0.1,
-        0.2,
-        0.35,
-    )
-    add("black borders", "{:.0%}", lambda g, _, s: shifts.warp(g, scale=(1 - s, 1 - s)), 0.02, 0.05, 0.1, 0.2, 0.35)
-    add("another scanner", "{:.0%}", _scanner, 0.1, 0.25, 0.5, 1, 2)
+    found = [
+        Grade(kind, label, Shift(kind, label, partial(_apply, function, strength)))
+        for kind, unit, function, strengths in _KINDS
+        for strength in strengths
+        for label in (unit.format(strength),)
+    ]
     inverted = Shift("inverted", "all", lambda gray, _: 255 - gray)
-    for share in (0.02, 0.05, 0.1, 0.3, 1.0):
-        found.append(Grade("inverted", f"{share:.0%} of images", inverted, share=share))
-    for share in (0.01, 0.02, 0.05, 0.1, 0.2):
-        found.append(Grade("no radiographs", f"{share:.0%} of images", strangers=share))
-    for share in (0.62, 0.7, 0.8, 0.9, 0.97):
-        found.append(Grade("more positives", f"{share:.0%} of images", positive=share))
+    found += [Grade("inverted", f"{share:.0%} of images", inverted, share=share) for share in (0.02, 0.05, 0.1, 0.3, 1)]
+    found += [
+        Grade("no radiographs", f"{share:.0%} of images", strangers=share) for share in (0.01, 0.02, 0.05, 0.1, 0.2)
+    ]
+    found += [Grade("more positives", f"{share:.0%} of images", positive=share) for share in (0.6, 0.7, 0.8, 0.9, 0.97)]
     return tuple(found)
 
 
@@ -132,3 +112,30 @@ def _scanner(gray: Gray, random: Random, strength: float) -> Gray:
         noise=3 * strength,
     )
     return scanner.render(gray.astype(np.float32) / np.float32(255), random)
+
+
+def _zoom(gray: Gray, share: float) -> Gray:
+    """Cut a share of the side away, half of it at each border; where it is below 0, black borders come instead."""
+    scale = 1 / (1 - share) if share > 0 else 1 + share
+    return shifts.warp(gray, scale=(scale, scale))
+
+
+def _apply(function: _Function, strength: float, gray: Gray, random: Random) -> Gray:
+    return function(gray, random, strength)
+
+
+_KINDS: tuple[tuple[str, str, _Function, tuple[float, ...]], ...] = (
+    ("darker", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), (-5, -10, -20, -40, -70, -120)),
+    ("brighter", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), (5, 10, 20, 40, 70, 120)),
+    ("flatter", "contrast x {:g}", lambda g, _, s: shifts.contrast(g, s), (0.95, 0.9, 0.8, 0.6, 0.4, 0.15)),
+    ("gamma, darker", "exponent {:g}", lambda g, _, s: shifts.gamma(g, s), (1.1, 1.2, 1.5, 2, 3, 5)),
+    ("gamma, lighter", "exponent {:g}", lambda g, _, s: shifts.gamma(g, s), (0.9, 0.8, 0.65, 0.5, 0.35, 0.2)),
+    ("blur", "sigma {:g} px", lambda g, _, s: shifts.blur(g, s), (0.3, 0.5, 0.8, 1.5, 3, 6)),
+    ("noise", "{:g} photons", shifts.quantum_noise, (20_000, 8000, 3000, 1000, 300, 60)),
+    ("low resolution", "1/{:g}", lambda g, _, s: shifts.coarsen(g, s), (1.2, 1.5, 2, 4, 8, 14)),
+    ("rotation", "{:g} degrees", shifts.rotate, (2, 5, 10, 20, 40, 70)),
+    ("cropped borders", "{:.0%}", lambda g, _, s: _zoom(g, s), (0.02, 0.05, 0.1, 0.15, 0.2, 0.35)),
+    ("black borders", "{:.0%}", lambda g, _, s: _zoom(g, -s), (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)),
+    ("another scanner", "{:.0%}", _scanner, (0.1, 0.25, 0.5, 1, 2, 4)),
+)
+"""Kinds of change to the pixels: name, strength in words, function and strengths."""

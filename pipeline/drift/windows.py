@@ -146,7 +146,8 @@ def check_files(
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
     looked = look_at_files(Predictor(bundle), find_images(paths), progress=progress)
-    words = "images of " + ", ".join(str(path) for path in paths)
+    folders = [path.resolve().name for path in paths if path.is_dir()]
+    words = f"images of {', '.join(folders)}" if folders else "image files"  # a file's name may be a patient's
     return check(bundle, looked.rows, window=words, served=False), looked.unreadable
 
 

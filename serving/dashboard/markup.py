@@ -35,7 +35,7 @@ def figure(plot: Plot, draws: bool) -> str:
         else ""
     )
     return f"""<figure><figcaption>{escape(plot.title)}</figcaption>{drawn}
-<details open><summary>As a table</summary><div class="scroll list">{table(plot)}</div></details></figure>
+<details open><summary>As a table</summary><div class="scroll list" tabindex="0">{table(plot)}</div></details></figure>
 """
 
 

@@ -40,7 +40,7 @@ def _column(each: ColumnResult, positive_class: str | None) -> str:
   <td class="n" data-name="Reference">{middle_of(each.reference, each.name)}</td>
   <td class="n" data-name="Window">{middle_of(each.window, each.name)}</td>
   <td data-name="Distance"><meter min="0" max="1" value="{distance:.3f}">{distance:.2f}</meter></td>
-  <td class="n" data-name="p">{p_value(each.adjusted)}</td><td data-name="Test">{TESTS[each.test]}</td></tr>"""
+  <td class="n" data-name="p">{p_value(each.adjusted)}</td><td class="test">{TESTS[each.test]}</td></tr>"""
 
 
 def distributions(board: Board, shown: Sequence[Plot], draws: bool) -> str:

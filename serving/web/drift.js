@@ -118,6 +118,7 @@ function draw(plot) {
 
 /** One after the other, so that the page answers meanwhile. */
 async function drawAll() {
+  delete document.documentElement.dataset.drawn;
   for (const plot of plots) {
     draw(plot);
     await new Promise((resolve) => setTimeout(resolve));

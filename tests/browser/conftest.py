@@ -217,7 +217,7 @@ def other_bundle(tmp_path: Path):
     return lambda **changes: make_bundle(tmp_path / "other", **changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve_bundle():
     """Serves a bundle with these settings as a context."""
     return serve

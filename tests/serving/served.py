@@ -127,9 +127,16 @@ def with_reference(bundle: Bundle, *, images: int = 400) -> Bundle:
 
 
 def simulate(
-    store: LogStore, bundle: Bundle, *, end: datetime, stable: int = 14, darker: int = 5, daily: int = 90
+    store: LogStore,
+    bundle: Bundle,
+    *,
+    end: datetime,
+    stable: int = 14,
+    darker: int = 5,
+    daily: int = 90,
+    checked: int = 99,
 ) -> None:
-    """Days of a stable detector, then of a darker one, checked every noon and labelled after a week."""
+    """Days of a stable detector, then of a darker one; the last ones are checked every evening, old ones labelled."""
     store.prepare()
     for number in range(stable + darker):
         first = end - timedelta(days=stable + darker - number)
@@ -146,15 +153,17 @@ def simulate(
             version=bundle.info.version,
             labelled=labelled,
         )
-        noon = first + timedelta(hours=20)
+        if number < stable + darker - checked:
+            continue
+        evening = first + timedelta(hours=20)
         query = (
             sa.select(predictions)
-            .where(predictions.c.model == bundle.info.name, predictions.c.time < noon)
+            .where(predictions.c.model == bundle.info.name, predictions.c.time < evening)
             .order_by(predictions.c.time.desc())
             .limit(200)
         )
         with store.engine.connect() as connection:
             window = [dict(row) for row in connection.execute(query).mappings()]
-        found = check(bundle, window, window="the last 200 images", now=noon)
+        found = check(bundle, window, window="the last 200 images", now=evening)
         drawn = compose(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
         add_check(store, found.check, drawn and drawn.page, drawn and drawn.record)

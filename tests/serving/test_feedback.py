@@ -14,17 +14,13 @@ from serving.app import create_app
 from serving.drift import feedback as reading
 from serving.log.tables import feedback as labels
 from serving.problems import ProblemError
-from serving.routes import feedback
 from serving.settings import Settings
 
 CSV = {"content-type": "text/csv"}
 
 
 def application(bundle, **settings: object) -> FastAPI:
-    app = create_app(bundle, Settings(threads=1, **settings))
-    if not any(getattr(route, "path", None) == "/v1/feedback" for route in app.routes):
-        app.include_router(feedback.router)
-    return app
+    return create_app(bundle, Settings(threads=1, **settings))
 
 
 @pytest.fixture

@@ -1,0 +1,151 @@
+"""The drift dashboard in headless Chromium, over a log of a stable detector that became darker."""
+
+import re
+import runpy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from serving.log.store import LogStore
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
+pytest.importorskip("evidently", reason="evidently is not installed (extra drift)")
+pytestmark = pytest.mark.browser
+
+SERVING = Path(__file__).parents[1] / "serving"
+simulated = runpy.run_path(str(SERVING / "served.py"))
+make_bundle = runpy.run_path(str(SERVING / "bundles.py"))["make_bundle"]
+
+
+@pytest.fixture(scope="module")
+def drifted(serve_bundle, tmp_path_factory):
+    """The address of a service with such a log."""
+    folder = tmp_path_factory.mktemp("drifted")
+    bundle = simulated["with_reference"](make_bundle(folder / "tiny"))
+    url = f"sqlite:///{folder / 'log.sqlite3'}"
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    simulated["simulate"](LogStore(url), bundle, end=end, stable=8, darker=3, checked=3)
+    with serve_bundle(bundle, log_url=url, log_spool=folder / "spool") as site:
+        yield site.address
+
+
+@pytest.fixture
+def dashboard(open_screen, drifted):
+    """Opens the dashboard with the browser's options; returns Playwright's page, and the console's complaints."""
+
+    def open_(**options):
+        screen = open_screen(drifted, **options)
+        screen.page.goto(f"{drifted}/drift")
+        if options.get("java_script_enabled", True):
+            screen.page.wait_for_selector("html[data-drawn]")
+        screen.page.complaints = screen.complaints
+        return screen.page
+
+    return open_
+
+
+def test_the_verdict_comes_first_and_every_plot_is_drawn(dashboard):
+    page = dashboard()
+    expect(page.locator(".verdict h2")).to_have_text("Drift")
+    expect(page.locator(".verdict .said")).to_contain_text("than the reference")
+    drawings = page.locator(".drawing")
+    assert drawings.count() > 15
+    for drawing in drawings.all():
+        expect(drawing).to_be_visible()
+        box = drawing.locator(".main-svg").first.bounding_box()
+        assert box["width"] > 150
+        assert box["height"] > 100
+        assert drawing.locator("path, .point, .bars").count() > 0
+    assert page.locator("details[open]").count() == 0
+
+
+def test_a_pointer_on_a_plot_tells_its_values(dashboard):
+    page = dashboard()
+    page.locator("#volume .nsewdrag").hover()
+    expect(page.locator("#volume .hoverlayer .legend, #volume .hoverlayer .hovertext").first).to_contain_text(
+        re.compile(r"\d")
+    )
+
+
+def test_a_table_says_what_a_plot_shows(dashboard):
+    page = dashboard()
+    figure = page.locator("figure").filter(has_text="Images a day").first
+    figure.locator("summary").click()
+    counts = [int(text) for text in figure.locator("td.n").all_inner_texts()]
+    assert counts == page.evaluate("JSON.parse(document.getElementById('plots').textContent)[0].series[0].y")
+
+
+def test_evidentlys_report_opens_in_place_in_a_sandbox_and_draws(dashboard, drifted):
+    page = dashboard()
+    page.get_by_role("link", name="Open the report of").first.click()
+    page.wait_for_selector("html[data-drawn]")
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_text("Dataset Drift", exact=True)).to_be_visible(timeout=20_000)
+    expect(frame.get_by_text("Research software, not a medical device")).to_be_visible()
+    (inner,) = [each for each in page.frames if "/drift/reports/" in each.url]
+    assert inner.evaluate("self.origin") == "null"
+    reached = f"fetch('{drifted}/v1/model').then(() => 'reached', () => 'refused')"
+    assert not page.complaints
+    assert inner.evaluate(reached) == "refused"
+    page.wait_for_timeout(200)
+    assert any("connect-src" in text for text in page.complaints)
+    page.complaints.clear()
+    assert page.evaluate("location.hash") == "#opened"
+    page.get_by_role("link", name="Close").click()
+    expect(page.locator("iframe")).to_have_count(0)
+
+
+def test_a_range_of_days_is_chosen_with_the_form(dashboard, drifted):
+    page = dashboard()
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    page.get_by_role("textbox", name="From").fill(yesterday)
+    page.get_by_role("textbox", name="To").fill(yesterday)
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_selector("html[data-drawn]")
+    expect(page.locator("figcaption").first).to_have_text("Images an hour")
+    expect(page.locator("#volume")).to_be_visible()
+
+
+def test_all_of_it_can_be_reached_with_the_keyboard(dashboard):
+    page = dashboard()
+    reached = []
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.tagName + ' ' + (document.activeElement.name ?? '')").strip()
+        )
+        if len(reached) > 2:
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", reached
+    assert reached[0] == "A"  # skips to the content
+    assert {"SELECT version", "INPUT from", "INPUT to", "BUTTON"} <= set(reached)
+    page.locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("details").first).to_have_attribute("open", "")
+
+
+def test_without_a_script_tables_stand_where_plots_would(dashboard):
+    page = dashboard(java_script_enabled=False)
+    expect(page.locator(".drawing").first).to_be_hidden()
+    for table in page.locator("figure table").all():
+        expect(table).to_be_visible()
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator(".verdict h2")).to_have_text("Drift")
+
+
+@pytest.mark.parametrize("width", [360, 800])
+def test_nothing_is_wider_than_a_small_screen(dashboard, width):
+    page = dashboard(viewport={"width": width, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    expect(page.locator(".verdict h2")).to_be_in_viewport()
+
+
+def test_plots_follow_the_colours_of_the_screen(dashboard):
+    page = dashboard(color_scheme="dark")
+    colour = "getComputedStyle(document.querySelector('#volume .point path')).fill"
+    assert page.evaluate(colour) == "rgb(125, 189, 240)"
+    page.emulate_media(color_scheme="light")
+    page.wait_for_timeout(100)
+    page.wait_for_selector("html[data-drawn]")
+    assert page.evaluate(colour) == "rgb(11, 90, 143)"
