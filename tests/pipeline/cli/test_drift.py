@@ -1,0 +1,194 @@
+"""`pneumo drift`, from a log to files and exit codes."""
+
+import json
+import runpy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from serving.log.store import LogStore
+
+references = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "drift" / "references.py"))
+SAID = "research software, not a medical device"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return references["make_judged"](tmp_path_factory.mktemp("drift") / "bundle")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PNEUMO_LOG_URL", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def log(bundle, here):
+    """Write rows of some seeds into the log of `pneumo serve`; the last half a minute ago, each a minute apart."""
+
+    def write(seeds: range, **changes: object) -> LogStore:
+        rows = references["rows_of"](bundle, seeds, darker=changes.pop("darker", 0))
+        store = LogStore("sqlite:///predictions.sqlite3")
+        store.prepare()
+        now = datetime.now(UTC) - timedelta(seconds=30) - changes.pop("before", timedelta())
+        values = [
+            row.values() | {"lane": "champion", "time": now - timedelta(minutes=len(rows) - 1 - number)} | changes
+            for number, row in enumerate(rows)
+        ]
+        store.add(values)
+        return store
+
+    return write
+
+
+def drift(pneumo, bundle, command: str, *arguments: str):
+    return pneumo("drift", command, "--model", f"{bundle.folder}", *arguments)
+
+
+def test_served_images_like_the_reference_are_ok(pneumo, bundle, log):
+    log(range(500, 580))
+    found = drift(pneumo, bundle, "check")
+    assert found.code == 0
+    assert found.out.startswith("ok: the 80 images look like the reference")
+    assert SAID in found.out
+
+
+def test_darker_images_are_drift_with_what_it_means(pneumo, bundle, log):
+    log(range(500, 580), darker=30)
+    found = drift(pneumo, bundle, "check")
+    assert found.code == 1
+    assert "images are darker" in found.out
+    assert found.err.startswith("pneumo: drift: images are darker")
+
+
+def test_too_few_images_are_neither_ok_nor_drift(pneumo, bundle, log):
+    log(range(500, 510), darker=30)
+    found = drift(pneumo, bundle, "check")
+    assert found.code == 4
+    assert "10 images are too few to say anything" in found.err
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("drift", 0), ("warning", 1)])
+def test_a_warning_fails_where_it_is_asked_for(pneumo, bundle, log, fail_on, code):
+    log(range(500, 580), width=640.0)
+    found = drift(pneumo, bundle, "check", "--fail-on", fail_on)
+    assert (found.code, found.out.partition(":")[0]) == (code, "warning")
+
+
+def test_a_report_is_evidentlys_page_and_the_check_as_json(pneumo, bundle, log, here):
+    log(range(500, 580), darker=30)
+    found = drift(pneumo, bundle, "report", "--json")
+    assert found.code == 0
+    document = json.loads(found.out)
+    assert document == json.loads((here / "drift-report" / "report.json").read_text())
+    assert (document["verdict"], document["images"], document["window"]) == ("drift", 80, "the last 500 images")
+    assert len(document["top"]) == 3
+    assert document["notice"] == SAID
+    page = (here / "drift-report" / "report.html").read_text()
+    assert document["summary"] in page
+    assert "Data Drift Summary" in page
+
+
+def test_a_report_of_too_few_images_takes_the_page_of_another_one_away(pneumo, bundle, log, here):
+    (here / "out").mkdir()
+    (here / "out" / "report.html").write_text("old")
+    log(range(500, 505))
+    assert drift(pneumo, bundle, "report", "--out", "out").code == 0
+    assert [path.name for path in (here / "out").iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "verdict"),
+    [
+        ((), 120, "drift"),
+        (("--last", "60"), 60, "ok"),
+        (("--since", "60m"), 60, "ok"),
+        (("--since", "60m", "--last", "30"), 30, "ok"),
+        (("--since", "1d"), 120, "drift"),
+    ],
+)
+def test_the_window_is_what_was_asked_for(pneumo, bundle, log, options, images, verdict):
+    log(range(500, 560), darker=60, before=timedelta(minutes=60))
+    log(range(600, 660))
+    document = json.loads(drift(pneumo, bundle, "check", "--json", *options).out)
+    assert (document["images"], document["verdict"]) == (images, verdict)
+
+
+def test_rows_of_other_versions_and_lanes_do_not_count_and_are_told_of(pneumo, bundle, log):
+    log(range(500, 540), version="2")
+    log(range(540, 580), lane="shadow")
+    found = drift(pneumo, bundle, "check")
+    assert found.code == 4
+    assert "the log holds 80 of other models" in found.err
+
+
+def test_files_are_checked_as_served_images_are(pneumo, bundle, log, here):
+    references["write_images"](here / "images", range(500, 580), darker=30)
+    (here / "images" / "broken.png").write_bytes(b"no image")
+    log(range(500, 580), darker=30)
+    of_files = drift(pneumo, bundle, "check", "--data", "images", "--json")
+    of_log = json.loads(drift(pneumo, bundle, "check", "--json").out)
+    assert of_files.code == 1
+    assert "broken.png: not an image" in of_files.err
+    assert json.loads(of_files.out)["columns"] == of_log["columns"]
+    assert json.loads(of_files.out)["window"] == "images of images"
+
+
+def test_files_and_the_log_at_once_are_refused(pneumo, bundle, here):
+    references["write_images"](here / "images", range(2))
+    found = drift(pneumo, bundle, "check", "--data", "images", "--last", "3")
+    assert (found.code, "give one of them" in found.err) == (2, True)
+
+
+def test_without_a_log_the_error_names_the_mend(pneumo, bundle):
+    found = drift(pneumo, bundle, "report")
+    assert found.code == 2
+    assert "`pneumo serve` writes one unless it is run with --no-log" in found.err
+
+
+def test_a_database_that_is_away_is_the_machines_fault(pneumo, bundle):
+    found = drift(pneumo, bundle, "check", "--log", "postgresql://nobody:secret@127.0.0.1:1/none")
+    assert found.code == 3
+    assert "secret" not in found.err
+
+
+def test_the_log_is_exported(pneumo, log, here):
+    log(range(500, 530))
+    found = pneumo("drift", "export", "--out", "log.parquet", "--since", "10m")
+    assert (found.code, "wrote 10 rows to log.parquet" in found.err) == (0, True)
+    assert (here / "log.parquet").is_file()
+
+
+def test_a_simulation_of_a_tiny_model_sees_when_alarms_come(pneumo, exported, dataset, here):
+    """Phantoms, six windows: what is told is right, not what would be told of more."""
+    found = pneumo(
+        "drift",
+        "simulate",
+        "--model",
+        f"{exported}",
+        "--data",
+        f"{dataset.folder}",
+        *("--split", "test", "--windows", "6", "--size", "24", "--json"),
+    )
+    assert found.code == 0, found.err
+    document = json.loads(found.out)
+    assert document == json.loads((here / "drift-simulation" / "simulation.json").read_text())
+    assert (here / "drift-simulation" / "simulation.png").read_bytes().startswith(b"\x89PNG")
+    table = (here / "drift-simulation" / "simulation.csv").read_text().splitlines()
+    assert len(table) == len(document["points"]) + 2
+    assert document["unchanged"]["alarms"] <= 0.5
+    alarms = {(point["kind"], point["label"]): point["alarms"] for point in document["points"]}
+    assert alarms["darker", "-70 levels"] == alarms["blur", "sigma 3 px"] == alarms["inverted", "100% of images"] == 1
+    assert alarms["darker", "-70 levels"] >= alarms["darker", "-5 levels"]
+    assert "no radiographs" in {kind for kind, _ in alarms}
+
+
+def test_a_simulation_that_cannot_be_is_refused_with_the_mend(pneumo, exported, dataset):
+    options = ("--model", f"{exported}", "--data", f"{dataset.folder}")
+    found = pneumo("drift", "simulate", *options, "--size", "1000")
+    assert (found.code, "fewer than a window of 1000" in found.err) == (2, True)
+    found = pneumo("drift", "simulate", *options, "--size", "5")
+    assert (found.code, "says nothing of fewer than 20" in found.err) == (2, True)

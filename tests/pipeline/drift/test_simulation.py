@@ -1,0 +1,138 @@
+import io
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.drift.grades import Grade
+from pipeline.drift.picture import picture
+from pipeline.drift.scene import Scene, Seen
+from pipeline.drift.simulation import Point, Simulation, measure, sure_alarm
+from pipeline.evaluation.shifts import Shift
+from serving.drift.judging import Judge
+
+draw = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "drift" / "conftest.py"))["draw"]
+
+DARK = Shift("darker", "much", lambda gray, _: gray)
+ALL, TENTH = Grade("darker", "much", DARK), Grade("darker", "a tenth", DARK, share=0.1)
+ODD, MIX = Grade("odd", "a tenth", strangers=0.1), Grade("mix", "nine tenths", positive=0.9)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """Images whose numbers tell where they come from: 0 plain, 1 changed, 2 a stranger; a changed one is guessed."""
+    count = 200
+
+    def marked(value: float, seed: int, size: int = count):
+        sample = draw(size, seed)
+        return replace(sample, numbers={**sample.numbers, "noise": np.full(size, value)})
+
+    positive = np.arange(count) % 2 == 0
+    plain, changed = marked(0, 1), marked(1, 2)
+    plain.numbers["probability"][:] = positive * 0.9 + 0.05
+    return Scene(
+        plain=Seen(plain, np.ones(count, dtype=bool)),
+        changed={DARK.title: Seen(changed, np.arange(count) % 4 < 2)},
+        strangers=marked(2, 3, 30),
+        patients=np.arange(count).astype(str),
+        positive=positive,
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([None, ALL, TENTH, ODD, MIX]), st.integers(20, 100), st.integers(0, 999))
+def test_a_window_has_its_size_whatever_is_drawn(scene, grade, size, seed):
+    window = scene.window(grade, size, np.random.default_rng(seed))
+    assert len(window) == size
+    assert {len(values) for values in (*window.numbers.values(), *window.shares.values())} == {size}
+
+
+def test_windows_hold_the_share_that_their_grade_says(scene):
+    def kinds(grade):
+        windows = [scene.window(grade, 100, np.random.default_rng(seed)) for seed in range(40)]
+        return [float(np.mean([window.numbers["noise"] == kind for window in windows])) for kind in (0, 1, 2)]
+
+    assert kinds(None) == [1, 0, 0]
+    assert kinds(ALL) == [0, 1, 0]
+    assert kinds(TENTH) == pytest.approx([0.9, 0.1, 0], abs=0.02)
+    assert kinds(ODD) == pytest.approx([0.9, 0, 0.1], abs=0.02)
+    positives = [
+        (scene.window(MIX, 100, np.random.default_rng(s)).numbers["probability"] > 0.5).mean() for s in range(40)
+    ]
+    assert np.mean(positives) == pytest.approx(0.9, abs=0.02)
+
+
+def test_no_radiograph_is_in_a_window_twice(scene):
+    window = scene.window(MIX, 100, np.random.default_rng(0))
+    assert len(np.unique(window.embedding[:, 0])) == 100
+
+
+def test_a_grade_that_takes_more_images_than_there_are_is_left_out(scene):
+    assert scene.has(MIX, 100)
+    assert not scene.has(MIX, 190)
+    assert not replace(scene, strangers=None).has(ODD, 50)
+    assert not replace(scene, positive=None).has(MIX, 50)
+
+
+def test_accuracy_and_auroc_are_those_of_the_mixture_of_changed_and_plain_images(scene):
+    judge = Judge(draw(300, 0), positive_class="PNEUMONIA", draws=200)
+
+    def found(grade):
+        return measure(scene, judge, grade, 1, 30, 0)
+
+    assert (found(None).auroc, found(None).accuracy) == (1, 1)
+    assert found(ALL).accuracy == pytest.approx(0.5)
+    assert found(ALL).auroc == pytest.approx(0.5, abs=0.1)
+    assert found(TENTH).accuracy == pytest.approx(0.95)
+    assert found(ALL).auroc < found(TENTH).auroc < 1
+    assert (found(MIX).auroc, found(MIX).accuracy) == (1, 1)
+    assert measure(replace(scene, positive=None), judge, ALL, 1, 30, 0).auroc is None
+
+
+def test_alarms_are_the_share_of_windows_that_raise_one(scene):
+    judge = Judge(replace(scene.plain.sample), positive_class="PNEUMONIA")
+    assert measure(scene, judge, ALL, 10, 50, 0).alarms == 1
+    assert measure(scene, judge, ALL, 10, 50, 0).columns[0] == "noise"
+    assert measure(scene, judge, None, 10, 50, 0).alarms <= 0.2
+
+
+def point(label: str, auroc: float | None, alarms: float, kind: str = "blur") -> Point:
+    return Point(kind=kind, label=label, auroc=auroc, accuracy=0.9, alarms=alarms, drifts=0.0, columns=[])
+
+
+def simulation(*points: Point, unchanged: float | None = 0.99) -> Simulation:
+    return Simulation(
+        model="tiny",
+        version="1",
+        data="data",
+        data_fingerprint="0" * 64,
+        split="test",
+        images=100,
+        patients=90,
+        windows=10,
+        size=50,
+        unchanged=point("", unchanged, 0.02, "unchanged"),
+        points=list(points),
+    )
+
+
+def test_harm_and_a_sure_alarm_are_the_mildest_grades_that_reach_them():
+    points = [point("1", 0.985, 0.5), point("2", 0.97, 0.96), point("3", 0.9, 1.0)]
+    assert simulation(*points).harm(points) is points[1]
+    assert sure_alarm(points) is points[1]
+    assert simulation(*points[:1]).harm(points[:1]) is None
+    assert sure_alarm(points[:1]) is None
+    assert simulation(unchanged=None).harm(points) is None
+
+
+def test_the_picture_has_a_panel_for_each_kind_and_one_for_what_they_mean():
+    one = simulation(*(point(str(number), 0.9, 0.5) for number in range(3)))
+    five = simulation(*(point("1", None, 0.5, kind) for kind in "abcde"), unchanged=None)
+    sizes = [Image.open(io.BytesIO(picture(each))).size for each in (one, five)]
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[0][1] < sizes[1][1]
