@@ -63,14 +63,24 @@ def report_command(
     models_dir: ModelsOption = Path("models"),
     log: LogOption = None,
     out: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("drift-report"),
+    store: Annotated[bool, typer.Option("--store", help="Keep it in the log too, where the page /drift shows it.")] = (
+        False
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Compare a window with the model's reference, and write Evidently's page and the verdict as JSON."""
-    from pipeline.drift.windows import write_report
+    from pipeline.drift.windows import open_log, write_report
 
+    if store and data:
+        raise InputError("--store keeps checks of the log; images of --data are none of it: leave one out")
     checked = _check(last, since, data, model, models_dir, log)
     for path in write_report(checked, out):
         say(f"wrote {path}")
+    if store:
+        from pipeline.drift.interface import store_check
+
+        store_check(open_log(log), checked)
+        say("stored; /drift of the service shows it")
     _show(checked.check, as_json)
 
 
@@ -96,6 +106,33 @@ def check_command(
     failing = {Verdict.DRIFT} if fail_on is FailOn.DRIFT else {Verdict.DRIFT, Verdict.WARNING}
     if made.verdict in failing:
         raise CheckFailedError(f"{made.verdict}: {made.summary}")
+
+
+@app.command("dashboard")
+def dashboard_command(
+    log: LogOption = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(help="Keep Evidently's workspace in this new folder.", show_default="none is kept"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; it asks for no key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8001,
+) -> None:
+    """Open Evidently's own pages on the checks that the log holds, until Ctrl-C. The service has its own at /drift."""
+    import tempfile
+
+    from pipeline.drift.interface import serve_workspace, write_workspace
+    from pipeline.drift.windows import open_log
+
+    store = open_log(log)
+    with tempfile.TemporaryDirectory(prefix="pneumo-evidently-") as temporary:
+        folder = workspace or Path(temporary)
+        count = write_workspace(store, folder)
+        say(f"{count} checks; Evidently starts on http://{host}:{port} in a few seconds; Ctrl-C stops it")
+        say("research software, not a medical device")
+        code = serve_workspace(folder, host=host, port=port)
+    if code:
+        raise MachineError(f"Evidently's user interface ended with exit {code}; is port {port} taken?")
 
 
 @app.command("export")

@@ -121,7 +121,7 @@ def _verdict(board: Board) -> str:
         return f"""<section class="verdict too-few" aria-labelledby="verdict-title">
   {icon("unsure")}
   <div><h2 id="verdict-title">No drift check yet</h2>
-  <p>{wait}<code>pneumo drift report</code> makes one of the newest images;
+  <p>{wait}<code>pneumo drift report --store</code> makes one of the newest images;
   with <code>PNEUMO_DRIFT_MINUTES=60</code> the service makes one every hour by itself.</p></div>
 </section>"""
     check = board.latest.check

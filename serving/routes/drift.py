@@ -100,7 +100,9 @@ async def latest(
 
     check = await reached(store, work)
     if check is None:
-        raise ProblemError("no-check", "none was made yet; `pneumo drift report` makes one of the newest images")
+        raise ProblemError(
+            "no-check", "none was made yet; `pneumo drift report --store` makes one of the newest images"
+        )
     return Response(check.model_dump_json(), media_type="application/json")
 
 

@@ -21,6 +21,7 @@ from serving.log.tables import predictions
 
 POSITIVE, OTHER = "PNEUMONIA", "NORMAL"
 THRESHOLD = 0.4
+STRANGE = 0.9
 DIMENSIONS = 8
 
 
@@ -90,7 +91,7 @@ def rows(
             "embedding": found["embedding"][number].astype("<f4").tobytes(),
             "label": said[number],
             "certain": not uncertain[number],
-            "in_distribution": bool(found["outlier_score"][number] <= 1),
+            "in_distribution": bool(found["outlier_score"][number] <= STRANGE),
             "latency_ms": 8.0,
             **dict(zip(names, numbers, strict=True)),
         }
@@ -122,7 +123,8 @@ def with_reference(bundle: Bundle, *, images: int = 400) -> Bundle:
     buffer = io.BytesIO()
     frame.to_parquet(buffer)
     (bundle.folder / "reference.parquet").write_bytes(buffer.getvalue())
-    seal(bundle.folder, BundleInfo.model_validate(bundle.info.model_dump() | {"files": {}}))
+    limits = {"outlier": {"limit": STRANGE, "quantile": 0.99}, "thresholds": {"default": THRESHOLD}}
+    seal(bundle.folder, BundleInfo.model_validate(bundle.info.model_dump() | limits | {"files": {}}))
     return Bundle.open(Path(bundle.folder))
 
 

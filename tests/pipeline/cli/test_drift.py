@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.log.checks import latest_check
 from serving.log.store import LogStore
 
 references = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "drift" / "references.py"))
@@ -76,6 +77,23 @@ def test_a_warning_fails_where_it_is_asked_for(pneumo, bundle, log, fail_on, cod
     log(range(500, 580), width=640.0)
     found = drift(pneumo, bundle, "check", "--fail-on", fail_on)
     assert (found.code, found.out.partition(":")[0]) == (code, "warning")
+
+
+def test_a_report_is_kept_in_the_log_where_that_is_asked_for(pneumo, bundle, log):
+    store = log(range(500, 580), darker=30)
+    assert drift(pneumo, bundle, "report").code == 0
+    assert latest_check(store) is None
+    found = drift(pneumo, bundle, "report", "--store")
+    assert found.code == 0
+    assert "stored; /drift of the service shows it" in found.err
+    kept = latest_check(store)
+    assert (kept.check.verdict, kept.check.images, kept.has_page) == ("drift", 80, True)
+
+
+def test_images_that_are_none_of_the_log_are_not_kept_in_it(pneumo, bundle, here):
+    found = drift(pneumo, bundle, "report", "--store", "--data", str(here))
+    assert found.code == 2
+    assert "--store keeps checks of the log" in found.err
 
 
 def test_a_report_is_evidentlys_page_and_the_check_as_json(pneumo, bundle, log, here):
