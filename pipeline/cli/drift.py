@@ -167,8 +167,9 @@ def simulate_command(
     windows: Annotated[int, typer.Option(min=1, help="Windows for each change and strength.")] = 100,
     size: Annotated[int, typer.Option(min=1, help="Images in a window.")] = 100,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Most images that are changed.", show_default="all of the split")
-    ] = None,
+        int,
+        typer.Option(min=1, help="Most images that are changed, evenly over the split: each is predicted 74 times."),
+    ] = 400,
     seed: Annotated[int, typer.Option(help="Of the windows.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the picture, the CSV and the JSON.")] = Path("drift-simulation"),
     as_json: JsonOption = False,
