@@ -55,13 +55,19 @@ def table(plot: Plot) -> str:
 
 
 def cell(plot: Plot, series: Series, place: int) -> str:
-    """A value with its interval; of a plot of shares in percent."""
+    """A value with its interval."""
     value = series.y[place]
     if value is None:
         return NOTHING
-    told = share(value) if plot.share else f"{value:,.0f}"
     low, high = (ends[place] if ends else None for ends in (series.low, series.high))
-    return told if low is None or high is None else f"{told} <small>{share(low)} to {share(high)}</small>"
+    interval = "" if low is None or high is None else f" <small>{_told(plot, low)} to {_told(plot, high)}</small>"
+    return f"{_told(plot, value)}{interval}"
+
+
+def _told(plot: Plot, value: float) -> str:
+    if plot.unit == "share":
+        return share(value)
+    return f"{value:,.0f}" if plot.unit == "count" else f"{value:.3f}"
 
 
 def note(title: str, words: str = "", *, error: bool = False) -> str:

@@ -12,6 +12,7 @@ from serving.dashboard.names import METRICS, VERDICTS, column_title, is_share, n
 from serving.drift.performance import Estimate, Performance
 from serving.drift.verdict import Verdict
 
+Unit = Literal["count", "share", "area"]
 Kind = Literal["bars", "line", "points", "steps"]
 Tone = Literal["accent", "positive", "negative", "edge", "ok", "warning", "drift"]
 """Colours by their role; the style sheet has them for light and dark."""
@@ -56,7 +57,7 @@ class Plot:
         x_title: What x is.
         y_title: What y is.
         series: What is drawn; each has a value for each x.
-        share: Whether y is a share, shown in percent.
+        unit: Of y; a share is shown in percent.
         stacked: Whether bars stand on each other.
         names: Of each x in the table, where other than x.
         compact: Whether it is one of many, without much around it.
@@ -71,7 +72,7 @@ class Plot:
     x_title: str
     y_title: str
     series: Sequence[Series]
-    share: bool = False
+    unit: Unit = "count"
     stacked: bool = False
     names: Sequence[str] | None = None
     compact: bool = False
@@ -87,7 +88,7 @@ class Plot:
             "x": list(self.x),
             "xTitle": self.x_title,
             "yTitle": self.y_title,
-            "share": self.share,
+            "unit": self.unit,
             "stacked": self.stacked,
             "compact": self.compact,
             "diagonal": self.diagonal,
@@ -135,7 +136,7 @@ def doubts(board: Board) -> Plot:
         _unit(board),
         "Share of images",
         [Series("Uncertain", "line", "accent", uncertain), Series("Out of distribution", "line", "positive", strange)],
-        share=True,
+        unit="share",
     )
 
 
@@ -178,7 +179,7 @@ def distribution(each: Distribution, positive_class: str | None) -> Plot:
             Series("Reference", "bars", "edge", each.before.tolist()),
             Series("In view", "steps", "accent", each.now.tolist()),
         ],
-        share=True,
+        unit="share",
         names=[f"{number(low, each.name)} to {number(high, each.name)}" for low, high in pairs],
         compact=True,
         percent=is_share(each.name),
@@ -208,7 +209,7 @@ def performance(board: Board, live: Live, metric: str) -> Plot | None:
         _unit(board),
         METRICS[metric],
         series,
-        share=True,
+        unit="area" if metric == "auroc" else "share",
         intervals=True,
     )
 
@@ -223,7 +224,7 @@ def calibration(live: Live) -> Plot:
         "Probability",
         "Came true",
         [_with_interval("Came true", "points", "accent", [each.observed for each in bins])],
-        share=True,
+        unit="share",
         intervals=True,
         names=[f"{each.low:.0%} to {each.high:.0%}, {each.observed.images} images" for each in bins],
         diagonal=True,

@@ -4,6 +4,7 @@ const plots = JSON.parse(document.getElementById("plots").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const PAPER = "rgba(0, 0, 0, 0)";
 const OPTIONS = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false };
+const TICKS = { count: ",d", share: ".0%", area: ".2f" };
 const COLOURS = { ok: "plot-ok", warning: "plot-warning", drift: "plot-drift" };
 
 /** A colour of the style sheet, as it is in the scheme in force. */
@@ -19,7 +20,7 @@ function faint(name, opacity) {
 }
 
 function tracesOf(plot, series) {
-  const own = { x: plot.x, y: series.y, name: series.name, hovertemplate: plot.share ? "%{y:.1%}" : "%{y:,}" };
+  const own = { x: plot.x, y: series.y, name: series.name, hovertemplate: plot.unit === "share" ? "%{y:.1%}" : "%{y:,}" };
   const tone = colour(series.tone);
   if (series.kind === "bars") {
     return [{ ...own, type: "bar", marker: { color: plot.compact ? faint(series.tone, 0.6) : tone } }];
@@ -37,23 +38,41 @@ function tracesOf(plot, series) {
       thickness: 1.5,
       width: 3,
     };
-    return [{ ...own, type: "scatter", mode: "markers", marker: { color: tone, size: 8 }, error_y: error, hovertemplate: interval(series) }];
+    return [{ ...own, type: "scatter", mode: "markers", marker: { color: tone, size: 8 }, error_y: error, hovertemplate: interval(plot, series) }];
   }
   const line = { ...own, type: "scatter", mode: "lines+markers", line: { color: tone, width: 2 }, marker: { size: 5 } };
   if (!series.low) {
     return [line];
   }
-  const edge = { x: plot.x, type: "scatter", mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
-  return [
-    { ...edge, y: series.low },
-    { ...edge, y: series.high, fill: "tonexty", fillcolor: faint(series.tone, 0.25) },
-    { ...line, hovertemplate: interval(series) },
-  ];
+  return [...bandsOf(plot, series), { ...line, hovertemplate: interval(plot, series) }];
 }
 
-function interval(series) {
-  const percent = (value) => (value === null ? "" : `${(100 * value).toFixed(1)} %`);
-  return series.y.map((value, place) => `${percent(value)} (${percent(series.low[place])} to ${percent(series.high[place])})`);
+/** What lies between the ends of intervals, once for each stretch without a gap: a fill would run across it. */
+function bandsOf(plot, series) {
+  const stretches = [];
+  series.low.forEach((value, place) => {
+    if (value === null) {
+      return;
+    }
+    if (place === 0 || series.low[place - 1] === null) {
+      stretches.push([]);
+    }
+    stretches.at(-1).push(place);
+  });
+  const edge = { type: "scatter", mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+  return stretches.flatMap((places) => {
+    const x = places.map((place) => plot.x[place]);
+    const ends = [series.low, series.high].map((values) => places.map((place) => values[place]));
+    return [
+      { ...edge, x, y: ends[0] },
+      { ...edge, x, y: ends[1], fill: "tonexty", fillcolor: faint(series.tone, 0.25) },
+    ];
+  });
+}
+
+function interval(plot, series) {
+  const told = (value) => (value === null ? "" : plot.unit === "share" ? `${(100 * value).toFixed(1)} %` : value.toFixed(3));
+  return series.y.map((value, place) => `${told(value)} (${told(series.low[place])} to ${told(series.high[place])})`);
 }
 
 function layoutOf(plot, width) {
@@ -85,7 +104,8 @@ function xOf(plot, width) {
   if (plot.diagonal) {
     return { range: [0, 1.02], tickformat: ".0%", title: { text: plot.xTitle, standoff: 6 } };
   }
-  return { nticks: 5, tickformat: plot.percent ? ".0%" : "", hoverformat: plot.percent ? ".1%" : ".4~g" };
+  const fine = plot.x.at(-1) - plot.x[0] < 0.05 ? ".1%" : ".0%";
+  return { nticks: 5, tickformat: plot.percent ? fine : "", hoverformat: plot.percent ? ".1%" : ".4~g" };
 }
 
 function stops() {
@@ -97,7 +117,7 @@ function stops() {
 }
 
 function yOf(plot) {
-  const scale = { tickformat: plot.share ? ".0%" : ",d", rangemode: "tozero" };
+  const scale = { tickformat: TICKS[plot.unit], rangemode: "tozero" };
   if (plot.diagonal) {
     return { ...scale, range: [0, 1.02] };
   }
@@ -106,7 +126,7 @@ function yOf(plot) {
     return { ...scale, range: [Math.max(0, Math.floor(10 * Math.min(...lows)) / 10), 1.02] };
   }
   const highest = plot.x.map((_, place) => plot.series.reduce((sum, series) => sum + (series.y[place] ?? 0), 0));
-  return plot.share || Math.max(...highest) > 5 ? scale : { ...scale, dtick: 1 }; // no halves of a whole thing
+  return plot.unit !== "count" || Math.max(...highest) > 5 ? scale : { ...scale, dtick: 1 }; // no halves of a whole thing
 }
 
 function draw(plot) {
