@@ -1,11 +1,14 @@
 """True labels over HTTP: JSON and CSV, what is refused, what is kept."""
 
 import contextlib
+import runpy
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,8 @@ from serving.drift import feedback as reading
 from serving.log.tables import feedback as labels
 from serving.problems import ProblemError
 from serving.settings import Settings
+
+make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
 
 CSV = {"content-type": "text/csv"}
 
@@ -140,12 +145,34 @@ def test_a_wrong_table_is_refused_by_line(client, table, status, words):
     assert words in answer.json()["detail"]
 
 
-def test_a_label_is_held_against_the_model_that_answered_not_the_one_that_answers_now(client, png):
-    predict(client, png, "old")
+def answered_by(client, version: str) -> None:
+    """Let another version have answered what is in the log."""
     with client.app.state.service.store.engine.begin() as connection:
-        connection.execute(sa.text("update predictions set version = '0'"))
-    answer = client.post("/v1/feedback", json={"request_id": "old", "label": "NORMAL"})
-    assert answer.json()["matched"] == 1  # no bundle of it any more: what is loaded must do
+        connection.execute(sa.text("update predictions set version = :version"), {"version": version})
+
+
+def test_a_label_is_held_against_the_model_that_answered_not_the_one_that_answers_now(bundle, png, started, tmp_path):
+    old = make_bundle(
+        tmp_path / "models" / "tiny" / "old", version="old", classes=["CLEAR", "COLD"], positive_class="COLD"
+    )
+    entry = {"name": "tiny", "version": "old", "bundle": "tiny/old", "digest": old.digest, "metrics": {}, "run": None}
+    registry = {"versions": [entry | {"promoted_at": "2026-11-01T00:00:00Z"}]}
+    (tmp_path / "models" / "registry.yaml").write_text(yaml.safe_dump(registry))
+    settings = {"log_url": f"sqlite:///{tmp_path / 'log.sqlite3'}", "log_spool": tmp_path / "spool"}
+    with started(application(bundle, models_dir=tmp_path / "models", reload_s=0, **settings)) as client:
+        predict(client, png, "a")
+        answered_by(client, "old")
+        assert client.post("/v1/feedback", json={"request_id": "a", "label": "COLD"}).json()["matched"] == 1
+        refused = client.post("/v1/feedback", json={"request_id": "a", "label": "PNEUMONIA"})
+    assert refused.status_code == 422
+    assert "'PNEUMONIA' is no class of tiny:old; known: CLEAR, COLD" in refused.json()["detail"]
+
+
+def test_a_label_for_a_model_that_is_gone_is_held_against_what_is_loaded(client, png):
+    predict(client, png, "old")
+    answered_by(client, "0")
+    assert client.post("/v1/feedback", json={"request_id": "old", "label": "NORMAL"}).json()["matched"] == 1
+    assert client.post("/v1/feedback", json={"request_id": "old", "label": "COLD"}).status_code == 422
 
 
 def test_other_media_types_damaged_json_and_too_many_labels_are_refused(client):

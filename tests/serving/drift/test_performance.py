@@ -189,6 +189,18 @@ def test_calibrated_probabilities_tell_the_performance_without_labels():
         assert abs(np.mean(away[name])) < 0.006, name
 
 
+def test_the_interval_of_a_ratio_is_as_wide_as_chance_makes_it():
+    rng = np.random.default_rng(0)
+    probability = np.concatenate([rng.uniform(0.9, 1, 60), rng.uniform(0, 0.3, 100)])  # sure of one side alone
+    truths = rng.uniform(size=(4000, 160)) < probability
+    found = of(probability)
+    for name in ("sensitivity", "specificity"):
+        estimate = getattr(found, name)
+        spread = np.std([realised(probability, truth)[name] for truth in truths])
+        least = {"sensitivity": probability.sum(), "specificity": (1 - probability).sum()}[name]
+        assert estimate.value - estimate.low - 0.5 / least == pytest.approx(1.96 * spread, rel=0.08), name
+
+
 def test_probabilities_that_are_too_sure_are_believed_all_the_same():
     rng = np.random.default_rng(0)
     probability = rng.beta(0.5, 0.6, 2000)

@@ -111,6 +111,17 @@ def test_labels_meet_their_images_and_those_that_are_no_class_are_left_out(store
     assert found.day[0] == (rows[0][0]["time"] - datetime(1970, 1, 1, tzinfo=UTC)).days
 
 
+def test_a_label_is_of_one_image_of_a_request_alone(tmp_path):
+    store = LogStore(f"sqlite:///{tmp_path / 'log.sqlite3'}")
+    store.prepare()
+    rows, _ = simulated["rows"](3, START, START + DAY)
+    store.add([row | {"request_id": "one", "image_index": number} for number, row in enumerate(rows)])
+    store.add_feedback([("one", 1, "NORMAL"), ("one", 2, "PNEUMONIA")], START)
+    found = labelled(store, selected(), 3, CLASSES)
+    assert found.truth.tolist() == ["NORMAL", "PNEUMONIA"]
+    assert found.probability.tolist() == [row["probability"] for row in rows[1:]]
+
+
 def test_of_many_labels_a_fair_sample_is_read(store):
     everything = len(labelled(store, selected(), 900, CLASSES))
     some = len(labelled(store, selected(), 900, CLASSES, most=100))
