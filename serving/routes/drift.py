@@ -66,7 +66,7 @@ async def report(request: Request, service: ServiceOf, key: str) -> Response:
             from serving.log.checks import read_page
 
             store.prepare()
-            return read_page(store, key)
+            return read_page(store, key) if key.isalnum() else None  # PostgreSQL takes no NUL
 
         page = await reached(store, work)
         if page is None:
@@ -94,6 +94,8 @@ async def latest(
         from serving.log.checks import latest_check
 
         store.prepare()
+        if version and not version.isprintable():  # PostgreSQL takes no NUL
+            return None
         model, _, number = version.partition(":") if version else (None, "", None)
         found = latest_check(store, model, number)
         return found.check if found else None
