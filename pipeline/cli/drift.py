@@ -255,19 +255,22 @@ def _show(check: "DriftCheck", as_json: bool) -> None:
         print_json(check.model_dump(mode="json"))
         return
     console = stdout()
-    console.print(f"{check.verdict}: {check.summary}", markup=False)
+    console.print(f"{check.verdict}: {check.summary}", markup=False, soft_wrap=True)
     console.print(
         f"{check.images} images ({check.window}) against {check.reference_images} of the reference of "
         f"{check.model}:{check.version}",
         markup=False,
+        soft_wrap=True,
     )
     shown = [column for column in check.columns if column.name in check.top]
     for column in shown:
         values = ""
         if column.reference is not None and column.window is not None:
             values = f", {column.reference.median:.4g} before, {column.window.median:.4g} now"
-        console.print(f"  {column.name}: {column.words} (p {column.adjusted:.2g}{values})", markup=False)
-    console.print(check.notice, markup=False)
+        console.print(
+            f"  {column.name}: {column.words} (p {column.adjusted:.2g}{values})", markup=False, soft_wrap=True
+        )
+    console.print(check.notice, markup=False, soft_wrap=True)
 
 
 def _show_simulation(simulation: "Simulation") -> None:
@@ -290,5 +293,5 @@ def _show_simulation(simulation: "Simulation") -> None:
         )
     console = stdout()
     console.print(table)
-    console.print(f"false alarms: {simulation.unchanged.alarms:.1%}", markup=False)
-    console.print(simulation.notice, markup=False)
+    console.print(f"false alarms: {simulation.unchanged.alarms:.1%}", markup=False, soft_wrap=True)
+    console.print(simulation.notice, markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from serving.log.reading import Window, count_rows, read_labelled, read_window
 from serving.log.spool import Spool
 from serving.log.store import LogStore
 from serving.log.writer import LogWriter
@@ -117,3 +118,17 @@ def test_rows_feedback_and_retention_work_as_over_sqlite(postgres):
     with store.engine.connect() as connection:
         assert connection.execute(sa.text("select request_id, label from feedback")).all() == [("request-49", "NORMAL")]
     store.engine.dispose()
+
+
+def test_windows_and_labels_are_read_as_from_sqlite(postgres, monkeypatch):
+    monkeypatch.setattr("serving.log.reading.CHUNK", 4)
+    store = LogStore(postgres.url)
+    store.prepare()
+    store.add([row(number, time=NOW + timedelta(minutes=number)).values() for number in range(10)])
+    store.add_feedback([("request-3", 0, "NORMAL")], NOW)
+    window = Window("tiny", "1", since=NOW + timedelta(minutes=2), last=3)
+    assert [each["time"] for each in read_window(store, window)] == [NOW + timedelta(minutes=at) for at in (7, 8, 9)]
+    assert count_rows(store, window) == 8
+    chunks = list(read_labelled(store, window))
+    assert [len(chunk) for chunk in chunks] == [4, 4]
+    assert [each["true_label"] for each in chunks[0]] == [None, "NORMAL", None, None]
