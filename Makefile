@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 PNEUMO_REAL_DATA ?= ../shared/data
 
-.PHONY: help setup demo real-model pneumoniamnist test test-all lint format bench docs serve lock schema clean
+.PHONY: help setup data demo real-model pneumoniamnist test test-all lint format bench docs serve lock schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,12 @@ $(STAMP): requirements.lock pyproject.toml | $(filter .uv/bin/uv,$(UV))
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
+
+data: setup ## The versioned data set, drawn from its seed: what data.dvc tracks
+	$(BIN)/pneumo data phantom phantoms --images 240 --seed 0 --size 128
+	$(BIN)/pneumo data import phantoms --size 128
+	$(BIN)/dvc add --quiet data
+	git diff --exit-code --stat data.dvc
 
 demo: setup ## The whole loop on synthetic images, in demo/
 	$(BIN)/pneumo demo
