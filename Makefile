@@ -71,9 +71,15 @@ docs: setup ## Check that every link and command in the docs exists
 serve: setup ## Serve the demo's champion on http://127.0.0.1:8000
 	$(BIN)/pneumo serve --models-dir demo/models
 
-lock: .uv/bin/uv ## Compile requirements.lock anew (PIN=--upgrade for newer versions)
-	$(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
-		--custom-compile-command "make lock" --extra dev --output-file requirements.lock $(PIN) pyproject.toml
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+	--custom-compile-command "make lock"
+
+lock: .uv/bin/uv ## Compile requirements.lock and those of the images anew (PIN=--upgrade for newer versions)
+	$(LOCK) --extra dev --output-file requirements.lock $(PIN) pyproject.toml
+	$(LOCK) --constraints requirements.lock $(addprefix --extra ,serve postgres tracing) --output-file requirements-serve.lock pyproject.toml
+	$(LOCK) --constraints requirements.lock $(addprefix --extra ,serve postgres tracing drift) --output-file requirements-drift.lock pyproject.toml
+	printf 'dvc[gs]\nwandb\n' | $(LOCK) --constraints requirements.lock \
+		$(addprefix --extra ,train pretrained hyperopt drift postgres tracing gcs fetch) --output-file requirements-train.lock pyproject.toml -
 
 schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Ludwig
 	$(BIN)/python -m pipeline.config.generate
