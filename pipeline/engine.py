@@ -13,10 +13,11 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from serving.errors import MachineError
 
@@ -121,12 +122,24 @@ def logged(path: Path) -> Iterator[None]:
             logger.handlers, logger.propagate = [], True
         loggers[1].setLevel(logging.INFO)  # loading a model leaves it at ERROR
         loggers[0].handlers = [handler]
-        logging.captureWarnings(True)
+        shows, warnings.showwarning = warnings.showwarning, _log_warning
         try:
             with contextlib.redirect_stdout(file):
                 yield
         finally:
-            logging.captureWarnings(False)
+            warnings.showwarning = shows
             for logger, handlers, propagates, level in before:
                 logger.handlers, logger.propagate = handlers, propagates
                 logger.setLevel(level)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In the place of `warnings.showwarning`; `logging.captureWarnings` would leave out what the service's log does."""
+    logging.getLogger("py.warnings").warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)

@@ -4,7 +4,9 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +40,14 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def _hooks_as_before() -> Iterator[None]:
+    """A service that runs in this process takes warnings and failing threads over for good; a test must not."""
+    before = threading.excepthook, warnings.formatwarning
+    yield
+    threading.excepthook, warnings.formatwarning = before
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,21 @@ def test_what_ludwig_says_goes_to_the_file_alone(tmp_path: Path, capfd: pytest.C
         print("printed")
 
     text = log.read_text(encoding="utf-8")
-    assert all(part in text for part in ("from Ludwig", "from a library", "printed"))
+    assert "WARNING ludwig.trainers: from Ludwig" in text
+    assert "UserWarning: from a library" in text
+    assert "printed" in text
     out, err = capfd.readouterr()
     assert out == err == ""
+
+
+def test_a_service_in_this_process_takes_no_warning_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", lambda *known: "left out")  # as `serving.logs.configure` leaves it
+    before = warnings.showwarning
+    with engine.logged(tmp_path / "log.txt"):
+        warnings.warn("from a library", stacklevel=1)
+
+    assert "from a library" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert warnings.showwarning is before
 
 
 def test_loggers_are_as_before_after_an_error(tmp_path: Path) -> None:

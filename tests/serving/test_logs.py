@@ -37,7 +37,6 @@ def written() -> Iterator[Callable[[str], io.StringIO]]:
     names = ("", "pneumo", "uvicorn", "uvicorn.error", "uvicorn.access")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
-    hook, shows_warnings = threading.excepthook, warnings.formatwarning
 
     def start(log_format: str) -> io.StringIO:
         for logger in loggers[2:]:
@@ -48,7 +47,6 @@ def written() -> Iterator[Callable[[str], io.StringIO]]:
 
     yield start
     logging.captureWarnings(False)
-    threading.excepthook, warnings.formatwarning = hook, shows_warnings
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)
