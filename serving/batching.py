@@ -16,6 +16,9 @@ from serving.schemas import ImagePrediction
 WAITING = 4 * BATCH
 """Decoded images that wait for the network at most; decoding pauses beyond, since they take more memory than files."""
 
+Decode = Callable[[], Input]
+"""Makes a prepared image, float32 [C, H, W], out of a file."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -25,7 +28,7 @@ class Seen:
         prediction: What is said about it.
         embedding: float32 [D].
         began: When its batch went into the network, as `time.perf_counter()`.
-        waited_s: Seconds from decoded to then.
+        waited_s: Seconds from when it was given to the batcher to then; decoding counts where the batcher does it.
         ran_s: Seconds that its batch spent there.
         batch: Images in that batch.
     """
@@ -38,8 +41,15 @@ class Seen:
     batch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Waiting:
+    image: Input | Decode
+    answer: "Answer"
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
     image: Input
     answer: "Answer"
     since: float
@@ -108,7 +118,8 @@ class Batcher:
         """
         self.predictor = predictor
         self._batched = batched
-        self._waiting: queue.Queue[_Waiting | None] = queue.Queue(WAITING)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(WAITING)
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
@@ -128,11 +139,21 @@ class Batcher:
         Returns:
             Whether it was taken.
         """
-        try:
-            self._waiting.put(_Waiting(image, answer, time.perf_counter()), block=wait)
-        except queue.Full:
+        if not self._room.acquire(blocking=wait):
             return False
+        self._waiting.put(_Waiting(image, answer, time.perf_counter()))
         return True
+
+    def put_undecoded(self, decode: Decode, answer: Answer) -> None:
+        """Give an image to the network that its thread decodes just before; never waits.
+
+        Where a process has one core, other threads that decode only take it from the network and from each other.
+
+        Args:
+            decode: Makes the image.
+            answer: Gets what comes of it, also where `decode` raises.
+        """
+        self._waiting.put(_Waiting(decode, answer, time.perf_counter()))
 
     def close(self) -> None:
         """End the thread once it has done what waits; call it off the event loop."""
@@ -142,18 +163,24 @@ class Batcher:
     def _work(self) -> None:
         ends = False
         while not ends:
-            found = [self._waiting.get()]
+            found = [self._take()]
             while len(found) < BATCH:
                 try:
-                    found.append(self._waiting.get_nowait())
+                    found.append(self._take(wait=False))
                 except queue.Empty:
                     break
             ends = None in found
-            batch = [each for each in found if each is not None and not each.answer.gone]
+            batch = [image for each in found if each and not each.answer.gone and (image := _decoded(each))]
             if batch:
                 self._run(batch)
 
-    def _run(self, batch: list[_Waiting]) -> None:
+    def _take(self, *, wait: bool = True) -> _Waiting | None:
+        found = self._waiting.get(block=wait)
+        if found and not callable(found.image):
+            self._room.release()
+        return found
+
+    def _run(self, batch: list[_Decoded]) -> None:
         began = time.perf_counter()
         results: list[Seen | Exception]
         try:
@@ -174,3 +201,15 @@ class Batcher:
             by_loop.setdefault(each.answer._loop, []).append((each.answer, result))
         for loop, answers in by_loop.items():
             _hand_over(loop, answers)
+
+
+def _decoded(waiting: _Waiting) -> _Decoded | None:
+    """What the network takes; None where there is none, and its answer says why."""
+    image = waiting.image
+    if callable(image):
+        try:
+            image = image()
+        except Exception as error:
+            waiting.answer.fail(error)
+            return None
+    return _Decoded(image, waiting.answer, waiting.since)

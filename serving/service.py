@@ -87,9 +87,9 @@ class Service:
         self.state = State.LOADING
         self.error: Exception | None = None
         self._bundle = bundle
-        self._decoders = ThreadPoolExecutor(
-            min(DECODERS, network_threads(settings.workers)), thread_name_prefix="decode"
-        )
+        cores = network_threads(settings.workers)
+        self._one_core = cores == 1
+        self._decoders = ThreadPoolExecutor(min(DECODERS, cores), thread_name_prefix="decode")
         self._comparing: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -177,15 +177,13 @@ class Service:
         with self.admission.work(len(uploads)), lane.in_use():
             self.metrics.queued(self.admission.images)
             try:
-                async with asyncio.timeout(self.settings.timeout_s):
+                async with self.in_time():
                     if len(uploads) == 1:  # spares a task and two turns of the loop
                         found = [await self._one(lane, uploads[0])]
                     else:
                         found = await asyncio.gather(*(self._one(lane, upload) for upload in uploads))
-            except TimeoutError:
-                self.metrics.shed("timeout")
-                detail = f"not answered within {self.settings.timeout_s:g} s; send fewer images, or try again later"
-                raise ProblemError("over-capacity", detail, retry_after=5) from None
+            except ProblemError:
+                raise
             except Exception:
                 self.metrics.failed(lane.name, len(uploads))
                 raise
@@ -221,13 +219,23 @@ class Service:
             max_pixels=self.settings.max_pixels,
         )
         with self.admission.work(1), lane.in_use():
-            try:
-                async with asyncio.timeout(self.settings.timeout_s):
-                    return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
-            except TimeoutError:
-                self.metrics.shed("timeout")
-                detail = f"not answered within {self.settings.timeout_s:g} s; try again later"
-                raise ProblemError("over-capacity", detail, retry_after=5) from None
+            async with self.in_time():
+                return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    @contextlib.asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Give what is done meanwhile up where it takes longer than the settings allow.
+
+        Raises:
+            ProblemError: It did.
+        """
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                yield
+        except TimeoutError:
+            self.metrics.shed("timeout")
+            detail = f"not answered within {self.settings.timeout_s:g} s; send fewer images, or try again later"
+            raise ProblemError("over-capacity", detail, retry_after=5) from None
 
     async def _one(self, lane: Lane, upload: Upload) -> tuple[Seen, Decoded] | ImageError:
         answer, shadow = Answer(), self.fleet.shadow
@@ -235,24 +243,35 @@ class Service:
         decoded: Decoded | None = None
         describing = self.log is not None
 
-        def work() -> None:
+        def make() -> Input:
             nonlocal decoded
+            decoded = decode(
+                upload.data,
+                lane.bundle.info.preparation,
+                describing=describing,
+                max_pixels=self.settings.max_pixels,
+            )
+            return decoded.image
+
+        def show(image: Input) -> Input:
+            if unseen:
+                unseen.show(image, lane, upload.data, self.settings.max_pixels)
+            return image
+
+        def work() -> None:
             if answer.gone:
                 return
             try:
-                decoded = decode(
-                    upload.data,
-                    lane.bundle.info.preparation,
-                    describing=describing,
-                    max_pixels=self.settings.max_pixels,
-                )
-                lane.batcher.put(decoded.image, answer)
-                if unseen:
-                    unseen.show(decoded.image, lane, upload.data, self.settings.max_pixels)
+                image = make()
+                lane.batcher.put(image, answer)
+                show(image)
             except Exception as error:
                 answer.fail(error)
 
-        self._decoders.submit(work)
+        if self._one_core:
+            lane.batcher.put_undecoded(lambda: show(make()), answer)
+        else:
+            self._decoders.submit(work)
         try:
             seen = await answer.wait()
         except ImageError as error:

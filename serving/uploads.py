@@ -178,6 +178,13 @@ async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], ob
         raise ProblemError("unreadable-body", "the connection closed before the whole body came") from None
 
 
+async def read_whole(request: Request, max_bytes: int) -> bytes:
+    """A request's body; raises as `read_body` does."""
+    body = bytearray()
+    await read_body(request, max_bytes, body.extend)
+    return bytes(body)
+
+
 async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_images: int) -> list[Upload]:
     if not boundary:
         raise ProblemError(

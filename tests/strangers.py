@@ -5,26 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-PHOTOS = (
-    "astronaut",
-    "brick",
-    "camera",
-    "cell",
-    "chelsea",
-    "clock",
-    "coffee",
-    "coins",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "immunohistochemistry",
-    "moon",
-    "page",
-    "retina",
-    "rocket",
-    "text",
-)
-"""Samples that lie in scikit-image's wheel; the others would be downloaded."""
+from pipeline.drift.grades import PHOTOGRAPHS
 
 ORGANS = ("hand", "skull", "pelvis")
 
@@ -54,7 +35,7 @@ def photos(size: int, rng: np.random.Generator, crops: int = 4) -> Iterator[np.n
     """Each photo whole, then parts of it, turned."""
     import skimage.data
 
-    for name in PHOTOS:
+    for name in PHOTOGRAPHS:
         photo = Image.fromarray(np.asarray(getattr(skimage.data, name)())).convert("L")
         yield np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
         for turn in range(crops):

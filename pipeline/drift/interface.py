@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.drift.checking import Checked
+from serving.drift.keeping import keep
 from serving.errors import InputError, MachineError
-from serving.log.checks import add_check, list_checks, read_snapshot
+from serving.log.checks import list_checks, read_snapshot
 from serving.log.store import LogStore, why
 
 if TYPE_CHECKING:
@@ -28,15 +29,9 @@ def store_check(store: LogStore, checked: Checked) -> str:
     Raises:
         MachineError: Evidently is not installed, or the database cannot be written.
     """
-    from serving.drift.drawing import compose
-
-    page = record = None
-    if checked.check.columns:
-        drawing = compose(checked.check, checked.reference, checked.window)
-        page, record = drawing.page, drawing.record
     try:
         store.prepare()
-        return add_check(store, checked.check, page, record)
+        return keep(store, checked)
     except SQLAlchemyError as error:
         raise MachineError(f"{store.shown}: {why(error)}") from None
 

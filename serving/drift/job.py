@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.errors import InputError, MachineError, PneumoError
+from serving.errors import InputError, PneumoError
 
 if TYPE_CHECKING:
     from serving.bundle import Bundle
@@ -79,20 +79,12 @@ def _main(folder: Path) -> int:
 def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftCheck":
     """Judge the newest images, and keep the result with Evidently's page."""
     from serving.drift.checking import check
-    from serving.drift.drawing import compose
-    from serving.log.checks import add_check
+    from serving.drift.keeping import keep
     from serving.log.reading import Window, read_window
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
-    rows = [dict(row) for row in read_window(store, newest)]
-    made = check(bundle, rows, window=f"the last {settings.drift_window} images")
-    drawing = None
-    with contextlib.suppress(MachineError):  # without Evidently there is a verdict, and no page
-        drawing = compose(made.check, made.reference, made.window) if made.check.columns else None
-    if drawing:
-        add_check(store, made.check, drawing.page, drawing.record)
-    else:
-        add_check(store, made.check, None)
+    made = check(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
+    keep(store, made, without_page=True)
     return made.check
 
 

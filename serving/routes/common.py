@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
@@ -83,18 +84,36 @@ async def received(request: Request, service: Service) -> AsyncIterator[list[Upl
     """
     service.lane(request.state.request_id)
     settings = service.settings
+    read = partial(read_uploads, request, max_bytes=settings.max_bytes, max_images=settings.max_images)
+    async with taken_in(request, service, read) as uploads:
+        request.state.images = len(uploads)
+        request.state.bytes = sum(len(upload.data) for upload in uploads)
+        yield uploads
+
+
+@contextlib.asynccontextmanager
+async def taken_in[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
+    """What is read from a body, which keeps its place in memory until this ends.
+
+    Args:
+        request: Whose body.
+        service: What it came to.
+        read: Reads it; called where there is room.
+
+    Raises:
+        ProblemError: Over capacity, or too slow to come.
+    """
+    settings = service.settings
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else settings.max_bytes
     with service.admission.body(min(size, settings.max_bytes)):
         try:
             async with asyncio.timeout(settings.timeout_s):
-                uploads = await read_uploads(request, max_bytes=settings.max_bytes, max_images=settings.max_images)
+                found = await read()
         except TimeoutError:
             detail = f"the body did not come within {settings.timeout_s:g} s; send less, or over a faster line"
             raise ProblemError("request-timeout", detail) from None
-        request.state.images = len(uploads)
-        request.state.bytes = sum(len(upload.data) for upload in uploads)
-        yield uploads
+        yield found
 
 
 def answered_by(request: Request, lane: Lane) -> ModelName:

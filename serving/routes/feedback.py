@@ -1,6 +1,6 @@
 """`/v1/feedback`."""
 
-import asyncio
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -9,9 +9,9 @@ from python_multipart.multipart import parse_options_header
 
 from serving import problems
 from serving.problems import ProblemError
-from serving.routes.common import ServiceOf, known_models, log_of, reached
+from serving.routes.common import ServiceOf, known_models, log_of, reached, taken_in
 from serving.schemas import NOTICE
-from serving.uploads import read_body
+from serving.uploads import read_whole
 
 SHOWN = 1000
 """Images named in an answer at most."""
@@ -86,17 +86,10 @@ async def feedback(request: Request, service: ServiceOf) -> Response:
     if media_type not in (b"application/json", b"text/csv"):
         raise ProblemError("unsupported-media-type", "send application/json, or text/csv with request_id,index,label")
     most = min(MAX_BYTES, service.settings.max_bytes)
-    body = bytearray()
-    with service.admission.body(most):
-        try:
-            async with asyncio.timeout(service.settings.timeout_s):
-                await read_body(request, most, body.extend)
-        except TimeoutError:
-            detail = f"the body did not come within {service.settings.timeout_s:g} s; send fewer labels"
-            raise ProblemError("request-timeout", detail) from None
+    async with taken_in(request, service, partial(read_whole, request, most)) as body:
 
         def work() -> FeedbackResponse:
-            rows = (read_csv if media_type == b"text/csv" else read_json)(bytes(body))
+            rows = (read_csv if media_type == b"text/csv" else read_json)(body)
             unmatched = keep(store, known_models(service), rows)
             taken = len({item.image for item in rows.items})
             return FeedbackResponse(

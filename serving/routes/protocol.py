@@ -5,10 +5,10 @@ protocol's `{"error": ...}`, with the status that the same problem has elsewhere
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -16,13 +16,12 @@ import numpy as np
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
 
 from serving import problems
 from serving.fleet import Lane
 from serving.predictor import BATCH
 from serving.problems import ProblemError
-from serving.routes.common import ServiceOf
+from serving.routes.common import ServiceOf, taken_in
 from serving.routes.protocol_schemas import (
     INFERENCE_BODY,
     INPUT,
@@ -49,6 +48,7 @@ from serving.tensors import (
     read_request,
     write_response,
 )
+from serving.uploads import read_whole
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -179,20 +179,16 @@ async def _infer(
     lane = _lane(request, service, name, version)
     preparation, info = lane.bundle.info.preparation, lane.bundle.info
     shape = Shape(preparation.channels, preparation.height, preparation.width, service.settings.max_images)
-    async with _received(request, service) as body:
-        try:
-            async with asyncio.timeout(service.settings.timeout_s):
-                message = Message.split(body, length)
-                asked, images = await _in_turn(_read, message, shape)
-                chosen = choose_outputs(asked, OUTPUTS)
-                request.state.images, request.state.lane, request.state.model = len(images), lane.name, info.id
-                with service.admission.work(len(images)), lane.in_use():
-                    service.metrics.queued(service.admission.images)
-                    tensors, predictions = await _in_turn(_run, service, lane, images)
-        except TimeoutError:
-            service.metrics.shed("timeout")
-            detail = f"not answered within {service.settings.timeout_s:g} s; send fewer images, or try again later"
-            raise ProblemError("over-capacity", detail, retry_after=5) from None
+    async with taken_in(request, service, partial(read_whole, request, service.settings.max_bytes)) as body:
+        request.state.bytes = len(body)
+        async with service.in_time():
+            message = Message.split(body, length)
+            asked, images = await _in_turn(_read, message, shape)
+            chosen = choose_outputs(asked, OUTPUTS)
+            request.state.images, request.state.lane, request.state.model = len(images), lane.name, info.id
+            with service.admission.work(len(images)), lane.in_use():
+                service.metrics.queued(service.admission.images)
+                tensors, predictions = await _in_turn(_run, service, lane, images)
     service.metrics.queued(service.admission.images)
     service.metrics.predicted(lane.name, predictions)
     answer = write_response(tensors, chosen, request=asked, name=info.name, version=info.version)
@@ -236,36 +232,6 @@ def _run(service: Service, lane: Lane, images: Tensor) -> tuple[dict[str, Tensor
     probabilities = [[each.probabilities[label] for label in classes] for each in predictions]
     tensors = np.concatenate(logits), np.concatenate(embedding), np.array(probabilities, dtype=np.float32)
     return dict(zip(OUTPUTS, tensors, strict=True)), predictions
-
-
-@contextlib.asynccontextmanager
-async def _received(request: Request, service: Service) -> AsyncIterator[bytes]:
-    """The body of a request, as long as there is room for it.
-
-    Raises:
-        ProblemError: Over capacity, too large, or too slow to come.
-    """
-    settings = service.settings
-    too_large = ProblemError("too-large", f"the body is larger than {settings.max_bytes:,} bytes; send fewer images")
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else settings.max_bytes
-    if size > settings.max_bytes:
-        raise too_large
-    with service.admission.body(size):
-        body = bytearray()
-        try:
-            async with asyncio.timeout(settings.timeout_s):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > settings.max_bytes:
-                        raise too_large
-        except TimeoutError:
-            detail = f"the body did not come within {settings.timeout_s:g} s; send less, or over a faster line"
-            raise ProblemError("request-timeout", detail) from None
-        except ClientDisconnect:
-            raise ProblemError("unreadable-body", "the connection closed before the whole body came") from None
-        request.state.bytes = len(body)
-        yield bytes(body)
 
 
 def _lane(request: Request, service: Service, name: str, version: str | None = None) -> Lane:

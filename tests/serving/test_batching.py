@@ -150,3 +150,56 @@ def test_closing_answers_what_waits_first(slow):
         return await asyncio.gather(*(answer.wait() for answer in answers))
 
     assert len(asyncio.run(ask())) == 3
+
+
+def test_what_comes_undecoded_is_decoded_by_the_network_s_thread_and_goes_together(batcher, slow):
+    image, decoders = images(1)[0], []
+
+    def decode() -> np.ndarray:
+        decoders.append(threading.current_thread().name)
+        return image
+
+    async def ask():
+        answers = [Answer() for _ in range(WAITING + 5)]  # more than may wait decoded
+        batcher.put_undecoded(decode, answers[0])
+        await asyncio.to_thread(until, lambda: slow.batches == [1])
+        for answer in answers[1:]:
+            batcher.put_undecoded(decode, answer)
+        assert len(decoders) == 1
+        slow.go.set()
+        return await asyncio.gather(*(answer.wait() for answer in answers))
+
+    seen = asyncio.run(ask())
+    assert {each.prediction.probability for each in seen[1:9]} == {seen[1].prediction.probability}
+    assert slow.batches[:2] == [1, BATCH]
+    assert set(decoders) == {"network"}
+
+
+def test_what_cannot_be_decoded_fails_alone(batcher, slow):
+    def broken() -> np.ndarray:
+        raise ValueError("no image")
+
+    async def ask():
+        slow.go.set()
+        good, bad, other = Answer(), Answer(), Answer()
+        batcher.put_undecoded(lambda: images(1)[0], good)
+        batcher.put_undecoded(broken, bad)
+        batcher.put(images(1)[0], other)
+        with pytest.raises(ValueError, match="no image"):
+            await bad.wait()
+        return await good.wait(), await other.wait()
+
+    good, other = asyncio.run(ask())
+    assert good.prediction.probability == pytest.approx(other.prediction.probability, abs=1e-6)
+
+
+def test_places_of_decoded_images_are_free_again_once_they_were_taken(batcher, slow):
+    async def ask():
+        slow.go.set()
+        for _ in range(3):
+            answers = [Answer() for _ in range(WAITING)]
+            for answer in answers:
+                assert batcher.put(images(1)[0], answer, wait=False)
+            await asyncio.gather(*(answer.wait() for answer in answers))
+
+    asyncio.run(ask())

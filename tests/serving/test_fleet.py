@@ -11,6 +11,7 @@ import pytest
 from pipeline import registry
 from serving.app import create_app
 from serving.bundle import Bundle
+from serving.cores import available_cores
 from serving.models import resolve
 from serving.settings import Settings
 
@@ -138,9 +139,10 @@ def test_a_challenger_can_come_and_go_while_the_service_runs(models, png, starte
         until(lambda: version() == "1")
 
 
-def test_a_shadow_sees_what_the_champion_answers_and_is_only_compared(models, pngs, started):
+@pytest.mark.parametrize("workers", [1, available_cores()])  # the last decode in the network's thread
+def test_a_shadow_sees_what_the_champion_answers_and_is_only_compared(models, pngs, started, workers):
     registry.promote(models.parent / "2", alias="challenger", root=models)
-    with started(app_of(models, shadow=True)) as client:
+    with started(app_of(models, shadow=True, workers=workers)) as client:
         for png in pngs:
             assert client.post("/v1/predict", files={"file": png}).json()["model"]["version"] == "1"
         until(lambda: metric(client, "pneumo_shadow_probability_difference_count") == len(pngs))
