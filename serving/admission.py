@@ -62,7 +62,7 @@ class Admission:
         """
         if self.held and self.held + size > self._max_held:
             self._refuse("memory", self.wait_s)
-        self._check_wait()
+        self.check_wait()
         self.held += size
         try:
             yield
@@ -76,7 +76,7 @@ class Admission:
         Raises:
             ProblemError: Over capacity.
         """
-        self._check_wait()
+        self.check_wait()
         alone, began = not self.images, self._clock()
         self.images += images
         try:
@@ -98,7 +98,12 @@ class Admission:
         # Only while others wait is the time to the next answer that of the work.
         self._last = now if self.images > images else None
 
-    def _check_wait(self) -> None:
+    def check_wait(self) -> None:
+        """Say now what `body` and `work` would.
+
+        Raises:
+            ProblemError: Over capacity.
+        """
         if self.wait_s > self._max_wait_s:
             self._refuse("wait", self.wait_s - self._max_wait_s)
 

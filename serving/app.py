@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from serving import logs, problems
 from serving.bundle import Bundle
 from serving.errors import PneumoError
-from serving.middleware import RequestMiddleware
+from serving.middleware import RequestMiddleware, Shedding
 from serving.models import resolve
 from serving.routes import drift, explain, feedback, health, metrics, page, predict, protocol
 from serving.routes.examples import EXAMPLES
@@ -53,6 +53,7 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
             Middleware(SecurityHeaders),
             Middleware(RequestMiddleware, service=service),
             *gates(service.settings),
+            Middleware(Shedding, service=service),
         ],
     )
     app.state.service = service

@@ -10,8 +10,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
 from serving.logs import RequestFields, log_request
+from serving.problems import ProblemError
 from serving.service import Service, State
 from serving.tracing import Span
+
+COSTLY = frozenset({"/v1/predict", "/v1/explain"})
+"""Paths of requests that bring images, where the path is the route's template."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -55,7 +59,7 @@ class RequestMiddleware:
                 if not answered:  # uvicorn closes the connection on half an answer
                     await response(scope, receive, send_with_id)
             finally:
-                route = getattr(scope.get("route"), "path", "-")
+                route = scope["state"].get("route") or getattr(scope.get("route"), "path", "-")
                 self._tell(scope, span, route, status, time.perf_counter() - began)
 
     def _tell(self, scope: Scope, span: Span, route: str, status: int, seconds: float) -> None:
@@ -76,3 +80,26 @@ class RequestMiddleware:
                 **known,
             )
         )
+
+
+class Shedding:
+    """Turns images away before anything is done for them while those in front would keep them waiting too long.
+
+    The routes do so too, but a service that is asked for six times what it can do spends its time on refusals, and
+    finding a route and raising through FastAPI is most of theirs.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on one request."""
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in COSTLY:
+            try:
+                self.service.admission.check_wait()
+            except ProblemError as error:
+                scope["state"]["route"] = scope["path"]
+                await problems.respond(Request(scope), error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)

@@ -9,6 +9,7 @@ from typing import Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from serving.image import ImageError
@@ -64,9 +65,12 @@ RESPONSES = responses(400, 401, 408, 413, 415, 422, 429, 503)
 """Of routes that take images."""
 
 _BODY_LEFT: frozenset[Kind] = frozenset(
-    {"too-large", "too-many-images", "request-timeout", "over-capacity", "not-ready", "log-off"}
+    {"unauthorized", "too-many-requests", "too-large", "too-many-images", "over-capacity", "not-ready", "log-off"}
 )
-"""What is left of the body is not read, so that the connection cannot be used again."""
+"""What is left of the body is not read."""
+
+_UNREAD_BYTES = 1_000_000
+"""Largest body that the server passes over to use the connection again; with more to come it is closed."""
 
 _IMAGE_KINDS: dict[str, Kind] = {
     "unreadable": "unreadable-image",
@@ -155,9 +159,14 @@ def respond(request: Request, error: ProblemError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if error.kind in _BODY_LEFT:
+    if error.kind == "request-timeout" or (error.kind in _BODY_LEFT and _has_much_to_come(request.headers)):
         headers["Connection"] = "close"
     return _respond(request, problem, headers)
+
+
+def _has_much_to_come(headers: Headers) -> bool:
+    length = headers.get("content-length", "0")
+    return "transfer-encoding" in headers or not length.isdecimal() or len(length) > 9 or int(length) > _UNREAD_BYTES
 
 
 def _urn(kind: Kind) -> str:

@@ -3,7 +3,6 @@
 import base64
 import functools
 import logging
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from fastapi import Request
@@ -35,9 +34,6 @@ PAGES = "/drift"
 
 WRONG_KEYS = Rate(20, 60)
 """Wrong keys that an address may try."""
-
-_UNREAD_BYTES = 1_000_000
-"""Largest body left of a refused request that is passed over; with more to come the connection is closed."""
 
 _log = logging.getLogger("pneumo.service")
 
@@ -233,8 +229,6 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: ProblemErro
     response = problems.respond(Request(scope), error)
     if error.kind == "unauthorized":
         response.headers["WWW-Authenticate"] = _challenge(scope)
-    if _has_much_to_come(scope["headers"]):
-        response.headers["Connection"] = "close"
     await response(scope, receive, send)
 
 
@@ -290,15 +284,6 @@ def _check_turn(turn: Turn, rate: Rate) -> None:
             f"more than {rate.count} requests in {rate.seconds} s; try again in {turn.retry_s} s",
             retry_after=turn.retry_s,
         )
-
-
-def _has_much_to_come(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    for name, value in headers:
-        if name == b"transfer-encoding":
-            return True
-        if name == b"content-length":
-            return not value.isdigit() or len(value) > 9 or int(value) > _UNREAD_BYTES
-    return False
 
 
 def _request_id(scope: Scope) -> str:

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from starlette.responses import StreamingResponse
 
 from serving.app import create_app, from_environment
+from serving.cores import available_cores
 from serving.predictor import Predictor
 from serving.service import State
 from serving.settings import Settings
@@ -130,13 +131,40 @@ def test_more_than_the_service_can_do_is_refused_at_once_with_the_time_to_come_b
         assert refused.status_code == 503
         assert refused.json()["type"] == "urn:pneumo:problem:over-capacity"
         assert refused.headers["retry-after"] == "2"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        assert "connection" not in refused.headers  # what is left of a small body is passed over
         assert client.get("/healthz").status_code == 200
+        line = 'http_requests_total{method="POST",route="/v1/predict",status="503"} 1.0'
+        assert line in client.get("/metrics").text
         gate.opened.set()
         for thread in threads:
             thread.join()
         assert [answer.status_code for answer in answers] == [200] * 3
         assert client.post("/v1/predict", files={"file": png}).status_code == 200
         assert service.admission.images == service.admission.held == 0
+
+
+def test_images_are_turned_away_before_a_route_is_looked_for(bundle, png, monkeypatch, started):
+    app = create_app(bundle, LIMITS)
+    with started(app) as client:
+        monkeypatch.setattr(app.router, "routes", [])
+        assert client.post("/v1/predict", content=png).status_code == 404
+        admission = app.state.service.admission
+        admission.images, admission.seconds_per_image = 100, 1.0
+        assert [client.post(path, content=png).status_code for path in ("/v1/predict", "/v1/explain")] == [503, 503]
+        assert client.get("/v1/predict").status_code == 404
+
+
+def test_a_worker_with_one_core_answers_as_others_do(bundle, pngs, started):
+    answers = []
+    for workers in (1, available_cores()):  # with a worker a core, the network's thread decodes
+        with started(create_app(bundle, LIMITS.model_copy(update={"workers": workers}))) as client:
+            files = [("file", png) for png in [*pngs[:3], b"no image", *pngs[3:6]]]
+            answer = client.post("/v1/predict?partial=true", files=files).json()
+        assert [error["index"] for error in answer["errors"]] == [3]
+        answers.append([each["probability"] for each in answer["predictions"]])
+    assert len(answers[0]) == 6
+    assert answers[0] == pytest.approx(answers[1], abs=1e-6)
 
 
 def test_a_request_that_takes_too_long_is_given_up_and_its_image_not_run(bundle, png, gate, started):
