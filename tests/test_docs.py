@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from pipeline import config
@@ -13,22 +14,37 @@ from pipeline.cli import app
 from pipeline.config.document import parse
 
 ROOT = Path(__file__).parent.parent
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MADE_BY_COMMANDS = ("data", "real", "runs", "models", "demo", "bundle", "deploy", ".venv", "v1", "ID", "images")
+MADE_BY_COMMANDS += ("drift-report", "sweeps", "site")
 
-by_name = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+by_name = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}(?: [^\n]*)?\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def commands(path: Path) -> list[list[str]]:
     text = path.read_text(encoding="utf-8")
-    shown = [line for block in blocks(path, "bash") for line in block.splitlines()]
+    shown = [line for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
     inline = re.findall(r"`((?:pneumo|make) [^`]+)`", text)
-    parts = [part.strip() for line in (*shown, *inline) for part in re.split(r"&&|;", line)]
-    return [shlex.split(part, comments=True) for part in parts if part.startswith(("pneumo ", "make "))]
+    parts = [part for line in (*shown, *inline) for part in simple_commands(line)]
+    return [part for part in parts if part[0] in ("pneumo", "make")]
+
+
+def simple_commands(line: str) -> list[list[str]]:
+    """The words of each command of a line of shell, which `|`, `&&` and the like keep apart."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+    lexer.whitespace_split = True
+    parts: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("|&;"):
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return [part for part in parts if part]
 
 
 @by_name
@@ -38,7 +54,7 @@ def test_commands_in_the_docs_exist_with_their_options(path: Path) -> None:
             continue
         command: Any = get_command(app)
         rest = words[1:]
-        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-") and not rest[0].isupper():
             assert rest[0] in command.commands, words
             command, rest = command.commands[rest[0]], rest[1:]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
@@ -71,6 +87,27 @@ def test_the_config_in_the_readme_is_valid() -> None:
     assert config.of_document(parse(text, "README.md"), "readme").positive == "PNEUMONIA"
 
 
+@pytest.mark.parametrize("path", [path for path in DOCS if blocks(path, "yaml")], ids=lambda path: path.name)
+def test_what_a_page_puts_into_a_config_makes_a_valid_one(path: Path) -> None:
+    base = yaml.safe_load((ROOT / "ludwig_configs" / "efficientnet_lite0.yaml").read_text(encoding="utf-8"))
+    for text in blocks(path, "yaml"):
+        shown = yaml.safe_load(text)
+        if shown.keys() <= base.keys() | {"backend", "decisions", "hyperopt"}:
+            config.of_document(parse(yaml.safe_dump(base | shown, sort_keys=False), path.name), "shown")
+
+
+def test_the_commands_in_the_diagram_exist() -> None:
+    words = re.findall(r'class="label"[^>]*>([^<]*)<', (ROOT / "docs" / "pipeline.svg").read_text(encoding="utf-8"))
+    shown = " ".join(words).split("pneumo ")[1:]
+    command: Any = get_command(app)
+
+    assert len(shown) >= 8
+    for text in shown:
+        names = text.split()
+        found = command.commands[names[0].rstrip(",")]
+        assert not hasattr(found, "commands") or names[1] in found.commands, text
+
+
 def test_every_make_target_is_listed_by_help() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
@@ -81,8 +118,9 @@ def test_every_make_target_is_listed_by_help() -> None:
     assert {"setup", "demo", "test", "test-all", "lint", "format", "bench", "docs", "serve", "clean"} <= set(listed)
 
 
-def test_the_readme_says_that_this_is_no_medical_device() -> None:
+def test_the_readme_and_the_foot_of_every_page_say_that_this_is_no_medical_device() -> None:
     assert "not a medical device" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search("^copyright: .*not a medical device", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
 
 
 def test_the_lock_and_the_docs_name_no_registry_host() -> None:

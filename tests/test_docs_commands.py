@@ -1,0 +1,159 @@
+"""The commands of the tutorial and the how-to guides, run in order, each page in a folder of its own.
+
+A block with a title is shown with it: one that `needs` something is not run here, one `in a second terminal` goes on
+beside those that follow.
+"""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r'^```bash(?: title="([^"\n]*)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
+BESIDE = "in a second terminal"
+LIMIT_S = 1500
+"""Of a block: on a busy machine all of it takes ten times as long."""
+
+make_dicom = runpy.run_path(str(ROOT / "tests" / "serving" / "dicoms.py"))["make_dicom"]
+
+pytestmark = pytest.mark.slow
+
+
+class Terminal:
+    """A shell in a folder; the service that is shown on port 8000 gets a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = os.environ | {"PATH": path, "PNEUMO_PORT": str(self.port), "COLUMNS": "160"}
+        self._beside: list[subprocess.Popen[bytes]] = []
+
+    def run(self, text: str) -> str:
+        done = subprocess.run(
+            self._words(text), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start(self, text: str) -> None:
+        """Start a service, and wait until it is ready."""
+        with (self.folder / "beside.log").open("wb") as log:
+            process = subprocess.Popen(
+                self._words(f"exec {text}"), cwd=self.folder, env=self.environment, stdout=log, stderr=log
+            )
+        self._beside.append(process)
+        for _ in range(1200):
+            assert process.poll() is None, (self.folder / "beside.log").read_text()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        pytest.fail(f"not ready: {(self.folder / 'beside.log').read_text()}")
+
+    def close(self) -> None:
+        for process in self._beside:
+            process.send_signal(signal.SIGINT)  # Ctrl-C
+            process.wait(timeout=60)
+
+    def _words(self, text: str) -> list[str]:
+        return ["bash", "-euo", "pipefail", "-c", text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")]
+
+
+@contextmanager
+def terminal(folder: Path) -> Iterator[Terminal]:
+    shutil.copytree(ROOT / "ludwig_configs", folder / "ludwig_configs")
+    opened = Terminal(folder)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def play(page: str, shell: Terminal) -> str:
+    """Run the blocks of a page; what they printed."""
+    said = ""
+    for title, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+        if title == BESIDE:
+            shell.start(text)
+        elif not title.startswith("needs "):
+            said += shell.run(text)
+    return said
+
+
+def test_the_tutorial(tmp_path: Path) -> None:
+    with terminal(tmp_path) as shell:
+        said = play("tutorial.md", shell)
+
+    data = json.loads((tmp_path / "data" / "dataset.json").read_text(encoding="utf-8"))
+    assert {split: sum(of.values()) for split, of in data["counts"].items()} == {
+        "train": 448,
+        "validation": 96,
+        "test": 96,
+    }
+    assert sum(data["patients"].values()) == 256
+    assert "exit code 1" in said
+    assert '"label":"PNEUMONIA"' in said or '"label":"NORMAL"' in said
+    (run,) = (tmp_path / "runs").iterdir()
+    assert {"report.html", "metrics.json", "bundle"} <= {path.name for path in run.iterdir()}
+    assert len((tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 1 + 48
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
+    assert "Evidently" in (tmp_path / "drift-report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_how_to_use_own_images(tmp_path: Path) -> None:
+    with terminal(tmp_path) as shell:
+        said = play("howto/own-data.md", shell)
+
+    assert "image,label,split,patient" in said
+    assert "60 images in data-from-table; nothing left out" in said
+
+
+def test_how_to_read_dicom(tmp_path: Path, phantoms: Path, exported: Path) -> None:
+    for kind in ("NORMAL", "PNEUMONIA"):
+        (tmp_path / "dicom" / kind).mkdir(parents=True)
+        for number, path in enumerate(sorted(phantoms.rglob(f"{kind}/*.png"))[:20], 1):
+            inverted = 4095 - np.asarray(Image.open(path).convert("L"), dtype=np.uint16) * 16
+            data = make_dicom(inverted, PhotometricInterpretation="MONOCHROME1", BitsStored=12)
+            (tmp_path / "dicom" / kind / f"{number}.dcm").write_bytes(data)
+    shutil.copytree(exported, tmp_path / "bundle")
+
+    with terminal(tmp_path) as shell:
+        said = play("howto/dicom.md", shell)
+
+    assert "40 images in data-dicom" in said
+    assert said.count("dicom/PNEUMONIA/") == 20
+    assert '"predictions":[{' in said
+
+
+def test_how_to_use_a_gpu(tmp_path: Path) -> None:
+    with terminal(tmp_path) as shell:
+        said = play("howto/gpu.md", shell)
+
+    assert "efficientnet_lite0.yaml: good" in said
+
+
+def test_every_how_to_guide_is_run() -> None:
+    played = set(re.findall(r'play\("(.+?)", shell\)', Path(__file__).read_text(encoding="utf-8")))
+    guides = {path.relative_to(DOCS).as_posix() for path in (DOCS / "howto").glob("*.md")}
+
+    assert played == guides | {"tutorial.md"}
