@@ -65,7 +65,8 @@ format: setup ## Format and fix
 bench: setup ## Benchmarks of speed: tables of ratios measured in one run (robustness.py takes hours: run it by name)
 	@for script in $(filter-out benchmarks/robustness.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-docs: setup ## Check that every link and command in the docs exists
+docs: setup ## Build the documentation into site/, without a network; check that every link and command in it exists
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(PYTEST) -q tests/test_docs.py
 
 serve: setup ## Serve the demo's champion on http://127.0.0.1:8000
