@@ -1,10 +1,9 @@
-"""An image of a request, decoded: what the network sees, and what the prediction log keeps of it."""
+"""An image of a request, decoded: what the network sees, and what it was made of."""
 
 import time
 from dataclasses import dataclass
 
-from serving.descriptors import Descriptors, describe
-from serving.image import MAX_PIXELS, Preparation, read_stored, to_input
+from serving.image import MAX_PIXELS, Picture, Preparation, read_stored, to_input
 from serving.predictor import Input
 
 
@@ -14,26 +13,23 @@ class Decoded:
 
     Attributes:
         image: The network's input, float32 [C, H, W].
-        format: Container format of the file.
-        descriptors: See `serving.descriptors`; None where nobody keeps them.
+        picture: What it is made of: gray levels at the stored size, and what is known of the original.
         began: When decoding began, as `time.perf_counter()`.
-        took_s: Seconds that it took, without the descriptors.
+        took_s: Seconds that it took.
     """
 
     image: Input
-    format: str
-    descriptors: Descriptors | None
+    picture: Picture
     began: float
     took_s: float
 
 
-def decode(data: bytes, preparation: Preparation, *, describing: bool, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode an image file.
 
     Args:
         data: The file.
         preparation: How the model takes images.
-        describing: Whether descriptors are wanted.
         max_pixels: Largest width times height that is decoded.
 
     Raises:
@@ -44,6 +40,4 @@ def decode(data: bytes, preparation: Preparation, *, describing: bool, max_pixel
         data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels
     )
     image = to_input(picture.gray, preparation)
-    took_s = time.perf_counter() - began
-    descriptors = describe(picture, picture.gray) if describing else None
-    return Decoded(image, picture.format, descriptors, began, took_s)
+    return Decoded(image, picture, began, time.perf_counter() - began)

@@ -54,38 +54,42 @@ def describe(picture: Picture, stored: Gray) -> Descriptors:
         stored: The prepared square image, uint8 [S, S], S at least 3: all else is taken from it, so that the numbers of
             a large film and of its prepared copy can be compared.
     """
-    share = np.array(Image.fromarray(stored).histogram(), dtype=np.float64) / stored.size
-    deep = stored.astype(np.int16)
-    mean = float(share @ _LEVELS)
-    seen = share[share > 0]
+    counts = Image.fromarray(stored).histogram()
+    found = np.array(counts, dtype=np.float64)
+    mean = float(found @ _LEVELS) / stored.size
+    seen = found[found > 0]
+    sharpness, noise = _edges(stored.astype(np.int16))
     return Descriptors(
         mean=mean,
-        contrast=math.sqrt(max(0.0, float(share @ (_LEVELS - mean) ** 2))),
-        entropy=max(0.0, -float(seen @ np.log2(seen))),
-        sharpness=_sharpness(deep),
-        noise=_noise(deep),
-        black=float(share[: BLACK + 1].sum()),
-        white=float(share[WHITE:].sum()),
+        contrast=math.sqrt(float(found @ np.square(_LEVELS - mean)) / stored.size),
+        entropy=max(0.0, math.log2(stored.size) - float(seen @ np.log2(seen)) / stored.size),
+        sharpness=sharpness,
+        noise=noise,
+        black=sum(counts[: BLACK + 1]) / stored.size,
+        white=sum(counts[WHITE:]) / stored.size,
         aspect=picture.width / picture.height,
         width=float(picture.width),
         height=float(picture.height),
     )
 
 
-def _sharpness(gray: NDArray[np.int16]) -> float:
-    laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1]
-    laplacian += gray[1:-1, :-2]
-    laplacian += gray[1:-1, 2:]
-    laplacian -= gray[1:-1, 1:-1] << 2
-    # Whole numbers: exact, and no BLAS, which would wake other cores for a vector of this length.
-    squares = np.square(laplacian, dtype=np.int32).sum(dtype=np.int64)
-    return float(squares) / laplacian.size - (float(laplacian.sum(dtype=np.int64)) / laplacian.size) ** 2
+def _edges(gray: NDArray[np.int16]) -> tuple[float, float]:
+    """Sharpness and noise: the Laplacian is the sum of two second differences, Immerkaer's mask is their product."""
+    middle = gray[1:-1]
+    twice = middle << 1
+    down = gray[:-2] + gray[2:]
+    down -= twice
+    laplacian = middle[:, :-2] + middle[:, 2:]
+    laplacian -= twice[:, 1:-1]
+    laplacian += down[:, 1:-1]
+    both = down[:, :-2] + down[:, 2:]
+    both -= down[:, 1:-1] << 1
+    # Row by row, since a longer vector would make BLAS wake other cores. Whole numbers below 2^24 are exact in float32.
+    edges, size = laplacian.astype(np.float32), laplacian.size
+    squares, mean = _total(np.vecdot(edges, edges)) / size, _total(edges.sum(axis=1)) / size
+    absolute = _total(np.abs(both, out=both).astype(np.float32).sum(axis=1)) / size
+    return squares - mean**2, math.sqrt(math.pi / 2) / 6 * absolute
 
 
-def _noise(gray: NDArray[np.int16]) -> float:
-    # Immerkaer's mask is the product of two second differences, one along each axis.
-    across = gray[:, :-2] + gray[:, 2:]
-    across -= gray[:, 1:-1] << 1
-    both = across[:-2] + across[2:]
-    both -= across[1:-1] << 1
-    return math.sqrt(math.pi / 2) / 6 * float(np.abs(both, out=both).sum(dtype=np.int32)) / both.size
+def _total(rows: NDArray[np.float32]) -> float:
+    return float(rows.sum(dtype=np.float64))

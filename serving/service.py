@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from serving.admission import Admission
 from serving.batching import Answer, Seen
 from serving.bundle import Bundle
 from serving.decoding import Decoded, decode
+from serving.descriptors import describe
 from serving.errors import PneumoError
-from serving.explain import Explanation, explain
+from serving.explain import Explanation, Method, explain
 from serving.fleet import Fleet, Lane, network_threads
-from serving.image import ImageError
+from serving.image import ImageError, Picture
 from serving.metrics import Metrics
 from serving.predictor import Input
 from serving.problems import ProblemError
@@ -195,19 +197,24 @@ class Service:
                 answers.append(result)
             else:
                 seen, decoded = result
-                answer = ServedPrediction.of(seen.prediction, index, upload.filename, decoded.took_s * 1000)
+                answer = ServedPrediction.of(
+                    seen.prediction, index, upload.filename, decoded.took_s * 1000, decoded.picture.remarks
+                )
                 answers.append(answer)
                 if self.log:
-                    self.log.put(_row(answer, seen, decoded, lane, request_id))
+                    self.log.put(partial(_row, datetime.now(UTC), answer, seen, decoded.picture, lane, request_id))
         self.metrics.predicted(lane.name, [answer for answer in answers if isinstance(answer, ServedPrediction)])
         return answers
 
-    async def explain(self, lane: Lane, upload: Upload, class_name: str | None) -> Explanation:
+    async def explain(
+        self, lane: Lane, upload: Upload, class_name: str | None, method: Method | None = None
+    ) -> Explanation:
         """Predict one image and say where the evidence lies.
 
         Raises:
             ProblemError: Over capacity, or it took longer than the settings allow.
             UnknownClassError: The model has no such class.
+            NoMapsError: The method was asked for and the model does not have it.
             ImageError: The bytes cannot become an image.
         """
         work = partial(
@@ -216,6 +223,7 @@ class Service:
             upload.data,
             filename=upload.filename,
             class_name=class_name,
+            method=method,
             max_pixels=self.settings.max_pixels,
         )
         with self.admission.work(1), lane.in_use():
@@ -241,14 +249,12 @@ class Service:
         answer, shadow = Answer(), self.fleet.shadow
         unseen = _Unseen(shadow) if shadow else None
         decoded: Decoded | None = None
-        describing = self.log is not None
 
         def make() -> Input:
             nonlocal decoded
             decoded = decode(
                 upload.data,
                 lane.bundle.info.preparation,
-                describing=describing,
                 max_pixels=self.settings.max_pixels,
             )
             return decoded.image
@@ -324,19 +330,21 @@ def _store(url: str | None) -> "LogStore | None":
     return LogStore(url)
 
 
-def _row(answer: ServedPrediction, seen: Seen, decoded: Decoded, lane: Lane, request_id: str) -> "LogRow":
+def _row(
+    time: datetime, answer: ServedPrediction, seen: Seen, picture: Picture, lane: Lane, request_id: str
+) -> "LogRow":
     from serving.log.rows import LogRow
 
-    assert decoded.descriptors is not None
     return LogRow.of(
         answer,
+        time=time,
         request_id=request_id,
         image_index=answer.index,
         model=lane.bundle.info.name,
         version=lane.bundle.info.version,
         lane=lane.name,
-        file_format=decoded.format,
-        descriptors=decoded.descriptors,
+        file_format=picture.format,
+        descriptors=describe(picture, picture.gray),
         embedding=lane.predictor.project(seen.embedding),
     )
 

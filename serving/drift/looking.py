@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def look(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
         for picture, prediction, embedding in zip(chunk, predictions, embeddings, strict=True):
             yield LogRow.of(
                 prediction,
+                time=datetime.now(UTC),
                 request_id=LANE,
                 image_index=number,
                 model=info.name,

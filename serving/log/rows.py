@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class LogRow:
         cls,
         prediction: ImagePrediction,
         *,
+        time: datetime,
         request_id: str,
         image_index: int,
         model: str,
@@ -76,9 +77,9 @@ class LogRow:
         descriptors: Descriptors,
         embedding: NDArray[np.float32],
     ) -> "LogRow":
-        """The row of a prediction that is given now; its file name is left out."""
+        """The row of a prediction; its file name is left out."""
         return cls(
-            time=datetime.now(UTC),
+            time=time,
             request_id=request_id,
             image_index=image_index,
             model=model,
@@ -97,10 +98,11 @@ class LogRow:
 
     def values(self) -> dict[str, Any]:
         """The row as the database's columns."""
-        known = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        known |= {name: getattr(known["descriptors"], name) for name in DESCRIPTORS}
-        del known["descriptors"]
-        return known | {"embedding": self.embedding.astype("<f4").tobytes()}
+        known = {name: getattr(self, name) for name in _OWN}
+        for name in DESCRIPTORS:
+            known[name] = getattr(self.descriptors, name)
+        known["embedding"] = self.embedding.astype("<f4", copy=False).tobytes()
+        return known
 
     def to_json(self) -> str:
         """The row as a line of a spool file."""
@@ -108,6 +110,9 @@ class LogRow:
         values["time"] = self.time.isoformat()
         values["embedding"] = base64.b64encode(values["embedding"]).decode("ascii")
         return json.dumps(values, separators=(",", ":"))
+
+
+_OWN = tuple(each.name for each in dataclasses.fields(LogRow) if each.name != "descriptors")
 
 
 def values_of_json(line: str) -> dict[str, Any]:

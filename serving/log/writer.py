@@ -17,11 +17,15 @@ BATCH = 500
 """Rows written in one transaction at most."""
 WAITING = 20_000
 """Rows in memory at most, about 20 MB: far more than come while a batch is written or spooled."""
+UNMADE = 1000
+"""Rows in memory up to which one may come that is still to be made, with an image of up to 50 KB that it is made of."""
 GATHER_S = 0.25
 """Seconds that rows gather before they are written: a transaction costs about as much as a hundred rows."""
 RETRY_S = 2.0
 """Seconds between two attempts to reach a database that is away."""
 TRIM_S = 600.0
+
+MakeRow = Callable[[], LogRow]
 
 _log = logging.getLogger("pneumo.log")
 
@@ -59,7 +63,7 @@ class LogWriter:
         self._keep_rows = keep_rows
         self._dropped = dropped or (lambda count: None)
         self._written = written or (lambda count: None)
-        self._rows: queue.SimpleQueue[LogRow | None] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[LogRow | MakeRow | None] = queue.SimpleQueue()
         self._away_until = 0.0
         self._away = False
         self._prepared = False
@@ -77,16 +81,17 @@ class LogWriter:
         """Whether the database could not be reached at the last attempt."""
         return self._away
 
-    def put(self, row: LogRow) -> bool:
-        """Take a row; never waits.
+    def put(self, row: LogRow | MakeRow) -> bool:
+        """Take a row, or what makes it in the writer's thread; never waits for the database.
 
         Returns:
             Whether it was taken: not where `WAITING` others are.
         """
-        if self._rows.qsize() >= WAITING:
+        waiting = self._rows.qsize()
+        if waiting >= WAITING:
             self._dropped(1)
             return False
-        self._rows.put(row)
+        self._rows.put(row() if callable(row) and waiting >= UNMADE else row)
         return True
 
     def close(self) -> None:
@@ -117,8 +122,19 @@ class LogWriter:
                 return rows, True
             if not rows:
                 until = time.monotonic() + GATHER_S
-            rows.append(row)
+            if made := self._made(row):
+                rows.append(made)
         return rows, False
+
+    def _made(self, row: LogRow | MakeRow) -> LogRow | None:
+        if isinstance(row, LogRow):
+            return row
+        try:
+            return row()
+        except Exception as error:  # one image must not end the log; what it says could quote the image
+            _log.error("a row of the prediction log is lost: %s", type(error).__name__)
+            self._dropped(1)
+            return None
 
     def _write(self, rows: list[LogRow]) -> None:
         if self._reach():

@@ -5,9 +5,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from serving.log.rows import LogRow, values_of_json
 from serving.log.spool import Spool
 from serving.log.store import LogStore
 from serving.log.tables import predictions
-from serving.log.writer import LogWriter
+from serving.log.writer import UNMADE, LogWriter
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -108,6 +110,39 @@ def test_what_is_written_reaches_the_database_within_a_second(tmp_path):
     writer.close()
     assert count(store_at(tmp_path)) == 1201
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_row_is_made_in_the_writer_s_thread_and_one_that_cannot_be_costs_no_other(tmp_path, caplog):
+    store = store_at(tmp_path)
+    dropped, makers = [], []
+    writer = LogWriter(store, Spool(tmp_path / "spool"), dropped=dropped.append)
+
+    def make(number: int):
+        makers.append(threading.current_thread().name)
+        if number == 2:
+            raise ValueError("Jane Doe")
+        return row(number)
+
+    for number in range(5):
+        assert writer.put(partial(make, number))
+    writer.close()
+    assert (count(store_at(tmp_path)), dropped) == (4, [1])
+    assert set(makers) == {"log"}
+    assert [record.getMessage() for record in caplog.records] == ["a row of the prediction log is lost: ValueError"]
+
+
+def test_images_do_not_pile_up_while_the_database_does_not_answer(tmp_path, monkeypatch):
+    store, goes_on, held = store_at(tmp_path), threading.Event(), threading.Event()
+    monkeypatch.setattr(store, "prepare", lambda: (held.set(), goes_on.wait(20)))
+    writer = LogWriter(store, Spool(tmp_path / "spool"))
+    writer.put(row(0))
+    assert held.wait(20)
+    made = []
+    for number in range(1, UNMADE + 11):
+        writer.put(lambda number=number: made.append(number) or row(number))
+    assert made == list(range(UNMADE + 1, UNMADE + 11))  # the rest at once, so that only rows wait
+    goes_on.set()
+    writer.close()
 
 
 def test_while_the_database_is_away_rows_wait_on_disk_and_come_back(tmp_path, caplog):
@@ -211,7 +246,7 @@ sys.path.insert(0, sys.argv[2])
 import runpy
 module = runpy.run_path(sys.argv[1])
 from serving.log.spool import Spool
-from serving.log.writer import LogWriter
+from serving.log.writer import UNMADE, LogWriter
 folder = Path(sys.argv[3])
 writer = LogWriter(module["store_at"](folder), Spool(folder / "spool"))
 number = 0
