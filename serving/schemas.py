@@ -1,5 +1,6 @@
 """What the service and `pneumo predict` say about images."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,18 +47,33 @@ class ImagePrediction(BaseModel):
 
 
 class ServedPrediction(ImagePrediction):
-    """A prediction with its place among the images of the request, from 0."""
+    """A prediction with its place among the images of the request, and what is odd about the file.
+
+    Attributes:
+        index: The place, from 0.
+        remarks: Such as a DICOM file of another modality; nothing is quoted but what the standard names.
+    """
 
     index: int
+    remarks: list[str] = []
 
     @classmethod
     def of(
-        cls, prediction: ImagePrediction, index: int, filename: str | None, decoding_ms: float
+        cls,
+        prediction: ImagePrediction,
+        index: int,
+        filename: str | None,
+        decoding_ms: float,
+        remarks: Sequence[str] = (),
     ) -> "ServedPrediction":
         """Place and name a prediction, and add the time of decoding to its own."""
-        elapsed_ms = round(prediction.elapsed_ms + decoding_ms, 3)
-        known = prediction.__dict__ | {"index": index, "filename": filename, "elapsed_ms": elapsed_ms}
-        return cls.model_construct(**known)
+        own = {
+            "index": index,
+            "filename": filename,
+            "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3),
+            "remarks": list(remarks),
+        }
+        return cls.model_construct(**prediction.__dict__ | own)
 
 
 class ImageProblem(BaseModel):

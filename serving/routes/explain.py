@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from serving import problems
-from serving.explain import UnknownClassError
+from serving.explain import Method, NoMapsError, UnknownClassError
 from serving.image import ImageError
 from serving.problems import ProblemError
 from serving.routes.common import IMAGES_BODY, ServiceOf, answered_by, received
@@ -32,6 +32,10 @@ async def explain(
     format: Annotated[
         Literal["png", "json"], Query(description="The overlay, or film and heat map apart with the prediction.")
     ] = "png",
+    method: Annotated[
+        Method | None,
+        Query(description="Class activation map or occlusion; by default what was found to show the evidence."),
+    ] = None,
 ) -> Response:
     """Predict one image and lay a heat map over it. The prediction log does not count it."""
     async with received(request, service) as uploads:
@@ -40,10 +44,10 @@ async def explain(
         lane = service.lane(request.state.request_id)
         model = answered_by(request, lane)
         try:
-            found = await service.explain(lane, uploads[0], class_name)
+            found = await service.explain(lane, uploads[0], class_name, method)
         except ImageError as error:
             raise ProblemError.of_image(error, filename=uploads[0].filename, index=0, count=1) from None
-        except UnknownClassError as error:
+        except (UnknownClassError, NoMapsError) as error:
             raise ProblemError("wrong-fields", str(error)) from None
         if format == "png":
             return Response(await asyncio.to_thread(found.overlay), media_type="image/png")

@@ -52,7 +52,12 @@ async def page(service: ServiceOf) -> Response:
     """The page, with what the model that answers is and how good it was found."""
     champion = service.fleet.champion
     # `no-cache`: after a promotion it shows the new model.
-    html = render(champion.bundle.info if champion else None, service.state, max_bytes=service.settings.max_bytes)
+    html = render(
+        champion.bundle.info if champion else None,
+        service.state,
+        max_bytes=service.settings.max_bytes,
+        logs=service.store is not None,
+    )
     return Response(html, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
@@ -101,17 +106,19 @@ def _template(name: str) -> Template:
     return Template((WEB / name).read_text(encoding="utf-8"))
 
 
-def render(info: BundleInfo | None, state: State, *, max_bytes: int) -> str:
+def render(info: BundleInfo | None, state: State, *, max_bytes: int, logs: bool = False) -> str:
     """The page as HTML.
 
     Args:
         info: Of the model that answers, or None where none is loaded.
         state: Of the service.
         max_bytes: Largest request body, in bytes.
+        logs: Whether a prediction log is kept, which the drift dashboard needs.
     """
     return _template("index.html").substitute(
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
         release=escape(importlib.metadata.version("pneumo")),
+        drift='<a href="drift">Drift</a> ' if logs else "",
         max_bytes=max_bytes,
         max_size=_size(max_bytes),
         model=_model(info, state).rstrip(),

@@ -4,9 +4,11 @@ import io
 import json
 import logging
 import re
+import runpy
 import struct
 import tempfile
 import zlib
+from pathlib import Path
 
 import anyio
 import httpx
@@ -20,6 +22,8 @@ from PIL import Image
 from serving.app import create_app
 from serving.predictor import Predictor
 from serving.settings import Settings
+
+make_dicom = runpy.run_path(str(Path(__file__).with_name("dicoms.py")))["make_dicom"]
 
 PROBLEM = "application/problem+json"
 LIMITS = Settings(max_bytes=3_000_000, max_pixels=1_000_000, max_images=4, threads=1)
@@ -72,7 +76,7 @@ def test_a_form_with_one_image_is_answered_as_designed(client, bundle, png):
     assert answer["notice"] == "research software, not a medical device"
     (prediction,) = answer["predictions"]
     expected = Predictor(bundle).predict_bytes(png, "chest.png").model_dump()
-    assert prediction.pop("index") == 0
+    assert (prediction.pop("index"), prediction.pop("remarks")) == (0, [])
     assert prediction.keys() == expected.keys()
     for name in expected.keys() - {"elapsed_ms"}:
         assert prediction[name] == pytest.approx(expected[name], abs=1e-6)
@@ -395,3 +399,22 @@ def test_a_heat_map_is_of_one_image_and_of_a_class_that_there_is(client, png):
     assert "NORMAL, PNEUMONIA" in problem["detail"]
     refused(client.post("/v1/explain", files={"file": b"text"}), 415, "not-an-image")
     assert client.post("/v1/explain?class=NORMAL", files={"file": png}).status_code == 200
+
+
+def test_how_a_heat_map_is_made_can_be_chosen_where_the_model_can(client, app, png):
+    answer = client.post("/v1/explain?format=json&method=occlusion", files={"file": png})
+    assert answer.json()["method"] == "occlusion"
+    assert not app.state.service.fleet.champion.predictor.has_maps
+    problem = refused(client.post("/v1/explain?method=cam", files={"file": png}), 422, "wrong-fields")
+    assert "ask for method=occlusion" in problem["detail"]
+
+
+def test_what_is_odd_about_a_file_is_said_with_its_answer(client, png):
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    scan = make_dicom(pixels, Modality="CT", PatientName="Doe^Jane")
+    answer = client.post("/v1/predict", files=[("file", scan), ("file", png)])
+    assert [each["remarks"] for each in answer.json()["predictions"]] == [
+        ["modality CT, where a radiograph is CR or DX"],
+        [],
+    ]
+    assert "Jane" not in answer.text

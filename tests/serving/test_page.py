@@ -152,6 +152,11 @@ def test_the_page_is_safe_under_a_strict_content_security_policy():
         assert not re.search(r"setAttribute\(\s*[\"']style", content)
 
 
+def test_the_drift_dashboard_is_linked_where_a_log_is_kept():
+    assert 'href="drift"' not in render()
+    assert 'href="drift"' in page.render(None, State.READY, max_bytes=20_000_000, logs=True)
+
+
 def test_nothing_is_loaded_from_elsewhere(client):
     elements = Elements(client.get("/").text)
     links = [link for link in elements.values("src", "href", "action", "poster", "srcset") if not link.startswith("#")]
