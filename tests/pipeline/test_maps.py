@@ -88,16 +88,17 @@ def ensemble(write: Write) -> Any:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0, 1), count=st.integers(1, 3))
-@pytest.mark.parametrize("network", ["lite", "ensemble"])
+@pytest.mark.parametrize("network", [pytest.param("lite", marks=pytest.mark.slow), "ensemble"])
 def test_the_mean_of_a_map_is_the_logit_for_any_input(
-    network: str, lite: Any, ensemble: Any, seed: int, scale: float, count: int
+    request: pytest.FixtureRequest, network: str, seed: int, scale: float, count: int
 ) -> None:
-    logits, maps = run({"lite": lite, "ensemble": ensemble}[network], images(count, seed) * np.float32(scale))
+    logits, maps = run(request.getfixturevalue(network), images(count, seed) * np.float32(scale))
 
     assert maps.shape[:2] == logits.shape == (count, 2)
     np.testing.assert_allclose(maps.mean(axis=(2, 3), dtype=np.float64), logits, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_maps_differ_over_the_image_and_the_negative_class_of_a_binary_output_has_none(lite: Any) -> None:
     _, maps = run(lite, images())
 

@@ -324,6 +324,7 @@ training.train(experiment, manifest.read(Path(sys.argv[2])), root=Path(sys.argv[
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_sigkill_is_resumed_to_its_end(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(tiny.to_yaml(), encoding="utf-8")
