@@ -1,5 +1,6 @@
 """The reference of the HTTP interface, from the OpenAPI document of the application itself."""
 
+import json
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -83,7 +84,8 @@ def _type(schema: Json) -> str:
     kind = (
         "bytes" if binary else schema.get("contentEncoding") or schema.get("format") or schema.get("type", "anything")
     )
-    return f"{kind}, `{schema['default']}` by default" if schema.get("default") not in (None, "", []) else str(kind)
+    default = schema.get("default")
+    return f"{kind}, `{json.dumps(default)}` by default" if default not in (None, "", []) else str(kind)
 
 
 def _object(schema: Json) -> str:
