@@ -75,6 +75,8 @@ def run_demo(
     from pipeline.data import audit, importing, phantom
     from pipeline.data.manifest import Split
     from pipeline.evaluation import read_metrics
+    from pipeline.gate import judge, read_gate
+    from pipeline.gate.judging import Surroundings
 
     seconds: dict[str, float] = {}
 
@@ -100,7 +102,10 @@ def run_demo(
     with step("export", "exporting to ONNX, checked against Ludwig"):
         bundle = registry.current_bundle(run) or export.export(run, say=say)
     with step("promote", f"promoting to champion in {models}"):
-        registry.promote(bundle, root=models)
+        verdict = judge(bundle, registry.CHAMPION, read_gate(), Surroundings(models, data, audit=found, say=say))
+        for why in verdict.objections:
+            say(f"the gate would refuse it: {why}")
+        registry.promote(bundle, root=models, admission=verdict.admission("the demo shows its newest run"))
     image = dataset.path(dataset.of(Split.TEST)[0])
     with step("serve", "starting the service, sending it a test image, stopping it"):
         prediction = serve_once(models, image)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,18 @@ from typing import Literal
 from serving.batching import Batcher
 from serving.bundle import Bundle, BundleError
 from serving.cores import available_cores
-from serving.errors import InputError
+from serving.errors import InputError, MachineError
 from serving.metrics import Metrics
-from serving.models import REGISTRY, find_version, resolve
+from serving.models import find_version, registry_stamp, resolve
 from serving.predictor import Predictor
+from serving.remote import is_address
 from serving.settings import Settings
 
 CHALLENGER = "challenger"
 """The alias that `--challenger` and `--shadow` are about."""
+
+BUCKET_S = 10.0
+"""Least time between two looks at a registry in a bucket, where each costs a request, in seconds."""
 
 LaneName = Literal["champion", "challenger", "shadow"]
 
@@ -92,6 +97,8 @@ class Fleet:
         self._answered = answered
         self._lanes: dict[LaneName, Lane] = {}
         self._seen: object = None
+        self._stamp: object = None
+        self._ask_again = 0.0
         self._is_named = True
         self._loading = threading.Lock()
 
@@ -158,7 +165,7 @@ class Fleet:
         """Whether the settings name a bundle that was given; another one stays what it is."""
         try:
             return resolve(self._settings.model, self._settings.models_dir).resolve() == bundle.folder.resolve()
-        except InputError:
+        except (InputError, MachineError):
             return False
 
     def _others(self) -> list[LaneName]:
@@ -176,9 +183,9 @@ class Fleet:
             if lane is None or lane.bundle.digest != bundle.digest:
                 self._put(name, bundle)
                 self._metrics.reloaded(ok=True)
-        except (InputError, OSError) as error:
+        except (InputError, MachineError, OSError) as error:
             self._metrics.reloaded(ok=False)
-            reason = str(error) if isinstance(error, InputError) else type(error).__name__
+            reason = type(error).__name__ if isinstance(error, OSError) else str(error)
             _log.error("%s stays %s: %s", name, lane.bundle.info.id if lane else "without a model", reason)
         if name in self._lanes:
             self._metrics.bundle_changed(name, changed=not _is_whole(self._lanes[name].bundle))
@@ -208,8 +215,22 @@ class Fleet:
         """What changes when the registry does, or a file of a bundle that is loaded or named."""
         settings = self._settings
         folders = {Path(settings.model), *(lane.bundle.folder for lane in self._lanes.values())}
-        paths = [settings.models_dir / REGISTRY, *(path for folder in sorted(folders) for path in _files(folder))]
-        return tuple((str(path), *_stat(path)) for path in paths)
+        paths = [path for folder in sorted(folders) for path in _files(folder)]
+        return (self._registry_stamp(), *((str(path), *_stat(path)) for path in paths))
+
+    def _registry_stamp(self) -> object:
+        """That of the registry; of one in a bucket as it was asked for last, where that was a moment ago or fails."""
+        root = self._settings.models_dir
+        if not is_address(root):
+            return registry_stamp(root)
+        if time.monotonic() >= self._ask_again:
+            self._ask_again = time.monotonic() + max(self._settings.reload_s, BUCKET_S)
+            try:
+                self._stamp = registry_stamp(root)
+            except (InputError, MachineError) as error:
+                self._metrics.reloaded(ok=False)
+                _log.error("the registry cannot be looked at: %s", error)
+        return self._stamp
 
 
 def network_threads(workers: int) -> int:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from serving.errors import InputError
 from serving.image import MAX_PIXELS
 from serving.limits import Rate
+from serving.remote import Root, root_of
 
 PREFIX = "PNEUMO_"
 LOG_URL = "sqlite:///predictions.sqlite3"
@@ -69,7 +70,7 @@ class Settings(BaseModel):
 
     Attributes:
         model: Alias, version or bundle folder to serve; with a slash in it always a folder.
-        models_dir: Folder of the registry.
+        models_dir: Folder of the registry, or its address in a bucket, such as gs://bucket/models.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         max_bytes: Largest request body, in bytes.
@@ -106,7 +107,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str = "champion"
-    models_dir: Path = Path("models")
+    models_dir: Annotated[Root, BeforeValidator(root_of)] = Path("models")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     max_bytes: int = Field(default=20_000_000, ge=1)

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.output import JsonOption, print_json, say, stdout
-from serving.errors import InputError
+from serving.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
+    from pipeline.gate import Verdict
     from pipeline.runs import Run
-    from serving.models import Registry, Version
+    from serving.models import Promotion, Registry, Version
+    from serving.remote import Root
 
 app = typer.Typer(help="The registry of promoted models.", no_args_is_help=True)
 
-ModelsDirOption = Annotated[Path, typer.Option("--models-dir", help="Folder of the registry.")]
+ModelsDirOption = Annotated[
+    str, typer.Option("--models-dir", help="Folder of the registry, or an address: gs://BUCKET/FOLDER.")
+]
 AliasOption = Annotated[str, typer.Option("--alias", help="What shall mean the model.")]
 
 
@@ -35,25 +39,62 @@ def promote_command(
         str | None, typer.Option("--sweep", help="With 'best': this sweep's: folder, name, unique start, or 'latest'.")
     ] = None,
     alias: AliasOption = "champion",
-    models_dir: ModelsDirOption = Path("models"),
+    force: Annotated[
+        str | None, typer.Option("--force", help="Promote though the gate refuses; the reason, which is recorded.")
+    ] = None,
+    gate: Annotated[
+        Path | None, typer.Option("--gate", help="Limits of the gate.", show_default="ludwig_configs/gate.yaml")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data set of the challenger.", show_default="where its run had it")
+    ] = None,
+    models_dir: ModelsDirOption = "models",
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
     sweeps_dir: Annotated[Path, typer.Option("--sweeps-dir", help="Folder of the sweeps.")] = Path("sweeps"),
     as_json: JsonOption = False,
 ) -> None:
-    """Promote a run's bundle to an alias. The registry keeps a verified copy of it."""
+    """Promote a run's bundle to an alias, if it is as good as what the alias means now. Exits 1 where it is not."""
+    from pipeline.gate import judge, read_gate
+    from pipeline.gate.judging import Surroundings
     from pipeline.registry import check_alias, find_bundle, promote
+    from serving.remote import root_of
 
     check_alias(alias)
+    if force is not None and not force.strip():
+        raise InputError('--force: give the reason, such as --force "the champion takes a view that we no longer do"')
     if sweep is not None and what != "best":
         raise InputError(f"--sweep: goes with 'best', not with {what!r}")
+    limits, root = read_gate(gate), root_of(models_dir)
     if what == "best":
         what = str(_best(sweep, runs_dir, sweeps_dir).folder)
-    version = promote(find_bundle(what, root=models_dir, runs=runs_dir, say=say), alias=alias, root=models_dir)
+    bundle = find_bundle(what, root=root, runs=runs_dir, say=say)
+    runs = (runs_dir, *(path for path in sorted(sweeps_dir.glob("*/runs"))))
+    verdict = judge(bundle, alias, limits, Surroundings(root, data, runs, say=say))
+    if not as_json:
+        _print_verdict(verdict)
+    if not verdict.passed and force is None:
+        if as_json:
+            print_json({"promoted": False, "gate": verdict.model_dump(mode="json")})
+        raise CheckFailedError(_refusal(verdict, root))
+    version = promote(bundle, alias=alias, root=root, admission=verdict.admission(force))
     if as_json:
-        print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
-    else:
-        say(f"{alias} is now {version.id}, in {models_dir / version.bundle}")
-        say(f"serve it with `pneumo serve --model {alias}`")
+        document = {**version.model_dump(mode="json"), "id": version.id, "alias": alias}
+        print_json({**document, "promoted": True, "gate": verdict.model_dump(mode="json")})
+        return
+    from serving.remote import place
+
+    if not verdict.passed:
+        say(f"promoted against the gate; the reason is recorded: {force}")
+    say(f"{alias} is now {version.id}, in {place(root, version.bundle)}")
+    say(f"serve it with `pneumo serve --model {alias}`")
+
+
+def _refusal(verdict: "Verdict", root: "Root") -> str:
+    why = "; ".join(verdict.objections)
+    return (
+        f"{verdict.model} is not promoted to {verdict.alias}: {why}. Nothing in {root} was changed; "
+        '--force "REASON" promotes it all the same and records the reason'
+    )
 
 
 def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":
@@ -72,11 +113,12 @@ def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":
 
 
 @app.command("list")
-def list_command(models_dir: ModelsDirOption = Path("models"), as_json: JsonOption = False) -> None:
+def list_command(models_dir: ModelsDirOption = "models", as_json: JsonOption = False) -> None:
     """List promoted versions, oldest first, with what means them."""
     from serving.models import read_registry
+    from serving.remote import root_of
 
-    registry = read_registry(models_dir)
+    registry = read_registry(root_of(models_dir))
     if as_json:
         print_json([_document(registry, version) for version in registry.versions])
     elif not registry.versions:
@@ -88,16 +130,20 @@ def list_command(models_dir: ModelsDirOption = Path("models"), as_json: JsonOpti
 @app.command("show")
 def show_command(
     model: Annotated[str, typer.Argument(help="Alias, version, or bundle folder written with a slash.")] = "champion",
-    models_dir: ModelsDirOption = Path("models"),
+    models_dir: ModelsDirOption = "models",
     as_json: JsonOption = False,
 ) -> None:
-    """Show one model, after checking that its files are those that were sealed."""
+    """Show one model and how it came to its aliases, after checking that its files are those that were sealed."""
     from serving.bundle import Bundle
-    from serving.models import resolve
+    from serving.models import read_registry, resolve
+    from serving.remote import root_of
 
-    bundle = Bundle.open(resolve(model, models_dir))
+    root = root_of(models_dir)
+    bundle = Bundle.open(resolve(model, root))
+    promotions = [] if "/" in model else read_registry(root).promotions_of(bundle.info.id)
     if as_json:
-        print_json({**bundle.info.model_dump(mode="json"), "digest": bundle.digest, "folder": str(bundle.folder)})
+        document = {**bundle.info.model_dump(mode="json"), "digest": bundle.digest, "folder": str(bundle.folder)}
+        print_json({**document, "promotions": [each.model_dump(mode="json") for each in promotions]})
         return
     info = bundle.info
     threshold = info.thresholds.get("default")
@@ -114,17 +160,20 @@ def show_command(
         "parity": f"{info.parity.max_probability_difference:.1e} over {info.parity.images} images",
         "run": str(info.provenance.get("run", "unknown")),
     }
+    if promotions:
+        rows["history"] = "\n".join(map(_history, promotions))
     _print_pairs(rows)
 
 
 @app.command("rollback")
 def rollback_command(
-    alias: AliasOption = "champion", models_dir: ModelsDirOption = Path("models"), as_json: JsonOption = False
+    alias: AliasOption = "champion", models_dir: ModelsDirOption = "models", as_json: JsonOption = False
 ) -> None:
-    """Let an alias mean what it meant before."""
+    """Let an alias mean what it meant before. The gate is not asked."""
     from pipeline.registry import rollback
+    from serving.remote import root_of
 
-    version = rollback(alias, root=models_dir)
+    version = rollback(alias, root=root_of(models_dir))
     if as_json:
         print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
     else:
@@ -133,6 +182,51 @@ def rollback_command(
 
 def _document(registry: "Registry", version: "Version") -> dict[str, Any]:
     return {**version.model_dump(mode="json"), "id": version.id, "aliases": registry.aliases_of(version)}
+
+
+def _history(promotion: "Promotion") -> str:
+    when = f"{promotion.at:%Y-%m-%d %H:%M} UTC, {promotion.alias}"
+    if promotion.action == "rollback":
+        return f"{when}: back from {promotion.before}"
+    if promotion.forced is not None:
+        return f"{when}: forced, because: {promotion.forced} (the gate said: {'; '.join(promotion.objections)})"
+    compared = f", as good as {promotion.before}" if promotion.compared else ""
+    return f"{when}: promoted{compared}"
+
+
+def _print_verdict(verdict: "Verdict") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.evaluation.results import title
+
+    table = Table(box=None, show_header=False)
+    for check in verdict.checks:
+        style = "" if check.passed else "red"
+        table.add_row(Text("ok" if check.passed else "no", style=style), check.name, Text(check.told, overflow="fold"))
+    stdout().print(table)
+    if verdict.figures:
+        table = Table()
+        for column in ("", f"{verdict.champion} ({verdict.alias})", verdict.model):
+            table.add_column(column)
+        for column in ("difference", f"at least ({verdict.confidence:.0%})", "allowed"):
+            table.add_column(column, justify="right")
+        table.add_column("")
+        for figure in verdict.figures:
+            found = figure.difference
+            cells = [_number(value) for value in (found.first, found.second)]
+            cells += [_number(value, "+") for value in (found.value, found.low, -figure.margin)]
+            table.add_row(title(found.metric), *cells, _OUTCOMES[figure.outcome])
+        stdout().print(table)
+    for note in verdict.notes:
+        say(f"note: {note}")
+
+
+_OUTCOMES = {"good": "as good", "worse": "worse", "undecided": "too few images to tell"}
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.3f}"
 
 
 def _print_versions(registry: "Registry") -> None:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 from serving.bundle import Bundle
 from serving.drift.samples import Sample, reference_of
-from serving.errors import InputError
+from serving.errors import InputError, MachineError
 from serving.fleet import Fleet
-from serving.models import find_version
+from serving.models import find_version, folder_of
+from serving.remote import Root
 
 
 class KnownModels:
     """Finds the bundle of a version that answered once; threads may share it."""
 
-    def __init__(self, fleet: Fleet, models_dir: Path) -> None:
+    def __init__(self, fleet: Fleet, models_dir: Root) -> None:
         """Look among what is loaded first, then in the registry under `models_dir`."""
         self._fleet = fleet
         self._models_dir = models_dir
@@ -32,8 +33,8 @@ class KnownModels:
             registered = find_version(wanted, self._models_dir)
             if registered is None:
                 return None
-            return Bundle.open(self._models_dir / registered.bundle, verify=False)
-        except InputError:
+            return Bundle.open(folder_of(registered, self._models_dir), verify=False)
+        except (InputError, MachineError):
             return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import registry
+from pipeline.registry import shelves
 from pipeline.registry import current_bundle, find_bundle, list_versions, promote, rollback
 from pipeline.runs import Run
 from serving.bundle import Bundle, BundleError
@@ -50,7 +50,7 @@ def test_a_promoted_bundle_is_copied_verified_and_listed(bundles, root):
 def test_the_registry_file_is_text_with_versions_and_aliases(bundles, root):
     promote(bundles[0], root=root, now=NOW)
     loaded = yaml.safe_load((root / "registry.yaml").read_text())
-    assert loaded["schema_version"] == 1
+    assert loaded["schema_version"] == 2
     assert loaded["aliases"] == {"champion": "tiny:1"}
     assert loaded["versions"][0]["promoted_at"] == "2026-11-23T12:30:15Z"
     assert loaded["versions"][0]["bundle"] == "tiny/1"
@@ -108,7 +108,7 @@ def test_a_promotion_that_breaks_off_leaves_the_registry_as_it_was(bundles, root
             raise KeyboardInterrupt
         copied.append(copy(source, target))
 
-    monkeypatch.setattr(registry.shutil, "copyfile", break_off)
+    monkeypatch.setattr(shelves.shutil, "copyfile", break_off)
     with pytest.raises(KeyboardInterrupt):
         promote(bundles[1], root=root)
     monkeypatch.undo()

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline import registry
 from serving.app import create_app
@@ -133,9 +134,9 @@ def test_a_challenger_can_come_and_go_while_the_service_runs(models, png, starte
         registry.promote(models.parent / "3", alias="challenger", root=models)
         until(lambda: version() == "3")
         registry_file = models / "registry.yaml"
-        lines = [line for line in registry_file.read_text().splitlines() if "challenger" not in line]
-        text = "\n".join(lines).replace("  - tiny:3\n", "", 1) if lines[-1] == "  - tiny:3" else "\n".join(lines)
-        registry_file.write_text(text.removesuffix("\n  - tiny:3") + "\n")
+        document = yaml.safe_load(registry_file.read_text())
+        del document["aliases"]["challenger"], document["history"]["challenger"]
+        registry_file.write_text(yaml.safe_dump(document))
         until(lambda: version() == "1")
 
 

@@ -94,7 +94,7 @@ def test_a_registry_that_points_outside_itself_is_refused(root, bundle_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"aliases": {"champion": "tiny:9"}},
         {"history": {}},
         {"history": {"champion": ["tiny:9", "tiny:1"]}},
