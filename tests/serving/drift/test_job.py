@@ -1,0 +1,130 @@
+"""The drift job with a real server, real images and real judging."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+_made = runpy.run_path(str(Path(__file__).with_name("references.py")))
+make_judged, gray, png = _made["make_judged"], _made["gray"], _made["png"]
+
+SERVER = """
+from serving.server import serve
+from serving.settings import Settings
+
+if __name__ == "__main__":
+    serve(Settings.from_environment(), lambda bundle, address: print(address, flush=True))
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """Address and process id of a service that checks its last 200 images every 200 images."""
+    script = tmp_path / "server.py"
+    script.write_text(SERVER)
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "PNEUMO_MODEL": str(make_judged(tmp_path / "bundle").folder),
+        "PNEUMO_PORT": "0",
+        "PNEUMO_LOG_URL": f"sqlite:///{tmp_path / 'log.sqlite3'}",
+        "PNEUMO_LOG_SPOOL": str(tmp_path / "spool"),
+        "PNEUMO_DRIFT_ROWS": "200",
+        "PNEUMO_DRIFT_WINDOW": "200",
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=os.environ | variables, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    yield process.stdout.readline().strip(), process.pid
+    process.terminate()
+    process.wait(60)
+
+
+def job_runs(server: int) -> bool:
+    """Whether a drift job is under way."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == server and b"serving.drift.job" in stat.with_name("cmdline").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+@dataclass
+class Client:
+    """Asks all the time, and remembers how long answers took while a job ran and while none did."""
+
+    address: str
+    server: int
+    darker: int = 0
+    alone: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    failures: list[object] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self) -> None:
+        """Until it is told to stop."""
+        with httpx.Client(timeout=30) as client:
+            for seed in range(1000, 10**6):
+                if self.stop.is_set():
+                    return
+                image = png(gray(seed, darker=self.darker))
+                before = job_runs(self.server)
+                began = time.perf_counter()
+                answer = client.post(f"{self.address}/v1/predict", content=image, headers={"content-type": "image/png"})
+                took = time.perf_counter() - began
+                if answer.status_code != 200:
+                    self.failures.append(answer.status_code)
+                if before == job_runs(self.server):  # else it began or ended meanwhile
+                    (self.beside if before else self.alone).append(took)
+
+
+def until(check: Callable[[], object], seconds: float = 120.0) -> None:
+    ends = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_job_judges_what_was_served_and_requests_do_not_wait_for_it(server):
+    address, process = server
+    client = Client(address, process)
+    thread = threading.Thread(target=client.ask)
+
+    def verdict() -> str | None:
+        answer = httpx.get(f"{address}/v1/drift")
+        return answer.json()["verdict"] if answer.status_code == 200 else None
+
+    until(lambda: httpx.get(f"{address}/readyz").status_code == 200)
+    thread.start()
+    try:
+        until(lambda: verdict() == "ok")
+        client.darker = 40
+        until(lambda: verdict() == "drift")
+        until(lambda: len(client.beside) >= 500 and len(client.alone) >= 500, seconds=240)
+    finally:
+        client.stop.set()
+        thread.join()
+
+    check = httpx.get(f"{address}/v1/drift").json()
+    assert check["columns"][0]["verdict"] == "drift"
+    (report, *_) = re.findall(r"report=([0-9a-f]+)", httpx.get(f"{address}/drift").text)
+    assert "root_metric" in httpx.get(f"{address}/drift/reports/{report}").text  # Evidently's page
+    alone, beside = (float(np.quantile(times, 0.99)) * 1000 for times in (client.alone, client.beside))
+    print(f"p99 {alone:.1f} ms without a job, {beside:.1f} ms beside one")
+    assert not client.failures
+    assert beside < 1.5 * alone + 15
