@@ -6,7 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from serving.errors import InputError
+from serving.errors import CheckFailedError, InputError
+
+FORCE = ("--force", "a test without data")
 
 make_bundle = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "bundles.py"))["make_bundle"]
 
@@ -29,8 +31,8 @@ def pneumo(*arguments: str):
 
 
 def test_promote_list_and_rollback_agree(folder):
-    pneumo("promote", "b1")
-    said = pneumo("promote", "b2")
+    pneumo("promote", "b1", *FORCE)
+    said = pneumo("promote", "b2", *FORCE)
     assert "champion is now tiny:2" in said.stderr
     listed = json.loads(pneumo("models", "list", "--json").stdout)
     assert [(version["id"], version["aliases"]) for version in listed] == [("tiny:1", []), ("tiny:2", ["champion"])]
@@ -42,18 +44,57 @@ def test_promote_list_and_rollback_agree(folder):
 def test_promote_answers_with_one_json_document(folder):
     document = json.loads(pneumo("promote", "b1", "--alias", "challenger", "--json").stdout)
     assert (document["id"], document["alias"], document["bundle"]) == ("tiny:1", "challenger", "tiny/1")
+    assert document["promoted"]
+    assert document["gate"]["passed"]
+
+
+def test_what_the_gate_refuses_changes_nothing_and_says_why_and_how_on(folder):
+    with pytest.raises(CheckFailedError) as caught:
+        pneumo("promote", "b1")
+    assert caught.value.exit_code == 1
+    for text in ("tiny:1 is not promoted to champion", "data: not at hand", "--data", '--force "REASON"'):
+        assert text in str(caught.value)
+    assert not (folder / "models").exists()
+
+
+def test_a_refusal_is_one_json_document_too(folder):
+    outcome = CliRunner().invoke(app, ["promote", "b1", "--json"])
+    assert isinstance(outcome.exception, CheckFailedError)
+    document = json.loads(outcome.stdout)
+    assert (document["promoted"], document["gate"]["passed"]) == (False, False)
+
+
+def test_a_forced_promotion_keeps_the_reason_and_show_tells_it(folder):
+    said = pneumo("promote", "b1", "--force", "no data left of that year")
+    assert "the reason is recorded: no data left of that year" in said.stderr
+    assert "forced, because: no data left of that year" in pneumo("models", "show").stdout
+    (record,) = json.loads(pneumo("models", "show", "--json").stdout)["promotions"]
+    assert record["forced"] == "no data left of that year"
+    assert record["objections"][0].startswith("data: not at hand")
+
+
+def test_force_without_a_reason_is_refused(folder):
+    with pytest.raises(InputError, match="--force: give the reason"):
+        pneumo("promote", "b1", "--force", " ")
+
+
+def test_a_rollback_is_part_of_the_history(folder):
+    pneumo("promote", "b1", *FORCE)
+    pneumo("promote", "b2", *FORCE)
+    pneumo("models", "rollback")
+    assert "back from tiny:2" in pneumo("models", "show").stdout
 
 
 def test_a_challenger_is_promoted_to_champion_by_its_alias(folder):
-    pneumo("promote", "b1")
+    pneumo("promote", "b1", *FORCE)
     pneumo("promote", "b2", "--alias", "challenger")
-    pneumo("promote", "challenger")
+    pneumo("promote", "challenger", *FORCE)
     listed = json.loads(pneumo("models", "list", "--json").stdout)
     assert listed[1]["aliases"] == ["challenger", "champion"]
 
 
 def test_the_list_shows_models_aliases_and_auroc(folder):
-    pneumo("promote", "b1")
+    pneumo("promote", "b1", *FORCE)
     shown = pneumo("models", "list").stdout
     for text in ("tiny:1", "champion", "0.900 (0.800 to 0.950), test"):
         assert text in shown
@@ -65,7 +106,7 @@ def test_the_list_of_an_empty_registry_says_what_to_do(folder):
 
 
 def test_show_reads_an_alias_and_a_folder(folder):
-    pneumo("promote", "b1")
+    pneumo("promote", "b1", *FORCE)
     for model in ("champion", "b1"):
         shown = pneumo("models", "show", model).stdout
         for text in ("tiny:1", "NORMAL, PNEUMONIA", "1 x 28 x 28, squash", "0.400 (max balanced accuracy)", "0.900"):
