@@ -30,12 +30,6 @@ FROM build-serve AS build-drift
 COPY requirements-drift.lock ./
 RUN python -m pip --python /opt/pneumo/bin/python install --require-hashes --no-deps --only-binary :all: -r requirements-drift.lock
 
-FROM build AS build-train
-COPY requirements-train.lock ./
-RUN python -m venv --without-pip /opt/pneumo \
- && python -m pip --python /opt/pneumo/bin/python install --require-hashes --no-deps -r requirements-train.lock \
- && python -m pip --python /opt/pneumo/bin/python install --no-deps /wheels/*.whl
-
 # What all images are: Python, a user without rights, and the service's settings. The root file system may be read-only
 # where /tmp can be written (`docker run --read-only --tmpfs /tmp`).
 FROM python:${PYTHON} AS base
@@ -44,8 +38,14 @@ RUN groupadd --gid 10001 pneumo \
 ENV PATH=/opt/pneumo/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DO_NOT_TRACK=1
 WORKDIR /home/pneumo
 
+# Installed where it runs: a copy from another stage would double its 6 GB while it is built.
 FROM base AS train
-COPY --from=build-train /opt/pneumo /opt/pneumo
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+COPY requirements-train.lock ./
+RUN python -m venv --without-pip /opt/pneumo \
+ && python -m pip --python /opt/pneumo/bin/python install --require-hashes --no-deps -r requirements-train.lock
+COPY --from=build /wheels /wheels
+RUN python -m pip --python /opt/pneumo/bin/python install --no-deps /wheels/*.whl
 COPY --chown=10001:10001 ludwig_configs ludwig_configs
 USER 10001:10001
 CMD ["pneumo", "--help"]
