@@ -54,7 +54,7 @@ on_both = pytest.mark.parametrize("pod", [cloud_run, deployment], ids=["cloudrun
 
 
 def container(pod: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    (found,) = pod()["containers"]
+    (found,) = (each for each in pod()["containers"] if each["name"] == "serve")
     assert isinstance(found, dict)
     return found
 
@@ -174,6 +174,15 @@ def test_every_mount_has_its_volume_and_every_path_its_mount(pod: Callable[[], d
     assert str(settings.keys.parent) in mounts
     if pod is deployment:  # Cloud Run's own file system can be written to
         assert any(settings.log_spool.is_relative_to(path) for path in mounts)
+
+
+def test_cloud_runs_collector_starts_after_the_service_and_gets_no_secret() -> None:
+    (collector,) = (each for each in cloud_run()["containers"] if each["name"] != "serve")
+    assert collector.keys() == {"name", "image"}
+    annotations = one(CLOUD_RUN)["spec"]["template"]["metadata"]["annotations"]
+    assert json.loads(annotations["run.googleapis.com/container-dependencies"]) == {collector["name"]: ["serve"]}
+    (port,) = container(cloud_run)["ports"]
+    assert port["containerPort"] == 8080, "where the collector looks for /metrics"
 
 
 def test_pods_end_after_the_service_has() -> None:
