@@ -141,8 +141,8 @@ def _metrics(result: "SplitResult") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.report import figure, interval
     from pipeline.evaluation.results import by_section, title
+    from pipeline.evaluation.template import figure, interval
 
     table = Table()
     table.add_column("metric")
@@ -161,8 +161,8 @@ def _subgroups(result: "SplitResult") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.report import figure, interval
     from pipeline.evaluation.results import title
+    from pipeline.evaluation.template import figure, interval
 
     shown = [name for name in _OF_SUBGROUPS if any(name in part.metrics for part in result.subgroups)]
     table = Table()

@@ -1,12 +1,16 @@
 """`pneumo runs`: what was tried."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.evaluate import SplitName
 from pipeline.cli.output import JsonOption, print_json, say, stdout
 from serving.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.run_comparison import RunComparison
 
 app = typer.Typer(help="What was trained so far.", no_args_is_help=True)
 
@@ -81,8 +85,8 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.report import figure, interval
     from pipeline.evaluation.results import title
+    from pipeline.evaluation.template import figure, interval
 
     table = Table()
     table.add_column("metric")
@@ -97,6 +101,72 @@ def show(
     console.print(table)
     if found.report.is_file():
         say(f"report: {found.report}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Run folder, name, unique start of a name, or 'latest'.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
+    split: Annotated[SplitName, typer.Option("--split", help="Images that both held back.")] = SplitName.TEST,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page, too.", show_default="none")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also what both have in common.")] = False,
+    runs_dir: RunsDirOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show two runs side by side: configs, and metrics with paired bootstrap p-values over patients."""
+    from pipeline.run_comparison import compare_runs, write_page
+    from pipeline.runs import Run
+
+    found = compare_runs(Run.open(first, root=runs_dir), Run.open(second, root=runs_dir), split=split.value)
+    if html is not None:
+        write_page(html, found)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    _print_settings(found, every)
+    _print_differences(found)
+    for note in found.notes:
+        say(f"note: {note}")
+    if html is not None:
+        say(f"page: {html}")
+
+
+def _print_settings(found: "RunComparison", every: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for column in ("", found.first, found.second):
+        table.add_column(Text(column), overflow="fold")
+    shown = [each for each in (*found.facts, *found.settings) if every or each.differs]
+    for each in shown:
+        cells = ["" if value is None else str(value) for value in (each.first, each.second)]
+        table.add_row(Text(each.name), *(Text(cell, style="bold" if each.differs else "") for cell in cells))
+    stdout().print(table)
+    alike = sum(not each.differs for each in (*found.facts, *found.settings))
+    if not every:
+        say(f"{alike} more are the same in both (--all shows them)")
+
+
+def _print_differences(found: "RunComparison") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.evaluation.results import title
+
+    images = f"{found.images} {found.split} images of {found.patients} patients" if found.images else found.split
+    table = Table(title=f"{images}; differences with {found.bootstrap.level:.0%} intervals")
+    table.add_column("metric")
+    for column in (found.first, found.second, "difference", "", "p"):
+        table.add_column(Text(column), justify="right")
+    for each in found.differences:
+        span = "" if each.low is None or each.high is None else f"{each.low:+.3f} to {each.high:+.3f}"
+        change = "" if each.value is None else f"{each.value:+.3f}"
+        p = "" if each.p is None else f"{each.p:.3f}"
+        style = "bold" if each.p is not None and each.p < 0.05 else ""
+        cells = [_number(each.first), _number(each.second), change, span, p]
+        table.add_row(Text(title(each.metric), style=style), *(Text(cell, style=style) for cell in cells))
+    stdout().print(table)
 
 
 def _facts(document: dict[str, object]) -> object:

@@ -36,8 +36,8 @@ def show(report: "StressReport") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.report import figure, interval
     from pipeline.evaluation.results import title
+    from pipeline.evaluation.template import figure, interval
 
     shown = [name for name in report.unchanged.metrics if name != "auroc"]
     table = Table(title=Text(f"{report.run}: {report.split} of {report.data}"), title_justify="left")

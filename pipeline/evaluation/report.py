@@ -7,7 +7,8 @@ from pipeline.evaluation import plots
 from pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column
 from pipeline.evaluation.history import read_curves
 from pipeline.evaluation.mistakes import worst_mistakes
-from pipeline.evaluation.results import Estimate, Metrics, by_section, remarks, title
+from pipeline.evaluation.results import Metrics, by_section, remarks
+from pipeline.evaluation.template import render
 from pipeline.runs import Run, write_text
 
 _TEMPLATE = "report.html"
@@ -29,7 +30,6 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
         lead: Name of the split to lead with.
         images: Folder of the data set, for thumbnails; need not be there.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     info = run.info()
@@ -37,16 +37,9 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
     parts = {name: Cases.make(scores.of(name), metrics.decisions, positive) for name in metrics.splits}
     mistakes, wrong, missing = worst_mistakes(parts[lead], metrics.classes, images, metrics.data_fingerprint)
     curves = read_curves(run)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "interval": interval, "metric_title": title}
     result = metrics.splits[lead]
-    page = environment.get_template(_TEMPLATE).render(
+    page = render(
+        _TEMPLATE,
         info=info,
         metrics=metrics,
         lead=lead,
@@ -68,16 +61,6 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_text(path, page)
-
-
-def figure(estimate: Estimate) -> str:
-    """A value for people: three decimals, or a dash."""
-    return "-" if estimate.value is None else f"{estimate.value:.3f}"
-
-
-def interval(estimate: Estimate) -> str:
-    """An interval for people, `0.912 to 0.965`, or nothing where there is none."""
-    return "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
 
 
 def _shares(row: list[int]) -> list[float]:

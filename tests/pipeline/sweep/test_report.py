@@ -227,7 +227,7 @@ def test_the_frame_leaves_out_what_diverged_but_never_the_best() -> None:
 
 
 def test_it_looks_like_the_report_of_a_run() -> None:
-    other = (Path(evaluation_report.__file__).parent / "report.html").read_text()
+    other = (Path(evaluation_report.__file__).parent / "report.css").read_text()
     style = (Path(__file__).parents[3] / "pipeline" / "sweep" / "report.css").read_text()
     for name in ("paper", "panel", "ink", "muted", "line", "warn", "series-1", "series-2", "series-5"):
         assert re.findall(rf"--{name}: (#\w+);", style) == re.findall(rf"--{name}: (#\w+);", other)
