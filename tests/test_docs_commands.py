@@ -152,6 +152,21 @@ def test_how_to_use_a_gpu(tmp_path: Path) -> None:
     assert "efficientnet_lite0.yaml: good" in said
 
 
+def test_the_python_lines_of_the_service_page(tmp_path: Path, phantoms: Path, exported: Path) -> None:
+    (python,) = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / "service.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    image = Image.open(next(phantoms.rglob("*.png"))).convert("L")
+    image.save(tmp_path / "a.jpeg")
+    (tmp_path / "b.dcm").write_bytes(make_dicom(np.asarray(image)))
+    shutil.copytree(exported, tmp_path / "bundle")
+
+    with terminal(tmp_path) as shell:
+        shell.start("pneumo serve --model ./bundle")
+        shell.environment["PYTHONPATH"] = str(ROOT)
+        shell.run(f"python - <<'END'\n{python}\nEND")
+
+
 def test_every_how_to_guide_is_run() -> None:
     played = set(re.findall(r'play\("(.+?)", shell\)', Path(__file__).read_text(encoding="utf-8")))
     guides = {path.relative_to(DOCS).as_posix() for path in (DOCS / "howto").glob("*.md")}
