@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 PNEUMO_REAL_DATA ?= ../shared/data
 
-.PHONY: help setup data demo real-model pneumoniamnist test test-all lint format bench docs serve lock schema clean
+.PHONY: help setup data demo real-model pneumoniamnist test test-all lint format bench docs deploy-plan serve lock schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,11 +52,17 @@ test: setup ## The default tests, with coverage
 test-all: setup ## All tests: slow ones, real X-rays where they are, a service installed alone
 	$(PYTEST) $(ARGS)
 
-lint: setup ## Format check, lint, types, lock and schema
+lint: setup ## Format check, lint, types, configs, workflows, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pneumo config validate ludwig_configs/*.yaml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --quiet --offline .
+	$(BIN)/hadolint Dockerfile
 
 format: setup ## Format and fix
 	$(BIN)/ruff format .
@@ -68,6 +74,9 @@ bench: setup ## Benchmarks of speed: tables of ratios measured in one run (robus
 docs: setup ## Build the documentation into site/, without a network; check that every link and command in it exists
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(PYTEST) -q tests/test_docs.py
+
+deploy-plan: setup ## Check deploy/ as far as that goes without an account
+	$(PYTEST) -q tests/deploy
 
 serve: setup ## Serve the demo's champion on http://127.0.0.1:8000
 	$(BIN)/pneumo serve --models-dir demo/models

@@ -1,0 +1,119 @@
+"""`deploy/gcp/vertex`: jobs that Vertex AI takes as they are, with commands, accounts and limits that exist."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.main import get_command
+
+from pipeline.cli import app
+from pipeline.sweep.settings import seconds
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted((ROOT / "deploy" / "gcp" / "vertex").glob("*.yaml"))
+IMAGE = "REGION-docker.pkg.dev/PROJECT/pneumo/train:TAG"
+
+ray = runpy.run_path(str(Path(__file__).with_name("test_ray.py")))
+closed, every, TEXT, WHOLE = ray["closed"], ray["every"], ray["TEXT"], ray["WHOLE"]
+CUSTOM_JOB = closed(
+    "workerPoolSpecs",
+    serviceAccount=TEXT,
+    scheduling=closed(
+        timeout={"type": "string", "pattern": r"^\d+s$"},
+        strategy={"enum": ["STANDARD", "SPOT", "FLEX_START"]},
+        restartJobOnWorkerRestart={"type": "boolean"},
+        disableRetries={"type": "boolean"},
+        maxWaitDuration=TEXT,
+    ),
+    workerPoolSpecs=every(
+        closed(
+            "machineSpec replicaCount containerSpec",
+            machineSpec=closed("machineType", machineType=TEXT, acceleratorType=TEXT, acceleratorCount=WHOLE),
+            diskSpec=closed(bootDiskType={"enum": ["pd-ssd", "pd-standard"]}, bootDiskSizeGb=WHOLE),
+            replicaCount={"type": "string", "pattern": r"^\d+$"},  # a 64-bit number, which JSON writes as text
+            containerSpec=closed("imageUri", imageUri=TEXT, command=every(TEXT), args=every(TEXT)),
+        )
+    ),
+)
+"""The fields of Vertex AI's `CustomJobSpec` (REST reference, v1) of which those that matter here."""
+
+by_name = pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+
+
+def job(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+def script(path: Path) -> str:
+    (pool,) = job(path)["workerPoolSpecs"]
+    assert pool["containerSpec"]["command"] == ["bash", "-euc"]
+    (text,) = pool["containerSpec"]["args"]
+    return str(text)
+
+
+@by_name
+def test_the_job_has_the_fields_that_vertex_knows(path: Path) -> None:
+    jsonschema.validate(job(path), CUSTOM_JOB)
+    wrong = job(path) | {"timeout": "1s"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, CUSTOM_JOB)
+
+
+@by_name
+def test_image_and_account_are_those_that_terraform_makes(path: Path) -> None:
+    accounts = (ROOT / "deploy" / "gcp" / "accounts.tf").read_text(encoding="utf-8")
+    assert job(path)["workerPoolSpecs"][0]["containerSpec"]["imageUri"] == IMAGE
+    account = job(path)["serviceAccount"].removesuffix("@PROJECT.iam.gserviceaccount.com")
+    assert re.search(rf"^    {account} +=", accounts, flags=re.MULTILINE)
+    assert account in re.findall(r"writes_data +=.*", accounts)[0]
+
+
+@by_name
+def test_commands_are_those_of_the_command_line(path: Path) -> None:
+    lines = [line for line in script(path).splitlines() if line.startswith("pneumo ")]
+    assert lines
+    for line in lines:
+        command: Any = get_command(app)
+        words = shlex.split(line)[1:]
+        command.commands[words[0]].make_context("pneumo", words[1:])
+    for config in re.findall(r"ludwig_configs/\S+", script(path)):
+        assert (ROOT / config).is_file()
+
+
+def test_a_sweeps_deadline_lies_beyond_its_time_budget() -> None:
+    path = next(each for each in JOBS if each.stem == "sweep")
+    budget = re.findall(r"--time-budget (\S+)", script(path))[0]
+    assert seconds(budget) < int(job(path)["scheduling"]["timeout"][:-1])
+
+
+@by_name
+def test_the_script_brings_data_runs_and_takes_the_result_away(path: Path, tmp_path: Path) -> None:
+    """The job's own script, with folders for buckets and a program that notes what it was asked for."""
+    (tmp_path / "PROJECT-pneumo" / "data" / "images").mkdir(parents=True)
+    (tmp_path / "PROJECT-pneumo" / "data" / "images" / "a.png").write_bytes(b"film")
+    program = tmp_path / "bin" / "pneumo"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\ncat data/images/a.png > /dev/null\nmkdir -p runs sweeps\n"
+        'echo "$@" | tee -a runs/asked >> sweeps/asked\n'
+    )
+    program.chmod(0o755)
+    local = script(path).replace('filesystem("gs")', 'filesystem("file")')
+    local = re.sub(r"(?<![/\w])PROJECT-pneumo/", f"{tmp_path}/PROJECT-pneumo/", local)
+    assert local != script(path)
+    env = {"PATH": f"{program.parent}:{Path(sys.executable).parent}:/usr/bin:/bin"}
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(
+        ["bash", "-euc", local], cwd=tmp_path / "work", env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    (asked,) = (tmp_path / "PROJECT-pneumo").glob("*/asked")
+    assert asked.read_text().startswith(path.stem)

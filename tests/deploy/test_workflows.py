@@ -1,0 +1,262 @@
+"""`.github/` and `.pre-commit-config.yaml`: schemas, zizmor, and that what they run exists and does what it says."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from pipeline.cli import app
+from pipeline.data.manifest import Dataset
+from pipeline.runs import Run
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
+BIN = Path(sys.executable).parent
+SCHEMAS = {
+    "vendor.github-workflows": WORKFLOWS,
+    "custom.github-workflows-require-timeout": WORKFLOWS,
+    "vendor.github-actions": ACTIONS,
+    "vendor.dependabot": [GITHUB / "dependabot.yml"],
+}
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+def jobs() -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{path.stem}/{name}", job) for path in WORKFLOWS for name, job in loaded(path)["jobs"].items()]
+
+
+def scripts() -> list[str]:
+    """Every line that a workflow or action hands to a shell."""
+    steps = [step for _, job in jobs() for step in job["steps"]]
+    steps += [step for path in ACTIONS for step in loaded(path)["runs"]["steps"]]
+    whole = "\n".join(step["run"] for step in steps if "run" in step).replace("\\\n", " ")
+    return [line.strip() for line in whole.splitlines()]
+
+
+def run(*words: str | Path, cwd: Path = ROOT, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_the_schemas_know_every_key(schema: str) -> None:
+    done = run(BIN / "check-jsonschema", "--builtin-schema", schema, *SCHEMAS[schema])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_zizmor_finds_nothing() -> None:
+    done = run(BIN / "zizmor", "--offline", "--quiet", ".")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_zizmor_would_find_an_injection_and_an_action_without_a_commit(tmp_path: Path) -> None:
+    text = (GITHUB / "workflows" / "docs.yml").read_text(encoding="utf-8")
+    text = text.replace("run: make docs", "run: echo ${{ github.event.pull_request.title }}")
+    text = re.sub(r"actions/checkout@\S+ # \S+", "actions/checkout@v6", text)
+    (tmp_path / ".github" / "workflows").mkdir(parents=True)
+    (tmp_path / ".github" / "workflows" / "docs.yml").write_text(text)
+    shutil.copy(GITHUB / "zizmor.yml", tmp_path / ".github" / "zizmor.yml")
+    done = run(BIN / "zizmor", "--offline", "--quiet", "--format", "json", ".", cwd=tmp_path)
+    found = {each["ident"] for each in json.loads(done.stdout)}
+    assert {"template-injection", "unpinned-uses"} <= found
+
+
+def test_an_action_is_the_same_commit_everywhere() -> None:
+    commits: dict[str, set[tuple[str, str]]] = {}
+    for path in (*WORKFLOWS, *ACTIONS):
+        for name, commit, version in re.findall(r"uses: ([^@\s./]\S*)@(\S+)(.*)", path.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[0-9a-f]{40}", commit), name
+            assert re.fullmatch(r" # v\d+\.\d+\.\d+", version), name
+            commits.setdefault(name, set()).add((commit, version))
+    assert len(commits) > 8
+    assert all(len(found) == 1 for found in commits.values()), commits
+
+
+def test_every_job_names_its_rights_and_only_writers_write() -> None:
+    for path in WORKFLOWS:
+        assert loaded(path)["permissions"] == {}, path
+        assert "concurrency" in loaded(path), path
+    writes = {
+        name: sorted(right for right, level in job["permissions"].items() if level == "write") for name, job in jobs()
+    }
+    assert {name: rights for name, rights in writes.items() if rights} == {
+        "data/comment": ["pull-requests"],
+        "data/measure": ["id-token"],
+        "dependencies/propose": ["actions", "contents", "pull-requests"],
+        "deploy/build": ["id-token"],
+        "deploy/deploy": ["id-token"],
+        "deploy/gate": ["id-token"],
+        "docs/publish": ["id-token", "pages"],
+        "drift/check": ["id-token"],
+        "images/publish": ["packages"],
+    }
+
+
+def test_only_the_approved_environment_deploys() -> None:
+    deploy = loaded(GITHUB / "workflows" / "deploy.yml")["jobs"]
+    assert deploy["deploy"]["environment"]["name"] == "production"
+    assert deploy["deploy"]["needs"] == "build"
+    assert deploy["build"]["needs"] == "gate"
+    accounts = {
+        name: step["with"]["service_account"].split("@")[0]
+        for name, job in deploy.items()
+        for step in job["steps"]
+        if "service_account" in step.get("with", {})
+    }
+    assert accounts == {"gate": "pneumo-ci", "build": "pneumo-build", "deploy": "pneumo-deploy"}
+    text = (ROOT / "deploy" / "gcp" / "accounts.tf").read_text(encoding="utf-8")
+    assert all(re.search(rf"^    {account} +=", text, re.MULTILINE) for account in accounts.values())
+
+
+def test_commands_are_those_of_the_command_line_and_of_make() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    seen = 0
+    for line in scripts():
+        words = (
+            shlex.split(line.split(" > ")[0], comments=True) if line.startswith((".venv/bin/pneumo", "make ")) else []
+        )
+        if words[:1] == ["make"]:
+            assert re.search(rf"^{words[1]}:.*## ", makefile, flags=re.MULTILINE), line
+        elif words:
+            command: Any = get_command(app)
+            rest = words[1:]
+            while hasattr(command, "commands"):
+                assert rest[0] in command.commands, line
+                command, rest = command.commands[rest[0]], rest[1:]
+            command.make_context("pneumo", list(rest))  # parses every option
+        seen += bool(words)
+    assert seen >= 10
+
+
+def test_shell_scripts_are_well_formed_and_named_files_exist() -> None:
+    for name, job in jobs():
+        for step in job["steps"]:
+            if "run" in step:
+                done = run("bash", "-n", "-c", step["run"])
+                assert done.returncode == 0, (name, done.stderr)
+    for line in scripts():
+        for script in re.findall(r"\.github/scripts/\S+", line):
+            assert (ROOT / script).is_file(), script
+
+
+def test_what_starts_a_workflow_is_there() -> None:
+    triggers = {path.stem: loaded(path)[True] for path in WORKFLOWS}  # YAML reads `on` as true
+    assert triggers["deploy"]["push"]["paths"] == ["models/registry.yaml"]
+    assert triggers["data"]["pull_request"]["paths"] == ["data.dvc"]
+    assert run("git", "check-ignore", "--quiet", "models/registry.yaml").returncode == 1, "it can be committed"
+    assert run("git", "check-ignore", "--quiet", "models/a/1/model.onnx").returncode == 0
+    assert "pull_request_target" not in str(triggers)
+
+
+def test_the_report_on_a_data_set_says_what_was_found(
+    trained: Run, dataset: Dataset, pneumo: Callable[..., Any], tmp_path: Path
+) -> None:
+    checked = pneumo("data", "check", dataset.folder, "--json")
+    (tmp_path / "check.json").write_text(checked.out)
+    script = GITHUB / "scripts" / "data_report.py"
+    done = run(sys.executable, script, tmp_path / "check.json", trained.metrics)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(dataset.rows)} images" in done.stdout
+    assert "| split | NORMAL | PNEUMONIA | patients |" in done.stdout
+    auroc = json.loads(trained.metrics.read_text())["splits"]["test"]["metrics"]["auroc"]["value"]
+    assert f"| test | {auroc:.3f} (" in done.stdout
+    assert "not a medical device" in done.stdout
+
+
+def test_the_report_says_where_nothing_came_and_quotes_names(tmp_path: Path) -> None:
+    finding = {"severity": "defect", "summary": "1 unreadable: `@all <b>.png", "kind": "unreadable"}
+    check = {"passed": False, "images": 1, "counts": {"train": {"A": 1}}, "patients": {}, "findings": [finding]}
+    (tmp_path / "check.json").write_text(json.dumps(check))
+    done = run(sys.executable, GITHUB / "scripts" / "data_report.py", tmp_path / "check.json", tmp_path / "none.json")
+    assert "The audit found defects" in done.stdout
+    assert "- defect: `1 unreadable: '@all <b>.png`" in done.stdout
+    assert "The smoke training did not end" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "refused"), [("a.py", 100, False), ("film.dcm", 100, True), ("long.csv", 1_000_001, True)]
+)
+def test_large_and_private_files_are_refused(tmp_path: Path, name: str, size: int, refused: bool) -> None:
+    (tmp_path / name).write_bytes(b"x" * size)
+    done = run("bash", GITHUB / "scripts" / "large_files.sh", tmp_path / name)
+    assert (done.returncode == 1) is refused
+    assert (name in done.stderr) is refused
+
+
+def test_hooks_run_what_is_installed_and_download_nothing() -> None:
+    (local,) = loaded(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert local["repo"] == "local"
+    for hook in local["hooks"]:
+        assert hook["language"] == "system"
+        program = shlex.split(hook["entry"])[0]
+        assert (BIN / Path(program).name).is_file() if program.startswith(".venv/bin/") else shutil.which(program)
+        for pattern in (hook.get("files"), hook.get("exclude")):
+            assert pattern is None or any(re.search(pattern, name) for name in tracked()), pattern
+    done = run("bash", GITHUB / "scripts" / "large_files.sh", *[name for name in tracked() if not skipped(name)])
+    assert done.returncode == 0, done.stderr
+
+
+def tracked() -> list[str]:
+    return [name for name in run("git", "ls-files").stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def skipped(name: str) -> bool:
+    hooks = loaded(ROOT / ".pre-commit-config.yaml")["repos"][0]["hooks"]
+    (hook,) = (each for each in hooks if each["id"] == "large-files")
+    return re.search(hook["exclude"], name) is not None
+
+
+@pytest.mark.slow
+def test_the_gate_of_a_merged_promotion_judges_again(exported: Path, dataset: Dataset, tmp_path: Path) -> None:
+    pneumo = BIN / "pneumo"
+    shutil.copytree(exported, tmp_path / "bundle")
+    shutil.copytree(dataset.folder, tmp_path / "data")
+    shutil.copytree(ROOT / "ludwig_configs", tmp_path / "ludwig_configs")
+
+    def git(*words: str) -> None:
+        assert run("git", "-c", "user.name=a", "-c", "user.email=a@b", *words, cwd=tmp_path).returncode == 0
+
+    def gate(commit: str = "HEAD^") -> "subprocess.CompletedProcess[str]":
+        return run(
+            "bash", GITHUB / "scripts" / "gate.sh", commit, cwd=tmp_path, env={**os.environ, "PNEUMO": str(pneumo)}
+        )
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "before")
+    promoted = run(pneumo, "promote", "./bundle", "--data", "data", cwd=tmp_path)
+    assert promoted.returncode == 0, promoted.stderr
+    git("add", "models/registry.yaml")
+    git("commit", "--quiet", "--message", "promote")
+
+    first = gate()
+    assert first.returncode == 0, first.stderr
+    assert "there was no registry before" in first.stdout
+
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert gate().returncode == 1, "without the data nothing can be judged"
+    shutil.rmtree(tmp_path / "models")
+    forced = run(pneumo, "promote", "./bundle", "--force", "the ward waits", cwd=tmp_path)
+    assert forced.returncode == 0, forced.stderr
+    git("commit", "--quiet", "--all", "--message", "force")
+    told = gate("HEAD^^")
+    assert told.returncode == 0, told.stderr
+    assert "::warning::The gate refuses this model. It was forced, because: the ward waits" in told.stdout
+
+    (model,) = (tmp_path / "models").rglob("model.onnx")
+    model.write_bytes(model.read_bytes()[:-1])
+    assert gate("HEAD^^").returncode != 0, "a bundle that was changed is no model"
