@@ -1,4 +1,4 @@
-"""`pneumo data`: import images, audit them, draw synthetic ones."""
+"""`pneumo data`: import images, audit them, draw synthetic ones; `transfers` adds what comes from and goes elsewhere."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import transfers
 from pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
 from serving.errors import CheckFailedError
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from pipeline.data.audit import AuditReport
     from pipeline.data.manifest import Dataset
 
-app = typer.Typer(help="Data sets: import, audit, synthetic images.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: import, audit, synthetic and public images, versions.", no_args_is_help=True)
+transfers.register(app)
 
 _SHOWN = 10
 

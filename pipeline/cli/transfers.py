@@ -1,0 +1,75 @@
+"""`pneumo data push`, `pull` and `fetch`: data sets that go elsewhere or come from there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.output import JsonOption, print_json, say, stdout
+
+if TYPE_CHECKING:
+    from pipeline.data.versioning import Transfer
+
+TargetsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[TARGET]...", help="A .dvc file, or an output of dvc.yaml.", show_default="data.dvc"),
+]
+RemoteOption = Annotated[
+    str | None, typer.Option("--remote", "-r", help="Name of a remote in .dvc/config.", show_default="DVC's default")
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Connections at once.", show_default="DVC's choice")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(push)
+    app.command()(pull)
+
+
+def push(
+    targets: TargetsArgument = None,
+    remote: RemoteOption = None,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the versioned data set to a DVC remote: a folder, gs://, or what else DVC speaks."""
+    from pipeline.data import versioning
+
+    say("pushing ...")
+    _show(versioning.push(targets or [versioning.TRACKED], remote=remote, jobs=jobs), "sent to", as_json)
+
+
+def pull(
+    targets: TargetsArgument = None,
+    remote: RemoteOption = None,
+    jobs: JobsOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that were changed here and never recorded.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch the versioned data set from a DVC remote, each file checked by its digest."""
+    from pipeline.data import versioning
+
+    say("pulling ...")
+    done = versioning.pull(targets or [versioning.TRACKED], remote=remote, jobs=jobs, force=force)
+    _show(done, "fetched from", as_json)
+
+
+def _show(done: "Transfer", verb: str, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "remote": done.remote,
+                "url": done.url,
+                "files": done.files,
+                "outputs": [str(path) for path in done.outputs],
+                "verified_images": done.verified,
+            }
+        )
+        return
+    checked = f"; {done.verified} images are as imported" if done.verified else ""
+    console = stdout()
+    console.print(f"{done.files} files {verb} {done.remote} ({done.url}){checked}", markup=False, soft_wrap=True)
