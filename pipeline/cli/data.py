@@ -1,4 +1,4 @@
-"""`pneumo data`: import images, audit them, draw synthetic ones; `transfers` adds what comes from and goes elsewhere."""
+"""`pneumo data`: import images, audit them, draw synthetic ones; the rest is in `transfers`."""
 
 from collections.abc import Callable
 from enum import StrEnum

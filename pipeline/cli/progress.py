@@ -1,6 +1,7 @@
-"""Live progress of training."""
+"""Live progress of training and of downloads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.cli.output import say, stderr
@@ -40,3 +41,30 @@ class TrainingProgress:
         if not self.bar.console.is_terminal and step.rounds != self.rounds:
             self.rounds = step.rounds
             say(f"epoch {step.epoch}, step {step.step} of {step.total}, {metric}")
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """What a download reports its bytes to: a bar on a terminal, a line every tenth elsewhere."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = stderr()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    tenths = 0
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal tenths
+        bar.update(task, completed=done, total=total)
+        if not console.is_terminal and total and (reached := 10 * done // total) != tenths:
+            tenths = reached
+            say(f"{name}: {done:,} of {total:,} bytes")
+
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield report

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.progress import download_bar
 
 if TYPE_CHECKING:
     from pipeline.data.versioning import Transfer
@@ -24,8 +25,44 @@ JobsOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(fetch)
     app.command()(push)
     app.command()(pull)
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="kermany or pneumoniamnist.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets the file.")] = Path("downloads"),
+    mirror: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="A folder on another server that has the file under its own name."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a public data set; run again it goes on where it stopped. The file is checked by its digest."""
+    from pipeline.data import fetch as fetching
+
+    wanted = fetching.find(name)
+    say(f"{wanted.name}: {wanted.title}\nlicence: {wanted.licence}, see {wanted.page}\ncite: {wanted.citation}")
+    with download_bar(wanted.file) as report:
+        done = fetching.fetch(name, out, mirror=mirror, progress=report)
+    command = wanted.next.format(path=done.path)
+    if as_json:
+        print_json(
+            {
+                "path": str(done.path),
+                "bytes": done.path.stat().st_size,
+                "downloaded": done.downloaded,
+                "resumed": done.resumed,
+                wanted.algorithm: wanted.digest,
+                "licence": wanted.licence,
+                "citation": wanted.citation,
+                "next": command,
+            }
+        )
+        return
+    stdout().print(f"{done.path}: {wanted.algorithm} is right", markup=False, soft_wrap=True)
+    stdout().print(f"next: {command}", markup=False, soft_wrap=True)
 
 
 def push(
