@@ -21,9 +21,6 @@ Root = Path | str
 CACHE = "PNEUMO_CACHE"
 """Environment variable: folder of downloaded bundles; by default `pneumo` in the user's cache folder."""
 
-_RETRIES = 3
-"""Attempts at a request that fails for want of a network: a person waits some seconds, not a minute."""
-
 
 def is_address(root: object) -> TypeGuard[str]:
     """Whether a root is an address, not a folder."""
@@ -116,8 +113,6 @@ def open_files(address: str) -> tuple[Any, str]:
     import fsspec  # type: ignore[import-untyped]
 
     files, path = fsspec.core.url_to_fs(address, use_listings_cache=False)
-    if hasattr(files, "retries"):
-        files.retries = _RETRIES
     return files, str(path).rstrip("/")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.models import ModelsDirOption
 from pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
 from serving.errors import CheckFailedError, InputError, MachineError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Whether the images that come still look like those that the model knows.", no_args_is_help=True)
 
 ModelOption = Annotated[str, typer.Option(help="Alias, version, or bundle folder written with a slash.")]
-ModelsOption = Annotated[Path, typer.Option(help="Folder of the registry.")]
 LastOption = Annotated[
     int | None,
     typer.Option("--last", min=1, help="The newest images of the log.", show_default="500, or all with --since"),
@@ -60,7 +60,7 @@ def report_command(
     since: SinceOption = None,
     data: DataOption = None,
     model: ModelOption = "champion",
-    models_dir: ModelsOption = Path("models"),
+    models_dir: ModelsDirOption = "models",
     log: LogOption = None,
     out: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("drift-report"),
     store: Annotated[bool, typer.Option("--store", help="Keep it in the log too, where the page /drift shows it.")] = (
@@ -90,7 +90,7 @@ def check_command(
     since: SinceOption = None,
     data: DataOption = None,
     model: ModelOption = "champion",
-    models_dir: ModelsOption = Path("models"),
+    models_dir: ModelsDirOption = "models",
     log: LogOption = None,
     fail_on: Annotated[FailOn, typer.Option(help="The verdict from which on to exit 1.")] = FailOn.DRIFT,
     as_json: JsonOption = False,
@@ -160,7 +160,7 @@ def export_command(
 def simulate_command(
     data: Annotated[Path, typer.Option(help="A data set that `pneumo data import` made.")],
     model: ModelOption = "champion",
-    models_dir: ModelsOption = Path("models"),
+    models_dir: ModelsDirOption = "models",
     split: Annotated[SplitName, typer.Option(help="Images that are changed; the reference is validation.")] = (
         SplitName.TEST
     ),
@@ -217,15 +217,16 @@ def simulate_command(
         _show_simulation(simulation)
 
 
-def _bundle(model: str, models_dir: Path) -> "Bundle":
+def _bundle(model: str, models_dir: str) -> "Bundle":
     from serving.bundle import Bundle
     from serving.models import resolve
+    from serving.remote import root_of
 
-    return Bundle.open(resolve(model, models_dir))
+    return Bundle.open(resolve(model, root_of(models_dir)))
 
 
 def _check(
-    last: int | None, since: str | None, data: list[Path] | None, model: str, models_dir: Path, log: str | None
+    last: int | None, since: str | None, data: list[Path] | None, model: str, models_dir: str, log: str | None
 ) -> "Checked":
     from pipeline.drift import windows
     from serving.predict import find_images

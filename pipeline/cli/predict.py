@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from pipeline.cli.models import ModelsDirOption
 from pipeline.cli.output import progress_bar, say
 from serving.errors import CheckFailedError, InputError, MachineError
 
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
 def predict_command(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files and folders of them.")],
     model: Annotated[str, typer.Option(help="Alias, version, or bundle folder written with a slash.")] = "champion",
-    models_dir: Annotated[Path, typer.Option(help="Folder of the registry.")] = Path("models"),
+    models_dir: ModelsDirOption = "models",
     output: Annotated[
         Format | None, typer.Option("--format", help="How to write.", show_default="by --out's name, else table")
     ] = None,
@@ -58,9 +59,10 @@ def predict_command(
     from serving.bundle import Bundle
     from serving.models import resolve
     from serving.predict import SUFFIXES, count_others, find_images, predict_files
+    from serving.remote import root_of
 
     chosen = _choose(output, as_json, out)
-    bundle = Bundle.open(resolve(model, models_dir))
+    bundle = Bundle.open(resolve(model, root_of(models_dir)))
     files = find_images(paths)
     if passed := count_others(paths):
         say(f"{passed} files in folders are not images ({', '.join(sorted(SUFFIXES))}) and were passed over")

@@ -25,7 +25,11 @@ def serve_command(
         ),
     ] = None,
     models_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the registry.", show_default="PNEUMO_MODELS_DIR or models")
+        str | None,
+        typer.Option(
+            help="Folder of the registry, or an address: gs://BUCKET/FOLDER.",
+            show_default="PNEUMO_MODELS_DIR or models",
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on.", show_default="PNEUMO_HOST or 127.0.0.1")
