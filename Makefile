@@ -76,7 +76,7 @@ docs: setup ## Build the documentation into site/, without a network; check that
 	$(PYTEST) -q tests/test_docs.py
 
 deploy-plan: setup ## Check deploy/ as far as that goes without an account
-	$(PYTEST) -q tests/deploy
+	$(PYTEST) -q -m "not slow" tests/deploy
 
 serve: setup ## Serve the demo's champion on http://127.0.0.1:8000
 	$(BIN)/pneumo serve --models-dir demo/models

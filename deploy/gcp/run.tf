@@ -141,8 +141,8 @@ resource "google_cloud_run_v2_service_iam_member" "callers" {
   member   = each.value
 }
 
-# A check takes @DRIFT@ MB, measured (docs/deploy.md), and reads the log's newest images. It fails on drift, which the alert
-# below sees; too few images (exit 4) are no failure.
+# It compares the log's newest images with the reference, stores the check for /drift, and fails on drift, which an alert
+# tells; too few images (exit 4) are no failure. Memory: twice what was measured (docs/deploy.md).
 resource "google_cloud_run_v2_job" "drift" {
   name                = "pneumo-drift"
   location            = var.region
@@ -160,13 +160,8 @@ resource "google_cloud_run_v2_job" "drift" {
         image   = "${local.images}/drift:${var.tag}"
         command = ["sh", "-c"]
         args = [
-          "pneumo drift report --store --out /tmp/drift && { pneumo drift check || [ $? -eq 4 ]; }"
+          "pneumo drift report --models-dir /models --store --out /tmp/drift && { pneumo drift check --models-dir /models || [ $? -eq 4 ]; }"
         ]
-
-        env {
-          name  = "PNEUMO_MODELS_DIR"
-          value = "/models"
-        }
 
         env {
           name = "PNEUMO_LOG_URL"
