@@ -36,6 +36,6 @@ def test_the_notebook_goes_from_images_to_a_service(tmp_path: Path, monkeypatch:
         output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
     )
     assert "415 urn:pneumo:problem:not-an-image" in printed
-    assert "ok | " in printed
-    assert "drift | " in printed
+    assert "same: ok: " in printed
+    assert "other: drift: " in printed
     assert list(tmp_path.glob("made/pneumo-*/models/registry.yaml"))
