@@ -5,7 +5,7 @@ import sys
 import typer
 
 from pipeline.cli import config as config_commands
-from pipeline.cli import data, drift, evaluate, export, keys, models, predict, runs, serve, sweep, train
+from pipeline.cli import data, drift, evaluate, export, keys, models, predict, project, runs, serve, sweep, train
 from pipeline.cli import demo as demo_command
 from pipeline.cli.output import stderr
 from serving.errors import MachineError, PneumoError
@@ -25,7 +25,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(drift.app, name="drift")
-for module in (demo_command, train, sweep, evaluate, export, models, predict, serve):
+for module in (project, demo_command, train, sweep, evaluate, export, models, predict, serve):
     module.register(app)
 
 

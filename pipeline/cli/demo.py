@@ -23,13 +23,14 @@ def demo(
     config: Annotated[Path, typer.Option("--config", help="What to train.")] = Path("ludwig_configs/smoke.yaml"),
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole loop on synthetic images. It ends with a prediction over HTTP."""
+    """Run the whole loop on synthetic images. It ends with a prediction over HTTP and a drift report."""
     from pipeline.demo import run_demo
+    from pipeline.scaffold import starter
 
     with TrainingProgress() as report:
-        done = run_demo(folder, config, say=say, report=report)
+        done = run_demo(folder, starter(config), say=say, report=report)
     if as_json:
-        print_json(asdict(done))
+        print_json(asdict(done) | {"drift": done.drift.model_dump(mode="json")})
         return
     answer, positive = done.prediction["predictions"][0], done.prediction["model"]["positive_class"]
     activate = "" if shutil.which("pneumo") else f"\n  source {os.path.relpath(Path(sys.prefix) / 'bin' / 'activate')}"
@@ -41,6 +42,7 @@ threshold {answer["threshold"]:.3f}; {answer["certainty"]}, {"like" if answer["i
 the training images
   test AUROC {done.metrics["auroc"]:.3f}, sensitivity {done.metrics["sensitivity"]:.3f}, \
 specificity {done.metrics["specificity"]:.3f} on synthetic images
+  drift of the test images: {done.drift.verdict} ({done.drift.summary})
   steps: {", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())}
 
 where everything lies
@@ -49,6 +51,7 @@ where everything lies
   report     {done.run / "report.html"}
   bundle     {done.bundle}
   registry   {done.models / "registry.yaml"}
+  drift      {done.drift_report / "report.html"}
 
 try next{activate}
   pneumo serve --models-dir {done.models}
