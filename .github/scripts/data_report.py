@@ -2,7 +2,7 @@
 
     python .github/scripts/data_report.py check.json metrics.json
 
-The files hold what `pneumo data check --json` and `pneumo evaluate --json` print.
+The files hold what `pneumo data check --json` prints and what a run keeps of its metrics.
 """
 
 import json
