@@ -225,6 +225,50 @@ def test_hooks_run_what_is_installed_and_download_nothing() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def step_of(workflow: str, job: str, name: str) -> str:
+    steps = loaded(GITHUB / "workflows" / f"{workflow}.yml")["jobs"][job]["steps"]
+    (found,) = (step["run"] for step in steps if step.get("name", "").startswith(name))
+    return str(found)
+
+
+def stand_in(folder: Path, text: str) -> dict[str, str]:
+    """An environment in which `gcloud` is a script of ours."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "gcloud").write_text("#!/usr/bin/env bash\n" + text)
+    (folder / "bin" / "gcloud").chmod(0o755)
+    told = {"GITHUB_OUTPUT": str(folder / "output"), "GITHUB_STEP_SUMMARY": str(folder / "summary")}
+    return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PROJECT": "ward", "REGION": "europe-west4", **told}
+
+
+def test_the_revision_that_is_deployed_has_its_project_and_the_image_that_was_built(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    env = stand_in(tmp_path, 'echo "$@" >> asked\n[[ $* == *describe* ]] && echo https://pneumo.example\ntrue\n')
+    env |= {"SERVE": "sha256:1", "DRIFT": "sha256:2"}
+    done = run("bash", "-ec", step_of("deploy", "deploy", "A new revision"), cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    service = loaded(tmp_path / "service.yaml")
+    assert not re.search(r"PROJECT|REGION|TAG", json.dumps(service))
+    pod = service["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "pneumo-serve@ward.iam.gserviceaccount.com"
+    assert pod["containers"][0]["image"] == "europe-west4-docker.pkg.dev/ward/pneumo/serve@sha256:1"
+    assert "europe-west4-docker.pkg.dev/ward/pneumo/drift@sha256:2" in (tmp_path / "asked").read_text()
+    assert (tmp_path / "output").read_text() == "url=https://pneumo.example\n"
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, ""), (1, "The images have drifted"), (3, "failed with exit 3")])
+def test_the_night_fails_on_drift_and_on_a_check_that_fails(tmp_path: Path, code: int, told: str) -> None:
+    text = f"""
+case "$*" in
+  *"jobs execute"*) echo pneumo-drift-x; [ {code} = 0 ] ;;
+  *"tasks list"*"--execution pneumo-drift-x"*) [ {code} = 0 ] || echo {code} ;;
+  *) exit 9 ;;
+esac
+"""
+    done = run("bash", "-ec", step_of("drift", "check", "Run the job"), env=stand_in(tmp_path, text))
+    assert (done.returncode == 0) is (code == 0)
+    assert told in done.stdout
+
+
 @pytest.mark.slow
 def test_the_gate_of_a_merged_promotion_judges_again(exported: Path, dataset: Dataset, tmp_path: Path) -> None:
     pneumo = BIN / "pneumo"
