@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Dataset
     from pipeline.runs import Run
     from pipeline.training.callback import Step
+    from serving.drift.verdict import DriftCheck
 
 IMAGES = 640
 SEED = 0
@@ -32,10 +33,11 @@ class Demo:
     """Where everything lies, and what the service said.
 
     Attributes:
-        folder: The demo's folder; `data`, `run`, `bundle` and `models` lie in it.
+        folder: The demo's folder; `data`, `run`, `bundle`, `models` and `drift_report` lie in it.
         image: The test image that was sent.
         prediction: The service's answer.
         metrics: Value of each metric on the test split.
+        drift: Whether the test images look like those that the model knows.
         seconds: What each step took.
     """
 
@@ -44,9 +46,11 @@ class Demo:
     run: Path
     bundle: Path
     models: Path
+    drift_report: Path
     image: Path
     prediction: dict[str, Any]
     metrics: dict[str, float]
+    drift: "DriftCheck"
     seconds: dict[str, float]
 
 
@@ -57,7 +61,7 @@ def run_demo(
     say: Callable[[str], None],
     report: "Callable[[Step], None] | None" = None,
 ) -> Demo:
-    """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop.
+    """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop, judge drift.
 
     A second call reuses what is there and is still right: the images, the data set, the finished run and its bundle.
 
@@ -74,15 +78,17 @@ def run_demo(
     from pipeline import export, registry
     from pipeline.data import audit, importing, phantom
     from pipeline.data.manifest import Split
+    from pipeline.drift.windows import check_files, write_report
     from pipeline.evaluation import read_metrics
     from pipeline.gate import judge, read_gate
     from pipeline.gate.judging import Surroundings
+    from serving.bundle import Bundle
 
     seconds: dict[str, float] = {}
 
     @contextmanager
     def step(name: str, text: str) -> Iterator[None]:
-        say(f"[{len(seconds) + 1}/7] {text} ...")
+        say(f"[{len(seconds) + 1}/8] {text} ...")
         began = time.perf_counter()
         yield
         seconds[name] = round(time.perf_counter() - began, 1)
@@ -109,13 +115,21 @@ def run_demo(
     image = dataset.path(dataset.of(Split.TEST)[0])
     with step("serve", "starting the service, sending it a test image, stopping it"):
         prediction = serve_once(models, image)
+    images, drift_report = data / "images" / "test", folder / "drift-report"
+    with step("drift", f"judging whether the images in {images} look like those that the model knows"):
+        drift, _ = check_files(Bundle.open(bundle), [images])
+        write_report(drift, drift_report)
     estimates = read_metrics(run).splits["test"].metrics
     metrics = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
-    return Demo(folder, data, run.folder, bundle, models, image, prediction, metrics, seconds)
+    return Demo(
+        folder, data, run.folder, bundle, models, drift_report, image, prediction, metrics, drift.check, seconds
+    )
 
 
 def serve_once(models: Path, image: Path) -> dict[str, Any]:
     """Start `pneumo serve` on a free port of 127.0.0.1, post one image, stop it by its own pid; the JSON answer.
+
+    Its prediction log lies beside the registry.
 
     Raises:
         CheckFailedError: The service did not come up, or refused the image.
@@ -123,7 +137,9 @@ def serve_once(models: Path, image: Path) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipeline", "serve", "--models-dir", str(models), "--port", str(port)]
+    log = f"sqlite:///{models.parent / 'predictions.sqlite3'}"
+    options = ["--models-dir", str(models), "--port", str(port), "--log", log]
+    command = [sys.executable, "-m", "pipeline", "serve", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         _wait_until_ready(server, port)

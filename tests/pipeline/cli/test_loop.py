@@ -62,7 +62,8 @@ def test_the_demo_is_idempotent(
 ) -> None:
     from pipeline import demo
 
-    monkeypatch.setattr(demo, "IMAGES", 120)
+    monkeypatch.setattr(demo, "IMAGES", 160)
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / "ludwig_configs" / "smoke.yaml").read_text(encoding="utf-8")
     config = tmp_path / "short.yaml"
     config.write_text(text.replace("epochs: 25", "epochs: 1"), encoding="utf-8")
@@ -77,6 +78,9 @@ def test_the_demo_is_idempotent(
     assert time.perf_counter() - began < 60
     assert len(list((folder / "runs").iterdir())) == 1
     assert len(list((folder / "models").glob("*/*"))) == 1
+    assert json.loads(first.out)["drift"]["images"] == len(list((folder / "data" / "images" / "test").rglob("*.png")))
+    assert "root_metric" in (folder / "drift-report" / "report.html").read_text(encoding="utf-8")  # Evidently's page
+    assert not Path("predictions.sqlite3").exists()
     for part in ("where everything lies", "try next", "not a medical device", json.loads(first.out)["run"]):
         assert part in second.out
 
