@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from serving.errors import InputError, MachineError
 
@@ -34,44 +34,57 @@ def check_remote(remote: "Remote") -> None:
 
 
 def _check_bucket(remote: "Remote") -> None:
-    import requests
-
     bucket = remote.path.partition("/")[0]
     url = f"gs://{bucket}"
     if not _BUCKET.fullmatch(bucket):
         raise InputError(f"{url}: no bucket can have this name; set yours: {_set_url(remote)}")
-    server = remote.fs.fs_args.get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST") or _PUBLIC
-    if "://" not in server:
-        server = f"http://{server}"
-    headers, known = _credentials(remote, url)
-    try:
-        answer = requests.get(
-            f"{server}/storage/v1/b/{bucket}/o", params={"maxResults": "1"}, headers=headers, timeout=WAIT_S
-        )
-    except requests.RequestException as error:
-        raise MachineError(f"{url}: {server} cannot be reached ({_reason(error)}); check network and proxy") from None
-    if not answer.ok:
-        _refused(remote, url, answer.status_code, known=known)
-
-
-def _credentials(remote: "Remote", url: str) -> tuple[dict[str, str], bool]:
-    """Headers that say who asks, and whether they say it at all."""
-    from google.auth.exceptions import GoogleAuthError
-
-    headers: dict[str, str] = {}
     key = remote.fs.fs_args.get("token")
     if key not in (None, "anon") and not Path(key).is_file():  # gcsfs would send its path as if it were a token
         raise InputError(
             f"{url}: no key file at {key}; set it: dvc remote modify --local {remote.name} credentialpath KEY.json"
         )
+    server = remote.fs.fs_args.get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST") or _PUBLIC
+    if "://" not in server:
+        server = f"http://{server}"
+    first = _ask(server, bucket, {})  # without credentials: where there is no network, finding those takes its time
+    if first in (401, 403) and remote.fs.fs_args.get("token") != "anon":
+        headers = _credentials(remote, url)
+        if headers:
+            _refuse(remote, url, _ask(server, bucket, headers), known=True)
+            return
+    _refuse(remote, url, first, known=False)
+
+
+def _ask(server: str, bucket: str, headers: dict[str, str]) -> int:
+    """Ask for one name in a bucket; the status of the answer."""
+    import requests
+
+    try:
+        answer = requests.get(
+            f"{server}/storage/v1/b/{bucket}/o", params={"maxResults": "1"}, headers=headers, timeout=WAIT_S
+        )
+    except requests.RequestException as error:
+        raise MachineError(
+            f"gs://{bucket}: {server} cannot be reached ({_reason(error)}); check network and proxy"
+        ) from None
+    return answer.status_code
+
+
+def _credentials(remote: "Remote", url: str) -> dict[str, str]:
+    """Headers that say who asks; none where nothing here says it."""
+    from google.auth.exceptions import GoogleAuthError
+
+    headers: dict[str, str] = {}
     try:
         remote.fs.fs.credentials.apply(headers)  # those that DVC will use
     except (GoogleAuthError, ValueError, OSError) as error:
         raise MachineError(f"{url}: credentials cannot be used ({_reason(error)}); {_login(remote)}") from None
-    return headers, bool(headers)
+    return headers
 
 
-def _refused(remote: "Remote", url: str, status: int, *, known: bool) -> NoReturn:
+def _refuse(remote: "Remote", url: str, status: int, *, known: bool) -> None:
+    if status < 400:
+        return
     if status == 401 or (status == 403 and not known):
         raise MachineError(f"{url}: no credentials; {_login(remote)}")
     if status == 403:

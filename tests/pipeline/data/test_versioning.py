@@ -183,12 +183,21 @@ def test_a_name_that_no_bucket_can_have_is_refused_without_a_connection(project:
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A storage service that answers everything with the status of its server."""
+    """A storage service that answers with the status of its server, 401 to the nameless, and gives tokens."""
 
     def do_GET(self) -> None:
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("Content-Length", "0")
+        named = self.headers.get("Authorization") == "Bearer secret"
+        self.answer(self.server.named if named else self.server.status)  # type: ignore[attr-defined]
+
+    def do_POST(self) -> None:
+        self.answer(200, b'{"access_token": "secret", "expires_in": 3600, "token_type": "Bearer"}')
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -197,7 +206,7 @@ class Refusing(BaseHTTPRequestHandler):
 @pytest.fixture
 def refusing() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()
@@ -223,6 +232,30 @@ def test_what_a_bucket_refuses_is_told_in_a_line(
 
     with pytest.raises(error, match=told):
         versioning.pull(remote="bucket")
+
+
+def test_credentials_without_the_right_are_told_the_role_they_need(
+    project: Path, refusing: ThreadingHTTPServer
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    refusing.status, refusing.named = 401, 403  # type: ignore[attr-defined]
+    endpoint = f"http://127.0.0.1:{refusing.server_port}"
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "someone@example.org",
+        "private_key": private.decode(),
+        "token_uri": f"{endpoint}/token",
+    }
+    (project / "key.json").write_text(json.dumps(account))
+    add_remote(project, "bucket", url="gs://bkt/x", endpointurl=endpoint, credentialpath=project / "key.json")
+
+    with pytest.raises(MachineError, match=r"^gs://bkt: these credentials may not use it; they need the role"):
+        versioning.push(remote="bucket")
 
 
 def test_a_server_that_is_down_is_told_at_once(project: Path) -> None:
