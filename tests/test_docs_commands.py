@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 
 class Terminal:
-    """A shell in a folder; the service that is shown on port 8000 gets a free port."""
+    """A shell that starts in a folder and stays where a block went; the service shown on port 8000 gets a free port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,13 +45,20 @@ class Terminal:
             self.port = probe.getsockname()[1]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = os.environ | {"PATH": path, "PNEUMO_PORT": str(self.port), "COLUMNS": "160"}
+        self._place = folder / "where"
         self._beside: list[subprocess.Popen[bytes]] = []
 
     def run(self, text: str) -> str:
         done = subprocess.run(
-            self._words(text), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
+            self._words(f"{text}\npwd > '{self._place}'"),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        self.folder = Path(self._place.read_text(encoding="utf-8").strip())
         return done.stdout + done.stderr
 
     def start(self, text: str) -> None:
