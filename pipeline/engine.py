@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+from pipeline.provenance import git_commit
 from serving.errors import MachineError
 
 _UNUSED = ("bitsandbytes",)
@@ -83,6 +84,9 @@ def load(say: Callable[[str], None] | None = None) -> ModuleType:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pneumo trains on local files; without this a hub is asked
         with _lean_imports():
             import ludwig.api
+            import ludwig.experiment_utils
+        # Ludwig's own lets git complain on the terminal where a repository has no commit yet, as after `pneumo init`.
+        ludwig.experiment_utils.get_commit_hash = lambda: git_commit(Path())  # type: ignore[attr-defined]
         if say:
             say(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
     import ludwig.api

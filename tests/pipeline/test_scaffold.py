@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_the_whole_loop_works_in_a_project(pneumo, tmp_path, monkeypatch):
     assert json.loads(promoted.out)["gate"]["passed"]
     image = next((project / "data" / "images").rglob("*.png"))
     assert serve_once(Path("models"), image)["predictions"]
-    assert subprocess.run(["dvc", "add", "--quiet", "data"], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], check=False).returncode == 0
     pushed = pneumo("data", "push")
     assert pushed.code == 0, pushed.err
     assert any((project / "storage").rglob("*"))
@@ -112,7 +113,6 @@ def test_a_config_that_is_not_at_hand_is_the_one_that_comes_with_pneumo(tmp_path
 
 @pytest.mark.slow
 def test_an_installed_pneumo_brings_the_configs(tmp_path):
-    import sys
     import zipfile
 
     root = CONFIGS.parent
