@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.registry import shelves
-from pipeline.registry import current_bundle, find_bundle, list_versions, promote, rollback
+from pipeline.registry import current_bundle, find_bundle, list_versions, promote, rollback, shelves
 from pipeline.runs import Run
 from serving.bundle import Bundle, BundleError
 from serving.errors import InputError, MachineError
@@ -54,6 +53,19 @@ def test_the_registry_file_is_text_with_versions_and_aliases(bundles, root):
     assert loaded["aliases"] == {"champion": "tiny:1"}
     assert loaded["versions"][0]["promoted_at"] == "2026-11-23T12:30:15Z"
     assert loaded["versions"][0]["bundle"] == "tiny/1"
+
+
+def test_a_registry_from_before_there_was_a_gate_is_read_and_gets_its_records_from_now_on(bundles, root):
+    promote(bundles[0], root=root, now=NOW)
+    document = yaml.safe_load((root / "registry.yaml").read_text())
+    del document["promotions"]
+    (root / "registry.yaml").write_text(yaml.safe_dump(document | {"schema_version": 1}))
+    promote(bundles[1], root=root, now=NOW)
+    rollback(root=root, now=NOW)
+    found = read_registry(root)
+    assert found.schema_version == 2
+    told = [(each.action, each.before, each.version) for each in found.promotions]
+    assert told == [("promote", "tiny:1", "tiny:2"), ("rollback", "tiny:2", "tiny:1")]
 
 
 def test_a_second_promotion_adds_a_version_and_moves_the_alias(bundles, root):
