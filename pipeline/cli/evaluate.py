@@ -68,6 +68,12 @@ def evaluate(
             show_default="200",
         ),
     ] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(
+            "--tables", help="Also write metrics and curves as JSON and CSV here, for `dvc metrics` and `dvc plots`."
+        ),
+    ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -76,6 +82,8 @@ def evaluate(
     from pipeline.evaluation import evaluate_folder, evaluate_run
     from pipeline.runs import Run, Status
 
+    if tables is not None and (stress or data is not None):
+        raise InputError("--tables: are of the run's own data set; leave out --data and --stress")
     found = Run.open(run, root=runs_dir)
     if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
         from pipeline import training
@@ -97,6 +105,10 @@ def evaluate(
         if data is None
         else evaluate_folder(found, data, split=chosen, policy=policy)
     )
+    if tables is not None:
+        from pipeline.evaluation.tables import write_tables
+
+        write_tables(found, tables, lead=report.split)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

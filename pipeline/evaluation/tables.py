@@ -1,0 +1,84 @@
+"""What was measured as flat JSON and CSV, for `dvc metrics`, `dvc plots` and spreadsheets."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline.evaluation.cases import Cases, positive_column, to_scores
+from pipeline.evaluation.history import read_curves
+from pipeline.evaluation.results import Metrics, read_metrics
+from pipeline.runs import Run, write_text
+
+METRICS = "metrics.json"
+LEARNING = "learning.csv"
+ROC = "roc.csv"
+ANSWERS = "answers.csv"
+
+
+def write_tables(run: Run, folder: Path, *, lead: str) -> list[Path]:
+    """Write the tables of a run that was evaluated.
+
+    Args:
+        run: The run.
+        folder: Where to: `metrics.json` (value of each metric by split), `learning.csv` (a row an epoch), `answers.csv`
+            (true class and answer of each image), and with two classes `roc.csv`.
+        lead: The split that answers and ROC curve are of.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: The run was not evaluated.
+    """
+    import pandas as pd
+
+    metrics = read_metrics(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / METRICS, json.dumps(_values(metrics), indent=2, allow_nan=False) + "\n")
+    scores = to_scores(pd.read_parquet(run.predictions), metrics.classes, place=str(run.predictions)).of(lead)
+    cases = Cases.make(scores, metrics.decisions, positive_column(metrics.classes, metrics.positive))
+    names = metrics.classes
+    answers = ((names[truth], names[answer]) for truth, answer in zip(cases.truth, cases.answer, strict=True))
+    written = [folder / METRICS, _learning(run, folder), _csv(folder / ANSWERS, ("truth", "answer"), answers)]
+    if cases.positive is not None:
+        written.append(_roc(cases, cases.positive, folder / ROC))
+    return written
+
+
+def _values(metrics: Metrics) -> dict[str, dict[str, float]]:
+    return {
+        split: {name: found.value for name, found in result.metrics.items() if found.value is not None}
+        for split, result in metrics.splits.items()
+    }
+
+
+def _learning(run: Run, folder: Path) -> Path:
+    columns: dict[str, dict[float, float]] = {}
+    over = "epoch"
+    for curve in read_curves(run):
+        over = curve.over.lower()
+        for part, points in curve.series.items():
+            columns[f"{part}_{curve.title.lower()}"] = dict(points)
+    places = sorted({x for points in columns.values() for x in points})
+    rows = ((f"{x:g}", *(points.get(x, "") for points in columns.values())) for x in places)
+    return _csv(folder / LEARNING, (over, *columns), rows)
+
+
+def _roc(cases: Cases, positive: int, path: Path) -> Path:
+    from sklearn.metrics import roc_curve
+
+    truth = cases.truth == positive
+    points: Iterable[tuple[float, float]] = ()
+    if truth.any() and not truth.all():
+        false, found, _ = roc_curve(truth, cases.probabilities[:, positive])
+        points = zip(false.tolist(), found.tolist(), strict=True)
+    return _csv(path, ("false_positive_rate", "sensitivity"), points)
+
+
+def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
