@@ -1,11 +1,15 @@
 """Two runs side by side, in the terminal, as JSON and as a page."""
 
 import json
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+import pipeline.evaluation
 from pipeline.comparison import compare
+from pipeline.data import manifest
 from pipeline.evaluation import evaluate_run, read_metrics
 from pipeline.evaluation.cases import Cases, read_predictions, to_scores
 from pipeline.evaluation.results import Bootstrap
@@ -23,7 +27,7 @@ def runs(synthesise_run):
     return [first, second]
 
 
-def test_figures_are_those_of_the_runs_and_differences_those_of_the_same_images(runs):
+def test_figures_are_those_of_the_runs_differences_those_of_the_same_images_and_settings_go_key_by_key(runs):
     found = compare_runs(*runs, resamples=100)
     cases = []
     for run in runs:
@@ -38,10 +42,7 @@ def test_figures_are_those_of_the_runs_and_differences_those_of_the_same_images(
     assert auroc.p < 0.05
     assert found.images == read_metrics(runs[0]).splits["test"].images
     assert found.notes == []
-
-
-def test_settings_are_compared_key_by_key(runs):
-    settings = {each.name: (each.first, each.second) for each in compare_runs(*runs, resamples=10).settings}
+    settings = {each.name: (each.first, each.second) for each in found.settings}
     assert settings == {"trainer.epochs": (3, 9), "trainer.early_stop": (None, 2)}
 
 
@@ -58,11 +59,6 @@ def test_runs_on_other_data_are_compared_on_the_images_that_both_held_back(synth
 
 
 def test_images_are_told_by_their_digest_where_data_sets_differ(synthesise_run):
-    import shutil
-    from pathlib import Path
-
-    from pipeline.data import manifest
-
     first, second = (synthesise_run(seed=4, shift=shift, images=240) for shift in (0.4, 1.6))
     dataset = manifest.read(Path(first.info().data))
     other = dataset.folder.with_name("other")
@@ -109,7 +105,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_command_prints_tables_json_and_a_page_that_loads_nothing(runs, pneumo, tmp_path):
+def test_the_command_prints_tables_json_and_a_page_in_the_look_of_a_report_that_loads_nothing(runs, pneumo, tmp_path):
     names = [run.name for run in runs]
     runs_dir = ("--runs-dir", runs[0].folder.parent)
     shown = pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "new" / "page.html")
@@ -124,19 +120,10 @@ def test_the_command_prints_tables_json_and_a_page_that_loads_nothing(runs, pneu
     document = json.loads(pneumo("runs", "compare", *names, *runs_dir, "--json").out)
     assert document["differences"][0]["metric"] == "auroc"
     assert f"{document['differences'][0]['value']:+.3f}" in shown.out
+    style = (Path(pipeline.evaluation.__file__).parent / "report.css").read_text().strip()
+    for text in ((tmp_path / "new" / "page.html").read_text(), runs[0].report.read_text()):
+        assert style in text
 
-
-def test_names_from_a_config_cannot_become_markup(runs, pneumo, tmp_path):
-    runs[1].config.write_text("note: '<script>alert(1)</script>'\n")
-    outcome = pneumo("runs", "compare", runs[0].folder, runs[1].folder, "--html", tmp_path / "page.html")
-    assert outcome.code == 0, outcome.err
+    runs[1].config.write_text("note: '<script>alert(1)</script>'\n")  # what a config says cannot become markup
+    assert pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "page.html").code == 0
     assert "<script>" not in (tmp_path / "page.html").read_text()
-
-
-def test_the_report_of_a_run_shares_the_style(runs, tmp_path):
-    from pathlib import Path
-
-    import pipeline.evaluation
-
-    style = (Path(pipeline.evaluation.__file__).parent / "report.css").read_text()
-    assert style.strip() in runs[0].report.read_text()
