@@ -11,7 +11,7 @@ PNEUMO_REAL_DATA ?= ../shared/data
 .PHONY: help setup data demo real-model pneumoniamnist test test-all lint format bench docs deploy-plan serve lock schema clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Install Python 3.12 packages into .venv
 
