@@ -89,7 +89,7 @@ lock: .uv/bin/uv ## Compile requirements.lock and those of the images anew (PIN=
 	$(LOCK) --constraints requirements.lock $(addprefix --extra ,serve postgres tracing) --output-file requirements-serve.lock pyproject.toml
 	$(LOCK) --constraints requirements.lock $(addprefix --extra ,serve postgres tracing drift) --output-file requirements-drift.lock pyproject.toml
 	printf 'dvc[gs]\nwandb\n' | $(LOCK) --constraints requirements.lock \
-		$(addprefix --extra ,train pretrained hyperopt drift postgres tracing gcs fetch) --output-file requirements-train.lock pyproject.toml -
+		$(addprefix --extra ,train pretrained hyperopt drift postgres tracing gcs) --output-file requirements-train.lock pyproject.toml -
 
 schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Ludwig
 	$(BIN)/python -m pipeline.config.generate
