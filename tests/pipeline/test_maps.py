@@ -88,7 +88,8 @@ def ensemble(write: Write) -> Any:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0, 1), count=st.integers(1, 3))
-@pytest.mark.parametrize("network", [pytest.param("lite", marks=pytest.mark.slow), "ensemble"])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["lite", "ensemble"])
 def test_the_mean_of_a_map_is_the_logit_for_any_input(
     request: pytest.FixtureRequest, network: str, seed: int, scale: float, count: int
 ) -> None:
@@ -107,6 +108,7 @@ def test_maps_differ_over_the_image_and_the_negative_class_of_a_binary_output_ha
     assert (np.ptp(maps[:, 1], axis=(1, 2)) > 0).all()
 
 
+@pytest.mark.slow
 def test_maps_have_the_size_of_the_finest_member(ensemble: Any) -> None:
     _, maps = run(ensemble, images())
 

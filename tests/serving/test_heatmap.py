@@ -65,7 +65,7 @@ def test_every_place_of_the_input_lies_on_its_place_of_the_film(
     )  # at the borders cells mix with what is beyond
     seen = np.isfinite(laid[inner])
     assert seen.all() or how is Fit.CROP
-    assert np.abs(laid[inner] - film[inner])[seen].max(initial=0) < 3
+    assert np.abs(laid[inner] - film[inner])[seen].max(initial=0) < 4  # half a cell and rounding
 
 
 def test_where_the_model_did_not_look_there_is_no_heat() -> None:

@@ -34,13 +34,13 @@ REQUEST = RequestFields(
 @pytest.fixture
 def written() -> Iterator[Callable[[str], io.StringIO]]:
     """`written("json")` configures the log and gives what it is written to; afterwards all is as it was."""
-    names = ("", "pneumo", "uvicorn", "uvicorn.error", "uvicorn.access")
+    names = ("", "pneumo", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
 
     def start(log_format: str) -> io.StringIO:
         for logger in loggers[2:]:
-            logger.setLevel(logging.NOTSET)  # a server of another test may have left another level
+            logger.setLevel(logging.NOTSET)  # a server of another test may have left another level, DVC does
         stream = io.StringIO()
         configure(log_format, stream)
         return stream

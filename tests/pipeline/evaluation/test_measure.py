@@ -236,6 +236,7 @@ def test_damaged_metrics_are_told_with_the_mend(synthesise_run) -> None:
         read_metrics(run)
 
 
+@pytest.mark.slow
 def test_torch_is_not_loaded_to_evaluate(synthesise_run) -> None:
     run = synthesise_run()
     code = (

@@ -82,6 +82,7 @@ def test_the_report_is_kept_in_the_run_and_progress_is_told(said: Result, report
     assert "wrote" in said.stderr
 
 
+@pytest.mark.slow
 def test_a_run_without_a_bundle_has_the_shares_flagged_that_its_bundle_will_tell_of(
     trained: Run, exported: Path, own: Run, tmp_path: Path
 ) -> None:

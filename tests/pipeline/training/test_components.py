@@ -52,6 +52,7 @@ def test_an_average_and_a_mirror_survive_checkpoints_saving_and_loading(dataset:
     assert any(not np.allclose(raw[name], average[name]) for name in raw)
 
 
+@pytest.mark.slow
 def test_an_ensemble_with_every_augmentation_and_smoothing_trains_and_exports(dataset: Dataset, tmp_path: Path) -> None:
     names = ("affine", "intensity", "sharpness", "noise", "erasing", "style")
     run = training.train(

@@ -244,7 +244,9 @@ SCHEDULES = (
 )
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", [SCHEDULES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in SCHEDULES[1:])]
+)
 def test_a_resumed_run_continues_the_learning_rate_schedule(
     tiny: Experiment, dataset: Dataset, tmp_path: Path, schedule: str
 ) -> None:
