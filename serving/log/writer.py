@@ -64,6 +64,7 @@ class LogWriter:
         self._dropped = dropped or (lambda count: None)
         self._written = written or (lambda count: None)
         self._rows: queue.SimpleQueue[LogRow | MakeRow | None] = queue.SimpleQueue()
+        self._ends = threading.Event()
         self._away_until = 0.0
         self._away = False
         self._prepared = False
@@ -97,6 +98,7 @@ class LogWriter:
     def close(self) -> None:
         """Write what was taken, and end."""
         self._rows.put(None)
+        self._ends.set()
         self._thread.join()
         self._store.engine.dispose()
 
@@ -111,20 +113,25 @@ class LogWriter:
             self._trim()
 
     def _gather(self) -> tuple[list[LogRow], bool]:
+        """What came within `GATHER_S` of a first row, and whether that was the last."""
         rows: list[LogRow] = []
-        until = time.monotonic() + GATHER_S
-        while len(rows) < BATCH:
-            try:
-                row = self._rows.get(timeout=max(0.0, until - time.monotonic()) if rows else RETRY_S)
-            except queue.Empty:
-                break
-            if row is None:
-                return rows, True
-            if not rows:
-                until = time.monotonic() + GATHER_S
+        try:
+            first = self._rows.get(timeout=RETRY_S)
+        except queue.Empty:
+            return rows, False
+        if first is not None and self._rows.qsize() < BATCH:
+            self._ends.wait(GATHER_S)  # a thread that woke for every row would take the interpreter from who answers
+        row: LogRow | MakeRow | None = first
+        while row is not None:
             if made := self._made(row):
                 rows.append(made)
-        return rows, False
+            if len(rows) == BATCH:
+                return rows, False
+            try:
+                row = self._rows.get_nowait()
+            except queue.Empty:
+                return rows, False
+        return rows, True
 
     def _made(self, row: LogRow | MakeRow) -> LogRow | None:
         if isinstance(row, LogRow):
