@@ -146,7 +146,7 @@ export class Card {
     if (!sure) points.append(point("unsure", certainty(prediction, this.#conformal()), true));
     else if (prediction.in_distribution) points.append(point("yes", certainty(prediction, this.#conformal()), false));
     if (prediction.in_distribution) points.append(point("yes", FAMILIAR, false));
-    for (const remark of prediction.remarks) points.append(point("unsure", `About the file: ${remark}`, false));
+    for (const remark of prediction.remarks ?? []) points.append(point("unsure", `About the file: ${remark}`, false));
     this.#wireHeat(answer);
     this.#part(".under-way").replaceWith(answer);
     this.nameModel();

@@ -1,7 +1,7 @@
 // What numbers mean, in words for a reader who is no statistician.
 
 const SPACE = "\u00a0";
-const FAINT = 0.1; // logits: a twentieth of full colour
+const FAINT = 0.05; // of full colour
 
 /** A probability in [0, 1] as a percentage that never rounds to a certainty that it is not. */
 export function percent(probability, digits = 1) {

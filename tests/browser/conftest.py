@@ -146,6 +146,7 @@ class Screen:
             "in_distribution": True,
             "outlier_score": 0.1,
             "elapsed_ms": 12.3,
+            "remarks": [],
         }
         answer = {
             "request_id": "r1",
