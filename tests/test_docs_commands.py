@@ -32,7 +32,7 @@ LIMIT_S = 1500
 
 make_dicom = runpy.run_path(str(ROOT / "tests" / "serving" / "dicoms.py"))["make_dicom"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 class Terminal:

@@ -22,6 +22,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_notebook_goes_from_images_to_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "ludwig_configs", tmp_path / "ludwig_configs")
     (tmp_path / "examples").mkdir()

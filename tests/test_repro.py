@@ -15,7 +15,7 @@ from pipeline.data import importing, phantom
 ROOT = Path(__file__).parent.parent
 STAGES = ["import", "check", "train", "evaluate", "export"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 class Project:

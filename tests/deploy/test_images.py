@@ -163,6 +163,7 @@ def image() -> Iterator[Prefix]:
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_installed_service_is_small_and_holds_nothing_that_trains(image: Prefix) -> None:
     size = installed["megabytes"](image.root / "opt" / "pneumo")
     print(f"installed: {size:.0f} MB")
@@ -171,6 +172,7 @@ def test_the_installed_service_is_small_and_holds_nothing_that_trains(image: Pre
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_service_answers_as_the_image_starts_it(image: Prefix, exported: Path, dataset: Dataset) -> None:
     """Without rights, where only /tmp can be written, with the image's environment; then the image's health check."""
     from serving.keys import add_key

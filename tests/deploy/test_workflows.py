@@ -270,6 +270,7 @@ esac
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_gate_of_a_merged_promotion_judges_again(exported: Path, dataset: Dataset, tmp_path: Path) -> None:
     pneumo = BIN / "pneumo"
     shutil.copytree(exported, tmp_path / "bundle")

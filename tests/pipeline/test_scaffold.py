@@ -65,6 +65,7 @@ def test_every_command_of_its_readme_is_one(pneumo):
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_whole_loop_works_in_a_project(pneumo, tmp_path, monkeypatch):
     project = tmp_path / "my-project"
     assert pneumo("init", project).code == 0
@@ -112,6 +113,7 @@ def test_a_config_that_is_not_at_hand_is_the_one_that_comes_with_pneumo(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_an_installed_pneumo_brings_the_configs(tmp_path):
     import zipfile
 
