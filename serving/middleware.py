@@ -85,8 +85,8 @@ class RequestMiddleware:
 class Shedding:
     """Turns images away before anything is done for them while those in front would keep them waiting too long.
 
-    The routes do so too, but a service that is asked for six times what it can do spends its time on refusals, and
-    finding a route and raising through FastAPI is most of theirs.
+    The routes do so too, but a service that is asked for several times what it can do spends its time on refusals, so
+    that those must cost little.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
