@@ -127,4 +127,4 @@ def test_a_job_judges_what_was_served_and_requests_do_not_wait_for_it(server):
     alone, beside = (float(np.quantile(times, 0.99)) * 1000 for times in (client.alone, client.beside))
     print(f"p99 {alone:.1f} ms without a job, {beside:.1f} ms beside one")
     assert not client.failures
-    assert beside < 2 * alone + 50  # a check takes seconds; the rest is a machine that others use too
+    assert beside < 1.5 * alone + 15
