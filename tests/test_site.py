@@ -4,7 +4,6 @@ import functools
 import http.server
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 import threading
@@ -138,35 +137,30 @@ def test_the_python_reference_has_signatures_and_errors(site: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_site_works_in_a_browser_without_a_network(site: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
+def test_the_site_works_in_a_browser_without_a_network(site: Path, browser: Any) -> None:
     handler = functools.partial(QuietHandler, directory=str(site))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        with sync_api.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            phone = browser.new_page(viewport={"width": 390, "height": 800})
-            elsewhere: list[str] = []
-            complaints: list[str] = []
-            own = (f"{address}/", "data:", "blob:")
-            phone.on("request", lambda request: None if request.url.startswith(own) else elsewhere.append(request.url))
-            phone.on("pageerror", lambda error: complaints.append(str(error)))
-            for page in sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html")):
-                phone.goto(f"{address}/{page}")
-                wide = phone.evaluate("document.documentElement.scrollWidth")
-                assert wide <= 390, f"{page} is {wide} pixels wide on a phone"
-            desk = browser.new_page(viewport={"width": 1280, "height": 900})
-            desk.goto(f"{address}/index.html")
-            desk.fill("input.md-search__input", "conformal")
-            desk.wait_for_selector(".md-search-result__item a[href*='conformal.html']", state="attached")
-            assert not elsewhere
-            assert not complaints
-            browser.close()
+        phone = browser.new_page(viewport={"width": 390, "height": 800})
+        elsewhere: list[str] = []
+        complaints: list[str] = []
+        own = (f"{address}/", "data:", "blob:")
+        phone.on("request", lambda request: None if request.url.startswith(own) else elsewhere.append(request.url))
+        phone.on("pageerror", lambda error: complaints.append(str(error)))
+        for page in sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html")):
+            phone.goto(f"{address}/{page}")
+            wide = phone.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 390, f"{page} is {wide} pixels wide on a phone"
+        desk = browser.new_page(viewport={"width": 1280, "height": 900})
+        desk.goto(f"{address}/index.html")
+        desk.fill("input.md-search__input", "conformal")
+        desk.wait_for_selector(".md-search-result__item a[href*='conformal.html']", state="attached")
+        phone.close()
+        desk.close()
+        assert not elsewhere
+        assert not complaints
     finally:
         server.shutdown()
         server.server_close()
