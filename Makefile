@@ -7,6 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 PNEUMO_REAL_DATA ?= ../shared/data
+JOBS ?= 2
 
 .PHONY: help setup data demo real-model pneumoniamnist test test-all lint format bench docs deploy-plan serve lock schema clean
 
@@ -46,8 +47,8 @@ pneumoniamnist: setup ## A model of PneumoniaMNIST's 28-pixel images, in pneumon
 	$(BIN)/pneumo evaluate latest --runs-dir pneumoniamnist/runs --stress
 	$(BIN)/pneumo export latest --runs-dir pneumoniamnist/runs --out pneumoniamnist/bundle
 
-test: setup ## The default tests, with coverage
-	$(PYTEST) -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
+test: setup ## The default tests in JOBS processes (2), with coverage
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
 
 test-all: setup ## All tests: slow ones, real X-rays where they are, a service installed alone
 	$(PYTEST) $(ARGS)

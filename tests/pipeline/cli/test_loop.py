@@ -57,6 +57,7 @@ def test_from_images_to_a_prediction_over_http(pneumo: Pneumo, tmp_path: Path, m
     assert predicted["label"] == served["label"]
 
 
+@pytest.mark.slow
 def test_the_demo_is_idempotent(
     pneumo: Pneumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: object
 ) -> None:

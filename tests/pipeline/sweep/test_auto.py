@@ -311,6 +311,7 @@ def test_a_config_that_has_a_space_already_is_refused(tmp_path: Path) -> None:
         planned(images(5216), HOUR, base=config.load(path))
 
 
+@pytest.mark.slow
 def test_ludwig_itself_tries_the_known_good_points_first() -> None:
     """Through Ludwig's own executor and substitution, Ray Tune's Optuna, and back through pneumo's checks."""
     from pipeline import engine

@@ -39,6 +39,7 @@ def loaded_logits(run: Run, dataset: Dataset) -> np.ndarray:
     return np.stack(inference.predict_dataset(run, dataset)["logits"].to_list())
 
 
+@pytest.mark.slow
 def test_an_average_and_a_mirror_survive_checkpoints_saving_and_loading(dataset: Dataset, tmp_path: Path) -> None:
     encoder = "{type: backbone, network: test_resnet, weight_average: 0.9, views: 2, normalization: standardize}"
 
@@ -108,6 +109,7 @@ def test_ludwig_balances_the_training_images_of_a_binary_label(uneven: Dataset, 
     assert len(stored_logits(run)) == len(uneven.rows)  # every image is predicted once, none twice
 
 
+@pytest.mark.slow
 def test_a_weight_of_the_positive_class_moves_the_probabilities(dataset: Dataset, tmp_path: Path) -> None:
     means = []
     for kind, weight in (("binary_weighted_cross_entropy", 0.05), ("smoothed_binary_cross_entropy", 20)):
@@ -145,6 +147,7 @@ def test_class_weights_of_a_category_are_given_by_name(tmp_path: Path) -> None:
     assert np.mean(logits.argmax(axis=1) == classes.index("B")) > 0.9
 
 
+@pytest.mark.slow
 def test_a_uniform_soup_is_saved_as_it_predicts(dataset: Dataset, tmp_path: Path) -> None:
     run = training.train(
         experiment(

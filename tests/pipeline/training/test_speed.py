@@ -41,7 +41,9 @@ def variant(tiny: Experiment, overrides: list[str]) -> Experiment:
     return dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=2", *overrides]))
 
 
-@pytest.mark.parametrize("overrides", [BINARY, CATEGORY], ids=["binary", "category"])
+@pytest.mark.parametrize(
+    "overrides", [BINARY, pytest.param(CATEGORY, marks=pytest.mark.slow)], ids=["binary", "category"]
+)
 def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
     ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path, overrides: list[str]
 ) -> None:
