@@ -30,6 +30,7 @@ GITIGNORE = """\
 /storage/
 predictions.sqlite3*
 prediction-spool/
+/wandb/
 # API keys of the service
 keys.yaml
 .keys.yaml*

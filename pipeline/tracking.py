@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +36,9 @@ _WRITTEN = 1.0
 
 _QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 """wandb reads these as it is imported and as its service starts; its settings have no such switches."""
+
+_POINTS = 100
+"""Points of a curve that is drawn there."""
 
 _IMAGES = frozenset((".png", ".jpg", ".jpeg", ".dcm", ".bmp", ".tif", ".tiff", ".gif", ".webp"))
 _GOOD_ENDS = ("done", "finished", "stopped")
@@ -62,12 +65,31 @@ class Artifact:
         path: A file, or a folder whose image files are left out.
         kind: What it is: `model`, `report`, ...
         aliases: Names of this version, such as `champion`.
+        facts: What stands beside it, such as its digest.
     """
 
     name: str
     path: Path
     kind: str = "model"
     aliases: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A curve that does not run over epochs.
+
+    Attributes:
+        title: What it is.
+        x: Name of the first coordinate.
+        y: Name of the second.
+        points: Its points; no more than a hundred or so are kept.
+    """
+
+    title: str
+    x: str
+    y: str
+    points: Sequence[tuple[float, float]]
 
 
 class Tracker:
@@ -156,6 +178,17 @@ class Tracker:
                 `validation`.
         """
         self._guarded(lambda: self._run.log(_flat(entry)))
+
+    def draw(self, make: Callable[[], Sequence[Plot]]) -> None:
+        """Track curves that do not run over epochs; `make` is asked for them only where there is a run."""
+        if self._run is None:
+            return
+        try:
+            plots = make()
+        except Exception as error:
+            self._say(f"W&B: no curves ({_in_a_line(error)})")
+            return
+        self._guarded(lambda: _draw(self._run, plots))
 
     def finish(
         self, metrics: Mapping[str, Any] | None = None, status: str = "done", artifacts: Sequence[Artifact] = ()
@@ -275,10 +308,24 @@ def _describe(run: Any, mode: Mode, data_fingerprint: str) -> None:
         run.use_artifact(data)
 
 
+def _draw(run: Any, plots: Sequence[Plot]) -> None:
+    import wandb
+
+    drawn = {}
+    for plot in plots:
+        points = plot.points[:: math.ceil(len(plot.points) / _POINTS) or 1]
+        if plot.points and points[-1] != plot.points[-1]:
+            points = [*points, plot.points[-1]]
+        table = wandb.Table(columns=[plot.x, plot.y], data=[list(point) for point in points])
+        drawn[f"plots/{plot.title}"] = wandb.plot.line(table, plot.x, plot.y, title=plot.title)
+    if drawn:
+        run.log(drawn)
+
+
 def _keep(run: Any, artifact: Artifact) -> None:
     import wandb
 
-    kept = wandb.Artifact(re.sub(r"[^\w.-]", "-", artifact.name), artifact.kind)
+    kept = wandb.Artifact(re.sub(r"[^\w.-]", "-", artifact.name), artifact.kind, metadata=_flat(artifact.facts))
     files = sorted(artifact.path.rglob("*")) if artifact.path.is_dir() else [artifact.path]
     for file in files:
         if file.is_file() and file.suffix.lower() not in _IMAGES:

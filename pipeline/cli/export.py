@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
 
 
 class Precision(StrEnum):
@@ -33,16 +33,21 @@ def export(
         ),
     ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
+    wandb: WandbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's bundle for serving. It holds an ONNX graph, proven equal to the Ludwig model."""
     from pipeline import export as exporting
     from pipeline.quantize import Limits
     from pipeline.runs import Run
+    from pipeline.tracked_bundle import track_bundle
     from serving.bundle import Bundle
 
-    folder = exporting.export(Run.open(run, root=runs_dir), out=out, int8=Limits() if quantize else None, say=say)
+    made_by = Run.open(run, root=runs_dir)
+    folder = exporting.export(made_by, out=out, int8=Limits() if quantize else None, say=say)
     bundle = Bundle.open(folder)
+    if wandb:
+        track_bundle(bundle, wandb, job="export", folder=made_by.folder, say=say)
     if as_json:
         parts = bundle.info.model_dump(mode="json", include={"parity", "quantization"})
         print_json({"bundle": str(folder), "digest": bundle.digest, **parts})

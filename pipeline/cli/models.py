@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
 from serving.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The registry of promoted models.", no_args_is_help=True)
 
 ModelsDirOption = Annotated[
-    str, typer.Option("--models-dir", help="Folder of the registry, or an address: gs://BUCKET/FOLDER.")
+    str,
+    typer.Option(
+        "--models-dir", envvar="PNEUMO_MODELS_DIR", help="Folder of the registry, or an address: gs://BUCKET/FOLDER."
+    ),
 ]
 AliasOption = Annotated[str, typer.Option("--alias", help="What shall mean the model.")]
 
@@ -51,12 +54,15 @@ def promote_command(
     models_dir: ModelsDirOption = "models",
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
     sweeps_dir: Annotated[Path, typer.Option("--sweeps-dir", help="Folder of the sweeps.")] = Path("sweeps"),
+    wandb: WandbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Promote a run's bundle to an alias, if it is as good as what the alias means now. Exits 1 where it is not."""
     from pipeline.gate import judge, read_gate
     from pipeline.gate.judging import Surroundings
     from pipeline.registry import check_alias, find_bundle, promote
+    from pipeline.tracked_bundle import track_bundle
+    from serving.bundle import Bundle
     from serving.remote import root_of
 
     check_alias(alias)
@@ -77,6 +83,8 @@ def promote_command(
             print_json({"promoted": False, "gate": verdict.model_dump(mode="json")})
         raise CheckFailedError(_refusal(verdict, root))
     version = promote(bundle, alias=alias, root=root, admission=verdict.admission(force))
+    if wandb:
+        track_bundle(Bundle.open(bundle), wandb, job="promote", folder=_beside(bundle), aliases=[alias], say=say)
     if as_json:
         document = {**version.model_dump(mode="json"), "id": version.id, "alias": alias}
         print_json({**document, "promoted": True, "gate": verdict.model_dump(mode="json")})
@@ -95,6 +103,13 @@ def _refusal(verdict: "Verdict", root: "Root") -> str:
         f"{verdict.model} is not promoted to {verdict.alias}: {why}. Nothing in {root} was changed; "
         '--force "REASON" promotes it all the same and records the reason'
     )
+
+
+def _beside(bundle: Path) -> Path:
+    """Where a tracker writes: the run's folder where the bundle lies in one, else here; a registry stays as it is."""
+    from pipeline.runs import Run
+
+    return bundle.parent if Run(bundle.parent).config.is_file() else Path()
 
 
 def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":

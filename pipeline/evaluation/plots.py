@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.evaluation.cases import Cases
 from pipeline.evaluation.history import Curve
-from pipeline.evaluation.metrics import calibration_bins
+from pipeline.evaluation.points import reliability_points
 
 # Matplotlib knows no CSS variables: it draws with these colours, which are replaced in what it wrote.
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
@@ -68,13 +68,8 @@ def reliability(cases: Cases, classes: list[str]) -> str:
         ("before temperature", cases.uncalibrated, {"color": _MUTED, "linewidth": 1}),
         ("after temperature", cases.probabilities, {"color": _SERIES[0], "linewidth": 1.8}),
     ):
-        confidence, hit = cases.confidence(probabilities)
-        bins = calibration_bins(confidence)
-        found = np.unique(bins)
-        claimed = [confidence[bins == number].mean() for number in found]
-        axes.plot(
-            claimed, [hit[bins == number].mean() for number in found], label=name, marker="o", markersize=4, **style
-        )
+        claimed, true = zip(*reliability_points(cases, probabilities), strict=True)
+        axes.plot(claimed, true, label=name, marker="o", markersize=4, **style)
     confidence, hit = cases.confidence(cases.probabilities)
     names = (
         (f"not {classes[cases.positive]}", classes[cases.positive])

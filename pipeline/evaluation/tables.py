@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.evaluation.cases import Cases, positive_column, to_scores
 from pipeline.evaluation.history import read_curves
+from pipeline.evaluation.points import read_cases, roc_points
 from pipeline.evaluation.results import Metrics, read_metrics
 from pipeline.runs import Run, write_text
 
@@ -31,18 +31,15 @@ def write_tables(run: Run, folder: Path, *, lead: str) -> list[Path]:
     Raises:
         InputError: The run was not evaluated.
     """
-    import pandas as pd
-
     metrics = read_metrics(run)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / METRICS, json.dumps(_values(metrics), indent=2, allow_nan=False) + "\n")
-    scores = to_scores(pd.read_parquet(run.predictions), metrics.classes, place=str(run.predictions)).of(lead)
-    cases = Cases.make(scores, metrics.decisions, positive_column(metrics.classes, metrics.positive))
+    cases = read_cases(run, lead)
     names = metrics.classes
     answers = ((names[truth], names[answer]) for truth, answer in zip(cases.truth, cases.answer, strict=True))
     written = [folder / METRICS, _learning(run, folder), _csv(folder / ANSWERS, ("truth", "answer"), answers)]
     if cases.positive is not None:
-        written.append(_roc(cases, cases.positive, folder / ROC))
+        written.append(_csv(folder / ROC, ("false_positive_rate", "sensitivity"), roc_points(cases)))
     return written
 
 
@@ -63,17 +60,6 @@ def _learning(run: Run, folder: Path) -> Path:
     places = sorted({x for points in columns.values() for x in points})
     rows = ((f"{x:g}", *(points.get(x, "") for points in columns.values())) for x in places)
     return _csv(folder / LEARNING, (over, *columns), rows)
-
-
-def _roc(cases: Cases, positive: int, path: Path) -> Path:
-    from sklearn.metrics import roc_curve
-
-    truth = cases.truth == positive
-    points: Iterable[tuple[float, float]] = ()
-    if truth.any() and not truth.all():
-        false, found, _ = roc_curve(truth, cases.probabilities[:, positive])
-        points = zip(false.tolist(), found.tolist(), strict=True)
-    return _csv(path, ("false_positive_rate", "sensitivity"), points)
 
 
 def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Experiment
 from pipeline.runs import Run, RunInfo
-from pipeline.tracking import Mode, Tracker
+from pipeline.tracking import Mode, Plot, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +79,8 @@ def tracked(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> It
             for entry in _history(run):
                 if entry["step"] not in told:  # of rounds on a cluster's workers, or before a resume
                     tracker.round(entry)
+            if run.metrics.is_file():
+                tracker.draw(lambda: _curves(run))
             tracker.finish(_measured(run), status)
 
 
@@ -95,3 +97,16 @@ def _measured(run: Run) -> dict[str, Any] | None:
         return None
     splits = json.loads(run.metrics.read_text(encoding="utf-8"))["splits"]
     return {split: {name: part["value"] for name, part in found["metrics"].items()} for split, found in splits.items()}
+
+
+def _curves(run: Run) -> list[Plot]:
+    """ROC and reliability curves of the validation images."""
+    from pipeline.evaluation.points import read_cases, reliability_points, roc_points
+
+    cases = read_cases(run, "validation")
+    if not len(cases.truth):
+        return []
+    plots = [Plot("reliability", "claimed", "came true", reliability_points(cases, cases.probabilities))]
+    if roc := roc_points(cases):
+        plots.append(Plot("roc", "1 - specificity", "sensitivity", roc))
+    return plots

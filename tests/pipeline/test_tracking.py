@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import tracking
-from pipeline.tracking import Artifact, Mode, Tracker
+from pipeline.tracking import Artifact, Mode, Plot, Tracker
 from tests.wandb_files import records, rounds_of
 
 ENTRIES = [
@@ -107,6 +107,34 @@ def test_neither_images_nor_code_nor_console_nor_commit_are_in_it(
     assert not run.git.commit
     assert not [path for path in tmp_path.glob("wandb/**/*") if path.name in ("requirements.txt", "diff.patch")]
     assert capfd.readouterr().err == ""
+
+
+def test_curves_are_kept_as_tables_of_points_with_both_ends(tmp_path: Path) -> None:
+    points = [(n / 1000, (n / 1000) ** 0.5) for n in range(1001)]
+    tracker = begin(tmp_path)
+    tracker.draw(lambda: [Plot("roc", "1 - specificity", "sensitivity", points)])
+    tracker.finish()
+
+    (path,) = tmp_path.glob("wandb/offline-run-*/files/media/table/plots/roc_table*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["1 - specificity", "sensitivity"]
+    assert table["data"][0] == [0.0, 0.0]
+    assert table["data"][-1] == [1.0, 1.0]
+    assert len(table["data"]) <= 102
+
+
+def test_curves_that_cannot_be_made_cost_neither_the_run_nor_the_rest(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def make() -> list[Plot]:
+        raise OSError("no predictions")
+
+    tracker = begin(tmp_path, said=said)
+    tracker.draw(make)
+    tracker.finish({"a": 1.0})
+
+    assert said == ["W&B: no curves (no predictions)"]
+    assert summary_of(tmp_path)["a"] == 1.0
 
 
 def test_it_works_in_a_thread_and_leaves_the_process_as_it_was(tmp_path: Path) -> None:

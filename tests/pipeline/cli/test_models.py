@@ -41,6 +41,14 @@ def test_promote_list_and_rollback_agree(folder):
     assert [version["aliases"] for version in listed] == [["champion"], []]
 
 
+def test_the_registry_may_be_named_by_the_environment_as_for_the_service(folder, monkeypatch):
+    monkeypatch.setenv("PNEUMO_MODELS_DIR", "shelf")
+    pneumo("promote", "b1", *FORCE)
+    assert (folder / "shelf" / "registry.yaml").is_file()
+    assert [version["id"] for version in json.loads(pneumo("models", "list", "--json").stdout)] == ["tiny:1"]
+    assert json.loads(pneumo("models", "list", "--models-dir", "models", "--json").stdout) == []
+
+
 def test_promote_answers_with_one_json_document(folder):
     document = json.loads(pneumo("promote", "b1", "--alias", "challenger", "--json").stdout)
     assert (document["id"], document["alias"], document["bundle"]) == ("tiny:1", "challenger", "tiny/1")
