@@ -25,12 +25,31 @@ def test_a_constant_image_has_no_contrast_entropy_sharpness_or_noise():
 
 
 def test_mean_contrast_and_entropy_are_those_of_the_pixels():
-    stored = noisy(30)
+    stored = noisy(30, size=191)
     found = described(stored)
     share = np.unique(stored, return_counts=True)[1] / stored.size
     assert found.mean == pytest.approx(stored.mean())
     assert found.contrast == pytest.approx(stored.std())
     assert found.entropy == pytest.approx(-(share * np.log2(share)).sum())
+
+
+@pytest.mark.parametrize("size", [192, 224, 256, 511])
+def test_a_large_image_is_described_by_every_third_row(size):
+    stored = noisy(30, size=size)
+    stored[:, : size // 2] //= 3
+    found, rows = described(stored), stored[::3]
+    assert found.mean == pytest.approx(rows.mean())
+    assert found.contrast == pytest.approx(rows.std())
+    gray = stored.astype(float)
+    inner = gray[1:-1, 1:-1]
+    laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner
+    assert found.sharpness == pytest.approx(np.var(laplacian[::3]))
+    assert found.sharpness == pytest.approx(np.var(laplacian), rel=0.05)
+
+
+def test_blocks_of_eight_rows_are_met_at_every_row_of_theirs():
+    edges = np.repeat(np.where(np.arange(264) % 8 == 0, 200, 100)[:, None], 264, axis=1).astype(np.uint8)
+    assert described(edges).mean == pytest.approx(edges.mean())
 
 
 def test_entropy_of_all_levels_alike_is_eight_bits():
