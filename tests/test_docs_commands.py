@@ -107,6 +107,56 @@ def play(page: str, shell: Terminal) -> str:
     return said
 
 
+def lines(path: Path, number: int = 0) -> list[str]:
+    """The commands of a block, without the remarks behind them and those that serve until Ctrl-C."""
+    text = BLOCK.findall(path.read_text(encoding="utf-8"))[number][1].replace("\\\n", " ")
+    found = [line.split("  # ")[0].rstrip() for line in text.splitlines()]
+    return [line for line in found if not line.startswith(("source ", "pneumo serve", "pneumo drift dashboard"))]
+
+
+def test_the_pages_of_daily_work(tmp_path: Path) -> None:
+    """README, registry and drift in one project, with what they speak of: images, two runs, a service and its log."""
+    doctor, import_, check, *others, request = lines(ROOT / "README.md", 1)
+    train = "pneumo train ludwig_configs/smoke.yaml -o trainer.epochs=1"
+
+    with terminal(tmp_path) as shell:
+        shell.run("pneumo data phantom raw --images 240 --size 128 && python -m zipfile -c chest_xray.zip raw/")
+        shell.run("mkdir FOLDER && find raw -name '*.png' | head -60 | xargs cp -t FOLDER")
+        Image.open(next(tmp_path.glob("FOLDER/*.png"))).save(tmp_path / "xray.jpeg")
+        shell.run(f"{doctor} || [ $? = 1 ]")  # where this machine lacks something
+        shell.run(
+            "sed -i 's/undecided: refuse/undecided: pass/' ludwig_configs/gate.yaml"
+        )  # so few images decide little
+        for line in (import_, check, train):
+            shell.run(line)
+        (first,) = (tmp_path / "runs").iterdir()
+        shell.run(f"pneumo promote {first.name}")
+        for line in others:
+            shell.run(line.replace("30m", "2m").replace("compare RUN", f"compare {first.name}"))
+
+        said = "".join(shell.run(line) for line in lines(DOCS / "registry.md") + lines(DOCS / "registry.md", 1))
+        assert "champion is smoke" in said
+
+        shell.start("pneumo serve")
+        assert "probability" in shell.run(request)
+        files = " ".join(f"-F file=@{path}" for path in tmp_path.glob("FOLDER/*.png"))
+        shell.run(f"curl -sf {files} {request.split()[-1]} && sleep 2")
+        for line in lines(DOCS / "drift.md"):
+            shell.run(f"{line} || [ $? = 1 ] || [ $? = 4 ]" if " check " in line else line)
+    assert "not a medical device" in (tmp_path / "drift-report" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "log.parquet").stat().st_size > 1000
+
+
+def test_how_to_track(tmp_path: Path, phantoms: Path) -> None:
+    with terminal(tmp_path) as shell:
+        shell.run(f"pneumo data import '{phantoms}' --size 64")
+        play("howto/tracking.md", shell)
+
+    (run,) = (tmp_path / "runs").iterdir()
+    kinds = [path.name.rpartition("-")[2] for path in run.glob("wandb/offline-run-*")]
+    assert len(kinds) == 3
+
+
 def test_the_tutorial(tmp_path: Path) -> None:
     with terminal(tmp_path) as shell:
         said = play("tutorial.md", shell)
