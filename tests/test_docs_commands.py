@@ -120,29 +120,31 @@ def test_the_pages_of_daily_work(tmp_path: Path) -> None:
     train = "pneumo train ludwig_configs/smoke.yaml -o trainer.epochs=1"
 
     with terminal(tmp_path) as shell:
-        shell.run("pneumo data phantom raw --images 240 --size 128 && python -m zipfile -c chest_xray.zip raw/")
+        shell.run("pneumo data phantom raw --images 720 --size 128 && python -m zipfile -c chest_xray.zip raw/")
         shell.run("mkdir FOLDER && find raw -name '*.png' | head -60 | xargs cp -t FOLDER")
-        Image.open(next(tmp_path.glob("FOLDER/*.png"))).save(tmp_path / "xray.jpeg")
+        images = sorted(tmp_path.glob("FOLDER/*.png"))
+        Image.open(images[0]).save(tmp_path / "xray.jpeg")
         shell.run(f"{doctor} || [ $? = 1 ]")  # where this machine lacks something
-        shell.run(
-            "sed -i 's/undecided: refuse/undecided: pass/' ludwig_configs/gate.yaml"
-        )  # so few images decide little
+        shell.run("sed -i 's/^  \\(auroc\\|sensitivity\\|specificity\\): .*/  \\1: 1/' ludwig_configs/gate.yaml")
         for line in (import_, check, train):
             shell.run(line)
         (first,) = (tmp_path / "runs").iterdir()
         shell.run(f"pneumo promote {first.name}")
         for line in others:
-            shell.run(line.replace("30m", "2m").replace("compare RUN", f"compare {first.name}"))
+            changed = line.replace("30m", "5m").replace("compare RUN", f"compare {first.name}")
+            shell.run(f"{changed} || [ $? = 1 ]" if "int8" in line else changed)  # refused where it changes answers
 
         said = "".join(shell.run(line) for line in lines(DOCS / "registry.md") + lines(DOCS / "registry.md", 1))
         assert "champion is smoke" in said
 
         shell.start("pneumo serve")
         assert "probability" in shell.run(request)
-        files = " ".join(f"-F file=@{path}" for path in tmp_path.glob("FOLDER/*.png"))
-        shell.run(f"curl -sf {files} {request.split()[-1]} && sleep 2")
+        for some in (images[:30], images[30:]):
+            files = " ".join(f"-F file=@{path}" for path in some)
+            assert "probability" in shell.run(f"curl -sf {files} {request.split()[-1]}")
+        shell.run("sleep 2")  # until the rows are in the log
         for line in lines(DOCS / "drift.md"):
-            shell.run(f"{line} || [ $? = 1 ] || [ $? = 4 ]" if " check " in line else line)
+            shell.run(f"{line} || [ $? = 1 ]" if " check " in line else line)
     assert "not a medical device" in (tmp_path / "drift-report" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "log.parquet").stat().st_size > 1000
 
