@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.evaluation.results import values_by_split
 from pipeline.tracking import Artifact, Mode, Tracker
 from serving.bundle import Bundle
 
@@ -39,11 +40,7 @@ def track_bundle(
         "policy": info.policy,
         "parity": info.parity.model_dump(),
     }
-    values = {
-        split: {name: estimate["value"] for name, estimate in found["metrics"].items()}
-        for split, found in info.metrics.get("splits", {}).items()
-        if split != "train"
-    }
+    values = {split: found for split, found in values_by_split(info.metrics).items() if split != "train"}
     tracker = Tracker.start(
         mode,
         run_name="-".join((source, job, *aliases)),

@@ -44,3 +44,12 @@ def rounds_of(folder: Path) -> list[dict[str, Any]]:
         for record in records(folder)
         if record.HasField("history")
     ]
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return {
+        item.key or "/".join(item.nested_key): json.loads(item.value_json)
+        for record in records(folder)
+        if record.HasField("summary")
+        for item in record.summary.update
+    }

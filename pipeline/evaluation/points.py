@@ -1,16 +1,12 @@
 """Curves of a split as points, for pages, tables and trackers."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pipeline.evaluation.cases import Cases, positive_column, to_scores
 from pipeline.evaluation.metrics import calibration_bins
 from pipeline.evaluation.results import read_metrics
 from pipeline.runs import Run
-
-if TYPE_CHECKING:
-    from serving.scores import Floats
+from serving.scores import Floats
 
 Points = list[tuple[float, float]]
 
@@ -41,7 +37,7 @@ def roc_points(cases: Cases) -> Points:
     return list(zip(false.tolist(), found.tolist(), strict=True))
 
 
-def reliability_points(cases: Cases, probabilities: "Floats") -> Points:
+def reliability_points(cases: Cases, probabilities: Floats) -> Points:
     """Mean claimed probability and the share that came true, by bin that holds images.
 
     Args:

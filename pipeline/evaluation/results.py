@@ -1,6 +1,7 @@
 """What an evaluation says: the types behind `metrics.json`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -227,6 +228,14 @@ def remarks(metrics: Metrics) -> list[str]:
             f"({change.low:.3f} to {change.high:.3f}): it was fitted to the likelihood of few or unlike images"
         )
     return found
+
+
+def values_by_split(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Value of each metric that has one by split, out of `metrics.json` or what a bundle keeps of it."""
+    return {
+        split: {name: part["value"] for name, part in found["metrics"].items() if part["value"] is not None}
+        for split, found in document.get("splits", {}).items()
+    }
 
 
 def read_metrics(run: Run) -> Metrics:

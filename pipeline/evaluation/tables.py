@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.evaluation.history import read_curves
 from pipeline.evaluation.points import read_cases, roc_points
-from pipeline.evaluation.results import Metrics, read_metrics
+from pipeline.evaluation.results import read_metrics, values_by_split
 from pipeline.runs import Run, write_text
 
 METRICS = "metrics.json"
@@ -33,7 +33,7 @@ def write_tables(run: Run, folder: Path, *, lead: str) -> list[Path]:
     """
     metrics = read_metrics(run)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / METRICS, json.dumps(_values(metrics), indent=2, allow_nan=False) + "\n")
+    write_text(folder / METRICS, json.dumps(values_by_split(metrics.model_dump()), indent=2, allow_nan=False) + "\n")
     cases = read_cases(run, lead)
     names = metrics.classes
     answers = ((names[truth], names[answer]) for truth, answer in zip(cases.truth, cases.answer, strict=True))
@@ -41,13 +41,6 @@ def write_tables(run: Run, folder: Path, *, lead: str) -> list[Path]:
     if cases.positive is not None:
         written.append(_csv(folder / ROC, ("false_positive_rate", "sensitivity"), roc_points(cases)))
     return written
-
-
-def _values(metrics: Metrics) -> dict[str, dict[str, float]]:
-    return {
-        split: {name: found.value for name, found in result.metrics.items() if found.value is not None}
-        for split, result in metrics.splits.items()
-    }
 
 
 def _learning(run: Run, folder: Path) -> Path:

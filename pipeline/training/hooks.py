@@ -91,12 +91,13 @@ def _history(run: Run) -> list[dict[str, Any]]:
     return known
 
 
-def _measured(run: Run) -> dict[str, Any] | None:
-    """Point values of each split, where the run was measured."""
+def _measured(run: Run) -> dict[str, dict[str, float]] | None:
+    """Value of each metric by split, where the run was measured."""
     if not run.metrics.is_file():
         return None
-    splits = json.loads(run.metrics.read_text(encoding="utf-8"))["splits"]
-    return {split: {name: part["value"] for name, part in found["metrics"].items()} for split, found in splits.items()}
+    from pipeline.evaluation.results import values_by_split
+
+    return values_by_split(json.loads(run.metrics.read_text(encoding="utf-8")))
 
 
 def _curves(run: Run) -> list[Plot]:

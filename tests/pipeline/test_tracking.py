@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import tracking
 from pipeline.tracking import Artifact, Mode, Plot, Tracker
-from tests.wandb_files import records, rounds_of
+from tests.wandb_files import records, rounds_of, summary_of
 
 ENTRIES = [
     {
@@ -39,15 +39,6 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def begin(folder: Path, mode: Mode | str = Mode.OFFLINE, said: list[str] | None = None, **given: Any) -> Tracker:
     given = {"run_name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
     return Tracker.start(mode, folder=folder, say=None if said is None else said.append, **given)
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    return {
-        item.key or "/".join(item.nested_key): json.loads(item.value_json)
-        for record in records(folder)
-        if record.HasField("summary")
-        for item in record.summary.update
-    }
 
 
 def test_each_evaluation_round_becomes_one_step(tmp_path: Path) -> None:

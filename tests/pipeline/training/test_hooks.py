@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,9 @@ from pipeline.data.manifest import Dataset
 from pipeline.evaluation import read_metrics
 from pipeline.runs import Run, Status
 from pipeline.tracking import Mode
-from pipeline.training.hooks import Hooks
+from pipeline.training.hooks import Hooks, tracked
 from pipeline.training.run import carry_out, describe
-from tests.wandb_files import records, rounds_of
+from tests.wandb_files import records, rounds_of, summary_of
 
 
 def test_each_round_is_told_and_tracked_once_and_what_was_not_measured_can_be_later(
@@ -33,3 +35,18 @@ def test_each_round_is_told_and_tracked_once_and_what_was_not_measured_can_be_la
     assert not run.metrics.is_file()
     training.complete(run)
     assert read_metrics(run).splits["validation"].metrics["auroc"].value is not None
+
+
+def test_a_run_that_was_measured_is_tracked_with_its_figures_and_curves(
+    trained: Run, tiny: Experiment, tmp_path: Path
+) -> None:
+    run = Run(Path(shutil.copytree(trained.folder, tmp_path / trained.name)))
+
+    with tracked(run, run.info(), tiny, Hooks(tracking=Mode.OFFLINE)):
+        pass
+
+    tables = {path.name.partition("_table")[0]: path for path in run.folder.glob("wandb/*/files/media/table/plots/*")}
+    assert set(tables) == {"roc", "reliability"}
+    roc = json.loads(tables["roc"].read_text())["data"]
+    assert (roc[0], roc[-1]) == ([0, 0], [1, 1])
+    assert summary_of(run.folder)["validation/auroc"] == read_metrics(run).splits["validation"].metrics["auroc"].value
