@@ -6,15 +6,13 @@ what an image classifier never needs (docs/benchmarks.md).
 
 import contextlib
 import gc
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -26,33 +24,32 @@ _UNUSED = ("bitsandbytes",)
 """Packages that Ludwig imports where they are there and that only its language models use."""
 
 
-class _Hide(importlib.abc.MetaPathFinder):
-    """Makes `_UNUSED` look absent while Ludwig is imported."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname.split(".")[0] in _UNUSED:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        return None
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Let packages look absent, unless they were imported before."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks what is not to be found
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager
 def _lean_imports() -> Iterator[None]:
     import yaml
 
-    hide = _Hide()
     loader = yaml.SafeLoader
     collects = gc.isenabled()
-    sys.meta_path.insert(0, hide)
     gc.disable()  # tens of thousands of objects that all stay: a collector only walks them
     with contextlib.suppress(AttributeError):
         yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc,assignment]  # Ludwig reads 2 s of YAML at import
     try:
-        yield
+        with without(*_UNUSED):
+            yield
     finally:
         yaml.SafeLoader = loader  # type: ignore[misc]
-        sys.meta_path.remove(hide)
         if collects:
             gc.enable()
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline import engine
+
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
@@ -30,7 +32,8 @@ def scratch(folder: Path) -> Iterator[None]:
     """Give Ludwig a temporary folder inside the run's.
 
     Ludwig leaves files in it, takes one lock in it for all trainings of a machine, and moves checkpoints out of it,
-    which is only atomic on the same file system.
+    which is only atomic on the same file system. wandb, which timm imports where it is there, would go on writing to it
+    after it is gone: it is hidden meanwhile, unless tracking has imported it.
     """
     inside = folder / ".scratch"
     shutil.rmtree(inside, ignore_errors=True)
@@ -38,7 +41,8 @@ def scratch(folder: Path) -> Iterator[None]:
     before = tempfile.tempdir
     tempfile.tempdir = str(inside.resolve())
     try:
-        yield
+        with engine.without("wandb"):
+            yield
     finally:
         tempfile.tempdir = before
         shutil.rmtree(inside, ignore_errors=True)
