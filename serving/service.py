@@ -96,10 +96,15 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load in the background and follow the registry until the end."""
+        """Load in the background and follow the registry until the end.
+
+        One of several workers takes no connection before it has loaded: another one can answer it.
+        """
         self._open_log()
         self._open_schedule()
         follow = asyncio.create_task(self._follow())
+        if self.settings.workers > 1:
+            await self._loaded()
         try:
             yield
         finally:
@@ -150,10 +155,13 @@ class Service:
         Raises:
             Exception: They cannot be.
         """
-        while self.state is State.LOADING:
-            await asyncio.sleep(0.01)
+        await self._loaded()
         if self.error:
             raise self.error
+
+    async def _loaded(self) -> None:
+        while self.state is State.LOADING:
+            await asyncio.sleep(0.01)
 
     def lane(self, request_id: str) -> Lane:
         """The model that shall answer a request.

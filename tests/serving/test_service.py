@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from starlette.responses import StreamingResponse
 
 from serving.app import create_app, from_environment
+from serving.bundle import BundleError
 from serving.cores import available_cores
 from serving.predictor import Predictor
 from serving.service import State
@@ -78,6 +79,29 @@ def test_while_the_model_is_loaded_the_process_lives_but_is_not_ready(bundle, pn
         while client.get("/readyz").status_code != 200:
             assert time.monotonic() < ends
         assert client.post("/v1/predict", files={"file": png}).status_code == 200
+
+
+@pytest.mark.parametrize(("workers", "state"), [(1, State.LOADING), (2, State.READY)])
+def test_one_of_several_workers_takes_no_connection_before_it_has_loaded(bundle, workers, state):
+    app = create_app(bundle, LIMITS.model_copy(update={"workers": workers}))
+
+    async def enter() -> State:
+        async with app.router.lifespan_context(app):  # only then does the server listen
+            return app.state.service.state
+
+    assert anyio.run(enter) is state
+
+
+def test_one_of_several_workers_that_cannot_load_ends_all_the_same(own_bundle):
+    app = create_app(own_bundle, LIMITS.model_copy(update={"workers": 2}))
+    (own_bundle.folder / "model.onnx").write_bytes(b"no graph")
+
+    async def enter() -> None:
+        async with app.router.lifespan_context(app):
+            await app.state.service.ready()
+
+    with pytest.raises(BundleError):
+        anyio.run(enter)
 
 
 def test_a_model_that_does_not_run_makes_the_process_unhealthy(own_bundle, png, caplog):
