@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,16 @@ def test_the_artifact_is_the_sealed_bundle_with_its_names_figures_and_origin(tmp
     assert facts["test/auroc"] == 0.9
 
 
-@pytest.mark.usefixtures("exported")
 def test_export_and_promote_keep_the_bundle_and_the_training_run_stays_as_it_was(
     trained: Run, pneumo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = trained.folder.joinpath("run.json").read_bytes()
+    own = Path(shutil.copytree(trained.folder, tmp_path / "runs" / trained.name))
+    before = (own / "run.json").read_bytes()
 
-    made = pneumo("export", trained.folder, "--out", tmp_path / "bundle", "--wandb", "offline")
+    made = pneumo("export", own, "--out", tmp_path / "bundle", "--wandb", "offline")
     assert made.code == 0, made.err
-    _, artifact, facts = kept(trained.folder)
+    _, artifact, facts = kept(own)
     assert facts["digest"] == Bundle.open(tmp_path / "bundle").digest
     assert facts["validation/auroc"] == pytest.approx(
         Bundle.open(tmp_path / "bundle").info.metrics["splits"]["validation"]["metrics"]["auroc"]["value"]
@@ -73,7 +74,7 @@ def test_export_and_promote_keep_the_bundle_and_the_training_run_stays_as_it_was
     assert run.job_type == "promote"
     assert "champion" in artifact.aliases
     assert facts["digest"] == Bundle.open(tmp_path / "bundle").digest
-    assert trained.folder.joinpath("run.json").read_bytes() == before
+    assert (own / "run.json").read_bytes() == before
 
 
 def test_a_promotion_does_not_fail_because_tracking_does(
