@@ -121,11 +121,11 @@ def test_the_pages_of_daily_work(tmp_path: Path) -> None:
 
     with terminal(tmp_path) as shell:
         shell.run("pneumo data phantom raw --images 720 --size 128 && python -m zipfile -c chest_xray.zip raw/")
-        shell.run("mkdir FOLDER && find raw -name '*.png' | head -60 | xargs cp -t FOLDER")
-        images = sorted(tmp_path.glob("FOLDER/*.png"))
+        (tmp_path / "FOLDER").mkdir()
+        images = [shutil.copy(path, tmp_path / "FOLDER") for path in sorted(tmp_path.glob("raw/**/*.png"))[::12]]
         Image.open(images[0]).save(tmp_path / "xray.jpeg")
         shell.run(f"{doctor} || [ $? = 1 ]")  # where this machine lacks something
-        shell.run("sed -i 's/^  \\(auroc\\|sensitivity\\|specificity\\): .*/  \\1: 1/' ludwig_configs/gate.yaml")
+        shell.run("sed -i 's/^  \\(auroc\\|sensitivity\\|specificity\\): .*/  \\1: 0.99/' ludwig_configs/gate.yaml")
         for line in (import_, check, train):
             shell.run(line)
         (first,) = (tmp_path / "runs").iterdir()
