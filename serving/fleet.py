@@ -68,9 +68,9 @@ class Lane:
     def retire(self) -> None:
         """End it once nothing uses it any more."""
         with self.lock:
+            ends = not self.retired and not self.users
             self.retired = True
-            idle = not self.users
-        if idle:
+        if ends:
             self._end()
 
     def _end(self) -> None:
@@ -100,6 +100,7 @@ class Fleet:
         self._stamp: object = None
         self._ask_again = 0.0
         self._is_named = True
+        self._closed = False
         self._loading = threading.Lock()
 
     @property
@@ -156,7 +157,8 @@ class Fleet:
                 self._follow(name, CHALLENGER)
 
     def close(self) -> None:
-        """Let every lane end."""
+        """Let every lane end, also one that is being loaded."""
+        self._closed = True
         for lane in self._lanes.values():
             lane.retire()
         self._lanes = {}
@@ -195,9 +197,13 @@ class Fleet:
         lane = Lane(name, bundle, predictor, Batcher(predictor, self._batched))
         before = self._lanes.get(name)
         self._lanes = {**self._lanes, name: lane}
-        self._metrics.serves(name, bundle.info, bundle.digest)
         if before:
             before.retire()
+        if self._closed:  # the service ended meanwhile
+            self.close()
+            return
+        self._metrics.serves(name, bundle.info, bundle.digest)
+        if before:
             _log.info("%s is now %s, it was %s", name, bundle.info.id, before.bundle.info.id)
 
     def _drop(self, name: LaneName) -> None:

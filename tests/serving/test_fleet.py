@@ -1,5 +1,6 @@
 """A running service follows the registry: reload, canary, shadow, and files that change under it."""
 
+import asyncio
 import runpy
 import threading
 import time
@@ -14,6 +15,7 @@ from serving.app import create_app
 from serving.bundle import Bundle
 from serving.cores import available_cores
 from serving.models import resolve
+from serving.predictor import Predictor
 from serving.settings import Settings
 
 make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
@@ -40,12 +42,17 @@ def until(check, seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
+def networks_since(before: set[threading.Thread]) -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "network"} - before
+
+
 def metric(client, line: str) -> float:
     text = client.app.state.service.metrics.exposition()[0].decode()
     return sum(float(found.rsplit(" ", 1)[1]) for found in text.splitlines() if found.startswith(line))
 
 
 def test_a_promotion_under_load_changes_the_version_and_fails_no_request(models, png, started):
+    before = set(threading.enumerate())
     with started(app_of(models)) as client:
         answers: list[tuple[int, str]] = []
         stop = threading.Event()
@@ -74,7 +81,29 @@ def test_a_promotion_under_load_changes_the_version_and_fails_no_request(models,
         assert {version for _, version in answers} == {"1", "2", "3"}
         assert client.get("/v1/model").json()["version"] == "2"
         assert metric(client, 'pneumo_reloads_total{result="ok"}') == 3
-        until(lambda: sum(thread.name == "network" for thread in threading.enumerate()) == 1)
+        until(lambda: len(networks_since(before)) == 1)
+
+
+def test_a_service_that_ends_while_it_loads_a_model_lets_it_end_too(models, monkeypatch):
+    before = set(threading.enumerate())
+    loading, ended, original = threading.Event(), threading.Event(), Predictor.__init__
+
+    def slow(self, *arguments, **options):
+        loading.set()
+        assert ended.wait(20)
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(Predictor, "__init__", slow)
+    app = app_of(models)
+
+    async def end_early() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.to_thread(loading.wait, 20)
+        ended.set()
+
+    asyncio.run(end_early())  # waits for the thread that loads
+    until(lambda: not networks_since(before))
+    assert not app.state.service.fleet.lanes
 
 
 def test_a_promotion_that_cannot_be_served_leaves_the_old_version(models, png, started, caplog):
