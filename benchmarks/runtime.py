@@ -5,6 +5,8 @@ one thread a process or on two, that wait asleep or spinning, for batches of 1 a
 each round and the tables have medians over rounds, so that a busy machine hits them alike. Processor time is that of
 all processes together; unlike the time on the wall it hardly depends on neighbours.
 
+With `--openvino` (`pip install openvino`) OpenVINO runs the float graph beside them, in float32 as ONNX Runtime does.
+
 What follows: a service gives each of its workers cores / workers threads, and lets them sleep while they wait.
 """
 
@@ -15,11 +17,11 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +44,7 @@ class Setting(NamedTuple):
     graph: str
     threads: int
     spinning: bool
+    openvino: bool = False
 
 
 class Turn(NamedTuple):
@@ -61,9 +64,10 @@ class Measured:
     processor_ms: float
 
 
-def settings() -> list[Setting]:
+def settings(openvino: bool) -> list[Setting]:
     """All that there are."""
-    return [Setting(graph, threads, spinning) for graph in GRAPHS for threads, spinning in THREADS]
+    found = [Setting(graph, threads, spinning) for graph in GRAPHS for threads, spinning in THREADS]
+    return [*found, *(Setting("float", threads, False, True) for threads in (1, 2) if openvino)]
 
 
 def write_graphs(folder: Path, size: int) -> None:
@@ -90,40 +94,57 @@ def write_graphs(folder: Path, size: int) -> None:
     (folder / "int8.onnx").write_bytes(graphs.with_integers(model, ranges, graphs.convolutions(model)))
 
 
-def work(orders: Connection, folder: str, size: int) -> None:
-    """A worker: load every session, then do as told until told None."""
+def session(setting: Setting, folder: Path) -> Callable[[np.ndarray], object]:
+    """What runs a batch."""
+    path = str(folder / f"{setting.graph}.onnx")
+    if setting.openvino:
+        import openvino
+
+        wanted = {
+            "INFERENCE_NUM_THREADS": setting.threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+        request = openvino.Core().compile_model(path, "CPU", wanted).create_infer_request()
+        return lambda images: request.infer({"image": images})
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = setting.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spinning)))
+    if integers_overflow():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    loaded = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: loaded.run(["logits"], {"image": images})
+
+
+def work(orders: Connection, folder: str, size: int, openvino: bool) -> None:
+    """A worker: load every session, then do as told until told None."""
     noise = np.random.default_rng(1).random((max(BATCHES), 1, size, size), dtype=np.float32)
-    sessions: dict[Setting, Any] = {}
-    for setting in settings():
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = setting.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spinning)))
-        if integers_overflow():
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        path = str(Path(folder) / f"{setting.graph}.onnx")
-        sessions[setting] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for batch in BATCHES:
-            sessions[setting].run(["logits"], {"image": noise[:batch]})
+    sessions = {setting: session(setting, Path(folder)) for setting in settings(openvino)}
+    for run, batch in itertools.product(sessions.values(), BATCHES):
+        run(noise[:batch])
     orders.send(None)
     while (order := orders.recv()) is not None:
         setting, batch, seconds = order
         latencies, began, used = [], time.perf_counter(), time.process_time()
         while (now := time.perf_counter()) < began + seconds:
-            sessions[setting].run(["logits"], {"image": noise[:batch]})
+            sessions[setting](noise[:batch])
             latencies.append(time.perf_counter() - now)
         orders.send((latencies, time.perf_counter() - began, time.process_time() - used))
 
 
 @contextlib.contextmanager
-def workers(folder: Path, size: int) -> Iterator[list[Connection]]:
+def workers(folder: Path, size: int, openvino: bool) -> Iterator[list[Connection]]:
     """As many as there are at most."""
     context = multiprocessing.get_context("spawn")
     ends = [context.Pipe() for _ in range(max(WORKERS))]
-    processes = [context.Process(target=work, args=(theirs, str(folder), size), daemon=True) for _, theirs in ends]
+    processes = [
+        context.Process(target=work, args=(theirs, str(folder), size, openvino), daemon=True) for _, theirs in ends
+    ]
     for process in processes:
         process.start()
     for ours, _ in ends:
@@ -159,7 +180,7 @@ def show(turns: dict[Turn, list[Measured]]) -> None:
         print("| workers | threads each | waiting | images/s | ratio | p50, ms | p95, ms | processor ms an image |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for turn, found in turns.items():
-            if (turn.setting.graph, turn.batch) != (graph, batch):
+            if (turn.setting.graph, turn.setting.openvino, turn.batch) != (graph, False, batch):
                 continue
             waits = np.concatenate([each.latencies for each in found]) * 1000
             print(
@@ -167,14 +188,18 @@ def show(turns: dict[Turn, list[Measured]]) -> None:
                 f"| {rates[turn]:.0f} | {rates[turn] / rates[first]:.2f} | {np.median(waits):.1f} "
                 f"| {np.quantile(waits, 0.95):.1f} | {spent[turn]:.2f} |"
             )
-    print("\nint8 against float, at the same workers, threads that sleep\n")
-    print(
-        "| batch | workers | threads each | images/s, ratio | processor time, ratio |\n| --- | --- | --- | --- | --- |"
-    )
-    for batch, number, threads in itertools.product(BATCHES, WORKERS, (1, 2)):
-        float_, int8 = (Turn(Setting(graph, threads, False), number, batch) for graph in GRAPHS)
-        faster, cheaper = rates[int8] / rates[float_], spent[float_] / spent[int8]
-        print(f"| {batch} | {number} | {threads} | {faster:.2f} | {cheaper:.2f} |")
+    compared = {"int8": Setting("int8", 1, False), "OpenVINO": Setting("float", 1, False, True)}
+    for name, setting in compared.items():
+        if not any(turn.setting == setting for turn in turns):
+            continue
+        print(f"\n{name} against float in ONNX Runtime, at the same workers, threads that sleep\n")
+        print("| batch | workers | threads each | images/s, ratio | processor time, ratio |")
+        print("| --- | --- | --- | --- | --- |")
+        for batch, number, threads in itertools.product(BATCHES, WORKERS, (1, 2)):
+            usual = Turn(Setting("float", threads, False), number, batch)
+            other = Turn(setting._replace(threads=threads), number, batch)
+            faster, cheaper = rates[other] / rates[usual], spent[usual] / spent[other]
+            print(f"| {batch} | {number} | {threads} | {faster:.2f} | {cheaper:.2f} |")
 
 
 def main() -> None:
@@ -182,15 +207,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="Pixels a side of the network's input.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.8, help="Of each turn.")
+    parser.add_argument("--openvino", action="store_true", help="Measure OpenVINO too, where it is installed.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_graphs(folder, options.size)
         turns: dict[Turn, list[Measured]] = {
             Turn(setting, number, batch): []
-            for setting, number, batch in itertools.product(settings(), WORKERS, BATCHES)
+            for setting, number, batch in itertools.product(settings(options.openvino), WORKERS, BATCHES)
         }
-        with workers(folder, options.size) as connections:
+        with workers(folder, options.size, options.openvino) as connections:
             for _ in range(options.rounds):
                 for turn, found in turns.items():
                     found.append(take(turn, connections, options.seconds))

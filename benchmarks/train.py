@@ -9,6 +9,7 @@ All four train the same network on the same images with the same batches, optimi
   and after each epoch an evaluation and a checkpoint.
 
 Ludwig is given the JPEG files that pneumo imported, 224 pixels a side, and networks take them smaller, as is usual.
+With `--originals 1500x1200` they are enlarged before, to what the file of a film may measure, and the import is timed.
 
 Two rates: of the training steps alone, from batch to optimizer, without the first of each training; and of whole
 epochs, with reading, evaluation and checkpoints. What comes before the first epoch (reading all images, building the
@@ -43,6 +44,7 @@ from pipeline import config, engine, training
 from pipeline.config import Experiment
 from pipeline.data import importing, manifest, phantom
 from pipeline.data.manifest import Dataset, Row, Split
+from pipeline.data.splits import Fractions
 
 CONFIGS = Path(__file__).parent.parent / "ludwig_configs"
 SMALL = "{type: backbone, network: lcnet_050, dropout: 0.0}"
@@ -64,6 +66,8 @@ ALIKE = (
 )
 SIZE = 224
 """Pixels of the stored images."""
+SHARES = (0.75, 0.125, 0.125)
+"""Of the images in training, validation and test."""
 TABLE = "ludwig.csv"
 """What Ludwig reads, beside the manifest: the same rows with the files as they came."""
 CLIP = 0.5
@@ -369,10 +373,10 @@ def start_up(dataset: Dataset, folder: Path, turns: int) -> None:
         print(f"{name:<32}{value:>10.1f}{value / medians['ludwig train, defaults']:>8.2f}")
 
 
-def share_of(whole: Dataset, raw: Path, folder: Path, images: int) -> Dataset:
+def share_of(whole: Dataset, folder: Path, images: int) -> Dataset:
     """The first images of a data set, classes alike: three quarters to train on, the rest for validation and test."""
     rows: list[Row] = []
-    for split, share in ((Split.TRAIN, 0.75), (Split.VALIDATION, 0.125), (Split.TEST, 0.125)):
+    for split, share in zip((Split.TRAIN, Split.VALIDATION, Split.TEST), SHARES, strict=True):
         for label in whole.info.classes:
             chosen = [row for row in whole.of(split) if row.label == label]
             rows += chosen[: int(images * share / len(whole.info.classes))]
@@ -381,11 +385,27 @@ def share_of(whole: Dataset, raw: Path, folder: Path, images: int) -> Dataset:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(whole.path(row), target)
     manifest.write(folder, rows, whole.info)
-    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+    return manifest.read(folder)
+
+
+def enlarge(dataset: Dataset, raw: Path, folder: Path, size: tuple[int, int]) -> Path:
+    """Write the files of a data set as JPEGs of another width and height, in pixels."""
+    for row in dataset.rows:
+        target = folder / row.source
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(raw / row.source) as image:
+            image.convert("L").resize(size, Image.Resampling.BICUBIC).save(target, quality=90)
+    return folder
+
+
+def write_table(dataset: Dataset, raw: Path) -> Path:
+    """Write what Ludwig reads of a data set: the files as they came."""
+    path = dataset.folder / TABLE
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "label", "split"])
-        table.writerows([raw / row.source, row.label, int(row.split)] for row in rows)
-    return manifest.read(folder)
+        table.writerows([raw / row.source, row.label, int(row.split)] for row in dataset.rows)
+    return path
 
 
 def jpegs(archive: Path | None, folder: Path, images: int) -> Path:
@@ -402,12 +422,19 @@ def jpegs(archive: Path | None, folder: Path, images: int) -> Path:
     return folder
 
 
+def pixels(text: str) -> tuple[int, int]:
+    """Width and height as `1500x1200` says them."""
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--archive", type=Path, help="tar of JPEG X-rays, such as chest_xray_224_train.tar; or phantoms"
     )
     parser.add_argument("--images", type=int, default=512, help="images of all splits")
+    parser.add_argument("--originals", type=pixels, metavar="WxH", help="enlarge the files to so many pixels first")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", choices=("rate", "start"), help="one of the two tables")
     parser.add_argument("--network", default="", help="start of a network's name, such as Eff; all by default")
@@ -423,9 +450,15 @@ def main(arguments: Sequence[str]) -> None:
         folder = Path(name)
         raw = jpegs(options.archive, folder / "raw", options.images)
         whole = importing.import_dataset(raw, folder / "imported", size=SIZE)
-        dataset = share_of(whole, raw, folder / "data", options.images)
+        dataset = share_of(whole, folder / "data", options.images)
+        if options.originals:
+            raw = enlarge(dataset, raw, folder / "originals", options.originals)
+            began = time.perf_counter()
+            dataset = importing.import_dataset(raw, folder / "again", size=SIZE, fractions=Fractions(*SHARES))
+            print(f"pneumo data import of the {len(dataset.rows)} enlarged files: {time.perf_counter() - began:.1f} s")
+        table = write_table(dataset, raw)
         if options.only != "start":
-            images_per_second(dataset, dataset.folder / TABLE, folder, options.turns, options.network)
+            images_per_second(dataset, table, folder, options.turns, options.network)
         if options.only != "rate":
             start_up(dataset, folder, max(1, options.turns - 1))
 
