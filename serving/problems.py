@@ -4,7 +4,7 @@ import logging
 import traceback
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -127,6 +127,24 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_wrong_parameter)
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return _without_foreign_errors(describe())
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _without_foreign_errors(document: dict[str, Any]) -> dict[str, Any]:
+    """Take the 422 out that FastAPI gives every route with a parameter: where one can be wrong, a problem says so."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answers = operation["responses"]
+            if "application/json" in answers.get("422", {}).get("content", {}):
+                del answers["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document
 
 
 def on_bug(request: Request, error: Exception) -> Response:

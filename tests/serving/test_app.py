@@ -355,6 +355,19 @@ def test_the_documentation_says_what_to_send_and_what_it_is(client):
     assert "not a medical device" in document["info"]["description"]
 
 
+def test_the_documentation_knows_no_error_that_is_never_given(client):
+    document = client.get("/openapi.json").json()
+    wrong = {
+        path: operation["responses"]["422"]["content"].keys()
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        if "422" in operation["responses"]
+    }
+    assert wrong == {path: {"application/problem+json"} for path in ("/v1/predict", "/v1/explain", "/v1/feedback")}
+    assert not {name for name in document["components"]["schemas"] if "ValidationError" in name}
+    assert "ValidationError" not in json.dumps(document)
+
+
 def test_a_png_with_a_text_bomb_is_refused(client):
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
