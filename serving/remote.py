@@ -44,12 +44,16 @@ def read(address: str, name: str) -> bytes:
 
     Raises:
         FileNotFoundError: It is not there.
-        InputError: No such kind of address.
+        InputError: No such kind of address, or no such bucket.
         MachineError: What reads it is not installed, nobody may read it, or it cannot be reached.
     """
     with plain_errors(address):
         files, path = open_files(address)
-        content: bytes = files.cat_file(f"{path}/{name}")
+        try:
+            content: bytes = files.cat_file(f"{path}/{name}")
+        except FileNotFoundError:
+            _look_for_bucket(files, path, address)
+            raise
         return content
 
 
@@ -128,6 +132,16 @@ def plain_errors(address: str) -> Iterator[None]:
         raise MachineError(f"{address}: {name} is not installed: `pip install 'pneumo[gcs]'` brings it") from None
     except Exception as error:  # fsspec's back ends share no base
         raise _plain(address, error) from None
+
+
+def _look_for_bucket(files: Any, path: str, address: str) -> None:
+    """Tell a bucket that is missing from a file that is; only Google Cloud Storage is asked."""
+    if "gs" not in files.protocol:
+        return
+    try:
+        files.call("GET", "b/{}/o", files.split_path(path)[0], maxResults=1)
+    except FileNotFoundError:
+        raise InputError(f"{address}: no such bucket; is its name right?") from None
 
 
 def _plain(address: str, error: Exception) -> PneumoError:

@@ -78,6 +78,11 @@ def test_promote_list_resolve_and_rollback_work_as_in_a_folder(storage, bundles,
         rollback(root=ROOT)
 
 
+def test_a_bucket_that_is_missing_is_no_empty_registry(storage):
+    with pytest.raises(InputError, match="gs://nowhere/models: no such bucket"):
+        read_registry("gs://nowhere/models")
+
+
 def test_a_bundle_is_downloaded_once(storage, bundles, monkeypatch):
     promote(bundles[0], root=ROOT)
     first = resolve("champion", ROOT)
