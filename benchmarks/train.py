@@ -18,18 +18,10 @@ busy machine hits them alike. Start-up is measured apart: from command to first 
 """
 
 import argparse
-import contextlib
-import csv
-import dataclasses
-import functools
-import io
-import logging
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +29,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from trainer import samples
+from trainer.contenders import BATCH, EPOCHS, ludwig_config, plain_loop, train_with_ludwig
+from trainer.meter import Clock, Measured, Meter
 
 from pipeline import config, engine, training
 from pipeline.config import Experiment
-from pipeline.data import importing, manifest, phantom
-from pipeline.data.manifest import Dataset, Row, Split
+from pipeline.data import importing
+from pipeline.data.manifest import Dataset, Split
 from pipeline.data.splits import Fractions
 
 CONFIGS = Path(__file__).parent.parent / "ludwig_configs"
@@ -55,8 +48,6 @@ NETWORKS = {
     ),
     "EfficientNet-Lite0 at 128 pixels": ("efficientnet_lite0.yaml", ()),
 }
-BATCH = 32
-EPOCHS = 2
 ALIKE = (
     "input_features.0.augmentation=[]",
     "trainer.early_stop=-1",
@@ -64,195 +55,6 @@ ALIKE = (
     f"trainer.batch_size={BATCH}",
     f"trainer.eval_batch_size={BATCH}",
 )
-SIZE = 224
-"""Pixels of the stored images."""
-SHARES = (0.75, 0.125, 0.125)
-"""Of the images in training, validation and test."""
-TABLE = "ludwig.csv"
-"""What Ludwig reads, beside the manifest: the same rows with the files as they came."""
-CLIP = 0.5
-"""Ludwig's default limit of the gradient's norm."""
-
-
-@dataclasses.dataclass
-class Measured:
-    """One training.
-
-    Attributes:
-        images: Shown in steps, all but the first.
-        steps: Seconds of those steps.
-        shown: Images of whole epochs.
-        epochs: Seconds of whole epochs: steps, reading, evaluation, checkpoints.
-        evaluation: Seconds of evaluation in them.
-        before: Seconds from the call to the first epoch.
-    """
-
-    images: int = 0
-    steps: float = 0.0
-    shown: int = 0
-    epochs: float = 0.0
-    evaluation: float = 0.0
-    before: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Images a second in steps."""
-        return self.images / self.steps
-
-    @property
-    def whole_rate(self) -> float:
-        """Images a second in whole epochs."""
-        return self.shown / self.epochs
-
-
-class Clock:
-    """Wall time, or the processor time of this process, which other people's work disturbs less."""
-
-    read = staticmethod(time.perf_counter)
-
-
-class Meter:
-    """Times Ludwig's trainer from outside: batches and steps, evaluation rounds, checkpoints."""
-
-    def __init__(self) -> None:
-        from ludwig.trainers.trainer import Trainer
-        from ludwig.utils.checkpoint_utils import CheckpointManager
-
-        self.reset()
-        for name in ("train_step", "_train_loop", "run_evaluation", "_has_nan_or_inf_weights"):
-            setattr(Trainer, name, self.watched(getattr(Trainer, name), getattr(self, name.strip("_"))))
-        CheckpointManager.save = self.watched(CheckpointManager.save, self.save)  # the latest and the best
-
-    def reset(self) -> None:
-        """Forget the training before."""
-        self.result = Measured()
-        self.first_step = self.first_epoch = self.end = 0.0
-        self.aside: list[tuple[float, float]] = []
-
-    @staticmethod
-    def watched(method: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def watching(*arguments: Any, **options: Any) -> Any:
-            began = Clock.read()
-            result = method(*arguments, **options)
-            note(began, Clock.read(), *arguments[1:])
-            return result
-
-        return watching
-
-    def train_step(self, began: float, ended: float, inputs: Any, targets: dict[str, Any], *_: Any) -> None:
-        images = len(next(iter(targets.values())))
-        self.result.shown += images
-        if self.first_step:
-            self.result.images += images
-        else:
-            self.first_step = ended
-
-    def run_evaluation(self, began: float, ended: float, *_: Any) -> None:
-        self.result.evaluation += ended - began
-        self.aside.append((began, ended))
-
-    has_nan_or_inf_weights = run_evaluation  # Ludwig looks once a round
-
-    def save(self, began: float, ended: float, *_: Any) -> None:
-        self.aside.append((began, ended))
-        self.end = ended
-
-    def train_loop(self, began: float, ended: float, *_: Any) -> None:
-        """An epoch: what was not evaluation or a checkpoint is steps; Ludwig makes another checkpoint after it."""
-        self.first_epoch = self.first_epoch or began
-        self.end = ended
-        aside = sum(end - start for start, end in self.aside if start >= began)
-        self.result.steps += ended - max(began, self.first_step) - aside
-
-    def measure(self, train: Callable[[], Any]) -> Measured:
-        self.reset()
-        began = Clock.read()
-        self.returned = train()
-        self.result.before = self.first_epoch - began
-        self.result.epochs = self.end - self.first_epoch
-        return self.result
-
-
-def ludwig_config(experiment: Experiment, *, best: bool) -> dict[str, Any]:
-    """The same experiment without what pneumo's configs and defaults decide, or with the best that Ludwig offers."""
-    asked = experiment.document.override(()).data
-    asked.pop("decisions", None)
-    asked["backend"] = {"type": "local"}
-    if not best:
-        del asked["input_features"][0]["preprocessing"]["mode"]
-        del asked["trainer"]["eval_batch_size"], asked["trainer"]["evaluate_training_set"]
-    return asked
-
-
-def train_with_ludwig(asked: dict[str, Any], table: Path, folder: Path) -> Any:
-    """What `ludwig train` does, quietly; images are paths in a table."""
-    from ludwig.api import LudwigModel
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        model = LudwigModel(asked, logging_level=logging.ERROR)
-        model.train(
-            dataset=str(table),
-            output_directory=str(folder),
-            skip_save_processed_input=True,  # it would lie beside the images and change the next turn
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    return model
-
-
-def plain_loop(network: Any, dataset: Dataset, experiment: Experiment, folder: Path) -> Measured:
-    """The loop that a person would write who knows torch's fast paths."""
-    import torch
-
-    from pipeline.training.images import read_images
-
-    result = Measured()
-    called = Clock.read()
-    preparation = experiment.preparation(size=dataset.info.size, fit=dataset.info.fit.value)
-    positive = experiment.positive
-    sets = []
-    for split in (Split.TRAIN, Split.VALIDATION):
-        rows = dataset.of(split)
-        pixels = np.stack(read_images(dataset, rows, preparation)).transpose(0, 3, 1, 2)
-        labels = torch.tensor([row.label == positive for row in rows], dtype=torch.float32)
-        sets.append((torch.from_numpy(np.ascontiguousarray(pixels)), labels))
-    (images, labels), (held_out, _) = sets
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
-    steps = EPOCHS * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps)
-
-    def logits(pixels: Any) -> Any:
-        inputs = pixels.float().div_(255)
-        return network({"image": inputs})["label::logits"].reshape(-1)
-
-    began = Clock.read()
-    result.before = began - called
-    for epoch in range(EPOCHS):
-        network.train()
-        since = Clock.read()
-        for number, chosen in enumerate(torch.randperm(len(images)).split(BATCH)):
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits(images[chosen]), labels[chosen])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            result.shown += len(chosen)
-            if epoch == number == 0:
-                since = Clock.read()
-            else:
-                result.images += len(chosen)
-        evaluating = Clock.read()
-        result.steps += evaluating - since
-        network.eval()
-        with torch.inference_mode():
-            for pixels in held_out.split(BATCH):
-                logits(pixels)
-        result.evaluation += Clock.read() - evaluating
-        torch.save({"weights": network.state_dict(), "optimizer": optimizer.state_dict()}, folder / "checkpoint.pt")
-    result.epochs = Clock.read() - began
-    return result
 
 
 def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int, start: str) -> None:
@@ -340,7 +142,8 @@ def first_step(who: str, asked: Path, data: Path) -> None:
 
     Trainer.train_step = announce
     results = str(asked.parent / "results")
-    sys.argv = ["ludwig", "train", "-c", str(asked), "--dataset", str(data / TABLE), "--output_directory", results]
+    sys.argv = ["ludwig", "train", "-c", str(asked), "--dataset", str(data / samples.TABLE)]
+    sys.argv += ["--output_directory", results]
     sys.argv += ["--skip_save_processed_input"]
     ludwig_main()
 
@@ -373,55 +176,6 @@ def start_up(dataset: Dataset, folder: Path, turns: int) -> None:
         print(f"{name:<32}{value:>10.1f}{value / medians['ludwig train, defaults']:>8.2f}")
 
 
-def share_of(whole: Dataset, folder: Path, images: int) -> Dataset:
-    """The first images of a data set, classes alike: three quarters to train on, the rest for validation and test."""
-    rows: list[Row] = []
-    for split, share in zip((Split.TRAIN, Split.VALIDATION, Split.TEST), SHARES, strict=True):
-        for label in whole.info.classes:
-            chosen = [row for row in whole.of(split) if row.label == label]
-            rows += chosen[: int(images * share / len(whole.info.classes))]
-    for row in rows:
-        target = folder / row.image
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(whole.path(row), target)
-    manifest.write(folder, rows, whole.info)
-    return manifest.read(folder)
-
-
-def enlarge(dataset: Dataset, raw: Path, folder: Path, size: tuple[int, int]) -> Path:
-    """Write the files of a data set as JPEGs of another width and height, in pixels."""
-    for row in dataset.rows:
-        target = folder / row.source
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(raw / row.source) as image:
-            image.convert("L").resize(size, Image.Resampling.BICUBIC).save(target, quality=90)
-    return folder
-
-
-def write_table(dataset: Dataset, raw: Path) -> Path:
-    """Write what Ludwig reads of a data set: the files as they came."""
-    path = dataset.folder / TABLE
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "label", "split"])
-        table.writerows([raw / row.source, row.label, int(row.split)] for row in dataset.rows)
-    return path
-
-
-def jpegs(archive: Path | None, folder: Path, images: int) -> Path:
-    """A folder of JPEG files of SIZE pixels: those of a tar archive, or phantoms."""
-    if archive is not None:
-        with tarfile.open(archive) as file:
-            file.extractall(folder, filter="data")
-        return folder
-    phantom.write(folder, images=images + images // 4, seed=0, size=SIZE)
-    for path in sorted(folder.rglob("*.png")):
-        with Image.open(path) as image:
-            image.convert("L").save(path.with_suffix(".jpeg"), quality=90)
-        path.unlink()
-    return folder
-
-
 def pixels(text: str) -> tuple[int, int]:
     """Width and height as `1500x1200` says them."""
     width, height = text.split("x")
@@ -448,15 +202,17 @@ def main(arguments: Sequence[str]) -> None:
         Clock.read = staticmethod(time.process_time)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        raw = jpegs(options.archive, folder / "raw", options.images)
-        whole = importing.import_dataset(raw, folder / "imported", size=SIZE)
-        dataset = share_of(whole, folder / "data", options.images)
+        raw = samples.jpegs(options.archive, folder / "raw", options.images)
+        whole = importing.import_dataset(raw, folder / "imported", size=samples.SIZE)
+        dataset = samples.share_of(whole, folder / "data", options.images)
         if options.originals:
-            raw = enlarge(dataset, raw, folder / "originals", options.originals)
+            raw = samples.enlarge(dataset, raw, folder / "originals", options.originals)
             began = time.perf_counter()
-            dataset = importing.import_dataset(raw, folder / "again", size=SIZE, fractions=Fractions(*SHARES))
+            dataset = importing.import_dataset(
+                raw, folder / "again", size=samples.SIZE, fractions=Fractions(*samples.SHARES)
+            )
             print(f"pneumo data import of the {len(dataset.rows)} enlarged files: {time.perf_counter() - began:.1f} s")
-        table = write_table(dataset, raw)
+        table = samples.write_table(dataset, raw)
         if options.only != "start":
             images_per_second(dataset, table, folder, options.turns, options.network)
         if options.only != "rate":
