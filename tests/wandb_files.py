@@ -39,13 +39,13 @@ def parsed(content: bytes) -> Iterator[Any]:
 
 
 def rounds_of(folder: Path) -> list[dict[str, Any]]:
-    """What was told after each evaluation round; curves of the end are in the history too and have no epoch."""
+    """What was told after each evaluation round; the curves of the end are in the history too."""
     told = [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in records(folder)
         if record.HasField("history")
     ]
-    return [found for found in told if "epoch" in found]
+    return [found for found in told if not any(key.startswith("plots/") for key in found)]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
