@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 import runpy
-import time
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,6 +29,7 @@ DAY = timedelta(days=1)
 NOW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 simulated = runpy.run_path(str(Path(__file__).with_name("served.py")))
+least_seconds = runpy.run_path(str(ROOT / "tests" / "stopwatch.py"))["least_seconds"]
 make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
 
 
@@ -466,6 +466,4 @@ def test_a_page_of_a_hundred_thousand_images_takes_less_than_a_second(known, dri
         for hours in range(24 * 30):
             add_check(store, drifted.model_copy(update={"time": NOW - timedelta(hours=hours)}), None)
         assert "Images 100,000" in text_of(client.get("/drift").text)
-        began = time.process_time()  # others may use the machine
-        client.get("/drift")
-        assert time.process_time() - began < 1.0
+        assert least_seconds(lambda: client.get("/drift"), 1.0) < 1.0

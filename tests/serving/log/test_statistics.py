@@ -1,7 +1,6 @@
 """What the dashboard asks of the log, held against the same computed from all rows in Python."""
 
 import runpy
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from serving.log.statistics import Selection, labelled, over_time, sample, serve
 from serving.log.store import LogStore
 from serving.log.tables import feedback, predictions
 
+least_seconds = runpy.run_path(str(Path(__file__).parents[2] / "stopwatch.py"))["least_seconds"]
 simulated = runpy.run_path(str(Path(__file__).parents[1] / "served.py"))
 
 DAY = timedelta(days=1)
@@ -150,9 +150,7 @@ def ask_everything(store: LogStore) -> None:
 @pytest.mark.slow  # half a minute to write them
 def test_a_hundred_thousand_rows_are_asked_in_well_under_a_second(crowded):
     ask_everything(crowded)
-    began = time.process_time()  # others may use the machine
-    ask_everything(crowded)
-    assert time.process_time() - began < 0.8
+    assert least_seconds(lambda: ask_everything(crowded), 0.8) < 0.8
 
 
 def test_a_version_is_found_by_an_index(store):

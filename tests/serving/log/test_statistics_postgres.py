@@ -15,6 +15,7 @@ from serving.log.statistics import Selection, labelled, over_time, sample, serve
 from serving.log.store import LogStore
 
 HERE = Path(__file__).parent
+least_seconds = runpy.run_path(str(HERE.parents[1] / "stopwatch.py"))["least_seconds"]
 simulated = runpy.run_path(str(HERE.parent / "served.py"))
 check = runpy.run_path(str(HERE / "test_checks.py"))["check"]
 postgres = runpy.run_path(str(HERE / "test_postgres.py"))["postgres"]
@@ -72,9 +73,4 @@ def test_a_hundred_thousand_rows_are_asked_in_well_under_a_second(stores):
         sample(store, SELECTED, images)
         labelled(store, SELECTED, images, CLASSES)
 
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        ask()
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.8  # of a machine that others use too
+    assert least_seconds(ask, 0.8, clock=time.perf_counter) < 0.8  # most of it is the database's
