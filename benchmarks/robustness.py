@@ -118,7 +118,7 @@ COLUMNS = ("clean", "mean", "worst", "crossed", "crossed worst", "balanced")
 
 def line(name: str, seed: str, cells: Iterable[str]) -> str:
     """A row of the tables."""
-    return f"{name:<46}{seed:>6}" + "".join(f"{cell:>16}" for cell in cells)
+    return f"{name:<46}{seed:>6}" + "".join(f"{cell:>20}" for cell in cells)
 
 
 def show(done: list[dict[str, Any]]) -> None:

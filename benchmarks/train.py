@@ -8,6 +8,7 @@ All four train the same network on the same images with the same batches, optimi
 - a plain loop over Ludwig's own network: bytes in memory, channels last, fused AdamW, gradients clipped as Ludwig does,
   and after each epoch an evaluation and a checkpoint.
 
+Ludwig and the loop run networks as they were built, pneumo folds frozen batch norms into convolutions (`folding.py`).
 Ludwig is given the JPEG files that pneumo imported, 224 pixels a side, and networks take them smaller, as is usual.
 With `--originals 1500x1200` they are enlarged before, to what the file of a film may measure, and the import is timed.
 
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import samples
-from trainer.contenders import BATCH, EPOCHS, ludwig_config, plain_loop, train_with_ludwig
+from trainer.contenders import BATCH, EPOCHS, ludwig_config, networks_as_built, plain_loop, train_with_ludwig
 from trainer.meter import Clock, Measured, Meter
 
 from pipeline import config, engine, training
@@ -47,6 +48,10 @@ NETWORKS = {
         (f"input_features.0.encoder={SMALL}", *(f"input_features.0.preprocessing.{k}=96" for k in ("height", "width"))),
     ),
     "EfficientNet-Lite0 at 128 pixels": ("efficientnet_lite0.yaml", ()),
+    "frozen batch norm, EfficientNet-Lite0 at 128 pixels": (
+        "efficientnet_lite0.yaml",
+        ("input_features.0.encoder.batch_norm=frozen",),
+    ),
 }
 ALIKE = (
     "input_features.0.augmentation=[]",
@@ -90,7 +95,9 @@ def one_turn(
     yield "pneumo", meter.measure(lambda: training.train(experiment, dataset, root=folder / "runs"))
     for best, contender in ((False, "Ludwig's defaults"), (True, "Ludwig at its best")):
         asked = ludwig_config(experiment, best=best)
-        yield contender, meter.measure(lambda asked=asked: train_with_ludwig(asked, table, folder / "ludwig"))
+        with networks_as_built():
+            measured = meter.measure(lambda asked=asked: train_with_ludwig(asked, table, folder / "ludwig"))
+        yield contender, measured
     yield "plain PyTorch loop", plain_loop(meter.returned.model, dataset, experiment, folder)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ def ludwig_config(experiment: Experiment, *, best: bool) -> dict[str, Any]:
         del asked["input_features"][0]["preprocessing"]["mode"]
         del asked["trainer"]["eval_batch_size"], asked["trainer"]["evaluate_training_set"]
     return asked
+
+
+@contextlib.contextmanager
+def networks_as_built() -> Iterator[None]:
+    """No frozen batch norm is folded into a convolution in networks made meanwhile: that is pneumo's doing."""
+    from pipeline.encoders import network
+
+    fold = network.fold_frozen_norms
+    network.fold_frozen_norms = lambda *_: 0
+    try:
+        yield
+    finally:
+        network.fold_frozen_norms = fold
 
 
 def train_with_ludwig(asked: dict[str, Any], table: Path, folder: Path) -> Any:

@@ -11,6 +11,7 @@ from ludwig.schema.encoders.base import BaseEncoderConfig
 from torch.nn import functional
 
 from pipeline.encoders.average import WeightAverage
+from pipeline.encoders.folding import fold_frozen_norms
 
 PHOTOGRAPH_MEAN, PHOTOGRAPH_DEVIATION = 0.449, 0.226
 """Mean and deviation of ImageNet's pixels in [0, 1], over its three channels."""
@@ -107,6 +108,8 @@ class NetworkEncoder(ImageEncoder):
         self._features = features
         self.backbone = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
         self.backbone.requires_grad_(config.trainable)
+        if config.batch_norm == "frozen" or not config.trainable:
+            fold_frozen_norms(self.backbone, channels, (config.size or self._shape[1], config.size or self._shape[2]))
         self.dropout = torch.nn.Dropout(config.dropout)
         self.average = None if config.weight_average is None else WeightAverage(self.backbone, config.weight_average)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
