@@ -47,8 +47,8 @@ pneumoniamnist: setup ## A model of PneumoniaMNIST's 28-pixel images, in pneumon
 	$(BIN)/pneumo evaluate latest --runs-dir pneumoniamnist/runs --stress
 	$(BIN)/pneumo export latest --runs-dir pneumoniamnist/runs --out pneumoniamnist/bundle
 
-test: setup ## The default tests in JOBS processes (2), with coverage
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
+test: setup ## The default tests in JOBS processes (2) of one core each, with coverage
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
 
 test-all: setup ## All tests: slow ones, real X-rays where they are, a service installed alone
 	$(PYTEST) $(ARGS)

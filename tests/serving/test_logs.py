@@ -327,7 +327,7 @@ def test_nothing_that_a_client_sends_is_logged(written, bundle, capfd, log_forma
                     client.request(
                         method, re.sub(r"\{\w+\}", SECRET, path), params={"q": SECRET}, content=SECRET.encode()
                     )
-                except httpx.RemoteProtocolError:
+                except (httpx.RemoteProtocolError, httpx.ReadError):  # cut short, or reset with its body unread
                     assert path == "/half"
                 sent += 1
         for name, data in secret_images():

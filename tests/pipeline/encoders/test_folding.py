@@ -72,8 +72,8 @@ def test_features_and_gradients_are_those_of_the_network_as_it_was_built(make: C
 
     built = trained(make())
     ours = copy.deepcopy(built)
-    assert fold_frozen_norms(ours, 3, (64, 64)) == folded
-    images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    assert fold_frozen_norms(ours, 3, (32, 32)) == folded
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     features, gradients = answers(built.double(), images)
 
     for network in (ours, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
@@ -89,13 +89,13 @@ def test_the_passes_of_frozen_norms_are_spared_where_gradients_flow_and_nowhere_
     from pipeline.encoders.folding import fold_frozen_norms
 
     network = trained(resnet())
-    fold_frozen_norms(network, 3, (64, 64))
+    fold_frozen_norms(network, 3, (32, 32))
     calls = []
     passes = torch.nn.functional.batch_norm
     monkeypatch.setattr(
         torch.nn.functional, "batch_norm", lambda *given, **options: (calls.append(1), passes(*given, **options))[1]
     )
-    images = torch.rand(2, 3, 64, 64)
+    images = torch.rand(2, 3, 32, 32)
     network(images)
     assert not calls
     with torch.no_grad():
@@ -155,5 +155,5 @@ def test_folding_draws_no_random_number() -> None:
 
     network = trained(resnet())
     before = torch.get_rng_state()
-    fold_frozen_norms(network, 3, (64, 64))
+    fold_frozen_norms(network, 3, (32, 32))
     assert torch.equal(torch.get_rng_state(), before)
