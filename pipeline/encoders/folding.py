@@ -70,7 +70,7 @@ def _pairs(network: torch.nn.Module, images: torch.Tensor) -> list[tuple[str, st
 
     def enter(name: str, _module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         calls.append(name)
-        if id(inputs[0]) in came:
+        if inputs and id(inputs[0]) in came:
             pairs.append((came[id(inputs[0])][0], name))
 
     handles = []
