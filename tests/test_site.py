@@ -155,7 +155,7 @@ def test_the_site_works_in_a_browser_without_a_network(site: Path, browser: Any)
             assert wide <= 390, f"{page} is {wide} pixels wide on a phone"
         desk = browser.new_page(viewport={"width": 1280, "height": 900})
         desk.goto(f"{address}/index.html")
-        desk.fill("input.md-search__input", "conformal")
+        desk.locator("input.md-search__input").press_sequentially("conformal")  # it listens to keys
         desk.wait_for_selector(".md-search-result__item a[href*='conformal.html']", state="attached")
         phone.close()
         desk.close()
