@@ -192,15 +192,16 @@ def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path
     import torch
 
     example = torch.zeros(2, preparation.channels, preparation.height, preparation.width)
-    program = torch.onnx.export(
-        network.to("cpu"),
-        (example,),
-        dynamo=True,
-        external_data=False,
-        dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-        input_names=["image"],
-        output_names=["logits", "embedding"],
-    )
+    with torch.no_grad():  # with gradients, frozen batch norms would be computed by their convolutions
+        program = torch.onnx.export(
+            network.to("cpu"),
+            (example,),
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            input_names=["image"],
+            output_names=["logits", "embedding"],
+        )
     if program is None:  # torch's signature allows it, its dynamo exporter never does it
         raise CheckFailedError("torch exported nothing")
     graph = program.model_proto

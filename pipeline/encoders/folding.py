@@ -47,7 +47,7 @@ def fold_frozen_norms(network: torch.nn.Module, channels: int, size: tuple[int, 
 
 def _randomised(network: torch.nn.Module) -> torch.nn.Module:
     """A copy in evaluation mode whose batch norms all do something, so that a wrong pair shows in what comes out."""
-    trial = copy.deepcopy(network).eval()
+    trial = copy.deepcopy(network).eval().requires_grad_(False)
     draws = torch.Generator().manual_seed(0)
     norms: list[Any] = [module for module in trial.modules() if _is_norm(module)]
     for norm in norms:

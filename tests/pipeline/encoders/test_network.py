@@ -206,6 +206,37 @@ class TestWeightAverage:
         assert not torch.equal(other.average.shadow.bn1.running_mean, encoder.average.shadow.bn1.running_mean)
 
 
+@pytest.mark.parametrize("options", [{"batch_norm": "frozen"}, {"trainable": False}])
+def test_frozen_norms_are_folded_in_training_and_not_in_the_exported_graph(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+    import torch
+
+    from pipeline.export import write_graph
+    from serving.image import Preparation
+
+    class Answering(torch.nn.Module):
+        def __init__(self, encoder: Any) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = self.encoder(image)["encoder_output"]
+            return features[:, :1], features
+
+    encoder = make(**options)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "batch_norm", lambda *_, **__: pytest.fail("a frozen norm was computed"))
+        encoder.train()(images())
+    write_graph(Answering(encoder).eval(), Preparation(size=64, height=64, width=64), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    constants = {constant.name for constant in graph.initializer}
+    weights = [node.input[1] for node in graph.node if node.op_type == "Conv"]
+    assert weights
+    assert set(weights) <= constants
+
+
 @pytest.mark.parametrize(
     "options",
     [
