@@ -8,7 +8,8 @@ All four train the same network on the same images with the same batches, optimi
 - a plain loop over Ludwig's own network: bytes in memory, channels last, fused AdamW, gradients clipped as Ludwig does,
   and after each epoch an evaluation and a checkpoint.
 
-Ludwig and the loop run networks as they were built, pneumo folds frozen batch norms into convolutions (`folding.py`).
+Ludwig and the loop run networks as they were built; pneumo folds frozen batch norms into convolutions
+(`pipeline/encoders/folding.py`).
 Ludwig is given the JPEG files that pneumo imported, 224 pixels a side, and networks take them smaller, as is usual.
 With `--originals 1500x1200` they are enlarged before, to what the file of a film may measure, and the import is timed.
 

@@ -59,17 +59,14 @@ def _randomised(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def _pairs(network: torch.nn.Module, images: torch.Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that take their outputs, each called once."""
+    """Names of convolutions and of the batch norms that take their outputs."""
     came: dict[int, tuple[str, torch.Tensor]] = {}  # tensors are kept, so that no two have the same id
-    calls: list[str] = []
     pairs = []
 
     def leave(name: str, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        calls.append(name)
         came[id(output)] = (name, output)
 
     def enter(name: str, _module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        calls.append(name)
         if inputs and id(inputs[0]) in came:
             pairs.append((came[id(inputs[0])][0], name))
 
@@ -82,13 +79,12 @@ def _pairs(network: torch.nn.Module, images: torch.Tensor) -> list[tuple[str, st
     network(images)
     for handle in handles:
         handle.remove()
-    return [pair for pair in pairs if all(calls.count(name) == 1 for name in pair)]
+    return list(dict.fromkeys(pairs))
 
 
 def _is_convolution(module: torch.nn.Module) -> bool:
-    """Whether `_convolve` computes what it does: PyTorch's own, or timm's with TensorFlow's padding."""
-    own = type(module) is torch.nn.Conv2d and module.padding_mode == "zeros"
-    return own or type(module).__name__ == "Conv2dSame"
+    """Whether `_convolve` may compute what it does: PyTorch's own, or timm's with TensorFlow's padding."""
+    return type(module) is torch.nn.Conv2d or type(module).__name__ == "Conv2dSame"
 
 
 def _is_norm(module: Any) -> bool:

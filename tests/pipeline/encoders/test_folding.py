@@ -62,9 +62,18 @@ def answers(network: Any, images: Any) -> tuple[Any, list[Any]]:
     return features.detach(), [parameter.grad for parameter in network.parameters()]
 
 
-@pytest.mark.parametrize(
-    ("make", "folded"), [(lite, 49), (resnet, 20), (densenet, 59), (with_bias, 1)], ids=lambda value: str(value)[:20]
-)
+def shared() -> Any:
+    """One convolution and its norm, used twice."""
+    from torch import nn
+
+    step = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    return nn.Sequential(step, nn.ReLU(), step, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+NETWORKS = {lite: 49, resnet: 20, densenet: 59, with_bias: 1, shared: 1}
+
+
+@pytest.mark.parametrize(("make", "folded"), NETWORKS.items(), ids=[make.__name__ for make in NETWORKS])
 def test_features_and_gradients_are_those_of_the_network_as_it_was_built(make: Callable[[], Any], folded: int) -> None:
     import torch
 
@@ -105,10 +114,9 @@ def test_the_passes_of_frozen_norms_are_spared_where_gradients_flow_and_nowhere_
     assert len(calls) == 40
 
 
-def test_a_convolution_whose_output_also_goes_elsewhere_leaves_the_network_alone() -> None:
+def forked() -> Any:
+    """The output of the convolution is added to its norm's."""
     import torch
-
-    from pipeline.encoders.folding import fold_frozen_norms
 
     class Forked(torch.nn.Module):
         def __init__(self) -> None:
@@ -119,17 +127,12 @@ def test_a_convolution_whose_output_also_goes_elsewhere_leaves_the_network_alone
             convolved = self.convolution(images)
             return (self.norm(convolved) + convolved).mean(dim=(2, 3))
 
-    network = Forked().eval()
-    images = torch.rand(2, 3, 16, 16)
-    before = network(images)
-    assert fold_frozen_norms(network, 3, (16, 16)) == 0
-    assert torch.equal(network(images), before)
+    return Forked()
 
 
-def test_one_convolution_before_two_norms_leaves_the_network_alone() -> None:
+def twice() -> Any:
+    """Two norms take the output of one convolution."""
     import torch
-
-    from pipeline.encoders.folding import fold_frozen_norms
 
     class Twice(torch.nn.Module):
         def __init__(self) -> None:
@@ -141,11 +144,43 @@ def test_one_convolution_before_two_norms_leaves_the_network_alone() -> None:
             convolved = self.convolution(images)
             return (self.norms[0](convolved) - self.norms[1](convolved).relu()).mean(dim=(2, 3))
 
-    network = trained(Twice())
+    return Twice()
+
+
+def circular() -> Any:
+    """Its padding is none that a convolution alone does."""
+    from torch import nn
+
+    convolution = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")
+    return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def by_name() -> Any:
+    """The norm takes its input by keyword."""
+    import torch
+
+    class ByName(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
+
+        def forward(self, images: Any) -> Any:
+            return self.norm(input=self.convolution(images)).mean(dim=(2, 3))
+
+    return ByName()
+
+
+@pytest.mark.parametrize("make", [forked, twice, circular, by_name])
+def test_what_cannot_be_folded_stays_as_it_was_built(make: Callable[[], Any]) -> None:
+    import torch
+
+    from pipeline.encoders.folding import fold_frozen_norms
+
+    network = trained(make())
     images = torch.rand(2, 3, 16, 16)
     before = network(images)
-    assert fold_frozen_norms(network, 3, (16, 16)) == 0
-    assert torch.equal(network(images), before)
+    assert fold_frozen_norms(network.train(), 3, (16, 16)) == 0  # as an encoder gives it
+    assert torch.equal(network.eval()(images), before)
 
 
 def test_folding_draws_no_random_number() -> None:
