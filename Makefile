@@ -93,7 +93,7 @@ lock: .uv/bin/uv ## Compile requirements.lock and those of the images anew (PIN=
 		$(addprefix --extra ,train pretrained hyperopt drift postgres tracing gcs) --output-file requirements-train.lock pyproject.toml -
 
 schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Ludwig
-	$(BIN)/python -m pipeline.config.generate
+	$(BIN)/python -m pneumo.pipeline.ludwig.schema_extract
 
 clean: ## Remove environments, caches and the demo; data, runs and models stay
 	rm -rf .venv .uv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.data import phantom
-from pipeline.data.importing import import_dataset
+from pneumo.pipeline.data import phantom
+from pneumo.pipeline.data.importer import import_dataset
 
 SIZE = 224
 

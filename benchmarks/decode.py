@@ -19,8 +19,8 @@ os.environ["VIPS_CONCURRENCY"] = "1"
 import numpy as np
 from PIL import Image
 
-from pipeline.data.phantom import draw
-from serving.image import Decode, Fit, Gray, fit, read_stored
+from pneumo.pipeline.data.phantom import draw
+from pneumo.serving.images.preparation import Decode, Fit, Gray, fit, read_stored
 
 SIZE = 224
 REPEATS = {(SIZE, SIZE): 400, (1500, 1200): 60}

@@ -20,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data import manifest
-from pipeline.data.manifest import Split
-from pipeline.drift.grades import Grade, graded, photographs
-from pipeline.drift.scene import Scene, see
-from pipeline.drift.simulation import HARM, SURE, measure
-from serving.bundle import Bundle
-from serving.drift.judging import Judge, holm
-from serving.drift.samples import Sample, reference_of
-from serving.drift.verdict import Verdict
-from serving.predictor import Predictor
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.drift.changed_images import Scene, see
+from pneumo.pipeline.drift.grades import Grade, graded, photographs
+from pneumo.pipeline.drift.simulation import HARM, SURE, measure
+from pneumo.serving.drift.column_tests import Judge, holm
+from pneumo.serving.drift.samples import Sample, reference_of
+from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.predictor import Predictor
 
 SIZES = (50, 100, 200)
 HALVES = 20

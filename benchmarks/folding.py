@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.contenders import networks_as_built
 
-from pipeline import engine
+from pneumo.pipeline.ludwig import runtime
 
 NETWORKS = (
     ("EfficientNet-Lite0", {"type": "efficientnet_lite", "pretrained": False}),
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96, help="pixels")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
-    engine.load()
+    runtime.load()
     import torch
     from ludwig.constants import IMAGE
     from ludwig.encoders.registry import get_encoder_cls

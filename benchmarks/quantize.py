@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data import manifest
-from pipeline.data.manifest import Split
-from pipeline.evaluation.results import Bootstrap, Metrics
-from pipeline.evaluation.shifts import shifts
-from pipeline.quantize import Sample, graph
-from pipeline.quantize.judging import Difference, difference, speeds
-from pipeline.quantize.making import divide, scores_of
-from pipeline.quantize.sensitivity import choose, log_odds_change, neighbours, rms
-from pipeline.training.images import read_images
-from serving import image
-from serving.bundle import MODEL, Bundle, BundleInfo
-from serving.image import Gray
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.data.training_images import read_images
+from pneumo.pipeline.evaluation.results import Bootstrap, Metrics
+from pneumo.pipeline.evaluation.stress.shifts import shifts
+from pneumo.pipeline.export.int8 import Sample, graph
+from pneumo.pipeline.export.int8.acceptance import Difference, difference, speeds
+from pneumo.pipeline.export.int8.quantization import divide, scores_of
+from pneumo.pipeline.export.int8.sensitivity import choose, log_odds_change, neighbours, rms
+from pneumo.serving.images import preparation
+from pneumo.serving.images.preparation import Gray
+from pneumo.serving.model.bundle import MODEL, Bundle, BundleInfo
 
 METHODS = {"least to greatest": {}, "99.99 % percentile": {"percentile": 99.99}, "entropy": {}}
 INTEGERS = {
@@ -73,7 +73,7 @@ def header(first: str) -> str:
 
 
 def ranges_by(method: str, model: Any, images: Sequence[Gray]) -> Any:
-    """Like `pipeline.quantize.graph.calibrate`, by another method.
+    """Like `pneumo.pipeline.export.int8.graph.calibrate`, by another method.
 
     Histograms take whole batches only, and one at a time, since every tensor of them is kept.
     """
@@ -104,7 +104,7 @@ def ranges_by(method: str, model: Any, images: Sequence[Gray]) -> Any:
 
 
 def integers_by(kind: str, model: Any, ranges: Any, nodes: Sequence[str]) -> bytes:
-    """Like `pipeline.quantize.graph.with_integers`, with other integers."""
+    """Like `pneumo.pipeline.export.int8.graph.with_integers`, with other integers."""
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
     activations, symmetric, narrow = INTEGERS[kind]
@@ -148,7 +148,7 @@ def shifted(judge: Judge, after: bytes, number: int, dataset: manifest.Dataset) 
         changed = [
             shift.apply(gray, row.image) if shift else gray for gray, row in zip(stored, sample.rows, strict=True)
         ]
-        small = [image.resize(gray, how.height, how.width) for gray in changed]
+        small = [preparation.resize(gray, how.height, how.width) for gray in changed]
         images = [np.repeat(gray[:, :, None], how.channels, axis=2) for gray in small]
         old, new = graph.run(judge.before, images), graph.run(after, images)
         found = judge.compare(old, new, sample)

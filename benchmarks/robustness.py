@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from pipeline import config, training
-from pipeline.data import importing, manifest
-from pipeline.data.manifest import Dataset
-from pipeline.evaluation import read_metrics
-from pipeline.evaluation.stress import stress
+from pneumo.pipeline import config, training
+from pneumo.pipeline.data import importer, manifest
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.evaluation.stress.stress_test import stress
 
 ROOT = Path(__file__).parents[1]
 RECOMMENDED = ROOT / "ludwig_configs" / "recommended.yaml"
@@ -146,7 +146,7 @@ def main() -> None:
     out = options.out or Path(tempfile.mkdtemp(prefix="robustness-"))
     data, results = out / "data", out / "results.jsonl"
     if not (data / manifest.MANIFEST).is_file():
-        importing.import_dataset(options.archive, data)
+        importer.import_dataset(options.archive, data)
     dataset = manifest.read(data)
     names = list(variants([]))
     if unknown := set(options.only or ()) - set(names):

@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.export import write_graph
-from pipeline.quantize import graph as graphs
-from serving.cores import available_cores, integers_overflow
-from serving.image import Fit, Preparation
+from pneumo.pipeline.export.bundle_export import write_graph
+from pneumo.pipeline.export.int8 import graph as graphs
+from pneumo.serving.contracts.cores import available_cores, integers_overflow
+from pneumo.serving.images.preparation import Fit, Preparation
 
 GRAPHS = ("float", "int8")
 WORKERS = (1, 2)

@@ -24,8 +24,8 @@ from pathlib import Path
 from service import bare, contenders, report, samples, trials
 from service.trials import Plan
 
-from serving.cores import available_cores
-from serving.settings import Settings
+from pneumo.serving.contracts.cores import available_cores
+from pneumo.serving.contracts.settings import Settings
 
 
 def chosen(options: argparse.Namespace, folder: Path) -> tuple[list[contenders.Contender], list[str]]:

@@ -9,9 +9,9 @@ import sys
 import time
 
 PYTHON = sys.executable
-HELP = [PYTHON, "-m", "pipeline", "--help"]
+HELP = [PYTHON, "-m", "pneumo", "--help"]
 FLOOR = [PYTHON, "-c", "import typer; app = typer.Typer(); app.command()(lambda: None); app()", "--help"]
-OURS = [PYTHON, "-c", "from pipeline import engine; engine.load()"]
+OURS = [PYTHON, "-c", "from pneumo.pipeline.ludwig import runtime; runtime.load()"]
 PLAIN = [PYTHON, "-c", "import ludwig.api"]
 
 

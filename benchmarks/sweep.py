@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.data import importing, manifest, phantom
-from serving.cores import available_cores
+from pneumo.pipeline.data import importer, manifest, phantom
+from pneumo.serving.contracts.cores import available_cores
 
 CONFIG = Path(__file__).parent.parent / "ludwig_configs" / "smoke.yaml"
 SPACE = {
@@ -74,7 +74,15 @@ def timed(command: Sequence[str], folder: Path) -> float:
 
 def pneumo(file: Path, data: Path, folder: Path, *more: str) -> tuple[float, dict[str, object]]:
     """`pneumo sweep`: its wall seconds and its record."""
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "sweep", str(file), "--data", str(data)]
+    command = [
+        sys.executable,
+        "-c",
+        "from pneumo.pipeline.cli import main; main()",
+        "sweep",
+        str(file),
+        "--data",
+        str(data),
+    ]
     seconds = timed([*command, "--sweeps-dir", str(folder / "sweeps"), *more], folder)
     (found,) = sorted((folder / "sweeps").glob("*/sweep.json"))[-1:]
     record: dict[str, object] = json.loads(found.read_text(encoding="utf-8"))
@@ -143,10 +151,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.archive:
-            importing.import_dataset(options.archive, folder / "data", size=28, split="given")
+            importer.import_dataset(options.archive, folder / "data", size=28, split="given")
         else:
             phantom.write(folder / "raw", images=2000, seed=0, size=28)
-            importing.import_dataset(folder / "raw", folder / "data", size=28)
+            importer.import_dataset(folder / "raw", folder / "data", size=28)
         if options.asha:
             curves(folder / "data", 28, folder, options.epochs, options.asha)
         else:

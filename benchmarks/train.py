@@ -9,7 +9,7 @@ All four train the same network on the same images with the same batches, optimi
   and after each epoch an evaluation and a checkpoint.
 
 Ludwig and the loop run networks as they were built; pneumo folds frozen batch norms into convolutions
-(`pipeline/encoders/folding.py`).
+(`pipeline/ludwig/encoders/norm_folding.py`).
 Ludwig is given the JPEG files that pneumo imported, 224 pixels a side, and networks take them smaller, as is usual.
 With `--originals 1500x1200` they are enlarged before, to what the file of a film may measure, and the import is timed.
 
@@ -35,11 +35,12 @@ from trainer import samples
 from trainer.contenders import BATCH, EPOCHS, ludwig_config, networks_as_built, plain_loop, train_with_ludwig
 from trainer.meter import Clock, Measured, Meter
 
-from pipeline import config, engine, training
-from pipeline.config import Experiment
-from pipeline.data import importing
-from pipeline.data.manifest import Dataset, Split
-from pipeline.data.splits import Fractions
+from pneumo.pipeline import config, training
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data import importer
+from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.data.splits import Fractions
+from pneumo.pipeline.ludwig import runtime
 
 CONFIGS = Path(__file__).parent.parent / "ludwig_configs"
 SMALL = "{type: backbone, network: lcnet_050, dropout: 0.0}"
@@ -65,7 +66,7 @@ ALIKE = (
 
 def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int, start: str) -> None:
     """Measure all four on the networks whose names begin so and print the tables."""
-    engine.load()
+    runtime.load()
     import torch
 
     if Clock.read is time.process_time:
@@ -131,9 +132,9 @@ def first_step(who: str, asked: Path, data: Path) -> None:
         os._exit(0)
 
     if who == "pneumo":
-        from pipeline.cli import main
+        from pneumo.pipeline.cli import main
 
-        load = engine.load
+        load = runtime.load
 
         def load_and_hook(*arguments: Any, **options: Any) -> Any:
             module = load(*arguments, **options)
@@ -142,7 +143,7 @@ def first_step(who: str, asked: Path, data: Path) -> None:
             Trainer.train_step = announce
             return module
 
-        engine.load = load_and_hook
+        runtime.load = load_and_hook
         sys.argv = ["pneumo", "train", str(asked), "--data", str(data), "--runs-dir", str(asked.parent / "runs")]
         main()
     from ludwig.cli import main as ludwig_main
@@ -211,12 +212,12 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = samples.jpegs(options.archive, folder / "raw", options.images)
-        whole = importing.import_dataset(raw, folder / "imported", size=samples.SIZE)
+        whole = importer.import_dataset(raw, folder / "imported", size=samples.SIZE)
         dataset = samples.share_of(whole, folder / "data", options.images)
         if options.originals:
             raw = samples.enlarge(dataset, raw, folder / "originals", options.originals)
             began = time.perf_counter()
-            dataset = importing.import_dataset(
+            dataset = importer.import_dataset(
                 raw, folder / "again", size=samples.SIZE, fractions=Fractions(*samples.SHARES)
             )
             print(f"pneumo data import of the {len(dataset.rows)} enlarged files: {time.perf_counter() - began:.1f} s")

@@ -19,12 +19,18 @@ from typing import Literal, Self, overload
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from serving.archive import is_zip
-from serving.bundle import BundleInfo
-from serving.errors import InputError, PneumoError
-from serving.predict import find_images
-from serving.schemas import ImageProblem, PredictResponse, Problem, ServedPrediction, Status
-from serving.settings import Settings
+from pneumo.serving.contracts.errors import InputError, PneumoError
+from pneumo.serving.contracts.schemas import (
+    ImageProblem,
+    PredictResponse,
+    Problem,
+    ServedPrediction,
+    Status,
+)
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.http.archive import is_zip
+from pneumo.serving.inference.offline import find_images
+from pneumo.serving.model.bundle import BundleInfo
 
 IMAGES = 16
 """Images in a request: enough to keep the network in batches, and half of what a service takes by default."""

@@ -1,4 +1,4 @@
-"""The service on a Ray cluster: `serve run serving.ray_app:app`, or `serving.ray_app:app model=champion` with settings.
+"""The service on a Ray cluster: `serve run pneumo.serving.ray_app:app [model=champion ...]`.
 
 Settings come from `PNEUMO_*` where the command runs, and travel with the application; paths must lead to the same
 files on every machine. `PNEUMO_RAY_MIN_REPLICAS` and `PNEUMO_RAY_MAX_REPLICAS` bound the number of replicas, each a
@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray import serve
 
-from serving.errors import InputError, first_problem
-from serving.settings import PREFIX, Settings
+from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.settings import PREFIX, Settings
 
 if TYPE_CHECKING:  # only replicas load the service
     from fastapi import FastAPI
 
-    from serving.service import Service
+    from pneumo.serving.inference.service import Service
 
 TARGET_ONGOING = 8
-"""Requests under way that a replica is for: a batch in the network (`serving.predictor.BATCH`) or waiting for it."""
+"""Requests under way that a replica is for: a batch in the network (`model.predictor.BATCH`) or waiting for it."""
 
 MAX_ONGOING = 32
 """Requests that a replica is given at once; it refuses by itself what would wait too long."""
@@ -126,7 +126,7 @@ class Replica:
         Raises:
             RuntimeError: It failed.
         """
-        from serving.service import State
+        from pneumo.serving.inference.service import State
 
         service: Service = self.app.state.service
         if service.state is State.FAILED:
@@ -137,10 +137,10 @@ def _build(settings: Settings) -> "FastAPI":
     """The application in a replica, which counts as started once the models are loaded."""
     from fastapi import FastAPI
 
-    from serving import logs
-    from serving.app import create_app
-    from serving.bundle import Bundle
-    from serving.models import resolve
+    from pneumo.serving.http.app import create_app
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.registry import resolve
+    from pneumo.serving.telemetry import logs
 
     logs.configure(settings.log_format)
     application = create_app(Bundle.open(resolve(settings.model, settings.models_dir)), settings)

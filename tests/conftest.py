@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import config, engine, export, training
-from pipeline.config import Experiment
-from pipeline.data import importing, phantom
-from pipeline.data.manifest import Dataset
-from pipeline.runs import Run
-
-ROOT = Path(__file__).parent.parent
-CONFIGS = ROOT / "ludwig_configs"
+from pneumo.pipeline import config, training
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data import importer, phantom
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.export import bundle_export
+from pneumo.pipeline.ludwig import runtime
+from pneumo.pipeline.runs.run import Run
+from tests.support.paths import CONFIGS, ROOT
 
 TINY = (
     "trainer.epochs=3",
@@ -64,7 +64,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ludwig() -> ModuleType:
     """Ludwig, imported once for all tests."""
-    return engine.load()
+    return runtime.load()
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The phantoms, imported at 64 pixels. Tests only read it."""
-    return importing.import_dataset(phantoms, tmp_path_factory.mktemp("data") / "data", size=64, workers=1)
+    return importer.import_dataset(phantoms, tmp_path_factory.mktemp("data") / "data", size=64, workers=1)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +96,7 @@ def trained(tiny: Experiment, dataset: Dataset, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def exported(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's bundle. Tests only read it."""
-    return export.export(trained, out=tmp_path_factory.mktemp("export") / "bundle")
+    return bundle_export.export(trained, out=tmp_path_factory.mktemp("export") / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def pneumo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """`pneumo("data", "check", folder)`: the command line in this process, as a shell would see it."""
 
     def run(*arguments: str | Path) -> Outcome:
-        from pipeline.cli import main
+        from pneumo.pipeline.cli import main
 
         monkeypatch.setattr(sys, "argv", ["pneumo", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipeline import config
-from pipeline.cli import app
-from pipeline.config.document import parse
+from pneumo.pipeline import config
+from pneumo.pipeline.cli import app
+from pneumo.pipeline.config.document import parse
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MADE_BY_COMMANDS = ("data", "real", "runs", "models", "demo", "bundle", "deploy", ".venv", "v1", "ID", "images")
 MADE_BY_COMMANDS += ("drift-report", "sweeps", "site")

@@ -7,7 +7,6 @@ beside those that follow.
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import socket
@@ -23,14 +22,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+from tests.support.dicoms import make_dicom
+from tests.support.paths import ROOT
+
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r'^```bash(?: title="([^"\n]*)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
 BESIDE = "in a second terminal"
 LIMIT_S = 1500
 """Of a block: on a busy machine all of it takes ten times as long."""
 
-make_dicom = runpy.run_path(str(ROOT / "tests" / "serving" / "dicoms.py"))["make_dicom"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 

@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 NOTEBOOK = ROOT / "examples" / "from_images_to_service.ipynb"
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.demo import serve_once
+from pneumo.pipeline.project.demo import serve_once
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from conftest import Outcome
 
-CONFIG = Path(__file__).parent.parent / "ludwig_configs" / "efficientnet_lite0.yaml"
+CONFIG = ROOT / "ludwig_configs" / "efficientnet_lite0.yaml"
 
 
 @pytest.mark.real

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import importing, phantom
+from pneumo.pipeline.data import importer, phantom
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 STAGES = ["import", "check", "train", "evaluate", "export"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
@@ -54,7 +54,7 @@ class Project:
 def project(tmp_path: Path) -> Project:
     folder = tmp_path / "project"
     phantom.write(tmp_path / "raw", images=80, seed=5, size=64)
-    importing.import_dataset(tmp_path / "raw", folder / "data", size=64, workers=1)
+    importer.import_dataset(tmp_path / "raw", folder / "data", size=64, workers=1)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

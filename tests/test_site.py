@@ -16,11 +16,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipeline.cli import app
-from serving.problems import KINDS
-from serving.settings import Settings
+from pneumo.pipeline.cli import app
+from pneumo.serving.contracts.problems import KINDS
+from pneumo.serving.contracts.settings import Settings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 
 
@@ -129,7 +129,11 @@ def test_a_built_page_loads_nothing_from_elsewhere(site: Path) -> None:
 def test_the_python_reference_has_signatures_and_errors(site: Path) -> None:
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
 
-    for name in ("pipeline.training.train", "pipeline.export.export", "serving.client.Client.predict"):
+    for name in (
+        "pneumo.pipeline.training.train",
+        "pneumo.pipeline.export.bundle_export.export",
+        "pneumo.serving.client.Client.predict",
+    ):
         assert f'id="{name}"' in text
     assert "ServiceError" in text
     assert "profile" in text

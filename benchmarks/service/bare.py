@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.bundle import Bundle
-from serving.predictor import Predictor
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.predictor import Predictor
 
 
 @dataclass(frozen=True)

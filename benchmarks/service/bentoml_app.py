@@ -9,9 +9,9 @@ from pathlib import Path
 import bentoml
 import numpy as np
 
-from serving.bundle import Bundle
-from serving.predictor import BATCH, Predictor
-from serving.schemas import ImagePrediction
+from pneumo.serving.contracts.schemas import ImagePrediction
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.predictor import BATCH, Predictor
 
 
 @bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 1000})

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.load import Target
 
-from serving.bundle import Bundle
+from pneumo.serving.model.bundle import Bundle
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -71,7 +71,7 @@ def pneumo(bundle: Path, folder: Path, *, workers: int = 1, threads: int = 1, lo
     return Contender(
         name=f"pneumo, {shape}{', prediction log' * log}",
         command=(
-            *_entry("pipeline.cli"),
+            *_entry("pneumo.pipeline.cli"),
             "serve",
             "--model",
             f"{bundle}/",

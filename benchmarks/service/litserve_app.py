@@ -8,9 +8,9 @@ import litserve
 import numpy as np
 from fastapi import Request
 
-from serving.bundle import Bundle
-from serving.predictor import BATCH, Input, Predictor
-from serving.schemas import ImagePrediction
+from pneumo.serving.contracts.schemas import ImagePrediction
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.predictor import BATCH, Input, Predictor
 
 BATCH_TIMEOUT_S = 0.002
 """Seconds that a single client waits as well. At 16 clients 0.001 to 0.02 answered 193 to 199 images/s; with 0, the

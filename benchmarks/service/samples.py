@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data import phantom
+from pneumo.pipeline.data import phantom
 
 SIZES = {"224 x 224": (224, 224), "1500 x 1200": (1500, 1200)}
 """Width and height."""

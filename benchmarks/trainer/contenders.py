@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from trainer.meter import Clock, Measured
 
-from pipeline.config import Experiment
-from pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data.manifest import Dataset, Split
 
 EPOCHS = 2
 BATCH = 32
@@ -34,7 +34,7 @@ def ludwig_config(experiment: Experiment, *, best: bool) -> dict[str, Any]:
 @contextlib.contextmanager
 def networks_as_built() -> Iterator[None]:
     """No frozen batch norm is folded into a convolution in networks made meanwhile: that is pneumo's doing."""
-    from pipeline.encoders import network
+    from pneumo.pipeline.ludwig.encoders import network
 
     fold = network.fold_frozen_norms
     network.fold_frozen_norms = lambda *_: 0
@@ -63,7 +63,7 @@ def plain_loop(network: Any, dataset: Dataset, experiment: Experiment, folder: P
     """The loop that a person would write who knows torch's fast paths."""
     import torch
 
-    from pipeline.training.images import read_images
+    from pneumo.pipeline.data.training_images import read_images
 
     result = Measured()
     called = Clock.read()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.data import manifest, phantom
-from pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.data import manifest, phantom
+from pneumo.pipeline.data.manifest import Dataset, Row, Split
 
 SIZE = 224
 """Pixels of the stored images."""

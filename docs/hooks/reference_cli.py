@@ -8,8 +8,8 @@ from typing import Any
 from reference_parts import table
 from typer.main import get_command
 
-from pipeline.cli import app
-from serving.errors import CheckFailedError, InputError, MachineError
+from pneumo.pipeline.cli import app
+from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 NOTES = re.compile(r"\s*\[([^\[\]]*)\]$")
 """What click adds to the help of a parameter: its default, its range, whether it is required."""

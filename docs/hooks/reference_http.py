@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 from reference_parts import attributes, summary, table
 
-from serving.app import create_app
-from serving.bundle import Bundle, BundleInfo
-from serving.problems import KINDS
+from pneumo.serving.contracts.problems import KINDS
+from pneumo.serving.http.app import create_app
+from pneumo.serving.model.bundle import Bundle, BundleInfo
 
 Json = dict[str, Any]
 
@@ -54,7 +54,9 @@ def _route(method: str, path: str, route: Json) -> str:
 
 def _answer(status: str, answer: Json) -> str:
     content = answer.get("content", {})
-    if _PROBLEM in content or status == "422":  # FastAPI adds its own 422 by itself, which `serving.problems` replaces
+    if (
+        _PROBLEM in content or status == "422"
+    ):  # FastAPI adds its own 422 by itself, which `pneumo.serving.contracts.problems` replaces
         return f"[{HTTPStatus(int(status)).phrase}](#problems)"
     held = [
         f"{_type(of['schema'])} as `{media}`" if of.get("schema") else f"`{media}`" for media, of in content.items()

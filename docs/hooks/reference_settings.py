@@ -1,10 +1,10 @@
-"""The reference of the service's settings, from `serving.settings`."""
+"""The reference of the service's settings, from `pneumo.serving.contracts.settings`."""
 
 from pathlib import Path
 
 from reference_parts import attributes, table
 
-from serving.settings import PREFIX, Settings
+from pneumo.serving.contracts.settings import PREFIX, Settings
 
 
 def markdown() -> str:

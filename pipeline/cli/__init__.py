@@ -4,11 +4,24 @@ import sys
 
 import typer
 
-from pipeline.cli import config as config_commands
-from pipeline.cli import data, drift, evaluate, export, keys, models, predict, project, runs, serve, sweep, train
-from pipeline.cli import demo as demo_command
-from pipeline.cli.output import stderr
-from serving.errors import MachineError, PneumoError
+from pneumo.pipeline.cli import config as config_commands
+from pneumo.pipeline.cli import (
+    data,
+    drift,
+    evaluate,
+    export,
+    keys,
+    models,
+    predict,
+    project,
+    runs,
+    serve,
+    sweep,
+    train,
+)
+from pneumo.pipeline.cli import demo as demo_command
+from pneumo.pipeline.cli.output import stderr
+from pneumo.serving.contracts.errors import MachineError, PneumoError
 
 app = typer.Typer(
     name="pneumo",

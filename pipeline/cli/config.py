@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, stdout
-from serving.errors import InputError
+from pneumo.pipeline.cli.output import JsonOption, print_json, stdout
+from pneumo.serving.contracts.errors import InputError
 
 app = typer.Typer(help="Check config files.", no_args_is_help=True)
 
@@ -23,9 +23,9 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check configs against Ludwig's schema and pneumo's rules, in under a second, without loading Ludwig."""
-    from pipeline import config
-    from pipeline.gate.limits import FILE, read_gate
-    from pipeline.sweep import settings, space
+    from pneumo.pipeline import config
+    from pneumo.pipeline.release.gate.requirements import FILE, read_gate
+    from pneumo.pipeline.sweep import space, sweep_settings
 
     results: list[dict[str, str | None]] = []
     for file in files:
@@ -37,7 +37,7 @@ def validate(
             document = config.load(file, override or ()).document
             if document.data.get("hyperopt") is not None:
                 asked = space.read(document, file.stem)
-                settings.read(asked)
+                sweep_settings.read(asked)
                 asked.check()
             results.append({"file": str(file), "error": None})
         except InputError as error:

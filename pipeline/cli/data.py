@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import transfers
-from pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
-from serving.errors import CheckFailedError
+from pneumo.pipeline.cli import data_remote
+from pneumo.pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
+from pneumo.serving.contracts.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from pipeline.data.audit import AuditReport
-    from pipeline.data.manifest import Dataset
+    from pneumo.pipeline.data.audit import AuditReport
+    from pneumo.pipeline.data.manifest import Dataset
 
 app = typer.Typer(help="Data sets: import, audit, synthetic and public images, versions.", no_args_is_help=True)
-transfers.register(app)
+data_remote.register(app)
 
 _SHOWN = 10
 
@@ -85,10 +85,10 @@ def import_command(
     as_json: JsonOption = False,
 ) -> None:
     """Import images, split without leaks. Writes prepared images, manifest.csv and dataset.json."""
-    from pipeline.data.importing import import_dataset
-    from pipeline.data.sources import open_source
-    from pipeline.data.splits import Fractions
-    from serving.image import Decode, Fit
+    from pneumo.pipeline.data.importer import import_dataset
+    from pneumo.pipeline.data.sources import open_source
+    from pneumo.pipeline.data.splits import Fractions
+    from pneumo.serving.images.preparation import Decode, Fit
 
     shares = Fractions.parse(fractions)
     with open_source(source) as opened, progress_bar("importing", len(opened.items)) as bar:
@@ -126,7 +126,7 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Audit images for damage and leakage. Exits 1 on a defect."""
-    from pipeline.data.audit import audit, count_images, open_subject
+    from pneumo.pipeline.data.audit import audit, count_images, open_subject
 
     with open_subject(source) as subject, progress_bar("checking", count_images(subject)) as bar:
         report = audit(
@@ -159,7 +159,7 @@ def phantom_command(
     as_json: JsonOption = False,
 ) -> None:
     """Draw synthetic chest radiographs. They are for trying things out, never for judging a model."""
-    from pipeline.data.phantom import Scanner, write
+    from pneumo.pipeline.data.phantom import Scanner, write
 
     scanner = Scanner(contrast=contrast, gamma=gamma, brightness=brightness, blur=blur, noise=noise)
     with progress_bar("drawing", images) as bar:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
-from pipeline.cli.progress import TrainingProgress
+from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli.progress import TrainingProgress
 
 
 def register(app: typer.Typer) -> None:
@@ -24,8 +24,8 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on synthetic images. It ends with a prediction over HTTP and a drift report."""
-    from pipeline.demo import run_demo
-    from pipeline.scaffold import starter
+    from pneumo.pipeline.project.demo import run_demo
+    from pneumo.pipeline.project.scaffold import starter
 
     with TrainingProgress() as report:
         done = run_demo(folder, starter(config), say=say, report=report)

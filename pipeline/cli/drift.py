@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.models import ModelsDirOption
-from pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
-from serving.errors import CheckFailedError, InputError, MachineError
+from pneumo.pipeline.cli.models import ModelsDirOption
+from pneumo.pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
+from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 if TYPE_CHECKING:
-    from pipeline.drift.simulation import Simulation
-    from serving.bundle import Bundle
-    from serving.drift.checking import Checked
-    from serving.drift.verdict import DriftCheck
+    from pneumo.pipeline.drift.simulation import Simulation
+    from pneumo.serving.drift.check import Checked
+    from pneumo.serving.drift.verdict import DriftCheck
+    from pneumo.serving.model.bundle import Bundle
 
 app = typer.Typer(help="Whether the images that come still look like those that the model knows.", no_args_is_help=True)
 
@@ -69,7 +69,7 @@ def report_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a window with the model's reference, and write Evidently's page and the verdict as JSON."""
-    from pipeline.drift.windows import open_log, write_report
+    from pneumo.pipeline.drift.check import open_log, write_report
 
     if store and data:
         raise InputError("--store keeps checks of the log; images of --data are none of it: leave one out")
@@ -77,7 +77,7 @@ def report_command(
     for path in write_report(checked, out):
         say(f"wrote {path}")
     if store:
-        from pipeline.drift.interface import store_check
+        from pneumo.pipeline.drift.evidently_ui import store_check
 
         store_check(open_log(log), checked)
         say("stored; /drift of the service shows it")
@@ -96,8 +96,8 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """The same verdict for cron and CI: exit 0 ok, 1 drift, 4 too few images to say (2 and 3 are mistakes)."""
-    from pipeline.drift.windows import TooFewError
-    from serving.drift.verdict import Verdict
+    from pneumo.pipeline.drift.check import TooFewError
+    from pneumo.serving.drift.verdict import Verdict
 
     made = _check(last, since, data, model, models_dir, log).check
     _show(made, as_json)
@@ -121,8 +121,8 @@ def dashboard_command(
     """Open Evidently's own pages on the checks that the log holds, until Ctrl-C. The service has its own at /drift."""
     import tempfile
 
-    from pipeline.drift.interface import serve_workspace, write_workspace
-    from pipeline.drift.windows import open_log
+    from pneumo.pipeline.drift.check import open_log
+    from pneumo.pipeline.drift.evidently_ui import serve_workspace, write_workspace
 
     store = open_log(log)
     with tempfile.TemporaryDirectory(prefix="pneumo-evidently-") as temporary:
@@ -144,9 +144,9 @@ def export_command(
     """Write the prediction log, of all models, with true labels that came, as Parquet."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from pipeline.drift.parquet import export_log
-    from pipeline.drift.windows import moment, open_log
-    from serving.log.store import why
+    from pneumo.pipeline.drift.check import moment, open_log
+    from pneumo.pipeline.drift.log_export import export_log
+    from pneumo.serving.predictions.store import why
 
     store = open_log(log)
     try:
@@ -175,10 +175,10 @@ def simulate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Change real images more and more: does the alarm come before the model errs?"""
-    from pipeline.data import manifest
-    from pipeline.data.manifest import Split
-    from pipeline.drift.grades import graded, photographs
-    from pipeline.drift.simulation import simulate, write
+    from pneumo.pipeline.data import manifest
+    from pneumo.pipeline.data.manifest import Split
+    from pneumo.pipeline.drift.grades import graded, photographs
+    from pneumo.pipeline.drift.simulation import simulate, write
 
     bundle = _bundle(model, models_dir)
     dataset = manifest.read(data)
@@ -218,9 +218,9 @@ def simulate_command(
 
 
 def _bundle(model: str, models_dir: str) -> "Bundle":
-    from serving.bundle import Bundle
-    from serving.models import resolve
-    from serving.remote import root_of
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.registry import resolve
+    from pneumo.serving.model.remote_registry import root_of
 
     return Bundle.open(resolve(model, root_of(models_dir)))
 
@@ -228,8 +228,8 @@ def _bundle(model: str, models_dir: str) -> "Bundle":
 def _check(
     last: int | None, since: str | None, data: list[Path] | None, model: str, models_dir: str, log: str | None
 ) -> "Checked":
-    from pipeline.drift import windows
-    from serving.predict import find_images
+    from pneumo.pipeline.drift import check as windows
+    from pneumo.serving.inference.offline import find_images
 
     bundle = _bundle(model, models_dir)
     if data:
@@ -278,7 +278,7 @@ def _show_simulation(simulation: "Simulation") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.drift.simulation import HARM, SURE, sure_alarm
+    from pneumo.pipeline.drift.simulation import HARM, SURE, sure_alarm
 
     title = f"{simulation.model}:{simulation.version}, {simulation.windows} windows of {simulation.size} images"
     table = Table(title=Text(title), title_justify="left")

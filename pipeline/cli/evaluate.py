@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
-from pipeline.cli.stress import stress_run
-from serving.errors import InputError
+from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli.stress import stress_run
+from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.decisions import Decisions
-    from pipeline.evaluation import EvaluationReport, SplitResult
+    from pneumo.pipeline.decisions import Decisions
+    from pneumo.pipeline.evaluation import EvaluationReport, SplitResult
 
 _OF_SUBGROUPS = ("auroc", "sensitivity", "specificity", "accuracy")
 
@@ -78,15 +78,15 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a run and draw its report. Intervals are by patient, threshold and calibration come from validation."""
-    from pipeline.data.manifest import Split
-    from pipeline.evaluation import evaluate_folder, evaluate_run
-    from pipeline.runs import Run, Status
+    from pneumo.pipeline.data.manifest import Split
+    from pneumo.pipeline.evaluation import evaluate_folder, evaluate_run
+    from pneumo.pipeline.runs.run import Run, Status
 
     if tables is not None and (stress or data is not None):
         raise InputError("--tables: are of the run's own data set; leave out --data and --stress")
     found = Run.open(run, root=runs_dir)
     if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
-        from pipeline import training
+        from pneumo.pipeline import training
 
         training.complete(found, say=say)
     if stress:
@@ -106,7 +106,7 @@ def evaluate(
         else evaluate_folder(found, data, split=chosen, policy=policy)
     )
     if tables is not None:
-        from pipeline.evaluation.tables import write_tables
+        from pneumo.pipeline.evaluation.report.tables import write_tables
 
         write_tables(found, tables, lead=report.split)
     if as_json:
@@ -153,8 +153,8 @@ def _metrics(result: "SplitResult") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.results import by_section, title
-    from pipeline.evaluation.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.results import by_section, title
 
     table = Table()
     table.add_column("metric")
@@ -173,8 +173,8 @@ def _subgroups(result: "SplitResult") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.results import title
-    from pipeline.evaluation.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.results import title
 
     shown = [name for name in _OF_SUBGROUPS if any(name in part.metrics for part in result.subgroups)]
     table = Table()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
 
 
 class Precision(StrEnum):
@@ -37,11 +37,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's bundle for serving. It holds an ONNX graph, proven equal to the Ludwig model."""
-    from pipeline import export as exporting
-    from pipeline.quantize import Limits
-    from pipeline.runs import Run
-    from pipeline.tracked_bundle import track_bundle
-    from serving.bundle import Bundle
+    from pneumo.pipeline.export import bundle_export as exporting
+    from pneumo.pipeline.export.int8 import Limits
+    from pneumo.pipeline.runs.run import Run
+    from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
+    from pneumo.serving.model.bundle import Bundle
 
     made_by = Run.open(run, root=runs_dir)
     folder = exporting.export(made_by, out=out, int8=Limits() if quantize else None, say=say)

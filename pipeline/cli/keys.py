@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
 
 app = typer.Typer(help="API keys of the service.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ def add_command(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key. It is printed once, alone on standard output; a running service knows it within a second or two."""
-    from serving.keys import add_key, parse_lifetime
+    from pneumo.serving.access.api_keys import add_key, parse_lifetime
 
     key, text = add_key(keys, name, lifetime=parse_lifetime(expires) if expires is not None else None)
     if as_json:
@@ -45,7 +45,7 @@ def list_command(keys: KeysOption = Path("keys.yaml"), as_json: JsonOption = Fal
 
     from rich.table import Table
 
-    from serving.keys import read_keys
+    from pneumo.serving.access.api_keys import read_keys
 
     now = datetime.now(UTC)
     found = read_keys(keys).keys
@@ -69,7 +69,7 @@ def list_command(keys: KeysOption = Path("keys.yaml"), as_json: JsonOption = Fal
 @app.command("revoke")
 def revoke_command(name: NameArgument, keys: KeysOption = Path("keys.yaml"), as_json: JsonOption = False) -> None:
     """Forget a key; a running service refuses it within a second or two."""
-    from serving.keys import revoke_key
+    from pneumo.serving.access.api_keys import revoke_key
 
     key = revoke_key(keys, name)
     if as_json:

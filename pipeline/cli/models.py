@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
-from serving.errors import CheckFailedError, InputError
+from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
-    from pipeline.gate import Verdict
-    from pipeline.runs import Run
-    from serving.models import Promotion, Registry, Version
-    from serving.remote import Root
+    from pneumo.pipeline.release.gate import Verdict
+    from pneumo.pipeline.runs.run import Run
+    from pneumo.serving.model.registry import Promotion, Registry, Version
+    from pneumo.serving.model.remote_registry import Root
 
 app = typer.Typer(help="The registry of promoted models.", no_args_is_help=True)
 
@@ -58,12 +58,12 @@ def promote_command(
     as_json: JsonOption = False,
 ) -> None:
     """Promote a run's bundle to an alias, if it is as good as what the alias means now. Exits 1 where it is not."""
-    from pipeline.gate import judge, read_gate
-    from pipeline.gate.judging import Surroundings
-    from pipeline.registry import check_alias, find_bundle, promote
-    from pipeline.tracked_bundle import track_bundle
-    from serving.bundle import Bundle
-    from serving.remote import root_of
+    from pneumo.pipeline.release.gate import judge, read_gate
+    from pneumo.pipeline.release.gate.decide import Surroundings
+    from pneumo.pipeline.release.registry import check_alias, find_bundle, promote
+    from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.remote_registry import root_of
 
     check_alias(alias)
     if force is not None and not force.strip():
@@ -89,7 +89,7 @@ def promote_command(
         document = {**version.model_dump(mode="json"), "id": version.id, "alias": alias}
         print_json({**document, "promoted": True, "gate": verdict.model_dump(mode="json")})
         return
-    from serving.remote import place
+    from pneumo.serving.model.remote_registry import place
 
     if not verdict.passed:
         say(f"promoted against the gate; the reason is recorded: {force}")
@@ -107,7 +107,7 @@ def _refusal(verdict: "Verdict", root: "Root") -> str:
 
 def _beside(bundle: Path) -> Path:
     """Where a tracker writes: the run's folder where the bundle lies in one, else here; a registry stays as it is."""
-    from pipeline.runs import Run
+    from pneumo.pipeline.runs.run import Run
 
     return bundle.parent if Run(bundle.parent).config.is_file() else Path()
 
@@ -115,12 +115,12 @@ def _beside(bundle: Path) -> Path:
 def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":
     """The winner of a sweep, or the run with the best validation AUROC."""
     if sweep is not None:
-        from pipeline.sweep.finish import best_run
-        from pipeline.sweep.records import SweepFolder
+        from pneumo.pipeline.sweep.record import SweepFolder
+        from pneumo.pipeline.sweep.winner import best_run
 
         return best_run(SweepFolder.open(sweep, root=sweeps_dir))
-    from pipeline.run_list import best_of
-    from pipeline.runs import list_runs
+    from pneumo.pipeline.comparing.run_list import best_of
+    from pneumo.pipeline.runs.run import list_runs
 
     found = best_of([*list_runs(runs_dir), *(run for path in sweeps_dir.glob("*/runs") for run in list_runs(path))])
     say(f"best of all runs by validation AUROC: {found.folder}")
@@ -130,8 +130,8 @@ def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":
 @app.command("list")
 def list_command(models_dir: ModelsDirOption = "models", as_json: JsonOption = False) -> None:
     """List promoted versions, oldest first, with what means them."""
-    from serving.models import read_registry
-    from serving.remote import root_of
+    from pneumo.serving.model.registry import read_registry
+    from pneumo.serving.model.remote_registry import root_of
 
     registry = read_registry(root_of(models_dir))
     if as_json:
@@ -149,9 +149,9 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show one model and how it came to its aliases, after checking that its files are those that were sealed."""
-    from serving.bundle import Bundle
-    from serving.models import read_registry, resolve
-    from serving.remote import root_of
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.registry import read_registry, resolve
+    from pneumo.serving.model.remote_registry import root_of
 
     root = root_of(models_dir)
     bundle = Bundle.open(resolve(model, root))
@@ -185,8 +185,8 @@ def rollback_command(
     alias: AliasOption = "champion", models_dir: ModelsDirOption = "models", as_json: JsonOption = False
 ) -> None:
     """Let an alias mean what it meant before. The gate is not asked."""
-    from pipeline.registry import rollback
-    from serving.remote import root_of
+    from pneumo.pipeline.release.registry import rollback
+    from pneumo.serving.model.remote_registry import root_of
 
     version = rollback(alias, root=root_of(models_dir))
     if as_json:
@@ -213,7 +213,7 @@ def _print_verdict(verdict: "Verdict") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.results import title
+    from pneumo.pipeline.evaluation.results import title
 
     table = Table(box=None, show_header=False)
     for check in verdict.checks:

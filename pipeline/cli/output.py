@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.tracking import Mode
+from pneumo.pipeline.training.tracking.tracker import Mode
 
 if TYPE_CHECKING:  # rich is imported where it prints: it would be half of the time that `pneumo --help` takes
     from rich.console import Console

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from pipeline.cli.models import ModelsDirOption
-from pipeline.cli.output import progress_bar, say
-from serving.errors import CheckFailedError, InputError, MachineError
+from pneumo.pipeline.cli.models import ModelsDirOption
+from pneumo.pipeline.cli.output import progress_bar, say
+from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 if TYPE_CHECKING:
-    from serving.bundle import BundleInfo
-    from serving.predict import FileResult
+    from pneumo.serving.inference.offline import FileResult
+    from pneumo.serving.model.bundle import BundleInfo
 
 COLUMNS = (
     "file",
@@ -53,13 +53,13 @@ def predict_command(
 ) -> None:
     """Predict images with the service's own code. Exits 1 where some cannot be read; the others are predicted."""
     try:
-        from serving.predictor import Predictor
+        from pneumo.serving.model.predictor import Predictor
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
-    from serving.bundle import Bundle
-    from serving.models import resolve
-    from serving.predict import SUFFIXES, count_others, find_images, predict_files
-    from serving.remote import root_of
+    from pneumo.serving.inference.offline import SUFFIXES, count_others, find_images, predict_files
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.registry import resolve
+    from pneumo.serving.model.remote_registry import root_of
 
     chosen = _choose(output, as_json, out)
     bundle = Bundle.open(resolve(model, root_of(models_dir)))
@@ -92,7 +92,7 @@ def _write(results: Sequence["FileResult"], info: "BundleInfo", chosen: Format, 
     import io
     import sys
 
-    from pipeline.runs import write_text
+    from pneumo.pipeline.runs.run import write_text
 
     writers = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSON: _write_json}
     if out is None:
@@ -110,7 +110,7 @@ def _write(results: Sequence["FileResult"], info: "BundleInfo", chosen: Format, 
 def _write_json(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
     import json
 
-    from serving.schemas import NOTICE
+    from pneumo.serving.contracts.schemas import NOTICE
 
     document = {
         "model": {"name": info.name, "version": info.version},
@@ -136,7 +136,7 @@ def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: Text
     from rich.table import Table
     from rich.text import Text
 
-    from serving.schemas import NOTICE
+    from pneumo.serving.contracts.schemas import NOTICE
 
     shown = info.positive_class or "label"
     table = Table(title=f"{info.id}, {NOTICE}")

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline.cli.output import say, stderr
+from pneumo.pipeline.cli.output import say, stderr
 
 if TYPE_CHECKING:
-    from pipeline.training.callback import Step
+    from pneumo.pipeline.ludwig.callback import Step
 
 
 class TrainingProgress:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, print_json, say, stdout
-from serving.errors import MachineError
+from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.serving.contracts.errors import MachineError
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def init_command(
     as_json: JsonOption = False,
 ) -> None:
     """Make a project: configs to edit, a place for images, .gitignore, README, git and DVC where they are installed."""
-    from pipeline.scaffold import create
+    from pneumo.pipeline.project.scaffold import create
 
     made = create(folder, say=say)
     if as_json:
@@ -34,7 +34,7 @@ def init_command(
 
 def doctor_command(as_json: JsonOption = False) -> None:
     """Say what is installed, what this machine has and how to mend what is missing. Exits 3 where pneumo cannot run."""
-    from pipeline.doctor import examine
+    from pneumo.pipeline.project.doctor import examine
 
     found = examine()
     lacking = [each for each in found if each.needed and each.state == "missing"]

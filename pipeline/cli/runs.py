@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.evaluate import SplitName
-from pipeline.cli.output import JsonOption, print_json, say, stdout
-from serving.errors import InputError
+from pneumo.pipeline.cli.evaluate import SplitName
+from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.run_comparison import RunComparison
+    from pneumo.pipeline.comparing.side_by_side import RunComparison
 
 app = typer.Typer(help="What was trained so far.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def list_(runs_dir: RunsDirOption = Path("runs"), as_json: JsonOption = False) -
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.run_list import summaries
+    from pneumo.pipeline.comparing.run_list import summaries
 
     found = summaries(runs_dir)
     if as_json:
@@ -61,9 +61,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show where a run came from, how it went and how good it is."""
-    from pipeline.evaluation.results import read_metrics
-    from pipeline.run_list import standing
-    from pipeline.runs import Run
+    from pneumo.pipeline.comparing.run_list import standing
+    from pneumo.pipeline.evaluation.results import read_metrics
+    from pneumo.pipeline.runs.run import Run
 
     found = Run.open(run, root=runs_dir)
     info = found.info()
@@ -85,8 +85,8 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.results import title
-    from pipeline.evaluation.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.results import title
 
     table = Table()
     table.add_column("metric")
@@ -114,8 +114,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Show two runs side by side: configs, and metrics with paired bootstrap p-values over patients."""
-    from pipeline.run_comparison import compare_runs, write_page
-    from pipeline.runs import Run
+    from pneumo.pipeline.comparing.side_by_side import compare_runs, write_page
+    from pneumo.pipeline.runs.run import Run
 
     found = compare_runs(Run.open(first, root=runs_dir), Run.open(second, root=runs_dir), split=split.value)
     if html is not None:
@@ -152,7 +152,7 @@ def _print_differences(found: "RunComparison") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.results import title
+    from pneumo.pipeline.evaluation.results import title
 
     images = f"{found.images} {found.split} images of {found.patients} patients" if found.images else found.split
     table = Table(title=f"{images}; differences with {found.bootstrap.level:.0%} intervals")

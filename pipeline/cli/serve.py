@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import say
+from pneumo.pipeline.cli.output import say
 
 if TYPE_CHECKING:
-    from serving.bundle import Bundle
+    from pneumo.serving.model.bundle import Bundle
 
 
 def register(app: typer.Typer) -> None:
@@ -70,12 +70,12 @@ def serve_command(
     import os
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would fight with the network's; read by NumPy
-    from serving.errors import MachineError
-    from serving.settings import LOG_URL, Settings
+    from pneumo.serving.contracts.errors import MachineError
+    from pneumo.serving.contracts.settings import LOG_URL, Settings
 
     try:
-        from serving import logs
-        from serving.server import serve
+        from pneumo.serving.process.server import serve
+        from pneumo.serving.telemetry import logs
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings the service") from None
     settings = Settings.from_environment(
@@ -103,7 +103,7 @@ def serve_command(
 def _announce(log_url: str | None, bundle: "Bundle", address: str) -> None:
     say(f"{bundle.info.id} listens on {address} (in a browser, or see {address}/docs); Ctrl-C stops it")
     if log_url:
-        from serving.log.store import LogStore
+        from pneumo.serving.predictions.store import LogStore
 
         say(f"numbers about each image, no images, go to {LogStore(log_url).shown} (--no-log: nowhere)")
     say("research software, not a medical device")

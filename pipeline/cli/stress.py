@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.cli.output import print_json, progress_bar, say, stdout
+from pneumo.pipeline.cli.output import print_json, progress_bar, say, stdout
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.results import Estimate
-    from pipeline.evaluation.stress import ShiftResult, StressReport
-    from pipeline.runs import Run
+    from pneumo.pipeline.evaluation.results import Estimate
+    from pneumo.pipeline.evaluation.stress.stress_test import ShiftResult, StressReport
+    from pneumo.pipeline.runs.run import Run
 
 
 def stress_run(run: "Run", *, images: int | None, as_json: bool) -> None:
     """Run the stress test with progress on at most `images` images, and print what it found."""
-    from pipeline.evaluation.shifts import shifts
-    from pipeline.evaluation.stress import FILE, IMAGES, stress
+    from pneumo.pipeline.evaluation.stress.shifts import shifts
+    from pneumo.pipeline.evaluation.stress.stress_test import FILE, IMAGES, stress
 
     with progress_bar("predicting changed images", total=len(shifts()) + 2) as bar:
 
@@ -36,8 +36,8 @@ def show(report: "StressReport") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.evaluation.results import title
-    from pipeline.evaluation.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.results import title
 
     shown = [name for name in report.unchanged.metrics if name != "auroc"]
     table = Table(title=Text(f"{report.run}: {report.split} of {report.data}"), title_justify="left")

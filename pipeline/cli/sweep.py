@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
-from pipeline.tracking import Mode
-from serving.errors import InputError
+from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.config import Document
-    from pipeline.data.manifest import Dataset
-    from pipeline.sweep.records import SweepFolder
+    from pneumo.pipeline.config import Document
+    from pneumo.pipeline.data.manifest import Dataset
+    from pneumo.pipeline.sweep.record import SweepFolder
 
 
 AUTO_BUDGET = 1800.0
@@ -83,8 +83,8 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Search hyperparameters with Ray Tune. Ctrl-C keeps what is done, and --resume goes on."""
-    from pipeline.sweep.records import SweepFolder
-    from pipeline.sweep.watch import Watch
+    from pneumo.pipeline.sweep.live_display import Watch
+    from pneumo.pipeline.sweep.record import SweepFolder
 
     if resume is not None and (config is not None or override or data is not None or auto):
         raise InputError("--resume continues a sweep as it was; CONFIG, -o, --data and --auto need a new one")
@@ -105,7 +105,8 @@ def sweep(
         raise InputError(f"{stated[0]}: a sweep that is resumed keeps its own; leave it out")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
-    from pipeline.sweep import driver, finish
+    from pneumo.pipeline.sweep import driver
+    from pneumo.pipeline.sweep import winner as finish
 
     try:
         with Watch() as watch:
@@ -114,9 +115,9 @@ def sweep(
                 if folder.read().status != "done" or finish.is_finished(folder):
                     driver.resume(folder, address=address, say=watch.say, watch=watch.update)
             else:
-                from pipeline.data import manifest
-                from pipeline.sweep.settings import Limits
-                from pipeline.training import SEED
+                from pneumo.pipeline.data import manifest
+                from pneumo.pipeline.sweep.sweep_settings import Limits
+                from pneumo.pipeline.training import SEED
 
                 dataset = manifest.read(data or Path("data"))
                 budget = _seconds(time_budget)
@@ -157,11 +158,11 @@ def sweep(
 
 def _finish(folder: "SweepFolder", refit: bool) -> None:
     """Measure and report the winner, and train it again where that was asked, now or when the sweep began."""
-    from pipeline.sweep import finish
+    from pneumo.pipeline.sweep import winner as finish
 
     record = finish.finish(folder, say=say)
     if refit or record.refit:
-        from pipeline.sweep.refit import refit as refit_winner
+        from pneumo.pipeline.sweep.refit import refit as refit_winner
 
         say("training the winner again on training and validation images ...")
         run = refit_winner(folder, say=say)
@@ -173,13 +174,13 @@ def _say_how_to_go_on(folder: "SweepFolder") -> None:
 
 
 def _seconds(text: str | None) -> float | None:
-    from pipeline.sweep.settings import seconds
+    from pneumo.pipeline.sweep.sweep_settings import seconds
 
     return None if text is None else seconds(text)
 
 
 def _given(config: Path | None, override: list[str] | None) -> "tuple[Document, str]":
-    from pipeline.config.document import read
+    from pneumo.pipeline.config.document import read
 
     assert config is not None
     return read(config).override(override or ()), config.stem
@@ -189,23 +190,23 @@ def _auto(
     config: Path | None, override: list[str] | None, dataset: "Dataset", budget: float | None
 ) -> "tuple[Document, str]":
     """A plan of the machine's own, printed as YAML that can be kept and edited."""
-    from pipeline import config as configs
-    from pipeline.config.document import parse
-    from pipeline.provenance import hardware
-    from pipeline.sweep import auto
+    from pneumo.pipeline import config as configs
+    from pneumo.pipeline.config.document import parse
+    from pneumo.pipeline.runs.provenance import hardware
+    from pneumo.pipeline.sweep.auto import plan
 
     base = None if config is None else configs.load(config, override or ())
     if base is None and override:
         raise InputError("-o: sets a key of a CONFIG; give one, or leave it out")
-    made = auto.plan(dataset, auto.Hardware.of(hardware()), budget=budget or AUTO_BUDGET, base=base)
-    text = auto.to_yaml(made)
+    made = plan.plan(dataset, plan.Hardware.of(hardware()), budget=budget or AUTO_BUDGET, base=base)
+    text = plan.to_yaml(made)
     for line in text.splitlines():
         say(line)
     return parse(text, "auto.yaml"), "auto" if config is None else f"auto-{config.stem}"
 
 
 def _show(folder: "SweepFolder", as_json: bool) -> None:
-    from pipeline.sweep import table
+    from pneumo.pipeline.sweep.report import table
 
     record = folder.read()
     if as_json:

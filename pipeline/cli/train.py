@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
-from pipeline.cli.progress import TrainingProgress
-from pipeline.tracking import Mode
-from serving.errors import InputError
+from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.pipeline.cli.progress import TrainingProgress
+from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.runs import Run
+    from pneumo.pipeline.runs.run import Run
 
 
 _SHOWN = ("auroc", "accuracy", "sensitivity", "specificity")
@@ -53,11 +53,11 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate one model. Its run folder holds model, metrics and report; Ctrl-C keeps what is done."""
-    from pipeline import config as configs
-    from pipeline import training
-    from pipeline.data import manifest
-    from pipeline.runs import Run
-    from pipeline.training.run import TrainingInterruptedError
+    from pneumo.pipeline import config as configs
+    from pneumo.pipeline import training
+    from pneumo.pipeline.data import manifest
+    from pneumo.pipeline.runs.run import Run
+    from pneumo.pipeline.training.run import TrainingInterruptedError
 
     if (config is None) == (resume is None):
         raise InputError("pneumo train: give either a CONFIG or --resume RUN")
@@ -100,8 +100,8 @@ def train(
 
 def show(run: "Run", as_json: bool) -> None:
     """Print what a training gave."""
-    from pipeline.evaluation import read_metrics
-    from pipeline.evaluation.results import doubts
+    from pneumo.pipeline.evaluation import read_metrics
+    from pneumo.pipeline.evaluation.results import doubts
 
     metrics = read_metrics(run)
     for doubt in doubts(metrics):

@@ -1,10 +1,10 @@
 """Load, override and validate a config: a Ludwig config file, checked more strictly than Ludwig does.
 
 Everything here works without importing Ludwig; its schema lies beside this module as `ludwig_schema.json`
-(made by `python -m pipeline.config.generate`).
+(made by `python -m pneumo.pipeline.ludwig.schema_extract`).
 """
 
-from pipeline.config.document import Document
-from pipeline.config.experiment import Experiment, load, of_document
+from pneumo.pipeline.config.document import Document
+from pneumo.pipeline.config.experiment import Experiment, load, of_document
 
 __all__ = ["Document", "Experiment", "load", "of_document"]

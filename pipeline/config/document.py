@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from serving.errors import InputError
+from pneumo.serving.contracts.errors import InputError
 
 Path = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import yaml
 
-from pipeline.config import rules, schema
-from pipeline.config.document import Document, read
-from pipeline.config.schema import DECISIONS
-from pipeline.decisions.policies import Policy
-from pipeline.decisions.rules import Rules
-from serving.errors import InputError
-from serving.image import Decode, Preparation
+from pneumo.pipeline.config import schema
+from pneumo.pipeline.config.document import Document, read
+from pneumo.pipeline.config.rules import experiment_rules
+from pneumo.pipeline.config.schema import DECISIONS
+from pneumo.pipeline.decisions.decision_rules import Rules
+from pneumo.pipeline.decisions.policies import Policy
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Decode, Preparation
 
 LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "false", "f", "0", "0.0", "-1", "-1.0"))
 """Words that Ludwig maps to true or false before it looks at `fallback_true_label`."""
@@ -134,7 +135,7 @@ def of_document(document: Document, name: str) -> Experiment:
         InputError: A value is wrong.
     """
     schema.check(document)
-    rules.check(document)
+    experiment_rules.check(document)
     asked = decision_rules(document)
     if document.data.get("hyperopt") is not None and not isinstance(document.data["hyperopt"], dict):
         raise InputError(f"{document.place(('hyperopt',))}: hyperopt must be a mapping")

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from pipeline.config.document import Document, Path, dotted
+from pneumo.pipeline.config.document import Document, Path, dotted
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -60,7 +60,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
 @functools.cache
 def ludwig_schema() -> dict[str, Any]:
     """The part of Ludwig's JSON schema that an image classifier uses, with pneumo's encoders."""
-    text = importlib.resources.files("pipeline.config").joinpath("ludwig_schema.json").read_text(encoding="utf-8")
+    text = (
+        importlib.resources.files("pneumo.pipeline.config").joinpath("ludwig_schema.json").read_text(encoding="utf-8")
+    )
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

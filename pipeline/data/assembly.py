@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.data import manifest
-from pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
-from pipeline.data.settings import Settings, SplitMethod
-from pipeline.data.sources import Item, Skipped
-from pipeline.data.splits import Fractions, Sample, carve, divide
-from pipeline.data.staging import IMAGES
-from serving.errors import InputError
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.import_settings import Settings, SplitMethod
+from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
+from pneumo.pipeline.data.sources import Item, Skipped
+from pneumo.pipeline.data.splits import Fractions, Sample, carve, divide
+from pneumo.pipeline.data.staging import IMAGES
+from pneumo.serving.contracts.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.data.sources import Item
-from serving.errors import InputError
+from pneumo.pipeline.data.sources import Item
+from pneumo.serving.contracts.errors import InputError
 
 MOST_VALUES = 50
 """Values a group may have: with more, each holds too few images to be measured."""

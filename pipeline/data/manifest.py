@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serving.errors import InputError, first_problem
-from serving.image import Decode, Fit
+from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.images.preparation import Decode, Fit
 
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"

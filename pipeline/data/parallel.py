@@ -10,8 +10,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import batched
 
-from serving.cores import available_cores
-from serving.errors import MachineError
+from pneumo.serving.contracts.cores import available_cores
+from pneumo.serving.contracts.errors import MachineError
 
 _CHUNK = 16
 _IN_FLIGHT = 3

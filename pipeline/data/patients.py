@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.data.sources import Item
-from serving.errors import InputError
+from pneumo.pipeline.data.sources import Item
+from pneumo.serving.contracts.errors import InputError
 
 # How Kermany's names begin, in the second and the third edition, and the patient that follows from it. What stands
 # after it counts images and views, or was added to a copy. Whether person12_bacteria and person12_virus are one child

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.data.manifest import Split
-from serving.errors import InputError
+from pneumo.pipeline.data.manifest import Split
+from pneumo.serving.contracts.errors import InputError
 
 
 @dataclass(frozen=True)

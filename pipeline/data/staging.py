@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.data import manifest
-from pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
-from serving.errors import InputError, MachineError
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
+from pneumo.serving.contracts.errors import InputError, MachineError
 
 IMAGES = "images"
 _OURS = (IMAGES, DATASET, DIGESTS, MANIFEST, ".DS_Store", "Thumbs.db")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.scores import Floats
+from pneumo.serving.model.calibration import Floats
 
 TEMPERATURES = (0.25, 10.0)
 """Bounds of the temperature: outside of them a validation split is too small or too odd to be believed."""

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import CheckFailedError, InputError
-from serving.scores import Floats
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.model.calibration import Floats
 
 DEFAULT_POLICY = "max balanced accuracy"
 EXAMPLES = "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9' or 'cost FN:FP = 5:1'"

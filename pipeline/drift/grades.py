@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.data.phantom import Scanner
-from pipeline.evaluation import shifts
-from pipeline.evaluation.shifts import Random, Shift
-from serving.image import Gray
+from pneumo.pipeline.data.phantom import Scanner
+from pneumo.pipeline.evaluation.stress import shifts
+from pneumo.pipeline.evaluation.stress.shifts import Random, Shift
+from pneumo.serving.images.preparation import Gray
 
 PHOTOGRAPHS = (
     "astronaut",

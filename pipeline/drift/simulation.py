@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.data.manifest import Dataset, Row, Split
-from pipeline.drift.grades import Grade, graded
-from pipeline.drift.scene import Scene, see
-from pipeline.runs import write_text
-from serving.bundle import Bundle
-from serving.drift.judging import Judge
-from serving.drift.samples import LEAST, reference_of
-from serving.drift.verdict import ColumnResult, Verdict
-from serving.errors import InputError, MachineError
-from serving.image import Gray
-from serving.schemas import NOTICE
+from pneumo.pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.drift.changed_images import Scene, see
+from pneumo.pipeline.drift.grades import Grade, graded
+from pneumo.pipeline.runs.run import write_text
+from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.schemas import NOTICE
+from pneumo.serving.drift.column_tests import Judge
+from pneumo.serving.drift.samples import LEAST, reference_of
+from pneumo.serving.drift.verdict import ColumnResult, Verdict
+from pneumo.serving.images.preparation import Gray
+from pneumo.serving.model.bundle import Bundle
 
 HARM = 0.02
 """Fall of the AUROC from which on a model is harmed."""
@@ -134,7 +134,7 @@ def simulate(
         MachineError: ONNX Runtime is not installed.
     """
     try:
-        from serving.predictor import Predictor
+        from pneumo.serving.model.predictor import Predictor
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
     info = bundle.info
@@ -184,7 +184,7 @@ def write(simulation: Simulation, folder: Path) -> list[Path]:
     Raises:
         MachineError: matplotlib is not installed.
     """
-    from pipeline.drift.picture import picture
+    from pneumo.pipeline.drift.plot import picture
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (PICTURE, DOCUMENT, TABLE)]

@@ -1,7 +1,14 @@
 """How good a run is: metrics with intervals, the decisions that go with them, and a report to read."""
 
-from pipeline.evaluation.measure import evaluate, evaluate_data, evaluate_folder, evaluate_run
-from pipeline.evaluation.results import Bootstrap, Estimate, EvaluationReport, Metrics, SplitResult, read_metrics
+from pneumo.pipeline.evaluation.measure import evaluate, evaluate_data, evaluate_folder, evaluate_run
+from pneumo.pipeline.evaluation.results import (
+    Bootstrap,
+    Estimate,
+    EvaluationReport,
+    Metrics,
+    SplitResult,
+    read_metrics,
+)
 
 __all__ = [
     "Bootstrap",

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.manifest import GROUP
-from pipeline.decisions import Decisions
-from pipeline.runs import Run
-from serving.errors import InputError
-from serving.scores import Floats, calibrated, certain, conformal_sets
+from pneumo.pipeline.data.manifest import GROUP
+from pneumo.pipeline.decisions import Decisions
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.model.calibration import Floats, calibrated, certain, conformal_sets
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,18 +4,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import decisions as deciding
-from pipeline.config import document
-from pipeline.config.experiment import decision_rules
-from pipeline.data import manifest
-from pipeline.data.manifest import GROUP, Dataset, Split
-from pipeline.decisions import Decisions, Policy, Rules
-from pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column, read_predictions, to_scores
-from pipeline.evaluation.intervals import estimates
-from pipeline.evaluation.results import Bootstrap, EvaluationReport, Metrics, SplitResult, place, remarks
-from pipeline.evaluation.subgroups import measure_subgroups
-from pipeline.runs import Run, RunInfo, write_text
-from serving.errors import InputError
+from pneumo.pipeline import decisions as deciding
+from pneumo.pipeline.config import document
+from pneumo.pipeline.config.experiment import decision_rules
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import GROUP, Dataset, Split
+from pneumo.pipeline.decisions import Decisions, Policy, Rules
+from pneumo.pipeline.evaluation.bootstrap import estimates
+from pneumo.pipeline.evaluation.cases import (
+    SPLITS,
+    Cases,
+    Scores,
+    positive_column,
+    read_predictions,
+    to_scores,
+)
+from pneumo.pipeline.evaluation.results import (
+    Bootstrap,
+    EvaluationReport,
+    Metrics,
+    SplitResult,
+    place,
+    remarks,
+)
+from pneumo.pipeline.evaluation.subgroups import measure_subgroups
+from pneumo.pipeline.runs.run import Run, RunInfo, write_text
+from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +96,7 @@ def evaluate_run(
         InputError: The run has no predictions, they do not fit it, the split is empty, or the policy is not a rule.
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    from pipeline.evaluation.report import write_report
+    from pneumo.pipeline.evaluation.report.page import write_report
 
     info = run.info()
     scores = _own_scores(run, info)
@@ -125,7 +139,7 @@ def evaluate_data(
         InputError: The predictions do not fit the run, or the split is empty.
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    from pipeline.evaluation.report import write_report
+    from pneumo.pipeline.evaluation.report.page import write_report
 
     info = run.info()
     name = dataset.folder.name or str(dataset.folder)
@@ -158,7 +172,7 @@ def evaluate_folder(
     if split is not None and not dataset.of(split):  # before the minutes that predicting takes
         others = ", ".join(part.name.lower() for part in Split if dataset.of(part))
         raise InputError(f"--split {split.name.lower()}: {folder} has no such images; it has {others}")
-    from pipeline.inference import predict_dataset
+    from pneumo.pipeline.ludwig.inference import predict_dataset
 
     return evaluate_data(run, dataset, predict_dataset(run, dataset), split=split, policy=policy)
 

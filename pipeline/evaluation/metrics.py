@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.cases import Cases
-from pipeline.evaluation.results import ECE_BINS, place
-from serving.scores import Floats
+from pneumo.pipeline.evaluation.cases import Cases
+from pneumo.pipeline.evaluation.results import ECE_BINS, place
+from pneumo.serving.model.calibration import Floats
 
 Point = tuple[float | None, str | None]
 """A value, or None and the reason."""

@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.decisions import Decisions
-from pipeline.runs import Run
-from serving.errors import InputError, first_problem
+from pneumo.pipeline.decisions import Decisions
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.errors import InputError, first_problem
 
 ECE_BINS = 15
 

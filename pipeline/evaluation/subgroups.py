@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation import exact
-from pipeline.evaluation.cases import Cases
-from pipeline.evaluation.intervals import draws, ranks, resampled, summarise
-from pipeline.evaluation.metrics import point_values
-from pipeline.evaluation.results import Bootstrap, Estimate, Subgroup
-from serving.scores import Floats
+from pneumo.pipeline.evaluation import exact_intervals
+from pneumo.pipeline.evaluation.bootstrap import draws, ranks, resampled, summarise
+from pneumo.pipeline.evaluation.cases import Cases
+from pneumo.pipeline.evaluation.metrics import point_values
+from pneumo.pipeline.evaluation.results import Bootstrap, Estimate, Subgroup
+from pneumo.serving.model.calibration import Floats
 
 FEWEST = 20
 """Images that a subgroup needs to count for the worst-group AUROC."""
@@ -77,7 +77,7 @@ def _measure(
     points = point_values(some, classes)
     values = [resampled(some, classes, each)[0] for each in drawn]
     metrics = {name: _summary(points[name], [each[name] for each in values], settings) for name in points}
-    metrics = exact.widen(metrics, some, classes, settings)
+    metrics = exact_intervals.widen(metrics, some, classes, settings)
     if cases.positive is None:
         metrics = {name: metrics[name] for name in _SEVERAL}
     elif len(set(some.truth.tolist())) == 1:
@@ -114,7 +114,7 @@ def _worst(cases: Cases, parts: list[_Part], drawn: list[NDArray[np.int64]], set
     if not drawn:
         return Worst(name, estimate)
     found = _summary((estimate.value, None), [np.fmin.reduce([values for *_, values in measured])], settings)
-    if exact.has_no_width(found):  # at 1 all are stuck there, and the least sure says how low it may be
+    if exact_intervals.has_no_width(found):  # at 1 all are stuck there, and the least sure says how low it may be
         found = found.model_copy(update={"low": min(each.low or 0 for _, each, _ in measured), "high": estimate.high})
     return Worst(name, found)
 
@@ -140,7 +140,7 @@ def _auroc(cases: Cases, mask: Mask, drawn: list[NDArray[np.int64]], settings: B
     once = np.ones((1, cases.patients), dtype=np.int64)
     value = None if reason else float(ranks(scores, truth, once, patient)[0][0])
     values = [ranks(scores, truth, each, patient)[0] for each in drawn]
-    found = exact.widen_auroc(_summary((value, reason), values, settings), truth, patient, settings.level)
+    found = exact_intervals.widen_auroc(_summary((value, reason), values, settings), truth, patient, settings.level)
     return found, np.concatenate(values) if values else np.zeros(0)
 
 

@@ -15,24 +15,25 @@ import ray
 import yaml
 from numpy.typing import NDArray
 
-from pipeline import config, provenance
-from pipeline.config.document import read as read_document
-from pipeline.data import manifest
-from pipeline.data.manifest import Dataset
-from pipeline.sweep import recorder, settings, space, stages, tuning
-from pipeline.sweep import storage as places
-from pipeline.sweep.board import Board
-from pipeline.sweep.recorder import Recorder
-from pipeline.sweep.records import SWEEPS, Sweep, SweepFolder
-from pipeline.sweep.settings import Limits, Settings
-from pipeline.sweep.space import Space
-from pipeline.sweep.trial import Task
-from pipeline.tracking import Mode, resolve
-from pipeline.training.cluster.connection import cluster
-from pipeline.training.images import read_images
-from pipeline.training.run import SEED, check_data
-from serving.errors import InputError, MachineError, PneumoError
-from serving.image import Preparation
+from pneumo.pipeline import config
+from pneumo.pipeline.config.document import read as read_document
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.data.training_images import read_images
+from pneumo.pipeline.runs import provenance
+from pneumo.pipeline.sweep import experiments, space, sweep_settings, tune_callbacks, tune_setup
+from pneumo.pipeline.sweep import storage as places
+from pneumo.pipeline.sweep.best_value_actor import Board
+from pneumo.pipeline.sweep.record import SWEEPS, Sweep, SweepFolder
+from pneumo.pipeline.sweep.space import Space
+from pneumo.pipeline.sweep.sweep_settings import Limits, Settings
+from pneumo.pipeline.sweep.trial import Task
+from pneumo.pipeline.sweep.tune_callbacks import Recorder
+from pneumo.pipeline.training.cluster.connection import cluster
+from pneumo.pipeline.training.run import SEED, check_data
+from pneumo.pipeline.training.tracking.tracker import Mode, resolve
+from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
+from pneumo.serving.images.preparation import Preparation
 
 Watch = Callable[[Sweep, float], None]
 Say = Callable[[str], None]
@@ -62,7 +63,7 @@ class Plan:
         limits: What the command line says over the config.
         seed: Seed of the search, and of each trial's weights and shuffling.
         seeds: Seeds in all that each of the `top` best trials is trained with.
-        refit: Whether the winner is to be trained again on training and validation images (`pipeline.sweep.refit`).
+        refit: Train the winner again on training and validation images (`pneumo.pipeline.sweep.refit`).
         address: Ray cluster to join; None starts one on this machine.
         storage: Where Ray Tune keeps trials: a path or address that all machines reach; None keeps them in the folder.
         tracking: W&B mode.
@@ -112,7 +113,7 @@ def sweep(
     """
     plan = plan or Plan()
     config.of_document(document, name)
-    how = settings.read(space.read(document, name), plan.limits)
+    how = sweep_settings.read(space.read(document, name), plan.limits)
     document = document.override([f"trainer.validation_metric={how.metric}"])  # chooses each trial's best epoch
     asked = space.read(document, name)
     asked.check()
@@ -172,7 +173,7 @@ def resume(
         cpus=record.cpus or None,
         gpus=record.gpus if record.cpus else None,  # placed before, or stated
     )
-    how = settings.read(asked, limits)
+    how = sweep_settings.read(asked, limits)
     record.status, record.error = "running", None
     record.address = address or record.address
     return _carry_out(folder, record, asked, how, dataset, say, watch)
@@ -193,7 +194,7 @@ def _carry_out(
 ) -> SweepFolder:
     began = time.time()
     dataset = replace(dataset, folder=dataset.folder.resolve())  # workers have other working directories
-    tuning.quiet()
+    tune_setup.quiet()
     tell = say or (lambda text: None)
 
     def end(status: Any, error: str | None = None) -> None:
@@ -206,7 +207,7 @@ def _carry_out(
         try:
             tell(f"sweeping {folder.name}: starting Ray ...")
             with _signals(), cluster(record.address):
-                placed = stages.placed(record, how)
+                placed = experiments.placed(record, how)
                 task = Task(
                     sweep=folder.name,
                     space=asked,
@@ -223,10 +224,10 @@ def _carry_out(
                 tell(f"{record.wanted} trials, {placed.concurrency} at a time, {placed.cpus:g} cores each ...")
                 pixels = _pixels(dataset)
                 writes = Recorder(folder, record, task, began, watch)
-                for stage in stages.of_sweep(folder, record, asked, how, placed):
-                    trials = stages.carry_out(stage, writes, pixels, placed)
-                    stages.collect(folder, record, trials, dataset)
-                    if stages.is_unfinished(stage, record, trials, writes.now()):
+                for stage in experiments.of_sweep(folder, record, asked, how, placed):
+                    trials = experiments.carry_out(stage, writes, pixels, placed)
+                    experiments.collect(folder, record, trials, dataset)
+                    if experiments.is_unfinished(stage, record, trials, writes.now()):
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
             if writes:
@@ -242,7 +243,7 @@ def _carry_out(
                 end("failed", reason)
             raise MachineError(f"{folder.folder}: {reason}; mend it and go on with `pneumo sweep --resume`") from error
         finally:
-            recorder.use(None)
+            tune_callbacks.use(None)
         if not record.ranked():
             reasons = [trial.error for trial in record.trials if trial.error]
             end("failed", reasons[0] if reasons else "no trial finished an epoch")

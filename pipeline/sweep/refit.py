@@ -11,17 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import config, decisions, provenance
-from pipeline.data import manifest
-from pipeline.data.manifest import Dataset, Row, Split
-from pipeline.runs import Run, Status
-from pipeline.sweep.finish import best_run
-from pipeline.sweep.records import SweepFolder
-from pipeline.training.hooks import Hooks
-from pipeline.training.images import ludwig_frame, read_images
-from pipeline.training.run import carry_out, describe
-from serving.errors import InputError
-from serving.image import Preparation
+from pneumo.pipeline import config, decisions
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.data.training_images import ludwig_frame, read_images
+from pneumo.pipeline.runs import provenance
+from pneumo.pipeline.runs.run import Run, Status
+from pneumo.pipeline.sweep.record import SweepFolder
+from pneumo.pipeline.sweep.winner import best_run
+from pneumo.pipeline.training.hooks import Hooks
+from pneumo.pipeline.training.run import carry_out, describe
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
     import pandas as pd

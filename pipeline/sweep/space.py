@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline import config
-from pipeline.config import Document, component_rules
-from pipeline.config.document import Path
-from pipeline.config.schema import number_hint
-from serving.errors import InputError
+from pneumo.pipeline import config
+from pneumo.pipeline.config import Document
+from pneumo.pipeline.config.document import Path
+from pneumo.pipeline.config.rules import component_rules
+from pneumo.pipeline.config.schema import number_hint
+from pneumo.serving.contracts.errors import InputError
 
 SECTION: Path = ("hyperopt", "parameters")
 CHECKED_DRAWS = 24

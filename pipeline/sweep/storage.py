@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from serving.errors import MachineError
+from pneumo.serving.contracts.errors import MachineError
 
 
 def is_address(storage: str) -> bool:

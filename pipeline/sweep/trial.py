@@ -23,20 +23,19 @@ import ray
 from numpy.typing import NDArray
 from ray import tune
 
-from pipeline import engine
-from pipeline.config import Experiment
-from pipeline.data.manifest import Dataset
-from pipeline.runs import Run, RunInfo, Status
-from pipeline.sweep.records import Goal
-from pipeline.sweep.space import Space
-from pipeline.tracking import Mode
-from pipeline.training import checkpoints
-from pipeline.training.hooks import Hooks
-from pipeline.training.images import ludwig_frame
-from pipeline.training.run import carry_out, describe
-from serving import image
-from serving.errors import PneumoError
-from serving.image import Preparation
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.data.training_images import ludwig_frame
+from pneumo.pipeline.ludwig import checkpoints, runtime
+from pneumo.pipeline.runs.run import Run, RunInfo, Status
+from pneumo.pipeline.sweep.record import Goal
+from pneumo.pipeline.sweep.space import Space
+from pneumo.pipeline.training.hooks import Hooks
+from pneumo.pipeline.training.run import carry_out, describe
+from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.serving.contracts.errors import PneumoError
+from pneumo.serving.images import preparation as image
+from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,7 +281,7 @@ def _frame(
 
 
 def _use_threads(cpus: float) -> None:
-    engine.load()
+    runtime.load()
     import torch
 
     torch.set_num_threads(max(1, int(cpus)))

@@ -1,5 +1,5 @@
 """Train: one Ludwig run, one run folder."""
 
-from pipeline.training.run import SEED, complete, resume, train
+from pneumo.pipeline.training.run import SEED, complete, resume, train
 
 __all__ = ["SEED", "complete", "resume", "train"]

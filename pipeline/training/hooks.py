@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Experiment
-from pipeline.runs import Run, RunInfo
-from pipeline.tracking import Mode, Plot, Tracker
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.runs.run import Run, RunInfo
+from pneumo.pipeline.training.tracking.tracker import Mode, Plot, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.training.callback import Step
+    from pneumo.pipeline.ludwig.callback import Step
 
 AfterRound = Callable[[dict[str, Any], float], None]
 
@@ -95,14 +95,14 @@ def _measured(run: Run) -> dict[str, dict[str, float]] | None:
     """Value of each metric by split, where the run was measured."""
     if not run.metrics.is_file():
         return None
-    from pipeline.evaluation.results import values_by_split
+    from pneumo.pipeline.evaluation.results import values_by_split
 
     return values_by_split(json.loads(run.metrics.read_text(encoding="utf-8")))
 
 
 def _curves(run: Run) -> list[Plot]:
     """ROC and reliability curves of the validation images."""
-    from pipeline.evaluation.points import read_cases, reliability_points, roc_points
+    from pneumo.pipeline.evaluation.report.points import read_cases, reliability_points, roc_points
 
     cases = read_cases(run, "validation")
     if not len(cases.truth):

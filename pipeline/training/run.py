@@ -11,24 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import config, engine, provenance
-from pipeline.config import Experiment
-from pipeline.data import manifest
-from pipeline.data.manifest import Dataset, Split
-from pipeline.runs import RUNS, Run, RunInfo, Status
-from pipeline.tracking import Mode
-from pipeline.training import checkpoints, cluster
-from pipeline.training.fitting import fit
-from pipeline.training.hooks import Hooks, tracked
-from pipeline.training.profile import Profile
-from pipeline.training.surroundings import interruptible, scratch
-from serving.errors import InputError, PneumoError
-from serving.image import Preparation
+from pneumo.pipeline import config
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.ludwig import checkpoints, runtime
+from pneumo.pipeline.ludwig.fit import fit
+from pneumo.pipeline.runs import provenance
+from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
+from pneumo.pipeline.training import cluster
+from pneumo.pipeline.training.environment import interruptible, scratch
+from pneumo.pipeline.training.hooks import Hooks, tracked
+from pneumo.pipeline.training.profile_report import Profile
+from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.serving.contracts.errors import InputError, PneumoError
+from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.training.callback import Step
+    from pneumo.pipeline.ludwig.callback import Step
 
 SEED = 42
 
@@ -167,14 +169,14 @@ def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
             raise InputError(f"{info.data}: changed since {run.name} began; train anew")
         experiment = config.load(run.config)
         frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
-        engine.load(say)
-        with engine.logged(run.log), scratch(run.folder):
-            from pipeline.inference import load_model
-            from pipeline.training.fitting import save_best
+        runtime.load(say)
+        with runtime.logged(run.log), scratch(run.folder):
+            from pneumo.pipeline.ludwig.fit import save_best
+            from pneumo.pipeline.ludwig.inference import load_model
 
             save_best(run)
             _predict(run, info, load_model(run), dataset, frame)
-        from pipeline.evaluation import evaluate_run
+        from pneumo.pipeline.evaluation import evaluate_run
 
         evaluate_run(run)
         run.save(run.info().model_copy(update={"status": Status.DONE, "error": None}))
@@ -183,7 +185,7 @@ def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
 
 
 def _refuse_refit(run: Run, info: RunInfo) -> None:
-    """Only `pipeline.sweep.refit` knows that a refit has seen its validation images."""
+    """Only `pneumo.pipeline.sweep.refit` knows that a refit has seen its validation images."""
     if info.refit_of:
         raise InputError(f"{run.name}: trained on validation images too; `pneumo sweep --resume` refits it anew")
 
@@ -238,14 +240,14 @@ def carry_out(
                 )
                 frame = read()
             with stage("load"):
-                engine.load(hooks.say)
+                runtime.load(hooks.say)
             info = info.model_copy(update={"hardware": provenance.hardware()})
             run.save(info)
             if workers is None and experiment.config["trainer"].get("use_mixed_precision") and not _has_gpu():
                 tell("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
             tell(f"training {run.name} on {len(frame)} images ...")
             with tracked(run, info, experiment, hooks) as after_round:
-                with stage("train"), engine.logged(run.log), scratch(run.folder):
+                with stage("train"), runtime.logged(run.log), scratch(run.folder):
                     model = fit(
                         run,
                         experiment,
@@ -262,7 +264,7 @@ def carry_out(
                     with stage("predict"):
                         _predict(run, info, model, dataset, frame)
                     with stage("evaluate"):
-                        from pipeline.evaluation import evaluate_run
+                        from pneumo.pipeline.evaluation import evaluate_run
 
                         evaluate_run(run)
     except KeyboardInterrupt:
@@ -315,7 +317,7 @@ def check_data(experiment: Experiment, dataset: Dataset) -> None:
 
 
 def _frame(experiment: Experiment, dataset: Dataset, preparation: Preparation) -> "pd.DataFrame":
-    from pipeline.training.images import ludwig_frame, read_images
+    from pneumo.pipeline.data.training_images import ludwig_frame, read_images
 
     images = read_images(dataset, dataset.rows, preparation)
     return ludwig_frame(dataset.rows, images, image=experiment.image, label=experiment.label)
@@ -330,13 +332,13 @@ def _tidy(run: Run) -> None:
 
 
 def _classes(model: Any, experiment: Experiment) -> list[str]:
-    from pipeline.inference import class_order
+    from pneumo.pipeline.ludwig.inference import class_order
 
     return class_order(model, experiment.label)
 
 
 def _predict(run: Run, info: RunInfo, model: Any, dataset: Dataset, frame: "pd.DataFrame") -> None:
-    from pipeline.inference import logits_of, predictions_frame
+    from pneumo.pipeline.ludwig.inference import logits_of, predictions_frame
 
     logits = logits_of(model, info, list(frame[info.image])[: len(dataset.rows)])  # a refit shows some twice
     predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)

@@ -5,10 +5,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import func, select
 
-from serving.bundle import BundleInfo
-from serving.drift.verdict import Verdict
-from serving.log.store import LogStore
-from serving.log.tables import checks, predictions
+from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.model.bundle import BundleInfo
+from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.tables import checks, predictions
 
 
 def last_verdict(store: LogStore, model: str) -> Verdict | None:

@@ -10,11 +10,11 @@ from itertools import batched
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 
-from serving.drift.known import KnownModels
-from serving.errors import first_problem
-from serving.log.store import LogStore
-from serving.log.tables import predictions
-from serving.problems import ProblemError
+from pneumo.serving.contracts.errors import first_problem
+from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.drift.bundle_lookup import KnownModels
+from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.tables import predictions
 
 MAX_BYTES = 4_000_000
 MAX_ITEMS = 20_000

@@ -1,4 +1,4 @@
-"""One drift check of the newest images, for a process of its own: `python -m serving.drift.job BUNDLE`.
+"""One drift check of the newest images, for a process of its own: `python -m pneumo.serving.drift.job BUNDLE`.
 
 It prints the check as JSON. Settings come from the environment, since an address of a database or of a webhook in the
 arguments would be seen by everybody on the machine.
@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.errors import InputError, PneumoError
+from pneumo.serving.contracts.errors import InputError, PneumoError
 
 if TYPE_CHECKING:
-    from serving.bundle import Bundle
-    from serving.drift.verdict import DriftCheck
-    from serving.log.store import LogStore
-    from serving.settings import Settings
+    from pneumo.serving.contracts.settings import Settings
+    from pneumo.serving.drift.verdict import DriftCheck
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.predictions.store import LogStore
 
 LIMIT_S = 900.0
 """Seconds that a check may take: 13 of one core, but others go first."""
@@ -36,7 +36,7 @@ def main(folder: Path) -> int:
     _be_modest()
     from sqlalchemy.exc import SQLAlchemyError
 
-    from serving.log.store import why
+    from pneumo.serving.predictions.store import why
 
     try:
         return _main(folder)
@@ -51,11 +51,11 @@ def main(folder: Path) -> int:
 
 
 def _main(folder: Path) -> int:
-    from serving.bundle import Bundle
-    from serving.drift.due import last_verdict
-    from serving.drift.webhook import WebhookError, is_news, message, post
-    from serving.log.store import LogStore
-    from serving.settings import Settings
+    from pneumo.serving.contracts.settings import Settings
+    from pneumo.serving.drift.due import last_verdict
+    from pneumo.serving.drift.webhook import WebhookError, is_news, message, post
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.predictions.store import LogStore
 
     settings = Settings.from_environment()
     if settings.log_url is None:
@@ -78,9 +78,9 @@ def _main(folder: Path) -> int:
 
 def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftCheck":
     """Judge the newest images, and keep the result with Evidently's page."""
-    from serving.drift.checking import check
-    from serving.drift.keeping import keep
-    from serving.log.reading import Window, read_window
+    from pneumo.serving.drift.check import check
+    from pneumo.serving.drift.keeping import keep
+    from pneumo.serving.predictions.windows import Window, read_window
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
     made = check(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")

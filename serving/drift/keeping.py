@@ -1,10 +1,10 @@
 """Keep a drift check in the prediction log, with Evidently's page where it can be drawn."""
 
-from serving.drift.checking import Checked
-from serving.drift.drawing import compose
-from serving.errors import MachineError
-from serving.log.checks import add_check
-from serving.log.store import LogStore
+from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.drift.check import Checked
+from pneumo.serving.drift.evidently_page import compose
+from pneumo.serving.drift.stored_checks import add_check
+from pneumo.serving.predictions.store import LogStore
 
 
 def keep(store: LogStore, checked: Checked, *, without_page: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.scores import Floats
+from pneumo.serving.model.calibration import Floats
 
 LEVEL = 0.95
 """Of every interval."""

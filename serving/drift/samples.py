@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle import Bundle, BundleInfo
-from serving.descriptors import Descriptors
-from serving.errors import InputError
-from serving.log.rows import LogRow
-from serving.scores import certain, conformal_sets
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.descriptors import Descriptors
+from pneumo.serving.model.bundle import Bundle, BundleInfo
+from pneumo.serving.model.calibration import certain, conformal_sets
+from pneumo.serving.predictions.rows import LogRow
 
 REFERENCE = "reference.parquet"
 

@@ -17,16 +17,16 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.bundle import Bundle
-from serving.drift.due import served_since
-from serving.drift.job import LIMIT_S, UNTOLD
-from serving.drift.judging import LEAST
-from serving.drift.verdict import DriftCheck
-from serving.log.checks import latest_check
-from serving.log.leases import Lease
-from serving.log.store import LogStore, why
-from serving.metrics import SHARED, Metrics
-from serving.settings import PREFIX, Settings
+from pneumo.serving.contracts.settings import PREFIX, Settings
+from pneumo.serving.drift.column_tests import LEAST
+from pneumo.serving.drift.due import served_since
+from pneumo.serving.drift.job import LIMIT_S, UNTOLD
+from pneumo.serving.drift.stored_checks import latest_check
+from pneumo.serving.drift.verdict import DriftCheck
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.predictions.leases import Lease
+from pneumo.serving.predictions.store import LogStore, why
+from pneumo.serving.telemetry.metrics import SHARED, Metrics
 
 LOOK_S = 15.0
 """Seconds between two looks at the log."""
@@ -46,7 +46,7 @@ class CheckError(Exception):
 
 def job(bundle: Bundle) -> Sequence[str]:
     """The command that makes one check."""
-    return [sys.executable, "-m", "serving.drift.job", str(bundle.folder)]
+    return [sys.executable, "-m", "pneumo.serving.drift.job", str(bundle.folder)]
 
 
 class Schedule:

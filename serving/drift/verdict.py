@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.schemas import NOTICE
+from pneumo.serving.contracts.schemas import NOTICE
 
 TestName = Literal["anderson", "fisher", "all_inside", "mmd"]
 """Anderson and Darling's distance of two distributions, Fisher's exact test of two shares, the chance that all of the

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from email.message import Message
 from typing import IO, Any
 
-from serving.drift.verdict import DriftCheck, Verdict
-from serving.errors import PneumoError
+from pneumo.serving.contracts.errors import PneumoError
+from pneumo.serving.drift.verdict import DriftCheck, Verdict
 
 ATTEMPTS = 3
 TIMEOUT_S = 10.0

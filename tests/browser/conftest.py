@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import re
-import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +18,14 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from serving.app import create_app
-from serving.bundle import Bundle
-from serving.settings import Settings
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.http.app import create_app
+from pneumo.serving.model.bundle import Bundle
+from tests.support.bundles import make_bundle
 
 MAX_BYTES = 3_000_000
 MODEL = {"name": "tiny", "version": "1", "positive_class": "PNEUMONIA"}
 PROBLEM = "application/problem+json"
-
-make_bundle = runpy.run_path(str(Path(__file__).parents[1] / "serving" / "bundles.py"))["make_bundle"]
 
 
 @dataclass

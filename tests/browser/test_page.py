@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from serving.predictor import Predictor
+from pneumo.serving.model.predictor import Predictor
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytestmark = pytest.mark.browser

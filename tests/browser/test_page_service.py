@@ -6,9 +6,9 @@ import time
 import httpx
 import pytest
 
-from serving.keys import add_key
-from serving.routes import page as page_routes
-from serving.service import State
+from pneumo.serving.access.api_keys import add_key
+from pneumo.serving.http.routes import page as page_routes
+from pneumo.serving.inference.service import State
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytestmark = pytest.mark.browser

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serving.predictor import Predictor
+from pneumo.serving.model.predictor import Predictor
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytestmark = pytest.mark.browser

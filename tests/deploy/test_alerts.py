@@ -2,26 +2,24 @@
 
 import json
 import re
-import runpy
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.bundle import Bundle
+from pneumo.serving.model.bundle import Bundle
+from tests.support.bundles import make_bundle
+from tests.support.metrics import busy
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 POLICIES = sorted((DEPLOY / "gcp" / "alerts").glob("*.json"))
 SECONDS = {"m": 60, "h": 3600}
 
-make_bundle = runpy.run_path(str(ROOT / "tests" / "serving" / "bundles.py"))["make_bundle"]
-busy = runpy.run_path(str(ROOT / "tests" / "serving" / "test_metrics.py"))["busy"]
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus"

@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -15,17 +14,18 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.data.manifest import Dataset, Split
+from tests.support import dockerfile as docker
+from tests.support import installed
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LOCKS = ("serve", "drift", "train")
 MOST_MB = 700
 """What the service may take installed."""
 ABSENT = ("torch", "torchvision", "ludwig", "ray", "pandas", "sklearn", "evidently", "pip")
 
-docker = runpy.run_path(str(Path(__file__).parent / "dockerfile.py"))
-installed = runpy.run_path(str(ROOT / "tests" / "installed.py"))
-stages = docker["read"](ROOT / "Dockerfile")
+
+stages = docker.read(ROOT / "Dockerfile")
 
 
 def pinned(lock: str) -> dict[str, set[str]]:
@@ -68,8 +68,8 @@ def test_locks_name_no_registry_host() -> None:
 
 @pytest.mark.parametrize("name", ["serve", "drift", "train"])
 def test_an_image_runs_without_rights_a_command_that_exists(name: str) -> None:
-    assert docker["inherited"](stages, name, "USER") == "10001:10001"
-    command = docker["words"](docker["inherited"](stages, name, "CMD"))
+    assert docker.inherited(stages, name, "USER") == "10001:10001"
+    command = docker.words(docker.inherited(stages, name, "CMD"))
     assert command in (["pneumo", "serve"], ["pneumo", "--help"])
     if name != "train":
         assert all(step[0] != "RUN" for step in stages[name].steps), "what installs is not in the image"
@@ -79,11 +79,11 @@ def test_an_image_runs_without_rights_a_command_that_exists(name: str) -> None:
 def test_user_and_port_are_those_of_the_manifests() -> None:
     pod = yaml.safe_load((ROOT / "deploy/kubernetes/deployment.yaml").read_text(encoding="utf-8"))
     spec = pod["spec"]["template"]["spec"]
-    uid, gid = docker["inherited"](stages, "serve", "USER").split(":")
+    uid, gid = docker.inherited(stages, "serve", "USER").split(":")
     assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["runAsGroup"]) == (int(uid), int(gid))
     (port,) = spec["containers"][0]["ports"]
-    assert docker["inherited"](stages, "serve", "EXPOSE") == str(port["containerPort"])
-    assert docker["environment"](stages, "serve")["PNEUMO_PORT"] == str(port["containerPort"])
+    assert docker.inherited(stages, "serve", "EXPOSE") == str(port["containerPort"])
+    assert docker.environment(stages, "serve")["PNEUMO_PORT"] == str(port["containerPort"])
 
 
 def test_what_is_copied_is_in_the_context_and_nothing_private_is() -> None:
@@ -143,7 +143,7 @@ class Prefix:
         if "--from=" in rest:
             assert sources == [target] == ["/opt/pneumo"], "what is built lies where it runs"
             return
-        installed["copy_sources"](sources, self.workdir)
+        installed.copy_sources(sources, self.workdir)
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +153,9 @@ def image() -> Iterator[Prefix]:
     root.chmod(0o755)  # its user gets there, unlike into pytest's folders
     prefix = Prefix(root)
     path = f"{prefix.root}/python/bin:{os.environ['PATH']}"
-    for stage in docker["lineage"](stages, "build-serve"):
+    for stage in docker.lineage(stages, "build-serve"):
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-        env |= docker["environment"](stages, stage.name) | {"PATH": path}
+        env |= docker.environment(stages, stage.name) | {"PATH": path}
         env.pop("PIP_NO_CACHE_DIR", None)  # keeps a layer small; here it would only cost time
         prefix.run(stage, env)
     yield prefix
@@ -165,27 +165,27 @@ def image() -> Iterator[Prefix]:
 @pytest.mark.slow
 @pytest.mark.lengthy
 def test_the_installed_service_is_small_and_holds_nothing_that_trains(image: Prefix) -> None:
-    size = installed["megabytes"](image.root / "opt" / "pneumo")
+    size = installed.megabytes(image.root / "opt" / "pneumo")
     print(f"installed: {size:.0f} MB")
     assert 50 < size < MOST_MB
-    installed["check_absent"](image.root / "opt" / "pneumo" / "bin" / "python", *ABSENT)
+    installed.check_absent(image.root / "opt" / "pneumo" / "bin" / "python", *ABSENT)
 
 
 @pytest.mark.slow
 @pytest.mark.lengthy
 def test_the_service_answers_as_the_image_starts_it(image: Prefix, exported: Path, dataset: Dataset) -> None:
     """Without rights, where only /tmp can be written, with the image's environment; then the image's health check."""
-    from serving.keys import add_key
+    from pneumo.serving.access.api_keys import add_key
 
-    uid = int(docker["inherited"](stages, "serve", "USER").split(":")[0])
+    uid = int(docker.inherited(stages, "serve", "USER").split(":")[0])
     for folder in ("models", "keys", "tmp"):
         (image.root / folder).mkdir(exist_ok=True)
     shutil.copytree(exported, image.root / "models" / "tiny", dirs_exist_ok=True)
     _, key = add_key(image.root / "keys" / "keys.yaml", "ward-3")
     for path in (*(image.root / "models").rglob("*"), *(image.root / "keys").rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    port = installed["free_port"]()
-    env = {name: image.there(value) for name, value in docker["environment"](stages, "serve").items()}
+    port = installed.free_port()
+    env = {name: image.there(value) for name, value in docker.environment(stages, "serve").items()}
     env["PATH"] = env["PATH"].replace("$PATH", os.environ["PATH"])
     assert env["PNEUMO_HOST"] == "0.0.0.0"  # asks for keys, though the test listens on this machine alone
     env |= {"PNEUMO_HOST": "127.0.0.1", "PNEUMO_AUTH": "on", "PNEUMO_PORT": str(port)}
@@ -193,18 +193,18 @@ def test_the_service_answers_as_the_image_starts_it(image: Prefix, exported: Pat
     env["PNEUMO_MODEL"] = str(image.root / "models" / "tiny")
     if user := (uid if os.geteuid() == 0 else None):
         os.chown(image.root / "tmp", uid, uid)
-    command = docker["words"](docker["inherited"](stages, "serve", "CMD"))
+    command = docker.words(docker.inherited(stages, "serve", "CMD"))
     program = shutil.which(command[0], path=env["PATH"])
     assert program == str(image.root / "opt" / "pneumo" / "bin" / "pneumo")
 
-    check = docker["inherited"](stages, "serve", "HEALTHCHECK").partition("CMD ")[2]
+    check = docker.inherited(stages, "serve", "HEALTHCHECK").partition("CMD ")[2]
 
     def healthy() -> int:
-        return subprocess.run(docker["words"](check), env=env, capture_output=True, timeout=30).returncode
+        return subprocess.run(docker.words(check), env=env, capture_output=True, timeout=30).returncode
 
-    with installed["served"]([program, *command[1:]], port, cwd=image.root / "opt", env=env, user=user) as server:
+    with installed.served([program, *command[1:]], port, cwd=image.root / "opt", env=env, user=user) as server:
         image_of = dataset.path(dataset.of(Split.TEST)[0]).read_bytes()
-        prediction = installed["ask"](port, image_of, {"Authorization": f"Bearer {key}"})
+        prediction = installed.ask(port, image_of, {"Authorization": f"Bearer {key}"})
         assert healthy() == 0
         status = Path(f"/proc/{server.pid}/status")
         if user and status.exists():

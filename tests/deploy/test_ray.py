@@ -3,7 +3,6 @@
 import itertools
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,27 +10,13 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipeline.cli import app
+from pneumo.pipeline.cli import app
+from tests.support.paths import ROOT
+from tests.support.ray_configs import TEXT, TRUTH, WHOLE, closed, every
 
-ROOT = Path(__file__).parents[2]
 GCP, KUBERAY = ROOT / "deploy" / "ray" / "gcp.yaml", ROOT / "deploy" / "ray" / "kuberay.yaml"
-TEXT, WHOLE, TRUTH = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
 TEXTS = {"type": "object", "additionalProperties": TEXT}
 QUANTITIES = {"type": "object", "additionalProperties": {"anyOf": [TEXT, WHOLE]}}
-
-
-def closed(required: str = "", **properties: Any) -> dict[str, Any]:
-    """A mapping that has no other keys."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required.split(),
-        "additionalProperties": False,
-    }
-
-
-def every(item: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": item, "minItems": 1}
 
 
 RESOURCES = closed(requests=QUANTITIES, limits=QUANTITIES)
@@ -251,7 +236,7 @@ def test_commands_are_those_of_the_command_line() -> None:
 
 
 def test_the_jobs_deadline_lies_beyond_its_time_budget_and_its_results_outlive_it() -> None:
-    from pipeline.sweep.settings import seconds
+    from pneumo.pipeline.sweep.sweep_settings import seconds
 
     words = shlex.split(job()["spec"]["entrypoint"])
     asked = dict(itertools.pairwise(words))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,14 +13,15 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from serving.app import create_app
-from serving.bundle import Bundle
-from serving.keys import add_key
-from serving.server import GRACE_S
-from serving.service import DECODERS
-from serving.settings import PREFIX, Settings
+from pneumo.serving.access.api_keys import add_key
+from pneumo.serving.contracts.settings import PREFIX, Settings
+from pneumo.serving.http.app import create_app
+from pneumo.serving.inference.service import DECODERS
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.process.server import GRACE_S
+from tests.support.bundles import make_bundle
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CLOUD_RUN = ROOT / "deploy" / "cloudrun" / "service.yaml"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 DOCKER = "REGION-docker.pkg.dev/PROJECT/pneumo/serve"
@@ -32,8 +32,6 @@ DRIFT_CHECK = 411_000_000
 FILM = 60_000_000
 """Bytes that decoding a full-size film takes."""
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-
-make_bundle = runpy.run_path(str(ROOT / "tests" / "serving" / "bundles.py"))["make_bundle"]
 
 
 def one(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -15,15 +14,16 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipeline.cli import app
+from pneumo.pipeline.cli import app
+from tests.support import terraform_provider as provider
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 GCP = ROOT / "deploy" / "gcp"
 ANSWERS = {"project": "pneumo-example", "github": "ann/pneumo", "email": "ann@example.org"}
 MEASURED_MB = 411
 """What a check with Evidently's page takes at its peak (docs/deploy.md)."""
 
-provider = runpy.run_path(str(Path(__file__).parent / "provider.py"))
+
 needs_terraform = pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 
 Terraform = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -35,7 +35,7 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
     copy = tmp_path_factory.mktemp("terraform") / "deploy"
     shutil.copytree(ROOT / "deploy", copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
     offline = {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
-    with provider["provider"]() as there:
+    with provider.provider() as there:
 
         def run(*words: str, folder: Path = copy / "gcp") -> "subprocess.CompletedProcess[str]":
             env = {**os.environ, **offline, **there}

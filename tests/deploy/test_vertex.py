@@ -1,7 +1,6 @@
 """`deploy/gcp/vertex`: jobs that Vertex AI takes as they are, with commands, accounts and limits that exist."""
 
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -13,15 +12,15 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipeline.cli import app
-from pipeline.sweep.settings import seconds
+from pneumo.pipeline.cli import app
+from pneumo.pipeline.sweep.sweep_settings import seconds
+from tests.support.paths import ROOT
+from tests.support.ray_configs import TEXT, WHOLE, closed, every
 
-ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "deploy" / "gcp" / "vertex").glob("*.yaml"))
 IMAGE = "REGION-docker.pkg.dev/PROJECT/pneumo/train:TAG"
 
-ray = runpy.run_path(str(Path(__file__).with_name("test_ray.py")))
-closed, every, TEXT, WHOLE = ray["closed"], ray["every"], ray["TEXT"], ray["WHOLE"]
+
 CUSTOM_JOB = closed(
     "workerPoolSpecs",
     serviceAccount=TEXT,

@@ -17,11 +17,11 @@ from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
 from typer.main import get_command
 
-from pipeline.cli import app
-from pipeline.data.manifest import Dataset
-from pipeline.runs import Run
+from pneumo.pipeline.cli import app
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.runs.run import Run
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data import manifest
-from pipeline.data.manifest import DatasetInfo, Row, Split
-from pipeline.runs import Run, RunInfo, Status
-from serving.image import Fit, encode_png
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import DatasetInfo, Row, Split
+from pneumo.pipeline.runs.run import Run, RunInfo, Status
+from pneumo.serving.images.preparation import Fit, encode_png
 
 SynthesiseRun = Callable[..., Run]
 

@@ -1,6 +1,5 @@
 import contextlib
 import io
-import runpy
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +10,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from serving.bundle import Bundle
-
-make_bundle = runpy.run_path(str(Path(__file__).with_name("bundles.py")))["make_bundle"]
+from pneumo.serving.model.bundle import Bundle
+from tests.support.bundles import make_bundle
 
 
 @pytest.fixture(scope="session")

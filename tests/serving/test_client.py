@@ -1,10 +1,9 @@
-"""`serving.client` against real servers on this machine."""
+"""`pneumo.serving.client` against real servers on this machine."""
 
 import asyncio
 import email.utils
 import io
 import json
-import runpy
 import socket
 import subprocess
 import sys
@@ -20,16 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving import client as client_module
-from serving.app import create_app
-from serving.client import Client, ServiceError
-from serving.errors import InputError
-from serving.predictor import Predictor
-from serving.schemas import ImageProblem, ServedPrediction
-from serving.settings import Settings
+from pneumo.serving import client as client_module
+from pneumo.serving.client import Client, ServiceError
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.schemas import ImageProblem, ServedPrediction
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.http.app import create_app
+from pneumo.serving.model.predictor import Predictor
+from tests.support.paths import ROOT
+from tests.support.servers import served
 
-ROOT = Path(__file__).parents[2]
-served = runpy.run_path(str(Path(__file__).with_name("servers.py")))["served"]
 Answer = Callable[[dict, bytes], Awaitable[tuple[int, dict[str, str], bytes]]]
 
 
@@ -470,9 +469,8 @@ def test_what_is_no_address_is_refused(address):
 
 
 def test_the_client_needs_neither_runtime_nor_framework():
-    program = (
-        "import sys, serving.client; print(*{'onnxruntime', 'fastapi', 'starlette', 'uvicorn'} & set(sys.modules))"
-    )
+    unwanted = {"onnxruntime", "fastapi", "starlette", "uvicorn"}
+    program = f"import sys, pneumo.serving.client; print(*{unwanted} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

@@ -17,17 +17,16 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from serving.bundle import BundleError
-from serving.client import Client, ServiceError
-from serving.errors import InputError
-from serving.predictor import Predictor
-from serving.service import State
-from serving.settings import Settings
-
-ROOT = Path(__file__).parents[2]
+from pneumo.serving.client import Client, ServiceError
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.inference.service import State
+from pneumo.serving.model.bundle import BundleError
+from pneumo.serving.model.predictor import Predictor
+from tests.support.paths import ROOT
 
 serve = pytest.importorskip("ray.serve")
-ray_app = pytest.importorskip("serving.ray_app")
+ray_app = pytest.importorskip("pneumo.serving.ray_app")
 
 
 def test_bounds_come_from_the_environment():
@@ -120,7 +119,7 @@ def on_ray(bundle, tmp_path_factory) -> Iterator[OnRay]:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
     config = folder / "serve.yaml"
-    applications = [{"name": "pneumo", "import_path": "serving.ray_app:app"}]
+    applications = [{"name": "pneumo", "import_path": "pneumo.serving.ray_app:app"}]
     content = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": applications}
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     environment = os.environ | {

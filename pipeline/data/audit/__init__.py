@@ -1,7 +1,7 @@
 """Audit a data set or a source: what is damaged, doubled, leaking, unbalanced or odd."""
 
-from pipeline.data.audit.checking import audit, count_images, open_subject
-from pipeline.data.audit.looks import NEAR_DISTANCE
-from pipeline.data.audit.report import AuditReport, Finding, Kind, Severity
+from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE
+from pneumo.pipeline.data.audit.audit_report import AuditReport, Finding, Kind, Severity
+from pneumo.pipeline.data.audit.subject import audit, count_images, open_subject
 
 __all__ = ["NEAR_DISTANCE", "AuditReport", "Finding", "Kind", "Severity", "audit", "count_images", "open_subject"]

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.phantom.fields import Field, between, bump, chance, ease, lattice, sample, step, stretch
+from pneumo.pipeline.data.phantom.fields import (
+    Field,
+    between,
+    bump,
+    chance,
+    ease,
+    lattice,
+    sample,
+    step,
+    stretch,
+)
 
 Mask = NDArray[np.bool_]
 

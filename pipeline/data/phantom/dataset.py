@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.data.phantom.findings import Kind
-from pipeline.data.phantom.radiograph import LABELS, Patient, check_size, choose_kind
-from pipeline.data.phantom.scanner import Scanner
-from serving.errors import InputError
+from pneumo.pipeline.data.phantom.opacities import Kind
+from pneumo.pipeline.data.phantom.radiograph import LABELS, Patient, check_size, choose_kind
+from pneumo.pipeline.data.phantom.scanner import Scanner
+from pneumo.serving.contracts.errors import InputError
 
 VERSION = 1  # of the drawing: raise it when the pixels change
 RECORD = "phantom.json"

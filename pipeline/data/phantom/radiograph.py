@@ -6,11 +6,11 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.phantom.anatomy import Anatomy
-from pipeline.data.phantom.fields import chance
-from pipeline.data.phantom.findings import Findings, Kind
-from pipeline.data.phantom.scanner import Exposure, Scanner
-from serving.errors import InputError
+from pneumo.pipeline.data.phantom.anatomy import Anatomy
+from pneumo.pipeline.data.phantom.fields import chance
+from pneumo.pipeline.data.phantom.opacities import Findings, Kind
+from pneumo.pipeline.data.phantom.scanner import Exposure, Scanner
+from pneumo.serving.contracts.errors import InputError
 
 LABELS = ("NORMAL", "PNEUMONIA")
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.phantom.fields import Field, between, blur, chance, grain, lattice, step, stretch
-from serving.errors import InputError
+from pneumo.pipeline.data.phantom.fields import Field, between, blur, chance, grain, lattice, step, stretch
+from pneumo.serving.contracts.errors import InputError
 
 _GLYPHS = {
     "L": ("10000", "10000", "10000", "10000", "10000", "10000", "11111"),

@@ -1,7 +1,7 @@
 """What can be imported: folders, tables, MedMNIST arrays and archives of these, as one list of labelled images."""
 
-from pipeline.data.sources.containers import Skipped, UnreadableError
-from pipeline.data.sources.layouts import Item
-from pipeline.data.sources.opening import Blob, Source, open_source
+from pneumo.pipeline.data.sources.containers import Skipped, UnreadableError
+from pneumo.pipeline.data.sources.layouts import Item
+from pneumo.pipeline.data.sources.source import Blob, Source, open_source
 
 __all__ = ["Blob", "Item", "Skipped", "Source", "UnreadableError", "open_source"]

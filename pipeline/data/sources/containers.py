@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from serving.errors import InputError, PneumoError
+from pneumo.serving.contracts.errors import InputError, PneumoError
 
 MAX_BYTES = 256 * 2**20
 """Bytes one image file may have; a member that claims more is left out rather than read into memory."""

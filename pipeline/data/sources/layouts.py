@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from pipeline.data.manifest import Split
-from pipeline.data.sources.containers import MAX_BYTES, Container, Skipped
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.data.sources.containers import MAX_BYTES, Container, Skipped
 
 SPLIT_NAMES = {
     "0": Split.TRAIN,

@@ -9,9 +9,9 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.sources.containers import UnreadableError, brief
-from pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing
-from serving.errors import InputError
+from pneumo.pipeline.data.sources.containers import UnreadableError, brief
+from pneumo.pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing
+from pneumo.serving.contracts.errors import InputError
 
 _SPLITS = ("train", "val", "test")
 _PNEUMONIA = ("NORMAL", "PNEUMONIA")

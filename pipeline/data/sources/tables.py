@@ -5,10 +5,23 @@ import io
 import posixpath
 from pathlib import Path
 
-from pipeline.data.manifest import Split
-from pipeline.data.sources.containers import MAX_BYTES, Container, Skipped, UnreadableError, clean_name
-from pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing, is_hidden, tell_images, too_large
-from serving.errors import InputError
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.data.sources.containers import (
+    MAX_BYTES,
+    Container,
+    Skipped,
+    UnreadableError,
+    clean_name,
+)
+from pneumo.pipeline.data.sources.layouts import (
+    SPLIT_NAMES,
+    Item,
+    Listing,
+    is_hidden,
+    tell_images,
+    too_large,
+)
+from pneumo.serving.contracts.errors import InputError
 
 _TWICE = "listed twice"
 _OWN = frozenset(("image", "label", "patient", "split"))

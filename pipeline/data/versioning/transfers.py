@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.data import manifest
-from pipeline.data.manifest import MANIFEST
-from pipeline.data.versioning.failures import explained, find_faults, quiet, refuse
-from pipeline.data.versioning.reaching import check_remote
-from serving.errors import InputError, MachineError
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import MANIFEST
+from pneumo.pipeline.data.versioning.dvc_failures import explained, find_faults, quiet, refuse
+from pneumo.pipeline.data.versioning.remote_check import check_remote
+from pneumo.serving.contracts.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     from dvc.config import Config

@@ -8,17 +8,17 @@ Nothing here loads Ray or Ludwig before it is used.
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.training.cluster.connection import connected
-from pipeline.training.cluster.workers import Placement, Workers, requested
+from pneumo.pipeline.training.cluster.connection import connected
+from pneumo.pipeline.training.cluster.placement import Placement, Workers, requested
 
 if TYPE_CHECKING:
-    from pipeline.runs import Run
+    from pneumo.pipeline.runs.run import Run
 
 __all__ = ["Placement", "Workers", "backend", "connected", "requested"]
 
 
 def backend(run: "Run", placement: Placement) -> Any:
     """Ludwig's backend for a run on the cluster that this process is connected to. Loads Ludwig."""
-    from pipeline.training.cluster.driver import ClusterBackend
+    from pneumo.pipeline.ludwig.cluster.driver import ClusterBackend
 
     return ClusterBackend(run, placement)

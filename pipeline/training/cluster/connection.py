@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.training.cluster.workers import Placement, Workers
-from serving.cores import available_cores
-from serving.errors import InputError, MachineError
+from pneumo.pipeline.training.cluster.placement import Placement, Workers
+from pneumo.serving.contracts.cores import available_cores
+from pneumo.serving.contracts.errors import InputError, MachineError
 
 TRIES = 3
 """Ray gives parts of itself 15 s to start, which a busy machine may miss."""

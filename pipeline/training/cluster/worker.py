@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import engine
-from pipeline.runs import Run
+from pneumo.pipeline.ludwig import runtime
+from pneumo.pipeline.runs.run import Run
 
 if TYPE_CHECKING:
-    from pipeline.training.callback import Step
+    from pneumo.pipeline.ludwig.callback import Step
 
 EVERY = 0.2
 """Seconds between two progress reports at least: each is a message to the driver."""
@@ -71,8 +71,8 @@ def work(settings: dict[str, Any]) -> None:
     """
     with _own_folder() as folder:
         log = folder / "train.log"
-        with engine.logged(log):
-            engine.load()
+        with runtime.logged(log):
+            runtime.load()
             import ray
             import ray.train
 
@@ -94,9 +94,9 @@ def _train(task: Task, folder: Path, rank: int, outbox: "Outbox | None") -> tupl
     from ludwig.trainers.registry import get_trainers_registry
     from ray.train.torch import get_device
 
-    from pipeline.training.cluster.parallel import DataParallel, EvaluationSet, InParallel
-    from pipeline.training.cluster.reporting import WorkerCallback
-    from pipeline.training.pixels import PixelDataset
+    from pneumo.pipeline.ludwig.cluster.parallel import DataParallel, EvaluationSet, InParallel
+    from pneumo.pipeline.ludwig.cluster.worker_callback import WorkerCallback
+    from pneumo.pipeline.ludwig.pixel_backend import PixelDataset
 
     init_dist_strategy("local")  # metrics then gather over torch.distributed by themselves
     set_disable_progressbar(True)  # type: ignore[no-untyped-call]

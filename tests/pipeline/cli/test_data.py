@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.cli import data as commands
-from pipeline.data.audit import NEAR_DISTANCE
-from pipeline.data.settings import Settings, SplitMethod
-from serving.errors import CheckFailedError, InputError
-from serving.image import Decode, Fit
+from pneumo.pipeline.cli import data as commands
+from pneumo.pipeline.data.audit import NEAR_DISTANCE
+from pneumo.pipeline.data.import_settings import Settings, SplitMethod
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.images.preparation import Decode, Fit
 
 
 def run(*arguments: str | Path) -> Result:

@@ -1,22 +1,21 @@
 """`pneumo drift`, from a log to files and exit codes."""
 
 import json
-import runpy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from serving.log.checks import latest_check
-from serving.log.store import LogStore
+from pneumo.serving.drift.stored_checks import latest_check
+from pneumo.serving.predictions.store import LogStore
+from tests.support import references
 
-references = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "drift" / "references.py"))
 SAID = "research software, not a medical device"
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return references["make_judged"](tmp_path_factory.mktemp("drift") / "bundle")
+    return references.make_judged(tmp_path_factory.mktemp("drift") / "bundle")
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +30,7 @@ def log(bundle, here):
     """Write rows of some seeds into the log of `pneumo serve`; the last half a minute ago, each a minute apart."""
 
     def write(seeds: range, **changes: object) -> LogStore:
-        rows = references["rows_of"](bundle, seeds, darker=changes.pop("darker", 0))
+        rows = references.rows_of(bundle, seeds, darker=changes.pop("darker", 0))
         store = LogStore("sqlite:///predictions.sqlite3")
         store.prepare()
         now = datetime.now(UTC) - timedelta(seconds=30) - changes.pop("before", timedelta())
@@ -144,7 +143,7 @@ def test_rows_of_other_versions_and_lanes_do_not_count_and_are_told_of(pneumo, b
 
 
 def test_files_are_checked_as_served_images_are(pneumo, bundle, log, here):
-    references["write_images"](here / "images", range(500, 580), darker=30)
+    references.write_images(here / "images", range(500, 580), darker=30)
     (here / "images" / "broken.png").write_bytes(b"no image")
     log(range(500, 580), darker=30)
     of_files = drift(pneumo, bundle, "check", "--data", "images", "--json")
@@ -156,7 +155,7 @@ def test_files_are_checked_as_served_images_are(pneumo, bundle, log, here):
 
 
 def test_files_and_the_log_at_once_are_refused(pneumo, bundle, here):
-    references["write_images"](here / "images", range(2))
+    references.write_images(here / "images", range(2))
     found = drift(pneumo, bundle, "check", "--data", "images", "--last", "3")
     assert (found.code, "give one of them" in found.err) == (2, True)
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from serving.errors import InputError
+from pneumo.pipeline.cli import app
+from pneumo.serving.contracts.errors import InputError
 
 
 def invoke(*arguments: object):
@@ -102,7 +102,9 @@ def test_another_data_set_is_predicted_and_written_beside(run, synthesise_run, m
         asked.append((asked_run.folder, dataset.folder))
         return pd.read_parquet(other.predictions)
 
-    monkeypatch.setitem(sys.modules, "pipeline.inference", SimpleNamespace(predict_dataset=predict_dataset))
+    monkeypatch.setitem(
+        sys.modules, "pneumo.pipeline.ludwig.inference", SimpleNamespace(predict_dataset=predict_dataset)
+    )
     data = other.info().data
     result = invoke("evaluate", run.folder, "--data", data, "--json")
     assert result.exit_code == 0, result.output

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from serving.errors import InputError
-from serving.keys import KeyRing, add_key, opens
-from serving.settings import Settings
+from pneumo.pipeline.cli import app
+from pneumo.serving.access.api_keys import KeyRing, add_key, opens
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.settings import Settings
 
 
 @pytest.fixture(autouse=True)

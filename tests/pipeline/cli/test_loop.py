@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.demo import serve_once
-from serving.errors import CheckFailedError
+from pneumo.pipeline.project.demo import serve_once
+from pneumo.serving.contracts.errors import CheckFailedError
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from conftest import Outcome
 
 Pneumo = Callable[..., "Outcome"]
-ROOT = Path(__file__).parents[3]
 TINY = ("-o", "trainer.epochs=2", "-o", "input_features.0.preprocessing.height=32", "-o")
 TINY_WIDTH = "input_features.0.preprocessing.width=32"
 
@@ -61,7 +61,7 @@ def test_from_images_to_a_prediction_over_http(pneumo: Pneumo, tmp_path: Path, m
 def test_the_demo_is_idempotent(
     pneumo: Pneumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: object
 ) -> None:
-    from pipeline import demo
+    from pneumo.pipeline.project import demo
 
     monkeypatch.setattr(demo, "IMAGES", 160)
     monkeypatch.chdir(tmp_path)
@@ -137,7 +137,7 @@ def test_several_wrong_configs_are_all_named(pneumo: Pneumo, tmp_path: Path) -> 
 def test_a_full_disk_is_one_line_with_exit_code_3(
     pneumo: Pneumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.data import phantom
+    from pneumo.pipeline.data import phantom
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "x.png"))

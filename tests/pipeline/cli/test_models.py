@@ -1,16 +1,14 @@
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from serving.errors import CheckFailedError, InputError
+from pneumo.pipeline.cli import app
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from tests.support.bundles import make_bundle
 
 FORCE = ("--force", "a test without data")
-
-make_bundle = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "bundles.py"))["make_bundle"]
 
 
 @pytest.fixture

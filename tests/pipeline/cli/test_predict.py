@@ -1,18 +1,16 @@
 import csv
 import io
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from serving.errors import CheckFailedError, InputError
-from serving.predictor import Predictor
-
-make_bundle = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "bundles.py"))["make_bundle"]
+from pneumo.pipeline.cli import app
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.model.predictor import Predictor
+from tests.support.bundles import make_bundle
 
 
 @pytest.fixture(scope="module")

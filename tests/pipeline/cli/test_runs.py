@@ -3,10 +3,10 @@ from datetime import UTC, datetime, timedelta
 
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.evaluation import evaluate_run
-from pipeline.run_list import summaries
-from pipeline.runs import Status
+from pneumo.pipeline.cli import app
+from pneumo.pipeline.comparing.run_list import summaries
+from pneumo.pipeline.evaluation import evaluate_run
+from pneumo.pipeline.runs.run import Status
 
 
 def invoke(*arguments: object):

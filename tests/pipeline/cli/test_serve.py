@@ -2,7 +2,6 @@ import json
 import os
 import queue
 import re
-import runpy
 import signal
 import socket
 import subprocess
@@ -16,13 +15,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.registry import promote
-from serving.errors import InputError
+from pneumo.pipeline.cli import app
+from pneumo.pipeline.release.registry import promote
+from pneumo.serving.contracts.errors import InputError
+from tests.support.bundles import make_bundle
+from tests.support.paths import ROOT
 
-make_bundle = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "bundles.py"))["make_bundle"]
-PNEUMO = [sys.executable, "-c", "from pipeline.cli import main; main()"]
-ROOT = Path(__file__).parents[3]
+PNEUMO = [sys.executable, "-c", "from pneumo.pipeline.cli import main; main()"]
 
 
 class Server:
@@ -157,7 +156,7 @@ def test_an_unknown_model_is_an_input_error(models):
 
 
 def test_the_help_names_the_defaults_that_settings_have():
-    from serving.settings import Settings
+    from pneumo.serving.contracts.settings import Settings
 
     shown = " ".join(CliRunner().invoke(app, ["serve", "--help"]).output.split())
     for name in ("model", "models_dir", "host", "port"):

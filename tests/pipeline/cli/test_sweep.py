@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.data.manifest import Dataset
-from pipeline.sweep.records import SWEEPS, SweepFolder
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.sweep.record import SWEEPS, SweepFolder
 from tests.conftest import CONFIGS, Outcome
 
 GOOD = {

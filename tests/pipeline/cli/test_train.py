@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.cli.progress import TrainingProgress
-from pipeline.evaluation import evaluate_run
-from pipeline.evaluation.results import doubts, read_metrics
+from pneumo.pipeline.cli.progress import TrainingProgress
+from pneumo.pipeline.evaluation import evaluate_run
+from pneumo.pipeline.evaluation.results import doubts, read_metrics
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from conftest import Outcome
 
-    from pipeline.data.manifest import Dataset
-    from pipeline.runs import Run
+    from pneumo.pipeline.data.manifest import Dataset
+    from pneumo.pipeline.runs.run import Run
 
-CONFIG = Path(__file__).parents[3] / "ludwig_configs" / "smoke.yaml"
+CONFIG = ROOT / "ludwig_configs" / "smoke.yaml"
 
 
 def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
@@ -25,7 +26,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.training.run.fit", stop)
+    monkeypatch.setattr("pneumo.pipeline.training.run.fit", stop)
 
     outcome = pneumo("train", CONFIG, "--data", dataset.folder, "--runs-dir", tmp_path)
 
@@ -35,7 +36,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
 
 
 def test_each_epoch_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], ludwig: object) -> None:
-    from pipeline.training.callback import Step
+    from pneumo.pipeline.ludwig.callback import Step
 
     with TrainingProgress() as report:
         for step in range(1, 5):

@@ -6,13 +6,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import config
-from pipeline.config.document import Document, parse
-from pipeline.decisions import Policy, Rules
-from serving.errors import InputError
+from pneumo.pipeline import config
+from pneumo.pipeline.config.document import Document, parse
+from pneumo.pipeline.decisions import Policy, Rules
+from pneumo.serving.contracts.errors import InputError
+from tests.support.paths import ROOT
 
-CONFIGS = sorted((Path(__file__).parents[3] / "ludwig_configs").glob("[!g]*.yaml"))  # gate.yaml is no config
-SMOKE = Path(__file__).parents[3] / "ludwig_configs" / "smoke.yaml"
+CONFIGS = sorted((ROOT / "ludwig_configs").glob("[!g]*.yaml"))  # gate.yaml is no config
+SMOKE = ROOT / "ludwig_configs" / "smoke.yaml"
 
 
 def error_of(tmp_path: Path, text: str) -> str:
@@ -275,9 +276,9 @@ def test_any_value_in_any_section_passes_or_is_an_input_error(value: object, sec
 
 
 def test_the_stored_schema_is_that_of_the_installed_ludwig(ludwig: object) -> None:
-    from pipeline.config import generate
+    from pneumo.pipeline.ludwig import schema_extract
 
-    assert generate.TARGET.read_text(encoding="utf-8") == generate.text(), "run `make schema`"
+    assert schema_extract.TARGET.read_text(encoding="utf-8") == schema_extract.text(), "run `make schema`"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

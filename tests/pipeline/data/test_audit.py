@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipeline.data import audit as audit_package
-from pipeline.data import manifest
-from pipeline.data.audit import Kind, Severity, audit
-from pipeline.data.audit.looks import NEAR_DISTANCE, look, near_pairs, perceptual_hash
-from pipeline.data.importing import import_dataset
-from pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
-from pipeline.data.splits import Fractions
-from serving.errors import InputError
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.audit import Kind, Severity, audit
+from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE, look, near_pairs, perceptual_hash
+from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
+from pneumo.pipeline.data.splits import Fractions
+from pneumo.serving.contracts.errors import InputError
+from tests.support.paths import ROOT
 
 Pixels = NDArray[np.uint8]
 
@@ -301,7 +301,7 @@ def test_a_distance_that_makes_no_sense_and_a_lost_description_are_refused(data:
 
 @pytest.fixture(scope="module")
 def real_tar() -> Path:
-    root = Path(os.environ.get("PNEUMO_REAL_DATA", Path(audit_package.__file__).parents[3] / "../shared/data"))
+    root = Path(os.environ.get("PNEUMO_REAL_DATA", ROOT.parent / "shared" / "data"))
     path = root / "chest_xray_224_train.tar"
     if not path.is_file():
         pytest.skip(f"no {path.name} in {root}; set PNEUMO_REAL_DATA")

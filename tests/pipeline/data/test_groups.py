@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import manifest
-from pipeline.data.audit import audit, open_subject
-from pipeline.data.audit.checking import is_dataset
-from pipeline.data.groups import MOST_VALUES, GroupRule
-from pipeline.data.importing import import_dataset
-from pipeline.data.manifest import MANIFEST, Dataset
-from pipeline.data.sources import Item
-from serving.errors import InputError
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.audit import audit, open_subject
+from pneumo.pipeline.data.audit.subject import is_dataset
+from pneumo.pipeline.data.groups import MOST_VALUES, GroupRule
+from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.manifest import MANIFEST, Dataset
+from pneumo.pipeline.data.sources import Item
+from pneumo.serving.contracts.errors import InputError
 
 
 def png(seed: int) -> bytes:

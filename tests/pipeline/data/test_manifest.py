@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import manifest
-from pipeline.data.importing import import_dataset
-from pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
-from serving.errors import InputError
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
+from pneumo.serving.contracts.errors import InputError
 
 
 @pytest.fixture

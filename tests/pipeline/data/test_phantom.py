@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.phantom import Scanner, draw, write
-from serving.errors import InputError
+from pneumo.pipeline.data.phantom import Scanner, draw, write
+from pneumo.serving.contracts.errors import InputError
 
 NORMAL_NAME = re.compile(r"(?:NORMAL2-)?IM-(\d{4,})-(\d{4})\.png")
 PNEUMONIA_NAME = re.compile(r"person(\d+)_(?:bacteria|virus)_(\d+)\.png")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.manifest import Split
-from pipeline.data.patients import PatientRule
-from pipeline.data.sources import Item, Source, UnreadableError, open_source
-from pipeline.data.sources.containers import clean_name
-from serving.errors import InputError
-from serving.image import read_gray
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.data.patients import PatientRule
+from pneumo.pipeline.data.sources import Item, Source, UnreadableError, open_source
+from pneumo.pipeline.data.sources.containers import clean_name
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import read_gray
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
 

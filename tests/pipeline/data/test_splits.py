@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.manifest import Split
-from pipeline.data.splits import Fractions, Sample, carve, divide, groups
-from serving.errors import InputError
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.data.splits import Fractions, Sample, carve, divide, groups
+from pneumo.serving.contracts.errors import InputError
 
 
 @st.composite

@@ -16,10 +16,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from pipeline.data import importing, phantom, versioning
-from serving.errors import CheckFailedError, InputError, MachineError
-
-ROOT = Path(__file__).parents[3]
+from pneumo.pipeline.data import importer, phantom, versioning
+from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of a dozen images."""
     folder = tmp_path_factory.mktemp("small")
     phantom.write(folder / "raw", images=12, seed=3, size=32)
-    importing.import_dataset(folder / "raw", folder / "data", size=32, workers=1)
+    importer.import_dataset(folder / "raw", folder / "data", size=32, workers=1)
     return folder / "data"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from pipeline.data import importing, phantom, versioning
-from serving.errors import CheckFailedError, InputError, MachineError
+from pneumo.pipeline.data import importer, phantom, versioning
+from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def test_a_data_set_goes_to_a_bucket_and_back_and_damage_there_is_found(
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     root = tmp_path / "project"
     phantom.write(tmp_path / "raw", images=8, seed=3, size=32)
-    importing.import_dataset(tmp_path / "raw", root / "data", size=32, workers=1)
+    importer.import_dataset(tmp_path / "raw", root / "data", size=32, workers=1)
     monkeypatch.chdir(root)
     port = storage._api._httpd.socket.getsockname()[1]
     with Repo.init(".", no_scm=True) as repo:

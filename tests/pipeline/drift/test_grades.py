@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.data import phantom
-from pipeline.drift.grades import graded, photographs
+from pneumo.pipeline.data import phantom
+from pneumo.pipeline.drift.grades import graded, photographs
 
 KINDS = {kind: list(grades) for kind, grades in itertools.groupby(graded(), key=lambda grade: grade.kind)}
 PIXELS = [kind for kind, grades in KINDS.items() if grades[0].change is not None and grades[0].share == 1]

@@ -1,7 +1,5 @@
 import io
-import runpy
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.drift.grades import Grade
-from pipeline.drift.picture import picture
-from pipeline.drift.scene import Scene, Seen
-from pipeline.drift.simulation import Point, Simulation, measure, sure_alarm
-from pipeline.evaluation.shifts import Shift
-from serving.drift.judging import Judge
-
-draw = runpy.run_path(str(Path(__file__).parents[2] / "serving" / "drift" / "conftest.py"))["draw"]
+from pneumo.pipeline.drift.changed_images import Scene, Seen
+from pneumo.pipeline.drift.grades import Grade
+from pneumo.pipeline.drift.plot import picture
+from pneumo.pipeline.drift.simulation import Point, Simulation, measure, sure_alarm
+from pneumo.pipeline.evaluation.stress.shifts import Shift
+from pneumo.serving.drift.column_tests import Judge
+from tests.support.drift_samples import draw
 
 DARK = Shift("darker", "much", lambda gray, _: gray)
 ALL, TENTH = Grade("darker", "much", DARK), Grade("darker", "a tenth", DARK, share=0.1)

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from pipeline import decisions
-from pipeline.data import manifest
-from pipeline.data.manifest import Split
-from pipeline.evaluation import evaluate, evaluate_data, evaluate_folder, evaluate_run, read_metrics
-from serving.errors import InputError
+from pneumo.pipeline import decisions
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.evaluation import evaluate, evaluate_data, evaluate_folder, evaluate_run, read_metrics
+from pneumo.serving.contracts.errors import InputError
 
 
 def test_a_run_gets_decisions_metrics_and_a_report(synthesise_run) -> None:
@@ -240,8 +240,8 @@ def test_damaged_metrics_are_told_with_the_mend(synthesise_run) -> None:
 def test_torch_is_not_loaded_to_evaluate(synthesise_run) -> None:
     run = synthesise_run()
     code = (
-        "import sys; from pathlib import Path; from pipeline.runs import Run\n"
-        "from pipeline.evaluation import evaluate_run\n"
+        "import sys; from pathlib import Path; from pneumo.pipeline.runs.run import Run\n"
+        "from pneumo.pipeline.evaluation import evaluate_run\n"
         f"evaluate_run(Run(Path({str(run.folder)!r})), resamples=10)\n"
         "print('torch' in sys.modules, 'ludwig' in sys.modules)"
     )

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decisions import Decisions
-from pipeline.evaluation.cases import Cases, Scores
-from pipeline.evaluation.metrics import calibration_error, point_values
+from pneumo.pipeline.decisions import Decisions
+from pneumo.pipeline.evaluation.cases import Cases, Scores
+from pneumo.pipeline.evaluation.metrics import calibration_error, point_values
 
 DECISIONS = Decisions(
     temperature=2.0,

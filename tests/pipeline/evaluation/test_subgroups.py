@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipeline.decisions import Decisions
-from pipeline.evaluation import evaluate, evaluate_run, read_metrics
-from pipeline.evaluation.cases import Cases, Scores
-from pipeline.evaluation.results import Bootstrap
-from pipeline.evaluation.subgroups import FEWEST, FEWEST_OF_CLASS, measure_subgroups
-from pipeline.inference import predictions_frame
-from pipeline.runs import Run
+from pneumo.pipeline.decisions import Decisions
+from pneumo.pipeline.evaluation import evaluate, evaluate_run, read_metrics
+from pneumo.pipeline.evaluation.cases import Cases, Scores
+from pneumo.pipeline.evaluation.results import Bootstrap
+from pneumo.pipeline.evaluation.subgroups import FEWEST, FEWEST_OF_CLASS, measure_subgroups
+from pneumo.pipeline.ludwig.inference import predictions_frame
+from pneumo.pipeline.runs.run import Run
 
 NAMES = ["NORMAL", "PNEUMONIA"]
 SETTINGS = Bootstrap(resamples=100)

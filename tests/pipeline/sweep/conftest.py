@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.sweep.records import Round, Sweep, Trial, TrialStatus
+from pneumo.pipeline.sweep.record import Round, Sweep, Trial, TrialStatus
 
 SynthesiseSweep = Callable[..., Sweep]
 

@@ -14,21 +14,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import config, training
-from pipeline.config import Document
-from pipeline.config.document import parse, read
-from pipeline.data.manifest import Dataset
-from pipeline.evaluation import read_metrics
-from pipeline.run_list import summaries
-from pipeline.runs import Run, Status, list_runs
-from pipeline.sweep import driver, finish, space
-from pipeline.sweep.driver import Plan
-from pipeline.sweep.records import Sweep, SweepFolder, Trial, TrialStatus
-from pipeline.sweep.settings import Limits
-from pipeline.tracking import Mode
-from serving.errors import InputError
+from pneumo.pipeline import config, training
+from pneumo.pipeline.comparing.run_list import summaries
+from pneumo.pipeline.config import Document
+from pneumo.pipeline.config.document import parse, read
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.runs.run import Run, Status, list_runs
+from pneumo.pipeline.sweep import driver, space
+from pneumo.pipeline.sweep import winner as finish
+from pneumo.pipeline.sweep.driver import Plan
+from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
+from pneumo.pipeline.sweep.sweep_settings import Limits
+from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.serving.contracts.errors import InputError
 from tests.conftest import CONFIGS, TINY, Outcome
-from tests.wandb_files import records, rounds_of
+from tests.support.wandb_files import records, rounds_of
 
 pytestmark = pytest.mark.slow
 
@@ -154,9 +155,9 @@ def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
 
 
 def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: SweepFolder) -> None:
-    from pipeline import decisions
-    from pipeline.export import export
-    from pipeline.sweep.refit import refit
+    from pneumo.pipeline import decisions
+    from pneumo.pipeline.export.bundle_export import export
+    from pneumo.pipeline.sweep.refit import refit
 
     winner = finish.best_run(swept)
     run = refit(swept)
@@ -253,7 +254,7 @@ def sweep_process(dataset: Dataset, tmp_path: Path) -> Iterator[Callable[..., su
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(asked.data), encoding="utf-8")
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "sweep", *arguments]
+        command = [sys.executable, "-c", "from pneumo.pipeline.cli import main; main()", "sweep", *arguments]
         started.append(
             subprocess.Popen(
                 command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.document import Document, parse
-from pipeline.sweep import space
-from pipeline.sweep.space import Parameter, Space
-from serving.errors import InputError
+from pneumo.pipeline.config.document import Document, parse
+from pneumo.pipeline.sweep import space
+from pneumo.pipeline.sweep.space import Parameter, Space
+from pneumo.serving.contracts.errors import InputError
 from tests.conftest import CONFIGS
 
 BASELINE = (CONFIGS / "baseline.yaml").read_text(encoding="utf-8").replace("{decay: one_cycle, max_lr: 0.001}", "{}")

@@ -3,15 +3,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import training
-from pipeline.config import Experiment
-from pipeline.data.manifest import Dataset
-from pipeline.evaluation import read_metrics
-from pipeline.runs import Run, Status
-from pipeline.tracking import Mode
-from pipeline.training.hooks import Hooks, tracked
-from pipeline.training.run import carry_out, describe
-from tests.wandb_files import records, rounds_of, summary_of
+from pneumo.pipeline import training
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.runs.run import Run, Status
+from pneumo.pipeline.training.hooks import Hooks, tracked
+from pneumo.pipeline.training.run import carry_out, describe
+from pneumo.pipeline.training.tracking.tracker import Mode
+from tests.support.wandb_files import records, rounds_of, summary_of
 
 
 def test_each_round_is_told_and_tracked_once_and_what_was_not_measured_can_be_later(

@@ -14,19 +14,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import config, training
-from pipeline.config import Experiment
-from pipeline.data import manifest
-from pipeline.data.manifest import Dataset, Split
-from pipeline.evaluation import read_metrics
-from pipeline.runs import Run, Status
-from pipeline.training.images import ludwig_frame, read_images
-from pipeline.training.run import TrainingError, TrainingInterruptedError
-from serving.errors import InputError
-from serving.image import Preparation, encode_png
+from pneumo.pipeline import config, training
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.data.training_images import ludwig_frame, read_images
+from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.runs.run import Run, Status
+from pneumo.pipeline.training.run import TrainingError, TrainingInterruptedError
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Preparation, encode_png
 
 if TYPE_CHECKING:
-    from pipeline.training.callback import Step
+    from pneumo.pipeline.ludwig.callback import Step
 
 PREPARATION = Preparation(size=64, height=32, width=32, channels=3)
 
@@ -177,7 +177,7 @@ def test_ludwig_sees_the_pixels_that_were_read(
 ) -> None:
     from ludwig.data.preprocessing import preprocess_for_prediction
 
-    from pipeline.inference import load_model
+    from pneumo.pipeline.ludwig.inference import load_model
 
     model = load_model(trained)
     preparation = tiny.preparation(size=64, fit="squash")
@@ -279,7 +279,7 @@ def test_a_resumed_run_continues_the_learning_rate_schedule(
 
 
 def test_an_interrupted_run_keeps_the_best_model_so_far(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
-    from pipeline.inference import load_model
+    from pneumo.pipeline.ludwig.inference import load_model
 
     steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
     with pytest.raises(TrainingInterruptedError) as stopped:
@@ -314,8 +314,8 @@ def test_a_run_is_not_resumed_on_other_data(trained: Run, dataset: Dataset, tmp_
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline import config, training
-from pipeline.data import manifest
+from pneumo.pipeline import config, training
+from pneumo.pipeline.data import manifest
 
 def report(step):
     if step.epoch >= 2:
@@ -404,7 +404,7 @@ def test_a_run_stopped_after_training_is_only_predicted_and_evaluated(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.training.run._predict", stop)
+        patched.setattr("pneumo.pipeline.training.run._predict", stop)
         with pytest.raises(TrainingInterruptedError) as stopped:
             training.train(tiny, dataset, root=tmp_path, seed=7)
     run = stopped.value.run
@@ -418,7 +418,7 @@ def test_a_run_stopped_after_training_is_only_predicted_and_evaluated(
 
 
 def test_a_second_signal_stops_at_once(ludwig: object, tmp_path: Path) -> None:
-    from pipeline.training.callback import TrainingCallback
+    from pneumo.pipeline.ludwig.callback import TrainingCallback
 
     callback = TrainingCallback(Run(tmp_path), "label", None)
 

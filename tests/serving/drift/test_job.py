@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import subprocess
 import sys
 import threading
@@ -15,13 +14,14 @@ import httpx
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[3]
-_made = runpy.run_path(str(Path(__file__).with_name("references.py")))
-make_judged, gray, png = _made["make_judged"], _made["gray"], _made["png"]
+from tests.support import references as _made
+from tests.support.paths import ROOT
+
+make_judged, gray, png = _made.make_judged, _made.gray, _made.png
 
 SERVER = """
-from serving.server import serve
-from serving.settings import Settings
+from pneumo.serving.process.server import serve
+from pneumo.serving.contracts.settings import Settings
 
 if __name__ == "__main__":
     serve(Settings.from_environment(), lambda bundle, address: print(address, flush=True))
@@ -56,7 +56,7 @@ def job_runs(server: int) -> bool:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == server and b"serving.drift.job" in stat.with_name("cmdline").read_bytes():
+            if parent == server and b"pneumo.serving.drift.job" in stat.with_name("cmdline").read_bytes():
                 return True
         except OSError:
             continue

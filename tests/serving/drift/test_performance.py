@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from pipeline.evaluation.metrics import calibration_error as bundle_calibration_error
-from serving.drift.performance import (
+from pneumo.pipeline.evaluation.metrics import calibration_error as bundle_calibration_error
+from pneumo.serving.drift.performance import (
     Claims,
     Labelled,
     auroc,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -12,21 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from serving.app import create_app
-from serving.drift import job
-from serving.drift.schedule import Schedule
-from serving.drift.verdict import DriftCheck, Verdict
-from serving.errors import InputError
-from serving.log.checks import add_check
-from serving.log.leases import Lease
-from serving.log.store import LogStore
-from serving.metrics import Metrics
-from serving.settings import Settings
-
-HERE = Path(__file__)
-row = runpy.run_path(str(HERE.parents[1] / "log" / "test_log.py"))["row"]
-check = runpy.run_path(str(HERE.with_name("test_webhook.py")))["check"]
-series = runpy.run_path(str(HERE.parents[1] / "test_metrics.py"))["series"]
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.drift import job
+from pneumo.serving.drift.schedule import Schedule
+from pneumo.serving.drift.stored_checks import add_check
+from pneumo.serving.drift.verdict import DriftCheck, Verdict
+from pneumo.serving.http.app import create_app
+from pneumo.serving.predictions.leases import Lease
+from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.telemetry.metrics import Metrics
+from tests.support import webhooks
+from tests.support.log_rows import row
+from tests.support.metrics import series
+from tests.support.webhooks import check
 
 JOB = """
 import json, os, pathlib, sys, time
@@ -218,7 +216,7 @@ def test_the_end_of_the_service_ends_the_job(world):
 
 
 def test_a_job_that_hangs_is_killed(world, monkeypatch):
-    monkeypatch.setattr("serving.drift.schedule.LIMIT_S", 0.5)
+    monkeypatch.setattr("pneumo.serving.drift.schedule.LIMIT_S", 0.5)
     (world.folder / "seconds").write_text("60")
     world.serve(30)
     world.start(drift_rows=30)
@@ -233,7 +231,7 @@ def test_without_a_log_there_is_nothing_to_judge(bundle):
 
 def test_a_service_starts_and_ends_its_schedule_and_answers_meanwhile(bundle, png, started, tmp_path, monkeypatch):
     (tmp_path / "seconds").write_text("60")
-    monkeypatch.setattr("serving.drift.schedule.LOOK_S", 0.05)
+    monkeypatch.setattr("pneumo.serving.drift.schedule.LOOK_S", 0.05)
     monkeypatch.setattr(
         Schedule.__init__,
         "__kwdefaults__",
@@ -258,7 +256,7 @@ def test_a_service_starts_and_ends_its_schedule_and_answers_meanwhile(bundle, pn
 
 @pytest.fixture
 def hook():
-    return runpy.run_path(str(HERE.with_name("test_webhook.py")))["server"]
+    return webhooks.server
 
 
 def run_job(monkeypatch, world, verdict: Verdict, url: str, **variables: str) -> int:
@@ -312,6 +310,6 @@ def test_a_job_that_breaks_says_so_in_one_line_without_values(monkeypatch, world
 
 def test_a_job_lets_others_go_first(tmp_path):
     shown = "os.nice(0), open('/proc/self/oom_score_adj').read()"
-    program = f"from serving.drift.job import _be_modest; import os; _be_modest(); print({shown})"
+    program = f"from pneumo.serving.drift.job import _be_modest; import os; _be_modest(); print({shown})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(os.nice(0) + 10), "1000"]

@@ -1,0 +1,1 @@
+"""Lists of runs, and two runs side by side."""

@@ -1,0 +1,99 @@
+"""How an image looks, in a few numbers: a perceptual hash that finds copies, and its extremes of gray."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo.serving.images.preparation import Gray, resize
+
+NEAR_DISTANCE = 28
+"""Bits of 256 in which the hashes of copies may differ.
+
+Measured on the 5,216 training images of Kermany et al. at 224 px: the closest two images of different patients differ
+in 39 bits, of one patient in 47 (byte-identical ones apart). An image and its copy differ in 12 at most after JPEG at
+quality 50, resizing to 128 px and back, noise of 5 gray levels, or +10 % and +10 levels of brightness; in 18 after
+gamma 0.8; in 32 (95 %: 25) after 1 % is cut from each edge. A 64-bit hash cannot do this: 1,076 pairs of different
+patients lie within 6 bits.
+"""
+
+_SIDE, _WAVES = 32, 16
+
+
+@dataclass(frozen=True)
+class Look:
+    """Numbers that describe an image.
+
+    Attributes:
+        width: Width of the original, in pixels.
+        height: Height of the original, in pixels.
+        hash: Perceptual hash, 256 bits.
+        spread: Standard deviation of gray levels.
+        black: Share of pixels at 0.
+        white: Share of pixels at 255.
+    """
+
+    width: int
+    height: int
+    hash: bytes
+    spread: float
+    black: float
+    white: float
+
+
+def look(gray: Gray, *, width: int | None = None, height: int | None = None) -> Look:
+    """Describe an image.
+
+    Args:
+        gray: Pixels, uint8 [h, w].
+        width: Width of the original where `gray` is a prepared image.
+        height: Height of the original where `gray` is a prepared image.
+    """
+    levels = np.arange(256)
+    shares = np.bincount(gray.ravel(), minlength=256) / gray.size
+    mean = float(shares @ levels)
+    return Look(
+        width=width or gray.shape[1],
+        height=height or gray.shape[0],
+        hash=perceptual_hash(gray),
+        spread=float(np.sqrt(shares @ (levels - mean) ** 2)),
+        black=float(shares[0]),
+        white=float(shares[255]),
+    )
+
+
+def perceptual_hash(gray: Gray) -> bytes:
+    """Hash what an image shows, uint8 [h, w], to 256 bits.
+
+    The 16 x 16 lowest waves of the discrete cosine transform of the image at 32 x 32, each above or below their median
+    (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, with 16 waves in place of 8).
+    """
+    small = resize(gray, _SIDE, _SIDE).astype(np.float64)
+    waves = (_cosines() @ small @ _cosines().T).ravel()
+    waves[0] = np.median(waves[1:])  # the mean gray says nothing about content
+    return np.packbits(waves > waves[0]).tobytes()
+
+
+def near_pairs(hashes: list[bytes], distance: int) -> NDArray[np.intp]:
+    """Find pairs of hashes that differ in at most `distance` bits.
+
+    Returns:
+        Positions, intp [pairs, 2], the smaller one first.
+    """
+    words = np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, _WAVES**2 // 64)
+    found = [np.empty((0, 2), dtype=np.intp)]
+    for start in range(0, len(words), 256):
+        block = words[start : start + 256]
+        differing = np.zeros((len(block), len(words) - start), dtype=np.uint16)
+        for word in range(words.shape[1]):
+            differing += np.bitwise_count(block[:, word, None] ^ words[None, start:, word])
+        pairs = np.argwhere(differing <= distance)
+        found.append(pairs[pairs[:, 0] < pairs[:, 1]] + start)
+    return np.concatenate(found)
+
+
+@cache
+def _cosines() -> NDArray[np.float64]:
+    wave, place = np.arange(_WAVES)[:, None], np.arange(_SIDE)[None, :]
+    return np.cos(np.pi * (2 * place + 1) * wave / (2 * _SIDE))

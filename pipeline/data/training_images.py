@@ -1,0 +1,79 @@
+"""Images of a data set as Ludwig gets them: in memory, read as the service reads them, none missing, none cached."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo.pipeline.data.manifest import Dataset, Row
+from pneumo.serving.contracts.cores import available_cores
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images import preparation as image
+from pneumo.serving.images.preparation import ImageError, Preparation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_images(
+    dataset: Dataset,
+    rows: Sequence[Row],
+    preparation: Preparation,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Read prepared images at the model's size.
+
+    Ludwig would fill a damaged image with gray, copy a neighbour over a missing one, and not see a changed one; this
+    refuses all three.
+
+    Args:
+        dataset: Where the images lie.
+        rows: Which to read.
+        preparation: The model's size and channels.
+        progress: Called with the number of images read since the last call.
+
+    Returns:
+        One uint8 [height, width, channels] a row, in the rows' order.
+
+    Raises:
+        InputError: An image is missing, damaged or changed since the import; the message names it.
+    """
+
+    def read(row: Row) -> NDArray[np.uint8]:
+        path = dataset.path(row)
+        try:
+            content = path.read_bytes()
+            dataset.check(row, content)
+            picture = image.read_gray(content)
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing; import the data set again") from None
+        except (ImageError, OSError) as error:
+            raise InputError(f"{path}: {error}; import the data set again, or run `pneumo data check`") from None
+        if picture.gray.shape != (preparation.size, preparation.size):
+            raise InputError(
+                f"{path}: {picture.width} x {picture.height}, but the data set was prepared at {preparation.size} "
+                "pixels; import the data set again"
+            )
+        gray = image.resize(picture.gray, preparation.height, preparation.width)
+        return np.repeat(gray[:, :, None], preparation.channels, axis=2)
+
+    images = []
+    with ThreadPoolExecutor(max_workers=available_cores()) as pool:  # Pillow decodes without the interpreter's lock
+        for pixels in pool.map(read, rows):
+            images.append(pixels)
+            if progress:
+                progress(1)
+    return images
+
+
+def ludwig_frame(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]], *, image: str, label: str) -> "pd.DataFrame":
+    """Images, labels and splits as the data frame that Ludwig trains on."""
+    import pandas as pd
+
+    column = np.empty(len(images), dtype=object)  # one object an image: pandas would make it one array of pixels
+    for position, pixels in enumerate(images):
+        column[position] = pixels
+    return pd.DataFrame({image: column, label: [row.label for row in rows], "split": [int(row.split) for row in rows]})

@@ -1,0 +1,1 @@
+"""The stress test: metrics under simulated changes of the images."""

@@ -1,0 +1,4 @@
+"""The seam to Ludwig: the only package that imports it.
+
+Importing a module here may load Ludwig; importing this package does not.
+"""

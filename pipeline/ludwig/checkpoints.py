@@ -1,0 +1,68 @@
+"""Whole checkpoints of a run: weights, optimizer and progress that belong together.
+
+Ludwig replaces these files one by one, and rewrites its progress file in place, so that a kill -9 can leave a mixture
+that it refuses or misreads. A copy is made when they are consistent, in a folder that is named once it is complete.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from pneumo.pipeline.runs.run import Run
+
+FOLDER = ".checkpoints"
+_PROGRESS = "training_progress.json"
+_TRAINING = "training_checkpoints"
+
+
+def keep(run: Run, step: int) -> None:
+    """Keep what Ludwig has just written as the checkpoint of a step, and drop the one before."""
+    root = run.folder / FOLDER
+    partial = root / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / _TRAINING).mkdir(parents=True)
+    for file in sorted((run.model / _TRAINING).glob("*.ckpt*")):
+        os.link(file, partial / _TRAINING / file.name)  # Ludwig never writes into these, it replaces them
+    shutil.copyfile(run.model / _PROGRESS, partial / _PROGRESS)
+    target = root / f"{step:09d}"
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+    for old in root.iterdir():
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def latest(run: Run) -> Path | None:
+    """Folder of the newest whole checkpoint."""
+    found = [path for path in (run.folder / FOLDER).glob("[0-9]*") if path.is_dir()]
+    return max(found, default=None)
+
+
+def restore(run: Run) -> bool:
+    """Put the newest whole checkpoint where Ludwig looks for one; without one, nothing is left there.
+
+    Returns:
+        Whether there was one.
+    """
+    shutil.rmtree(run.model / _TRAINING, ignore_errors=True)
+    (run.model / _PROGRESS).unlink(missing_ok=True)
+    checkpoint = latest(run)
+    if checkpoint is None:
+        return False
+    shutil.copytree(checkpoint / _TRAINING, run.model / _TRAINING)
+    shutil.copyfile(checkpoint / _PROGRESS, run.model / _PROGRESS)
+    return True
+
+
+def best_weights(run: Run) -> Path | None:
+    """The best weights of the newest whole checkpoint."""
+    checkpoint = latest(run)
+    path = checkpoint / _TRAINING / "best.ckpt.safetensors" if checkpoint else None
+    return path if path and path.is_file() else None
+
+
+def drop(run: Run) -> None:
+    """Remove every checkpoint: a run that is done needs none."""
+    shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(run.model / _TRAINING, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Data-parallel training: the parts that subclass Ludwig's trainer and backend."""

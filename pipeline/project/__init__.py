@@ -1,0 +1,1 @@
+"""A project's first hour: demo, init, doctor."""

@@ -1,0 +1,108 @@
+"""Where a registry is written: a folder of this machine, under a lock."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+from pneumo.pipeline.runs.run import write_text
+from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.model.bundle import INFO, Bundle, BundleError
+from pneumo.serving.model.registry import REGISTRY, Registry, read_registry
+from pneumo.serving.model.remote_registry import Root, is_address
+
+_PARTIAL = ".partial-"
+
+Edit = Callable[[Registry], Registry]
+
+
+class Shelf(Protocol):
+    """A place for a registry and its bundles."""
+
+    def change(self, edit: Edit) -> None:
+        """Read the registry, edit it, write it, so that nothing that another process writes meanwhile is lost.
+
+        `edit` may be called again, with what the other wrote. It may call `put`, and raise, which leaves all as it was.
+        """
+
+    def put(self, bundle: Bundle, place: str) -> None:
+        """Make sure that a bundle lies whole under a folder, relative to the registry."""
+
+
+def shelf_of(root: Root) -> Shelf:
+    """The shelf at a root."""
+    if is_address(root):
+        from pneumo.pipeline.release.registry.bucket import BucketShelf
+
+        return BucketShelf(root)
+    return FolderShelf(Path(root))
+
+
+def text_of(registry: Registry) -> str:
+    """A registry as its file holds it, after checking that it agrees with itself."""
+    checked = Registry.model_validate(registry.model_dump() | {"schema_version": 2})
+    return yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+class FolderShelf:
+    """A folder; one process at a time changes it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def change(self, edit: Edit) -> None:
+        """See `Shelf.change`.
+
+        Raises:
+            MachineError: The folder cannot be written.
+        """
+        with self._locked():
+            before = read_registry(self._root)
+            after = edit(before)
+            if after != before:
+                write_text(self._root / REGISTRY, text_of(after))
+
+    def put(self, bundle: Bundle, place: str) -> None:
+        """See `Shelf.put`."""
+        target = self._root / place
+        try:
+            if Bundle.open(target).digest == bundle.digest:
+                return
+        except BundleError:
+            pass
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in target.parent.glob(f"{_PARTIAL}*"):  # of a promotion that was killed: the lock is ours
+            shutil.rmtree(left_over)
+        partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=target.parent))
+        try:
+            for name in (*bundle.info.files, INFO):
+                shutil.copyfile(bundle.folder / name, partial / name)
+            Bundle.open(partial)
+            partial.chmod(0o755)
+            if target.exists():  # not in the registry, or damaged
+                shutil.rmtree(target)
+            partial.replace(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise MachineError(
+                f"{self._root}: cannot be written ({error.strerror}); give another --models-dir"
+            ) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)

@@ -1,0 +1,1 @@
+"""The report of a sweep: page, table, parameter importance, advice."""

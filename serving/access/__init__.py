@@ -1,0 +1,1 @@
+"""Access control: API keys, rate limits, client addresses, security headers."""

@@ -1,0 +1,1 @@
+"""What all packages of the service share: errors, answer schemas, settings."""

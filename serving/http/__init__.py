@@ -1,0 +1,1 @@
+"""The HTTP application: routes, middleware, uploads, the Open Inference Protocol."""

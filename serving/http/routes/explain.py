@@ -1,0 +1,55 @@
+"""`/v1/explain`."""
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from pneumo.serving.contracts import problems
+from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.schemas import ExplainResponse
+from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceOf, answered_by, received
+from pneumo.serving.images.preparation import ImageError
+from pneumo.serving.inference.explanation import Method, NoMapsError, UnknownClassError
+
+router = APIRouter(tags=["prediction"])
+
+
+@router.post(
+    "/v1/explain",
+    response_model=ExplainResponse,
+    responses={200: {"content": {"image/png": {}}}, **problems.RESPONSES},
+    openapi_extra={"requestBody": IMAGES_BODY},
+    summary="Show where on an image the evidence lies",
+)
+async def explain(
+    request: Request,
+    service: ServiceOf,
+    class_name: Annotated[
+        str | None, Query(alias="class", description="What the evidence is for; by default the positive class.")
+    ] = None,
+    format: Annotated[
+        Literal["png", "json"], Query(description="The overlay, or film and heat map apart with the prediction.")
+    ] = "png",
+    method: Annotated[
+        Method | None,
+        Query(description="Class activation map or occlusion; by default what was found to show the evidence."),
+    ] = None,
+) -> Response:
+    """Predict one image and lay a heat map over it. The prediction log does not count it."""
+    async with received(request, service) as uploads:
+        if len(uploads) > 1:
+            raise ProblemError("wrong-fields", f"{len(uploads)} images; a heat map is made of one at a time")
+        lane = service.lane(request.state.request_id)
+        model = answered_by(request, lane)
+        try:
+            found = await service.explain(lane, uploads[0], class_name, method)
+        except ImageError as error:
+            raise ProblemError.of_image(error, filename=uploads[0].filename, index=0, count=1) from None
+        except (UnknownClassError, NoMapsError) as error:
+            raise ProblemError("wrong-fields", str(error)) from None
+        if format == "png":
+            return Response(await asyncio.to_thread(found.overlay), media_type="image/png")
+        answer = await asyncio.to_thread(found.answer, request.state.request_id, model)
+        return Response(answer.model_dump_json(), media_type="application/json")

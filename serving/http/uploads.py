@@ -1,0 +1,263 @@
+"""Read the images of a request: into memory only, and never more than the limit.
+
+Starlette's own form parser writes parts of more than a megabyte to temporary files, and images of patients have no
+place on the disk of a service.
+"""
+
+import binascii
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import anyio.to_thread
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from pneumo.serving.contracts.errors import first_problem
+from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.http.archive import ArchiveError, TooLargeError, TooManyError, is_zip, members
+
+FIELD = "file"
+MAX_FILENAME = 255
+
+_ZIP_TYPES = frozenset({b"application/zip", b"application/x-zip-compressed"})
+_RAW_TYPES = frozenset({b"application/octet-stream", b"application/dicom", *_ZIP_TYPES})
+_MARKS = (b"{", b"[", b",")
+_MARKS_AN_IMAGE = MAX_FILENAME + 10
+"""Marks that begin a value in JSON: an image has few, and as many as its name may hold."""
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+_LONG = 2**18
+"""Bytes that take longer to convert than a thread takes to start."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image as sent.
+
+    Attributes:
+        filename: As the client named it, or its path in a zip, at most `MAX_FILENAME` characters, or None.
+        data: The bytes.
+    """
+
+    filename: str | None
+    data: bytes
+
+
+async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> list[Upload]:
+    """Read one image from the body, or one or many from a form, a JSON list or a zip.
+
+    Args:
+        request: `multipart/form-data`, `application/json` with the images in base64, or an image or a zip as the raw
+            body. A file in a form may be a zip too: what begins as one is one.
+        max_bytes: Largest body, and most bytes of all that is in zips.
+        max_images: Most images.
+
+    Raises:
+        ProblemError: Another media type, too large, too many, damaged, or other fields.
+    """
+    media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if media_type == b"multipart/form-data":
+        parts = await _read_form(request, parameters.get(b"boundary", b""), max_bytes, max_images)
+        return await _expand(parts, max_bytes, max_images)
+    if not (media_type.startswith(b"image/") or media_type in _RAW_TYPES or media_type == b"application/json"):
+        raise ProblemError(
+            "unsupported-media-type",
+            "send multipart/form-data with the image in the field 'file', application/json with images in base64, or "
+            "the image itself under its media type (such as image/png, application/dicom) or application/octet-stream, "
+            "many of them as application/zip",
+        )
+    body = bytearray()
+    await read_body(request, max_bytes, body.extend)
+    if media_type == b"application/json":
+        parts = await _aside(partial(_read_json, bytes(body), max_images), len(body))
+        return await _expand(parts, max_bytes, max_images)
+    if media_type in _ZIP_TYPES and not is_zip(body):
+        raise ProblemError("unreadable-body", "not a zip")
+    return await _expand([Upload(filename=None, data=bytes(body))], max_bytes, max_images)
+
+
+async def _aside[T](work: Callable[[], T], size: int) -> T:
+    """Do work on many bytes in a thread, so that others are answered meanwhile."""
+    return await anyio.to_thread.run_sync(work) if size > _LONG else work()
+
+
+async def _expand(parts: list[Upload], max_bytes: int, max_images: int) -> list[Upload]:
+    """Put the files of each zip in its place."""
+    if not any(is_zip(part.data) for part in parts):
+        return parts
+    work = partial(_expand_zips, parts, max_bytes, max_images)
+    return await _aside(work, sum(len(part.data) for part in parts))
+
+
+def _expand_zips(parts: Iterable[Upload], max_bytes: int, max_images: int) -> list[Upload]:
+    uploads: list[Upload] = []
+    left = max_bytes
+    try:
+        for part in parts:
+            if not is_zip(part.data):
+                uploads.append(part)
+                continue
+            for member in members(part.data, max_bytes=left, max_files=max_images):
+                left -= len(member.data)
+                uploads.append(Upload(member.name[-MAX_FILENAME:], member.data))
+    except TooLargeError:
+        detail = f"the files in the zip are more than {max_bytes:,} bytes together; send several requests"
+        raise ProblemError("too-large", detail) from None
+    except TooManyError:
+        raise ProblemError("too-many-images", f"the zip holds more than {max_images} images; send several") from None
+    except ArchiveError as error:
+        raise ProblemError("unreadable-body", f"{error}; make it again") from None
+    if len(uploads) > max_images:
+        raise ProblemError("too-many-images", f"more than {max_images} images; send several requests")
+    if not uploads:
+        raise ProblemError("wrong-fields", "no image in the zip")
+    return uploads
+
+
+class _JsonImage(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    filename: str | None = None
+    data: str
+
+
+class _JsonImages(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[_JsonImage] = Field(min_length=1)
+
+
+def _read_json(body: bytes, max_images: int) -> list[Upload]:
+    # Twenty million bytes of `[[],[],[],` would become a gigabyte of lists before any of them is looked at.
+    if sum(body.count(mark) for mark in _MARKS) > _MARKS_AN_IMAGE * (max_images + 1):
+        raise ProblemError("too-many-images", f"more values than {max_images} images have; send several requests")
+    try:
+        images = _JsonImages.model_validate_json(body).images
+    except ValidationError as error:
+        if error.errors(include_input=False)[0]["type"] == "json_invalid":
+            raise ProblemError("unreadable-body", "not valid JSON") from None
+        raise ProblemError("wrong-fields", first_problem(error)[:200]) from None
+    if len(images) > max_images:
+        raise ProblemError("too-many-images", f"more than {max_images} images; send several requests")
+    uploads = []
+    for index, image in enumerate(images):
+        name = (image.filename or "")[:MAX_FILENAME] or None
+        start = match.end() if (match := _DATA_URL.match(image.data)) else 0
+        try:
+            data = binascii.a2b_base64(image.data[start:], strict_mode=True)
+        except ValueError:  # binascii.Error too; text that is not ASCII
+            detail = f"images.{index}.data: not base64 as of RFC 4648, section 4, without line breaks"
+            raise ProblemError("wrong-fields", detail, filename=name, index=index) from None
+        uploads.append(Upload(name, data))
+    return uploads
+
+
+async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
+    """Hand on a request's body, a piece at a time.
+
+    Raises:
+        ProblemError: It is larger than `max_bytes`, or the connection closed before its end.
+    """
+    too_large = ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > max_bytes:
+                raise too_large
+            take(chunk)
+    except ClientDisconnect:
+        raise ProblemError("unreadable-body", "the connection closed before the whole body came") from None
+
+
+async def read_whole(request: Request, max_bytes: int) -> bytes:
+    """A request's body; raises as `read_body` does."""
+    body = bytearray()
+    await read_body(request, max_bytes, body.extend)
+    return bytes(body)
+
+
+async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_images: int) -> list[Upload]:
+    if not boundary:
+        raise ProblemError(
+            "unreadable-body", "multipart/form-data without a boundary; let the HTTP client set the type"
+        )
+    form = _Form(max_images)
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": form.on_part_begin,
+                "on_header_field": form.on_header_field,
+                "on_header_value": form.on_header_value,
+                "on_header_end": form.on_header_end,
+                "on_headers_finished": form.on_headers_finished,
+                "on_part_data": form.on_part_data,
+                "on_end": form.on_end,
+            },
+        )
+        await read_body(request, max_bytes, parser.write)
+    except FormParserError:
+        raise ProblemError("unreadable-body", "not valid multipart/form-data") from None
+    if not form.ended:
+        raise ProblemError("unreadable-body", "the form is cut off: its last boundary is missing")
+    if not form.parts:
+        raise ProblemError("wrong-fields", f"no image; send it in the field '{FIELD}'")
+    return [Upload(filename=filename, data=bytes(data)) for filename, data in form.parts]
+
+
+class _Form:
+    """Collects the file parts of a form as the parser finds them."""
+
+    def __init__(self, max_images: int) -> None:
+        self.parts: list[tuple[str | None, bytearray]] = []
+        self.ended = False
+        self._max_images = max_images
+        self._field = bytearray()
+        self._value = bytearray()
+        self._disposition = b""
+
+    def on_part_begin(self) -> None:
+        self._disposition = b""
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._field.clear()
+        self._value.clear()
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = _text(options.get(b"name", b""))
+        if name != FIELD:
+            raise ProblemError("wrong-fields", f"unknown field {name[:80]!r}; images go in the field '{FIELD}'")
+        if len(self.parts) == self._max_images:
+            raise ProblemError("too-many-images", f"more than {self._max_images} images; send several requests")
+        self.parts.append((_text(options.get(b"filename", b""))[:MAX_FILENAME] or None, bytearray()))
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1][1].extend(memoryview(data)[start:end])
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,0 +1,269 @@
+"""Read DICOM radiographs.
+
+Only what the pixels need is read: no attribute of a patient is parsed, and no message quotes what a file holds.
+"""
+
+import io
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pneumo.serving.images.dicom_grayscale import present
+from pneumo.serving.images.grayscale import to_gray
+from pneumo.serving.images.library_warnings import hush
+from pneumo.serving.images.preparation import Gray, ImageError, Picture
+from pneumo.serving.images.size_limits import excess
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
+    from pydicom.uid import UID
+
+MAX_READS = 50_000
+"""Steps in which a header is read, one or two an element: a radiograph has some hundred elements."""
+_MAX_VALUE = 1024
+"""Bytes of an attribute, other than pixels and lookup tables."""
+_MAX_LUT = 2**18
+"""Bytes of a lookup table: 2**16 entries of two bytes, and its description."""
+
+_MAX_READ = 2**19
+"""Bytes that are read at once, pixels aside."""
+
+_PIXELS = 0x7FE00010
+_LUTS = (0x00283000, 0x00283010)
+_ATTRIBUTES = (
+    *("Modality", "MIMETypeOfEncapsulatedDocument", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "ModalityLUTSequence", "VOILUTSequence"),
+)
+_RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG", "RF", "XA", "OT", "SC", ""})
+_OTHERS = frozenset({"CT", "ES", "IO", "MG", "MR", "NM", "OCT", "OP", "PT", "PX", "RTDOSE", "SEG", "SM", "US", "XC"})
+"""Modalities that a message may name; another value could be anything."""
+_COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+_CHARACTER_SETS = (b"\x08\0\5\0", b"\0\x08\0\5")
+_COSTLY = "costs more than its pixels: a DICOM"
+
+
+def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
+    """Decode a DICOM radiograph to 8-bit gray as a viewer would show it (see `pneumo.serving.images.dicom_grayscale`).
+
+    Args:
+        data: A whole file, which begins with 128 bytes and `DICM`.
+        max_pixels: Largest rows times columns.
+
+    Raises:
+        ImageError: No single image of 8 or 16 bits, damaged, too large, or compressed in a way that no installed plugin
+            reads.
+    """
+    try:
+        import pydicom  # noqa: F401 - whether it is there
+    except ImportError:
+        raise ImageError("unreadable", "DICOM needs pydicom where pneumo runs: pip install 'pneumo[serve]'") from None
+    hush()  # after the import, which sets the level of the log
+    try:
+        header, place = open_header(data, _ATTRIBUTES)
+        if place >= len(data):
+            raise ImageError("not-an-image", _no_image(header))
+        rows, columns = _check(header, max_pixels)
+        mode, remarks = str(header.PhotometricInterpretation), _remarks(header)
+    except ImageError:
+        raise
+    except Exception:  # pydicom's messages quote values
+        raise ImageError("unreadable", "damaged DICOM header") from None
+    try:
+        pixels = _pixels(data, place, header, rows, columns)
+        gray = _luma(pixels) if pixels.ndim == 3 else present(pixels, header)
+    except ImageError:
+        raise
+    except Exception:
+        raise ImageError("unreadable", "damaged or cut off DICOM data") from None
+    return Picture(gray, "DICOM", mode, columns, rows, remarks)
+
+
+def open_header(data: bytes, attributes: tuple[str, ...]) -> tuple["FileDataset", int]:
+    """Parse some attributes of a DICOM file, in bounded time and memory, up to its pixels.
+
+    Returns:
+        The attributes, and where the element of the pixels begins: at the end where there is none.
+
+    Raises:
+        ImageError: The header costs too much.
+        Exception: Whatever pydicom raises on damage; its message may quote the file.
+    """
+    from pydicom.filereader import read_partial
+    from pydicom.tag import BaseTag, Tag
+
+    file = _Bounded(data)
+    tags: list[BaseTag | int] = [Tag(attribute) for attribute in attributes]
+    header = read_partial(file, stop_when=lambda tag, *_: tag == _PIXELS, specific_tags=tags)
+    for element in header.elements():
+        if element.tag in _LUTS:
+            _check_size(element, _MAX_LUT)
+            for item in header[element.tag].value:
+                for inner in item.elements():
+                    _check_size(inner, _MAX_LUT)
+        else:
+            _check_size(element, _MAX_VALUE)
+    return header, file.tell()
+
+
+class _Bounded(io.BytesIO):
+    """A file that is read in a limited number of steps, none of them large."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = MAX_READS
+        self._limit = _MAX_READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if size is None or size < 0:  # pydicom would inflate all of it at once
+            raise ImageError("unreadable", "a deflated DICOM file; save it in another transfer syntax")
+        if self._left < 0 or size > self._limit:
+            raise ImageError("too-large", f"{_COSTLY} header of too many or too large elements")
+        value = super().read(size)
+        if size == 8:  # the head of an element; character sets are taken apart at once, 12 us each
+            self._limit = _MAX_VALUE if value[:4] in _CHARACTER_SETS else _MAX_READ
+        return value
+
+
+def _check_size(element: Any, limit: int) -> None:
+    if isinstance(element.value, bytes) and len(element.value) > limit:
+        raise ImageError("too-large", f"{_COSTLY} attribute of more than {limit:,} bytes")
+
+
+def _span(data: bytes, place: int, header: "FileDataset") -> tuple[int, int]:
+    """Where the value of the element at a place begins and ends: all that follows where its length is left open."""
+    explicit = data[place + 4 : place + 6] in (b"OB", b"OW", b"UN")  # whatever the file says of itself
+    order = "<" if header.original_encoding[1] else ">"
+    start = place + (12 if explicit else 8)
+    (length,) = struct.unpack_from(f"{order}I", data, start - 4)
+    return start, len(data) if length == 0xFFFFFFFF else start + length
+
+
+def _no_image(header: "FileDataset") -> str:
+    kind = "an encapsulated document" if "MIMETypeOfEncapsulatedDocument" in header else "such as a report"
+    return f"a DICOM file without an image, {kind}"
+
+
+def _check(header: "FileDataset", max_pixels: int) -> tuple[int, int]:
+    """Refuse what is no single image that can be read; its rows and columns."""
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise ImageError("unreadable", "several frames; send one image a file")
+    rows, columns = int(header.Rows), int(header.Columns)
+    if rows * columns > max_pixels:
+        raise ImageError("too-large", f"{columns} x {rows} is more than {max_pixels:,} pixels")
+    samples, allocated, stored = int(header.SamplesPerPixel), int(header.BitsAllocated), int(header.BitsStored)
+    kinds = {1: {"MONOCHROME1", "MONOCHROME2"}, 3: _COLOURS}.get(samples, frozenset())
+    if header.PhotometricInterpretation not in kinds:
+        raise ImageError("unreadable", "neither MONOCHROME1, MONOCHROME2, RGB nor YBR; save it as one of these")
+    if allocated not in ((8, 16) if samples == 1 else (8,)) or not 1 <= stored <= allocated:
+        raise ImageError("unreadable", f"{allocated} bits a value; 8 are read, and 16 for gray")
+    if int(header.get("HighBit", stored - 1)) != stored - 1 or min(rows, columns) < 1:
+        raise ImageError("unreadable", "pixels in a layout of old that is not read")
+    return rows, columns
+
+
+def _pixels(data: bytes, place: int, header: "FileDataset", rows: int, columns: int) -> NDArray[Any]:
+    """Decode the element at a place to codes [rows, columns], or colour [rows, columns, 3] in RGB."""
+    from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import RLELossless
+
+    start, end = _span(data, place, header)
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_compressed:
+        frame = _frame(data, start)
+        if syntax == RLELossless:
+            return _unpack_runs(frame, header, rows, columns)
+        _check_plugin(syntax, int(header.BitsStored))
+        if told := excess(frame):
+            raise ImageError("too-large", f"costs more than its pixels: {told}")
+        if _size_of(frame) != (columns, rows):
+            raise ValueError("compressed pixels of another size")
+    header.PixelData = data[start:end]
+    pixels = pixel_array(header)
+    if pixels.shape[:2] != (rows, columns) or pixels.itemsize > 2:
+        raise ValueError("pixels of another size")
+    return pixels
+
+
+def _frame(data: bytes, start: int) -> bytes:
+    """The one frame of encapsulated pixels that begin at `start`."""
+    from pydicom.encaps import get_frame
+
+    (offsets,) = struct.unpack_from("<I", data, start + 4)
+    if offsets > _MAX_VALUE:
+        raise ValueError("offsets of many frames")
+    file = io.BytesIO(data)
+    file.seek(start)
+    return get_frame(file, 0, number_of_frames=1)
+
+
+def _unpack_runs(frame: bytes, header: "FileDataset", rows: int, columns: int) -> NDArray[Any]:
+    """Decode RLE (PS3.5 annex G) by Pillow, which stops at the size it is told and is 13 times as fast as pydicom."""
+    from pydicom.pixels.processing import convert_color_space
+
+    samples, width = int(header.SamplesPerPixel), int(header.BitsAllocated) // 8
+    count, *offsets = struct.unpack_from("<16I", frame)
+    if count != samples * width:
+        raise ValueError("another number of segments")
+    ends = [*offsets[1:count], len(frame)]
+    size, view = (rows * columns, 1), memoryview(frame)
+    planes = [
+        np.asarray(Image.frombytes("L", size, view[start:end], "packbits", "L"), dtype=np.uint8).reshape(rows, columns)
+        for start, end in zip(offsets, ends, strict=False)
+    ]
+    if samples == 1:
+        return planes[0] if width == 1 else planes[0].astype(np.uint16) << 8 | planes[1]
+    return convert_color_space(np.stack(planes, axis=2), str(header.PhotometricInterpretation), "RGB")
+
+
+def _check_plugin(syntax: "UID", bits: int) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit
+
+    try:
+        plugins = get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        raise ImageError("unreadable", "DICOM data compressed in a way that is not known") from None
+    if syntax == JPEGExtended12Bit and bits > 8:
+        plugins = tuple(plugin for plugin in plugins if plugin != "pillow")
+    if not plugins:
+        missing = "openjpeg" if syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name else "libjpeg"
+        raise ImageError(
+            "unreadable",
+            f"DICOM data compressed as {syntax.name}, which needs pylibjpeg and pylibjpeg-{missing} where pneumo runs: "
+            "pip install 'pneumo[dicom]'",
+        )
+
+
+def _size_of(frame: bytes) -> tuple[int, int]:
+    """Width and height as a JPEG, JPEG-LS or JPEG 2000 stream states them: decoders believe these."""
+    start = frame.find(b"\xff\x4f\xff\x51")
+    if start >= 0 and not frame.startswith(b"\xff\xd8"):
+        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+        return right - left, bottom - top
+    position = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", frame, position)
+        if (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)) or marker == 0xFFF7:
+            height, width = struct.unpack_from(">HH", frame, position + 5)
+            return width, height
+        if not 0xFFC0 <= marker <= 0xFFFE:
+            raise ValueError("no JPEG stream")
+        position += 2 + length
+
+
+def _luma(colour: NDArray[Any]) -> Gray:
+    return to_gray(Image.fromarray(np.ascontiguousarray(colour, dtype=np.uint8)))
+
+
+def _remarks(header: "FileDataset") -> tuple[str, ...]:
+    modality = str(header.get("Modality") or "")
+    if modality in _RADIOGRAPHS:
+        return ()
+    named = f"modality {modality}" if modality in _OTHERS else "a modality that is not known"
+    return (f"{named}, where a radiograph is CR or DX",)

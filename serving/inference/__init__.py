@@ -1,0 +1,1 @@
+"""Inference: the service, micro-batches, model slots, load shedding, explanations, offline prediction."""

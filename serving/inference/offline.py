@@ -1,0 +1,90 @@
+"""Predict image files offline, with the same code as the service."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.schemas import ImagePrediction
+from pneumo.serving.images.preparation import MAX_PIXELS, ImageError
+
+if TYPE_CHECKING:  # a client looks for images too, and has no ONNX Runtime
+    from pneumo.serving.model.predictor import Predictor
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
+"""What is taken from a folder; a file that is named itself is always tried."""
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What came of one file: a prediction, or why there is none."""
+
+    path: Path
+    prediction: ImagePrediction | None
+    error: str | None
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List files, and the images in folders and below (hidden ones left out), each once and sorted by folder.
+
+    Raises:
+        InputError: A path that is not there, or a folder without images.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+            if not inside:
+                raise InputError(f"{path}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
+            found.update(dict.fromkeys(inside))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return list(found)
+
+
+def count_others(paths: Sequence[Path]) -> int:
+    """How many files in the given folders `find_images` passes over."""
+    files = sum(sum(file.is_file() for file in path.rglob("*")) for path in paths if path.is_dir())
+    return files - (len(find_images([path for path in paths if path.is_dir()])) if files else 0)
+
+
+def predict_files(
+    predictor: "Predictor", paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS
+) -> Iterator[FileResult]:
+    """Predict files in order; one that cannot be read gives a result with an error, and the others go on.
+
+    Args:
+        predictor: A loaded bundle.
+        paths: Image files.
+        max_pixels: Largest image, width times height.
+    """
+    from pneumo.serving.model.predictor import BATCH, named
+
+    for chunk in batched(paths, BATCH):
+        inputs, times, errors = [], [], {}
+        for path in chunk:
+            began = time.perf_counter()
+            try:
+                inputs.append(predictor.prepare(path.read_bytes(), max_pixels=max_pixels))
+            except (ImageError, OSError) as error:
+                errors[path] = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror}"
+            else:
+                times.append((time.perf_counter() - began) * 1000)
+        predictions = iter(zip(predictor.predict(inputs), times, strict=True))
+        for path in chunk:
+            if path in errors:
+                yield FileResult(path, None, errors[path])
+            else:
+                prediction, decoding = next(predictions)
+                yield FileResult(path, named(prediction, str(path), decoding), None)

@@ -1,0 +1,1 @@
+"""A model that is served: bundle, registry, predictor, calibration, out-of-distribution score."""

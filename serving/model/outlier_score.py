@@ -1,0 +1,248 @@
+"""How strange an image is to a model: seen by its network, as a thumbnail, and against its own turned copies."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.thumbnails import SIDE, turned
+
+Floats = NDArray[np.float64]
+
+_VARIANCE_FLOOR = 1e-12
+_RELATIVE_FLOOR = 1e-6
+_THUMBNAIL = "thumbnail_"
+_SCALE = "scale"
+_VIEWS = 3
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """A Gaussian over embeddings with P wide directions and one variance for all others.
+
+    The covariance of probabilistic PCA (Tipping & Bishop, Probabilistic Principal Component Analysis, 1999): with fewer
+    images than dimensions a full covariance has no inverse, this one does.
+
+    Attributes:
+        mean: [D].
+        basis: Orthonormal columns, [D, P].
+        variance: Variance along each column, [P], above 0.
+        residual_variance: Variance along any direction that no column spans, above 0.
+    """
+
+    mean: Floats
+    basis: Floats
+    variance: Floats
+    residual_variance: float
+
+    @property
+    def dimensions(self) -> int:
+        """Length D of an embedding."""
+        return int(self.mean.shape[0])
+
+    @classmethod
+    def fit(cls, embeddings: NDArray[np.floating], max_components: int = 32) -> "EmbeddingSpace":
+        """Fit mean, directions and variances.
+
+        Variances have a floor, relative to the mean variance, so that constant columns and fewer images than dimensions
+        give large scores rather than infinite ones.
+
+        Args:
+            embeddings: [N, D], N at least 2, finite.
+            max_components: Most directions P; also at most N - 1 and D.
+
+        Raises:
+            InputError: Fewer than two embeddings, or values that are not finite.
+        """
+        values = np.asarray(embeddings, dtype=np.float64)
+        if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 1:
+            raise InputError(f"embeddings of shape {values.shape}: at least two images are needed")
+        if not np.isfinite(values).all():
+            raise InputError("embeddings that are not finite: the model diverged; train it again")
+        count, dimensions = values.shape
+        mean = values.mean(axis=0)
+        centred = values - mean
+        eigenvalues, vectors = np.linalg.eigh(centred.T @ centred / (count - 1))
+        eigenvalues, vectors = eigenvalues[::-1].clip(min=0.0), vectors[:, ::-1]
+        components = max(1, min(max_components, count - 1, dimensions))
+        floor = max(_VARIANCE_FLOOR, _RELATIVE_FLOOR * float(eigenvalues.mean()))
+        rest = eigenvalues[components:]
+        return cls(
+            mean=mean,
+            basis=np.ascontiguousarray(vectors[:, :components]),
+            variance=eigenvalues[:components].clip(min=floor),
+            residual_variance=max(floor, float(rest.mean()) if rest.size else floor),
+        )
+
+    def score(self, embeddings: NDArray[np.floating]) -> Floats:
+        """Distance from the training images: root of the Mahalanobis distance squared over D.
+
+        Args:
+            embeddings: [N, D].
+
+        Returns:
+            [N], about 1 in distribution.
+        """
+        centred = np.asarray(embeddings, dtype=np.float64) - self.mean
+        coordinates = centred @ self.basis
+        inside = (coordinates**2 / self.variance).sum(axis=1)
+        # The rest is taken as a vector: the difference of two squared lengths loses all digits where it is small.
+        outside = ((centred - coordinates @ self.basis.T) ** 2).sum(axis=1) / self.residual_variance
+        result: Floats = np.sqrt((inside + outside) / self.dimensions)
+        return result
+
+    def project(self, embeddings: NDArray[np.floating]) -> Floats:
+        """Whitened coordinates along the wide directions: [N, D] to [N, P], mean 0 and variance 1 in distribution."""
+        centred = np.asarray(embeddings, dtype=np.float64) - self.mean
+        result: Floats = centred @ self.basis / np.sqrt(self.variance)
+        return result
+
+    def to_arrays(self, prefix: str = "") -> dict[str, Floats]:
+        """The arrays of the space by name, as they lie in an `.npz` file."""
+        return {
+            f"{prefix}mean": self.mean,
+            f"{prefix}basis": self.basis,
+            f"{prefix}variance": self.variance,
+            f"{prefix}residual_variance": np.asarray(self.residual_variance, dtype=np.float64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str = "") -> "EmbeddingSpace":
+        """Take what `to_arrays` gave.
+
+        Raises:
+            KeyError, ValueError, TypeError: An array is missing or holds no numbers.
+            InputError: Numbers that cannot be right.
+        """
+        space = cls(
+            mean=np.asarray(arrays[f"{prefix}mean"], dtype=np.float64),
+            basis=np.asarray(arrays[f"{prefix}basis"], dtype=np.float64),
+            variance=np.asarray(arrays[f"{prefix}variance"], dtype=np.float64),
+            residual_variance=float(np.asarray(arrays[f"{prefix}residual_variance"], dtype=np.float64)),
+        )
+        shapes_agree = (
+            space.mean.ndim == 1
+            and space.variance.ndim == 1
+            and space.basis.shape == (space.mean.size, space.variance.size)
+        )
+        numbers = np.concatenate([space.mean, space.variance.ravel(), space.basis.ravel(), [space.residual_variance]])
+        if not shapes_agree or not np.isfinite(numbers).all():
+            raise InputError("not an embedding space: wrong shapes or values; export the model again")
+        if space.residual_variance <= 0 or (space.variance <= 0).any():
+            raise InputError("not an embedding space: variances must be above 0; export the model again")
+        return space
+
+
+@dataclass(frozen=True)
+class Known:
+    """Images that a model should find familiar: embeddings [N, D] and thumbnails [N, SIDE, SIDE]."""
+
+    embeddings: NDArray[np.floating]
+    thumbnails: Floats
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """How strange an image is in three views, of which the strangest counts.
+
+    The network's embedding tells odd content, but a network that was trained to ignore exposure may not see a negative,
+    and one that pools over the image hardly sees what is upside down. A thumbnail's distance from training thumbnails
+    tells other objects. And a thumbnail that lies nearer to them once it is turned, mirrored top to bottom or inverted
+    came in wrong (after Golan & El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, 2018).
+
+    Attributes:
+        embedding: Where embeddings of training images lie.
+        thumbnail: Where their thumbnails lie; None in a bundle of a pneumo that had no such view.
+        scale: For each view its median on held-out images and how far above it their quantile lies, [3, 2]; None where
+            `thumbnail` is.
+    """
+
+    embedding: EmbeddingSpace
+    thumbnail: EmbeddingSpace | None = None
+    scale: Floats | None = None
+
+    @classmethod
+    def fit(cls, training: Known, held_out: Known, *, quantile: float) -> "Familiarity":
+        """Learn what is familiar from training images, and how far off is too far from held-out ones.
+
+        Args:
+            training: What the network was trained on, N at least 2.
+            held_out: Images of the same source that it was not trained on, N at least 1.
+            quantile: Share of held-out images that each view alone should let pass, in (0, 1).
+
+        Raises:
+            InputError: Fewer than two training images, or embeddings that are not finite.
+        """
+        thumbnail = EmbeddingSpace.fit(_flat(training.thumbnails))
+        bare = cls(EmbeddingSpace.fit(training.embeddings), thumbnail, np.array([[0.0, 1.0]] * _VIEWS))
+        seen = bare.views(held_out.embeddings, held_out.thumbnails)
+        middle = np.median(seen, axis=1)
+        # A floor, since a handful of held-out images may all be alike.
+        reach = np.maximum(np.quantile(seen, quantile, axis=1) - middle, 0.01 * np.abs(middle) + _VARIANCE_FLOOR)
+        # A thumbnail far nearer than its turned copies is upright, even where all held-out ones are nearer still.
+        reach[-1] = max(reach[-1], -middle[-1] / 2)
+        return cls(bare.embedding, thumbnail, np.stack([middle, reach], axis=1))
+
+    def views(self, embeddings: NDArray[np.floating], small: Floats) -> Floats:
+        """How strange images are in each view: 0 for the typical held-out image, 1 at its quantile.
+
+        Args:
+            embeddings: [N, D].
+            small: Thumbnails of the same images, [N, SIDE, SIDE].
+
+        Returns:
+            [3, N]: by embedding, by thumbnail, by turned thumbnail; the embedding's distance alone, [1, N], where the
+            bundle knows no thumbnails.
+        """
+        by_embedding = self.embedding.score(embeddings)
+        if self.thumbnail is None or self.scale is None:
+            return by_embedding[None]
+        every = self.thumbnail.score(_flat(np.concatenate([small, *turned(small)])))  # one product, not six
+        distance, others = every[: len(small)], every[len(small) :].reshape(-1, len(small)).min(axis=0)
+        seen = np.stack([by_embedding, distance, distance**2 - others**2])
+        result: Floats = (seen - self.scale[:, :1]) / self.scale[:, 1:]
+        return result
+
+    def score(self, embeddings: NDArray[np.floating], small: Floats) -> Floats:
+        """The strangest of the views, [N]; arguments as for `views`."""
+        result: Floats = self.views(embeddings, small).max(axis=0)
+        return result
+
+    def to_bytes(self) -> bytes:
+        """The content of an `.npz` file; equal ones give equal bytes."""
+        arrays = self.embedding.to_arrays()
+        if self.thumbnail is not None and self.scale is not None:
+            arrays |= self.thumbnail.to_arrays(_THUMBNAIL) | {_SCALE: self.scale}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Familiarity":
+        """Read what `to_bytes` wrote; nothing in it is unpickled.
+
+        Raises:
+            InputError: Not such a file, or numbers that cannot be right.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                embedding = EmbeddingSpace.from_arrays(arrays)
+                if _SCALE not in arrays:
+                    return cls(embedding)
+                thumbnail = EmbeddingSpace.from_arrays(arrays, _THUMBNAIL)
+                scale = np.asarray(arrays[_SCALE], dtype=np.float64)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise InputError(f"not an embedding space: {type(error).__name__}; export the model again") from None
+        if thumbnail.dimensions != SIDE**2 or scale.shape != (_VIEWS, 2):
+            raise InputError("not an embedding space: wrong shapes or values; export the model again")
+        if not np.isfinite(scale).all() or (scale[:, 1] <= 0).any():
+            raise InputError("not an embedding space: scales must be above 0; export the model again")
+        return cls(embedding, thumbnail, scale)
+
+
+def _flat(small: Floats) -> Floats:
+    return np.asarray(small.reshape(len(small), -1))

@@ -1,0 +1,219 @@
+"""Run a bundle with ONNX Runtime: from image bytes to what is said about them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from pneumo.serving.contracts.cores import available_cores, integers_overflow
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.schemas import ImagePrediction
+from pneumo.serving.images.preparation import MAX_PIXELS, prepare
+from pneumo.serving.images.thumbnails import thumbnails
+from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
+from pneumo.serving.model.calibration import calibrated, certain, conformal_sets
+from pneumo.serving.model.outlier_score import Familiarity
+
+BATCH = 8
+"""Images that go through the network at once: 32 were no faster at 224 px and took 2.5 times the memory."""
+
+MAPS = "maps"
+"""The graph's output of class activation maps, where it has one (see `pneumo.pipeline.export.cam`)."""
+
+MAPS_POINT = "maps_point"
+"""Key of the graph's metadata under which `true` says that the maps mark what the network looks at."""
+
+Input = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is computed from the pixels of N images, by the network and beside it.
+
+    Attributes:
+        logits: float32 [N, K], columns in the order of the classes.
+        embedding: float32 [N, D].
+        thumbnails: float64 [N, SIDE, SIDE], see `pneumo.serving.images.thumbnails`.
+    """
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    thumbnails: NDArray[np.float64]
+
+
+class Predictor:
+    """A bundle that is loaded and warm; threads may share it.
+
+    Attributes:
+        bundle: What it runs.
+        familiarity: Says how strange an image is.
+        has_maps: Whether the network gives class activation maps.
+        maps_point: Whether they were found to mark what it looks at.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        """Load the network and the embedding space, checking both against the bundle's digests.
+
+        Args:
+            bundle: What to run.
+            threads: Threads of one network run; by default the cores this process may use.
+
+        Raises:
+            BundleError: A file changed, or the network does not keep the bundle's contract.
+        """
+        self.bundle = bundle
+        model, space = bundle.read(MODEL), bundle.read(EMBEDDING_SPACE)
+        try:
+            self.familiarity = Familiarity.from_bytes(space)
+        except InputError as error:
+            raise BundleError(f"{bundle.folder / EMBEDDING_SPACE}: {error}") from None
+        try:
+            self._session = open_session(model, threads or available_cores())
+            preparation = bundle.info.preparation
+            shape = (2, preparation.channels, preparation.height, preparation.width)
+            black = np.zeros(shape, dtype=np.float32)
+            self.has_maps = any(output.name == MAPS for output in self._session.get_outputs())
+            self.maps_point = self._session.get_modelmeta().custom_metadata_map.get(MAPS_POINT) == "true"
+            outputs, maps = self.run_with_maps(black) if self.has_maps else (self.run(black), None)
+        except BundleError:
+            raise
+        except Exception as error:  # ONNX Runtime raises many kinds that share no base
+            reason = str(error).splitlines()[0][:200]
+            raise BundleError(f"{bundle.folder / MODEL}: does not run: {reason}; export the model again") from None
+        expected = ((2, len(bundle.info.classes)), (2, self.familiarity.embedding.dimensions))
+        if (outputs.logits.shape, outputs.embedding.shape) != expected:
+            raise BundleError(
+                f"{bundle.folder / MODEL}: logits {outputs.logits.shape} and embedding {outputs.embedding.shape} for "
+                f"two images, where {expected[0]} and {expected[1]} fit the bundle; export the model again"
+            )
+        if maps is not None and (maps.ndim != 4 or maps.shape[:2] != outputs.logits.shape):
+            raise BundleError(
+                f"{bundle.folder / MODEL}: maps {maps.shape} for two images, where {outputs.logits.shape} and a height "
+                "and width fit the bundle; export the model again"
+            )
+
+    def run(self, batch: Input) -> Outputs:
+        """Run the network on prepared images, float32 [N, C, H, W] in [0, 1].
+
+        Raises:
+            BundleError: The network gave values that are not finite.
+        """
+        logits, embedding = self._run(["logits", "embedding"], batch)
+        return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch))
+
+    def run_with_maps(self, batch: Input) -> tuple[Outputs, NDArray[np.float32]]:
+        """Run a network that `has_maps` as `run` does.
+
+        Returns:
+            What `run` returns, and for each class a map of logits whose mean is its logit, float32 [N, K, h, w].
+
+        Raises:
+            BundleError: The network gave values that are not finite.
+        """
+        logits, embedding, maps = self._run(["logits", "embedding", MAPS], batch)
+        return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch)), maps
+
+    def _run(self, names: list[str], batch: Input) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = self._session.run(names, {"image": batch})
+        if not all(np.isfinite(values).all() for values in found):
+            raise BundleError(f"{self.bundle.folder / MODEL}: gave values that are not finite; export the model again")
+        return found
+
+    def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Input:
+        """Turn the bytes of an image file into the network's input, float32 [C, H, W].
+
+        Raises:
+            ImageError: The bytes cannot become an image.
+        """
+        return prepare(data, self.bundle.info.preparation, max_pixels=max_pixels)
+
+    def predict(self, inputs: Sequence[Input]) -> list[ImagePrediction]:
+        """Predict prepared images, each float32 [C, H, W], `BATCH` at a time; the caller fills in file names."""
+        predictions: list[ImagePrediction] = []
+        for start in range(0, len(inputs), BATCH):
+            chunk = inputs[start : start + BATCH]
+            began = time.perf_counter()
+            outputs = self.run(np.stack(chunk))
+            share = (time.perf_counter() - began) * 1000 / len(chunk)
+            predictions += self.judge(outputs, elapsed_ms=share)
+        return predictions
+
+    def judge(self, outputs: Outputs, *, elapsed_ms: float) -> list[ImagePrediction]:
+        """Say what the network's outputs mean: calibrated, with certainty and whether the image is a known kind."""
+        info = self.bundle.info
+        probabilities = calibrated(outputs.logits, info.temperature)
+        said = [self._say(row) for row in probabilities]
+        answers = np.array([info.classes.index(label) for label, _ in said], dtype=np.int64)
+        sure = certain(conformal_sets(probabilities, info.conformal.limit), answers)
+        scores = self.familiarity.score(outputs.embedding, outputs.thumbnails)
+        return [
+            ImagePrediction(
+                filename=None,
+                label=label,
+                probability=probability,
+                probabilities=dict(zip(info.classes, row.tolist(), strict=True)),
+                threshold=info.thresholds["default"] if info.positive_class is not None else None,
+                certainty="certain" if known else "uncertain",
+                in_distribution=bool(score <= info.outlier.limit),
+                outlier_score=float(score),
+                elapsed_ms=elapsed_ms,
+            )
+            for row, (label, probability), known, score in zip(probabilities, said, sure, scores, strict=True)
+        ]
+
+    def project(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An embedding, float32 [D], as reference and log keep it: float32 [P], whitened, P at most 32."""
+        return np.asarray(self.familiarity.embedding.project(embedding[None])[0], dtype=np.float32)
+
+    def predict_bytes(
+        self, data: bytes, filename: str | None = None, *, max_pixels: int = MAX_PIXELS
+    ) -> ImagePrediction:
+        """Predict one image file.
+
+        Raises:
+            ImageError: The bytes cannot become an image.
+        """
+        began = time.perf_counter()
+        prepared = self.prepare(data, max_pixels=max_pixels)
+        decoding = (time.perf_counter() - began) * 1000
+        return named(self.predict([prepared])[0], filename, decoding)
+
+    def _say(self, probabilities: NDArray[np.float64]) -> tuple[str, float]:
+        classes, positive = self.bundle.info.classes, self.bundle.info.positive_class
+        if positive is None:
+            best = int(probabilities.argmax())
+            return classes[best], float(probabilities[best])
+        column = classes.index(positive)
+        probability = float(probabilities[column])
+        return classes[column if probability >= self.bundle.info.thresholds["default"] else 1 - column], probability
+
+
+def named(prediction: ImagePrediction, filename: str | None, decoding_ms: float) -> ImagePrediction:
+    """A prediction with its file name, and the time of decoding added."""
+    return prediction.model_copy(
+        update={"filename": filename, "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3)}
+    )
+
+
+def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX graph as the service runs it.
+
+    Args:
+        model: The graph.
+        threads: Threads of one run. Several processes on the same cores share these out: cores / processes each
+            (docs/benchmarks.md), since ONNX Runtime knows of no other process, nor of a container's quota.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait take the cores from decoding and from neighbours: EfficientNet-Lite0 at 224 px,
+    # on two busy cores, did 27 to 52 images/s with spinning and 58 to 127 without. The arena stays (without it batches
+    # of 8 took 1.6 times as long); it grows with the largest batch, which `BATCH` bounds.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if integers_overflow():  # else an INT8 graph gave other answers here than where it was judged; slow, so only then
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    options.log_severity_level = 3  # errors only: warnings name nodes, which helps nobody who serves
+    return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])

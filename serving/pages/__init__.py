@@ -1,0 +1,1 @@
+"""Pages of the service: the upload page and the drift dashboard."""

@@ -1,0 +1,269 @@
+// One image: its picture, its way through the service, and what the service says about it.
+
+import { clone, point, scales } from "./parts.js";
+import { Problem } from "./service.js";
+import { FAMILIAR, STRANGE, bytes, certainty, evidence, milliseconds, trouble } from "./wording.js";
+
+const OVERHEAD = 1_000; // bytes of a form around its file
+let count = 0;
+
+export class Card {
+  #file;
+  #environment;
+  #leaving = new AbortController();
+  #urls = [];
+  #mapping = false;
+  #drawn; // a promise of whether the browser can show the file itself
+
+  /**
+   * `environment`: `service`, `pool`, `maxBytes`, `modelShown()` (what the page says about the model), and the events
+   * `changed(card)`, `settled(card)`, `removed(card)`, `enlarge(card)`.
+   */
+  constructor({ file, name }, environment) {
+    this.name = name;
+    this.element = clone("card-template");
+    this.prediction = this.model = this.requestId = this.problem = this.map = null;
+    this.strength = 60;
+    this.heatShown = false;
+    this.#file = file;
+    this.#environment = environment;
+    this.#part(".name").textContent = name;
+    const remove = this.#part(".remove");
+    remove.setAttribute("aria-label", `Remove ${name}`);
+    remove.addEventListener("click", () => environment.removed(this));
+    const film = this.#part(".film");
+    film.setAttribute("aria-label", `Enlarge ${name}`);
+    film.addEventListener("click", () => environment.enlarge(this));
+    this.#showFile();
+    this.send();
+  }
+
+  /** Send the image once it is its turn. */
+  send() {
+    this.problem = null;
+    this.#state("waiting", "Waiting for its turn");
+    const { signal } = this.#leaving;
+    this.#environment.pool.add(() => this.#predict(), { signal });
+  }
+
+  /** Give up whatever is under way and what the browser keeps of the picture. */
+  leave() {
+    this.#leaving.abort(new DOMException("removed", "AbortError"));
+    this.#urls.forEach((url) => URL.revokeObjectURL(url));
+  }
+
+  async #predict() {
+    const { service, maxBytes, changed, settled } = this.#environment;
+    try {
+      this.#checkFile(maxBytes);
+      this.#state("sending", "Sending");
+      const answer = await service.ask("v1/predict?partial=true", this.#file, this.#hooks());
+      const [prediction] = answer.predictions;
+      this.requestId = answer.request_id;
+      if (!prediction) throw new Problem(answer.errors[0]);
+      this.prediction = prediction;
+      this.model = answer.model;
+      this.#showAnswer();
+      this.#drawn.then((drawn) => drawn || this.#queueMap());
+    } catch (failure) {
+      if (this.#leaving.signal.aborted) return;
+      this.#showTrouble(asProblem(failure));
+    }
+    changed(this);
+    settled(this);
+  }
+
+  #checkFile(maxBytes) {
+    const file = this.#file;
+    if (file.size + OVERHEAD > maxBytes) {
+      throw new Problem({ status: 413, title: "Too large", detail: `the file has ${bytes(file.size)}, at most ${bytes(maxBytes)} can be sent` });
+    }
+    if (/\.(zip|tar|t?gz|7z|rar)$/i.test(this.name)) {
+      throw new Problem({ status: 415, title: "An archive, not an image", mend: "Unpack it and choose the folder." });
+    }
+  }
+
+  #hooks() {
+    return {
+      signal: this.#leaving.signal,
+      waiting: (words) => this.#state("waiting", words),
+      sending: (share) => (share < 1 ? this.#state("sending", "Sending", share) : this.#state("looking", "Looking at it")),
+    };
+  }
+
+  #state(state, words, share) {
+    this.element.dataset.state = state;
+    const progress = this.#part(".under-way progress");
+    if (!progress) return;
+    progress.setAttribute("aria-label", `${this.name}: ${words}`);
+    if (state === "looking") progress.removeAttribute("value"); // no telling how far it is
+    else progress.value = share ?? 0;
+    this.#part(".step").textContent = words;
+  }
+
+  // The picture
+
+  #showFile() {
+    const picture = this.#part(".picture");
+    picture.addEventListener("load", () => this.#pictureLoaded());
+    this.#drawn = new Promise((resolve) => {
+      picture.addEventListener("load", () => resolve(true), { once: true });
+      picture.addEventListener("error", () => resolve(false), { once: true }); // DICOM, TIFF: the service draws it
+    });
+    picture.src = this.#url(this.#file);
+  }
+
+  #pictureLoaded() {
+    this.#part(".picture").hidden = false;
+    this.#part(".no-picture").style.display = "none";
+    this.#part(".film").disabled = false;
+  }
+
+  #url(blob) {
+    const url = URL.createObjectURL(blob);
+    this.#urls.push(url);
+    return url;
+  }
+
+  get picture() {
+    return this.#part(".picture").src;
+  }
+
+  // The answer
+
+  #showAnswer() {
+    const answer = clone("answer-template");
+    const { prediction, model } = this;
+    const strange = answer.querySelector(".strange");
+    strange.hidden = prediction.in_distribution;
+    strange.querySelector("span").textContent = STRANGE;
+    answer.querySelector(".label-text").textContent = prediction.label;
+    answer.classList.toggle("positive", prediction.label === model.positive_class);
+    answer.classList.toggle("several", model.positive_class === null);
+    answer.querySelector(".scales").append(...scales(prediction, model.positive_class));
+    const sure = prediction.certainty === "certain";
+    const points = answer.querySelector(".words");
+    if (!sure) points.append(point("unsure", certainty(prediction, this.#conformal()), true));
+    else if (prediction.in_distribution) points.append(point("yes", certainty(prediction, this.#conformal()), false));
+    if (prediction.in_distribution) points.append(point("yes", FAMILIAR, false));
+    for (const remark of prediction.remarks ?? []) points.append(point("unsure", `About the file: ${remark}`, false));
+    this.#wireHeat(answer);
+    this.#part(".under-way").replaceWith(answer);
+    this.nameModel();
+    this.element.dataset.state = "done";
+    this.element.classList.toggle("unfamiliar", !prediction.in_distribution);
+  }
+
+  /** Say which model answered, where the page names another by now. */
+  nameModel() {
+    if (!this.prediction) return;
+    const by = this.#conformal() ? "" : `, by ${this.model.name} ${this.model.version}`;
+    this.#part(".foot").textContent = `Answered in ${milliseconds(this.prediction.elapsed_ms)}${by}`;
+  }
+
+  /** Level and limit of the model that answered, where it is the one that the page names. */
+  #conformal() {
+    const shown = this.#environment.modelShown();
+    return shown?.name === this.model.name && shown?.version === this.model.version ? shown : null;
+  }
+
+  #showTrouble(problem) {
+    this.problem = problem;
+    const { title, detail, mend } = trouble(problem);
+    const element = clone("trouble-template");
+    element.querySelector(".title").textContent = title;
+    element.querySelector(".detail").textContent = detail;
+    element.querySelector(".mend").textContent = mend;
+    const again = element.querySelector(".again");
+    again.hidden = !problem.mayTryAgain;
+    again.setAttribute("aria-label", `Try ${this.name} again`);
+    again.addEventListener("click", () => {
+      element.replaceWith(clone("card-template").querySelector(".under-way"));
+      this.#environment.service.reconsider();
+      this.send();
+      this.#part(".remove").focus();
+      this.#environment.changed(this);
+    });
+    this.#part(".under-way").replaceWith(element);
+    this.element.dataset.state = "error";
+  }
+
+  // The heat map
+
+  #wireHeat(answer) {
+    const slider = answer.querySelector("input[type=range]");
+    const label = answer.querySelector(".strength label");
+    slider.id = label.htmlFor = `strength-${(count += 1)}`;
+    slider.setAttribute("aria-label", `Heat map strength, ${this.name}`);
+    slider.addEventListener("input", () => this.setStrength(slider.valueAsNumber));
+    const button = answer.querySelector(".show-heat");
+    button.setAttribute("aria-label", `Heat map of ${this.name}`);
+    button.addEventListener("click", () => this.showHeat(!this.heatShown));
+  }
+
+  /** Lay the heat map over the film, or take it away. */
+  showHeat(shown) {
+    if (!this.prediction) return;
+    this.heatShown = shown;
+    this.#part(".show-heat").setAttribute("aria-pressed", String(shown));
+    if (!this.map && shown) {
+      this.#part(".heat-words").textContent = "Drawing the heat map";
+      this.#queueMap();
+    }
+    this.#drawHeat();
+  }
+
+  /** How strongly the heat map covers the film, in percent. */
+  setStrength(percentage) {
+    this.strength = percentage;
+    this.#drawHeat();
+  }
+
+  #drawHeat() {
+    const visible = this.heatShown && this.map !== null;
+    const heat = this.#part(".heat");
+    heat.hidden = !visible;
+    this.element.classList.toggle("heated", visible);
+    heat.style.opacity = this.strength / 100;
+    const slider = this.#part(".heat-part input");
+    slider.value = this.strength;
+    slider.setAttribute("aria-valuetext", `${this.strength} percent`);
+    this.#part(".heat-part .strength").hidden = !visible || this.map.empty;
+    if (this.map) this.#part(".heat-words").textContent = visible ? this.map.words : "";
+  }
+
+  #queueMap() {
+    if (this.#mapping || this.map) return;
+    this.#mapping = true;
+    const { signal } = this.#leaving;
+    this.#environment.pool.add(() => this.#explain().finally(() => (this.#mapping = false)), { later: true, signal });
+  }
+
+  async #explain() {
+    try {
+      const hooks = { signal: this.#leaving.signal };
+      const answer = await this.#environment.service.ask("v1/explain?format=json", this.#file, hooks);
+      this.map = { heat: this.#url(png(answer.heat)), ...evidence(answer) };
+      this.#part(".heat").src = this.map.heat;
+      this.#part(".picture").src = this.#url(png(answer.film)); // upright and of the size of the map
+      this.#drawHeat();
+    } catch (failure) {
+      if (this.#leaving.signal.aborted) return;
+      const { title, detail } = trouble(asProblem(failure));
+      this.showHeat(false);
+      this.#part(".heat-words").textContent = `No heat map: ${[title, detail].filter(Boolean).join(". ")}`;
+    }
+  }
+
+  #part(selector) {
+    return this.element.querySelector(selector);
+  }
+}
+
+function png(base64) {
+  return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+}
+
+function asProblem(failure) {
+  return failure instanceof Problem ? failure : new Problem({ title: "Something on this page failed", detail: String(failure), mayTryAgain: true });
+}

@@ -1,0 +1,228 @@
+"""Traces over OpenTelemetry, where an endpoint is set; where none is, nothing is imported and nothing done.
+
+A request gives one span, the child of what called it as of W3C Trace Context, with a child for each thing done for it.
+The names of HTTP attributes follow https://opentelemetry.io/docs/specs/semconv/http/http-spans/. No span holds a path
+as sent, a header, a file name or the message of an exception.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Scope
+
+from pneumo.serving.telemetry.logs import known_method
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.trace import Span as OtelSpan
+
+Attribute = str | int | float | bool
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables that name a collector: the whole address, or its base."""
+
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+PROTOCOL = "http/protobuf"
+
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that machines ask for every few seconds: no traces."""
+
+FLUSH_S = 2.0
+"""Seconds that the end of the service waits for its last spans to be sent."""
+
+_log = logging.getLogger("pneumo.tracing")
+
+
+class Span:
+    """A span that nobody records.
+
+    Attributes:
+        trace_id: Of the trace, 32 hexadecimal digits; None without one.
+    """
+
+    trace_id: str | None = None
+
+    def set(self, **attributes: Attribute) -> None:
+        """Add attributes, each named `pneumo.` and its keyword."""
+
+    def answered(self, route: str, status: int) -> None:
+        """Say what a request came to.
+
+        Args:
+            route: The route's template, or `-` where none matched.
+            status: HTTP status.
+        """
+
+
+class Tracer:
+    """Records nothing: what a service without an endpoint has."""
+
+    def request(self, scope: Scope) -> AbstractContextManager[Span]:
+        """Around the answering of an HTTP request; what is done meanwhile, also in tasks and threads, are its children.
+
+        Args:
+            scope: Of ASGI.
+        """
+        return _NOTHING
+
+    def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
+        """Around one thing that is done."""
+        return _NOTHING
+
+    def record(self, name: str, began: float, ended: float, **attributes: Attribute) -> None:
+        """Add something that was done for the present request, elsewhere.
+
+        Args:
+            name: What was done.
+            began: Seconds of `time.perf_counter`.
+            ended: The same.
+            **attributes: Each named `pneumo.` and its keyword.
+        """
+
+    def close(self) -> None:
+        """Send what is left, for `FLUSH_S` seconds at most; off the event loop."""
+
+
+_NOTHING = nullcontext(Span())
+
+
+def from_environment() -> Tracer:
+    """The tracer that OpenTelemetry's variables ask for; one line of warning where they ask for what is not there."""
+    endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if endpoint is None or off:
+        return Tracer()
+    protocol = next((name for name in PROTOCOLS if os.environ.get(name)), None)
+    if protocol and os.environ[protocol] != PROTOCOL:
+        _log.warning("no traces: %s must be %s, with the collector's port for it (4318)", protocol, PROTOCOL)
+        return Tracer()
+    try:
+        return _Recorder(endpoint)
+    except ModuleNotFoundError as error:
+        mend = "`pip install 'pneumo[tracing]'` brings it"
+        _log.warning("no traces: %s is set, but %s is not installed; %s", endpoint, error.name, mend)
+        return Tracer()
+
+
+class _Recorder(Tracer):
+    def __init__(self, endpoint: str) -> None:
+        from opentelemetry import trace
+        from opentelemetry.context import Context
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        # Each failed try to send would be a line or more; `_Told` says it once.
+        for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        resource = Resource.create()
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):
+            resource = resource.merge(Resource({"service.name": "pneumo"}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # which may take 30 s
+        self._provider.add_span_processor(BatchSpanProcessor(_told(OTLPSpanExporter(), endpoint)))
+        self._tracer = self._provider.get_tracer("pneumo")
+        self._api = trace
+        self._propagator = TraceContextTextMapPropagator()
+        self._no_parent = Context()
+
+    def request(self, scope: Scope) -> AbstractContextManager[Span]:
+        if scope["path"] in PROBES:
+            return _NOTHING
+        given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        parent = self._propagator.extract({"traceparent": given}, context=self._no_parent)
+        return self._entered(known_method(scope["method"]), parent, self._api.SpanKind.SERVER, {})
+
+    def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
+        return self._entered(name, None, self._api.SpanKind.INTERNAL, attributes)
+
+    def record(self, name: str, began: float, ended: float, **attributes: Attribute) -> None:
+        if not self._api.get_current_span().is_recording():
+            return
+        offset = time.time_ns() - time.perf_counter_ns()
+        span = self._tracer.start_span(name, start_time=offset + int(began * 1e9), attributes=_named(attributes))
+        span.end(offset + int(ended * 1e9))
+
+    def close(self) -> None:
+        # Sending may hang for as long as the exporter's own timeout: left behind, its threads end with the process.
+        ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        ending.start()
+        ending.join(FLUSH_S)
+
+    @contextmanager
+    def _entered(
+        self, name: str, parent: "Context | None", kind: Any, attributes: dict[str, Attribute]
+    ) -> Iterator[Span]:
+        with self._tracer.start_as_current_span(
+            name,
+            context=parent,
+            kind=kind,
+            attributes=_named(attributes),
+            record_exception=False,  # its message can quote what an image holds
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield _RecordedSpan(span, name)
+            except BaseException as error:
+                _fail(span, type(error).__name__)
+                raise
+
+
+class _RecordedSpan(Span):
+    def __init__(self, span: "OtelSpan", name: str) -> None:
+        self._span = span
+        self._name = name
+        self.trace_id = format(span.get_span_context().trace_id, "032x")
+
+    def set(self, **attributes: Attribute) -> None:
+        self._span.set_attributes(_named(attributes))
+
+    def answered(self, route: str, status: int) -> None:
+        self._span.set_attributes({"http.request.method": self._name, "http.response.status_code": status})
+        if route != "-":
+            self._span.update_name(f"{self._name} {route}")
+            self._span.set_attribute("http.route", route)
+        if status >= 500:
+            _fail(self._span, str(status))
+
+
+def _named(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+    return {f"pneumo.{name}": value for name, value in attributes.items()}
+
+
+def _fail(span: "OtelSpan", kind: str) -> None:
+    from opentelemetry.trace import StatusCode
+
+    span.set_status(StatusCode.ERROR)
+    span.set_attribute("error.type", kind)
+
+
+def _told(exporter: "SpanExporter", endpoint: str) -> "SpanExporter":
+    """An exporter that logs one line when spans stop getting through, and one when they do again."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    class Told(SpanExporter):
+        failing = False
+
+        def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
+            result = exporter.export(spans)
+            failing = result is not SpanExportResult.SUCCESS
+            if failing and not self.failing:
+                _log.warning("traces do not get through to %s; requests are answered all the same", endpoint)
+            elif self.failing and not failing:
+                _log.warning("traces get through to %s again", endpoint)
+            self.failing = failing
+            return result
+
+        def shutdown(self) -> None:
+            exporter.shutdown()
+
+    return Told()

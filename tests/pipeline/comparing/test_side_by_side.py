@@ -1,0 +1,129 @@
+"""Two runs side by side, in the terminal, as JSON and as a page."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pneumo.pipeline.comparing.side_by_side import compare_runs
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.evaluation import evaluate_run, read_metrics
+from pneumo.pipeline.evaluation.cases import Cases, read_predictions, to_scores
+from pneumo.pipeline.evaluation.paired import compare
+from pneumo.pipeline.evaluation.results import Bootstrap
+from pneumo.serving.contracts.errors import InputError
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def runs(synthesise_run):
+    """Two evaluated runs on the same data, the second one better."""
+    first, second = synthesise_run(seed=4, shift=0.4, images=240), synthesise_run(seed=4, shift=1.6, images=240)
+    second.config.write_text("trainer:\n  epochs: 9\n  early_stop: 2\n")
+    for run in (first, second):
+        evaluate_run(run, resamples=20)
+    return [first, second]
+
+
+def test_figures_are_those_of_the_runs_differences_those_of_the_same_images_and_settings_go_key_by_key(runs):
+    found = compare_runs(*runs, resamples=100)
+    cases = []
+    for run in runs:
+        info = run.info()
+        scores = to_scores(read_predictions(run), info.classes, place="").of("test")
+        cases.append(Cases.make(scores, read_metrics(run).decisions, 1))
+    wanted = compare(*cases, runs[0].info().classes, Bootstrap(resamples=100))
+    assert found.differences == wanted
+    auroc = next(each for each in found.differences if each.metric == "auroc")
+    assert auroc.first == read_metrics(runs[0]).splits["test"].metrics["auroc"].value
+    assert auroc.value > 0.1
+    assert auroc.p < 0.05
+    assert found.images == read_metrics(runs[0]).splits["test"].images
+    assert found.notes == []
+    settings = {each.name: (each.first, each.second) for each in found.settings}
+    assert settings == {"trainer.epochs": (3, 9), "trainer.early_stop": (None, 2)}
+
+
+def test_runs_on_other_data_are_compared_on_the_images_that_both_held_back(synthesise_run):
+    first = synthesise_run(seed=4, shift=0.4, images=240)
+    second = synthesise_run(seed=4, shift=1.6, images=240, data="elsewhere", data_fingerprint="0" * 64)
+    for run in (first, second):
+        evaluate_run(run, resamples=10)
+    unknown = compare_runs(first, second, resamples=10)
+    assert unknown.images == 0
+    assert "elsewhere" in unknown.notes[0]
+    assert {each.p for each in unknown.differences} == {None}
+    assert unknown.differences[0].first == read_metrics(first).splits["test"].metrics["auroc"].value
+
+
+def test_images_are_told_by_their_digest_where_data_sets_differ(synthesise_run):
+    first, second = (synthesise_run(seed=4, shift=shift, images=240) for shift in (0.4, 1.6))
+    dataset = manifest.read(Path(first.info().data))
+    other = dataset.folder.with_name("other")
+    shutil.copytree(dataset.folder, other)
+    moved = [row for row in dataset.rows if row.patient != "person2"]
+    changed = dataset.info.model_copy(
+        update={"fingerprint": manifest.fingerprint(moved, size=16, fit=dataset.info.fit)}
+    )
+    manifest.write(other, moved, changed)
+    second.save(second.info().model_copy(update={"data": str(other), "data_fingerprint": changed.fingerprint}))
+    frame = read_predictions(second)
+    frame[frame["patient"] != "person2"].to_parquet(second.predictions)
+    for run in (first, second):
+        evaluate_run(run, resamples=10)
+    found = compare_runs(first, second, resamples=50)
+    counts = [read_metrics(run).splits["test"].images for run in (first, second)]
+    assert (counts[0] - counts[1], found.images) == (2, counts[1])
+    assert f"of {counts[0]} and {counts[1]}" in found.notes[0]
+    assert found.differences[0].p is not None
+
+
+def test_models_of_other_classes_are_not_compared(synthesise_run):
+    with pytest.raises(InputError, match="cannot be compared"):
+        compare_runs(synthesise_run(seed=1), synthesise_run(("A", "B", "C"), seed=2))
+
+
+def test_a_run_that_was_not_evaluated_is_named(synthesise_run):
+    with pytest.raises(InputError, match="not evaluated yet"):
+        compare_runs(synthesise_run(seed=4), synthesise_run(seed=4))
+
+
+class Page(HTMLParser):
+    """What a page loads, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_command_prints_tables_json_and_a_page_in_the_look_of_a_report_that_loads_nothing(runs, pneumo, tmp_path):
+    names = [run.name for run in runs]
+    runs_dir = ("--runs-dir", runs[0].folder.parent)
+    shown = pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "new" / "page.html")
+    assert shown.code == 0, shown.err
+    for part in ("trainer.epochs", "AUROC", "difference", names[0], names[1]):
+        assert part in shown.out
+    assert "the same in both" in shown.err
+    page = Page((tmp_path / "new" / "page.html").read_text())
+    assert page.links == []
+    for part in ("trainer.epochs", "AUROC", "not a medical device", *names):
+        assert part in page.text
+    document = json.loads(pneumo("runs", "compare", *names, *runs_dir, "--json").out)
+    assert document["differences"][0]["metric"] == "auroc"
+    assert f"{document['differences'][0]['value']:+.3f}" in shown.out
+    style = (ROOT / "pipeline" / "evaluation" / "report" / "report.css").read_text().strip()
+    for text in ((tmp_path / "new" / "page.html").read_text(), runs[0].report.read_text()):
+        assert style in text
+
+    runs[1].config.write_text("note: '<script>alert(1)</script>'\n")  # what a config says cannot become markup
+    assert pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "page.html").code == 0
+    assert "<script>" not in (tmp_path / "page.html").read_text()

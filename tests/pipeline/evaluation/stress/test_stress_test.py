@@ -1,0 +1,176 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from pneumo.pipeline.cli import app
+from pneumo.pipeline.cli.stress import show
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.decisions.outlier_limit import Guard
+from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.evaluation.cases import Cases
+from pneumo.pipeline.evaluation.results import Estimate
+from pneumo.pipeline.evaluation.stress.shifts import shifts
+from pneumo.pipeline.evaluation.stress.stress_test import (
+    FILE,
+    ShiftResult,
+    StressReport,
+    crossed_auroc,
+    stress,
+    summarise,
+)
+from pneumo.pipeline.export.bundle_export import export
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.model.bundle import Bundle
+
+if TYPE_CHECKING:
+    from conftest import Outcome
+
+
+@pytest.fixture(scope="module")
+def own(trained: Run, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the trained run with its bundle, which tests may write into."""
+    run = Run(tmp_path_factory.mktemp("stress") / trained.name)
+    shutil.copytree(trained.folder, run.folder)
+    shutil.copytree(exported, run.folder / "bundle")
+    return run
+
+
+@pytest.fixture(scope="module")
+def said(own: Run) -> Result:
+    """What the command says: the one pass over all images that the tests share."""
+    return CliRunner().invoke(app, ["evaluate", str(own.folder), "--stress", "--json"], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def report(said: Result) -> StressReport:
+    return StressReport.model_validate_json(said.stdout)
+
+
+def test_unchanged_images_have_the_metrics_of_the_run(report: StressReport, own: Run) -> None:
+    expected = read_metrics(own).splits["validation"].metrics
+    for name in ("auroc", "balanced_accuracy", "sensitivity", "specificity"):
+        assert report.unchanged.metrics[name].value == pytest.approx(expected[name].value, abs=1e-9)
+    # The conformal limit is the score of one of these images, which the last bit of a logit decides about.
+    one_image = 1 / report.images + 1e-9
+    assert report.unchanged.metrics["uncertain"].value == pytest.approx(expected["uncertain"].value, abs=one_image)
+    reference = pd.read_parquet(own.folder / "bundle" / "reference.parquet")
+    scores = reference[reference["split"] == "validation"]["outlier_score"]
+    limit = Bundle.open(own.folder / "bundle").info.outlier.limit
+    assert report.unchanged.flagged == pytest.approx((scores > limit).mean())
+
+
+def test_every_shift_is_measured_and_some_hurt(report: StressReport) -> None:
+    assert [result.title for result in report.shifts] == [shift.title for shift in shifts()]
+    for result in report.shifts:
+        auroc = result.metrics["auroc"]
+        assert auroc.low <= auroc.value <= auroc.high
+        assert 0 <= result.flagged <= 1
+        assert result.crossed_auroc is not None
+    # Scores of one class that move alone cost more than scores that move together.
+    assert report.summary.mean_crossed_auroc < report.summary.mean_auroc
+    assert report.summary.worst_crossed_auroc == min(result.crossed_auroc for result in report.shifts)
+    assert report.summary.worst_auroc < report.unchanged.metrics["auroc"].value
+    assert len({result.metrics["auroc"].value for result in report.shifts}) > 5
+
+
+def test_the_report_is_kept_in_the_run_and_progress_is_told(said: Result, report: StressReport, own: Run) -> None:
+    assert said.exit_code == 0
+    assert StressReport.model_validate_json((own.folder / FILE).read_text(encoding="utf-8")) == report
+    told = [line for line in said.stderr.splitlines() if line in {shift.title for shift in shifts()}]
+    assert told == [shift.title for shift in shifts()]
+    assert "wrote" in said.stderr
+
+
+@pytest.mark.slow
+def test_a_run_without_a_bundle_has_the_shares_flagged_that_its_bundle_will_tell_of(
+    trained: Run, exported: Path, own: Run, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / trained.name)
+    shutil.copytree(trained.folder, run.folder)
+    found = stress(run, images=8, resamples=5)
+    assert (found.images, found.unchanged.flagged) == (8, 0)
+    assert max(result.flagged or 0 for result in found.shifts) > 0
+    assert found == stress(own, images=8, resamples=5)
+
+    bundle = Bundle.open(export(run))
+    assert StressReport.model_validate_json(bundle.read(FILE)) == found
+    card = bundle.read("card.md").decode()
+    assert "8 validation images, changed" in card
+    assert "| flagged |" in card
+    assert bundle.info.version != Bundle.open(exported).info.version
+
+
+def test_a_bundle_that_does_not_fit_the_run_is_not_asked(own: Run, tmp_path: Path) -> None:
+    assert Guard.of_bundle(own, quantile=0.99) is not None
+    assert Guard.of_bundle(own, quantile=0.95) is None
+    other = Run(tmp_path / "20260102T030405Z-other-1a2b")
+    shutil.copytree(own.folder, other.folder)
+    assert Guard.of_bundle(other, quantile=0.99) is None
+    damaged = Run(tmp_path / own.name)
+    shutil.copytree(own.folder, damaged.folder)
+    (damaged.folder / "bundle" / "model.onnx").write_bytes(b"")
+    assert Guard.of_bundle(damaged, quantile=0.99) is None
+
+
+def cases(scores: list[float]) -> Cases:
+    probabilities = np.array([[1 - score, score] for score in scores])
+    truth = np.array([0, 0, 1, 1])
+    every = np.ones((4, 2), dtype=bool)
+    return Cases(["a"] * 4, np.arange(4), 4, truth, probabilities, probabilities, truth, every, 1)
+
+
+def test_a_change_that_comes_with_the_class_is_measured_by_changing_one_class_alone() -> None:
+    plain, lifted = cases([0.1, 0.2, 0.7, 0.8]), cases([0.65, 0.75, 0.9, 0.95])
+    assert crossed_auroc(plain, plain) == 1
+    assert crossed_auroc(lifted, plain) == pytest.approx(0.75)  # 0.65 and 0.75 against 0.7 and 0.8
+    assert crossed_auroc(plain, lifted) == pytest.approx(0.75)
+
+
+def result(name: str, auroc: float | None, balanced: float | None) -> ShiftResult:
+    metrics = {"auroc": Estimate(value=auroc), "balanced_accuracy": Estimate(value=balanced)}
+    return ShiftResult(name=name, strength="1", metrics=metrics, flagged=None)
+
+
+def test_the_summary_has_mean_and_worst_and_leaves_out_what_is_undefined() -> None:
+    summary = summarise([result("a", 0.9, 0.8), result("b", 0.7, 0.6), result("c", None, None)])
+    assert summary.mean_auroc == pytest.approx(0.8)
+    assert (summary.worst_auroc, summary.worst_shift) == (0.7, "b, 1")
+    assert summary.mean_balanced_accuracy == pytest.approx(0.7)
+    assert summary.worst_balanced_accuracy == 0.6
+    assert summarise([result("c", None, None)]).worst_shift is None
+
+
+def test_a_data_set_that_changed_is_refused(trained: Run, dataset: Dataset, tmp_path: Path) -> None:
+    run = Run(tmp_path / trained.name)
+    shutil.copytree(trained.folder, run.folder)
+    folder = tmp_path / "data"
+    shutil.copytree(dataset.folder, folder)
+    manifest.write(folder, dataset.rows, dataset.info.model_copy(update={"fingerprint": "0" * 64}))
+    run.save(trained.info().model_copy(update={"data": str(folder)}))
+    with pytest.raises(InputError, match="fingerprint differs"):
+        stress(run)
+
+
+def test_a_person_gets_a_table_of_all_changes(report: StressReport, capsys: pytest.CaptureFixture[str]) -> None:
+    show(report)
+    shown = capsys.readouterr().out
+    for shift in shifts():
+        assert shift.title in shown
+    assert f"AUROC under change: mean {report.summary.mean_auroc:.4f}, worst" in shown
+
+
+def test_options_that_stress_would_ignore_are_refused(pneumo: Callable[..., "Outcome"], own: Run) -> None:
+    refused = pneumo("evaluate", own.folder, "--stress", "--policy", "sensitivity >= 0.9")
+    assert refused.code == 2
+    assert "leave out --data, --split and --policy" in refused.err
+    alone = pneumo("evaluate", own.folder, "--stress-images", "10")
+    assert alone.code == 2
+    assert "--stress-images: is for --stress" in alone.err

@@ -1,0 +1,184 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.export import bundle_export as exporting
+from pneumo.pipeline.export.bundle_export import export, identity, write_graph
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.images.preparation import Decode, prepare
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.calibration import calibrated
+from pneumo.serving.model.predictor import Predictor
+
+
+def test_a_bundle_holds_all_of_the_contract(exported: Path, trained: Run, dataset: Dataset) -> None:
+    bundle = Bundle.open(exported)
+
+    assert set(bundle.info.files) == {
+        "model.onnx",
+        "embedding_space.npz",
+        "reference.parquet",
+        "config.yaml",
+        "card.md",
+    }
+    assert bundle.info.classes == ["NORMAL", "PNEUMONIA"]
+    assert bundle.info.positive_class == "PNEUMONIA"
+    assert bundle.info.preparation.height == 32
+    assert bundle.info.preparation.decode is dataset.info.decode is Decode.SCALED
+    assert bundle.info.data_fingerprint == trained.info().data_fingerprint
+    assert bundle.info.provenance["run"] == trained.name
+    assert (exported / "config.yaml").read_bytes() == trained.config.read_bytes()
+
+
+def test_parity_with_ludwig_is_measured_and_written(exported: Path) -> None:
+    parity = Bundle.open(exported).info.parity
+
+    assert parity.images >= 64
+    assert 0 <= parity.max_probability_difference <= 1e-4
+
+
+def test_the_graph_takes_any_batch_and_gives_logits_and_embedding(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
+
+    assert [item.name for item in session.get_inputs()] == ["image"]
+    for count in (1, 2, 7):
+        logits, embedding = session.run(None, {"image": np.zeros((count, 1, 32, 32), np.float32)})
+        assert logits.shape == (count, 2)
+        assert embedding.shape == (count, 16)
+    assert not (logits >= 0).all() or not np.allclose(logits.sum(axis=1), 1)  # no softmax inside
+
+
+def test_the_graph_names_no_source_file(exported: Path) -> None:
+    content = (exported / "model.onnx").read_bytes()
+
+    assert b".py" not in content
+    assert b"site-packages" not in content
+    onnx.checker.check_model(onnx.load_from_string(content))
+
+
+def test_the_bundle_gives_the_probabilities_of_the_run(exported: Path, trained: Run, dataset: Dataset) -> None:
+    bundle = Bundle.open(exported)
+    predictor = Predictor(bundle)
+    frame = pd.read_parquet(trained.predictions)
+    rows = dataset.of(Split.TEST)
+    inputs = np.stack([prepare(dataset.path(row).read_bytes(), bundle.info.preparation) for row in rows])
+
+    ours = calibrated(predictor.run(inputs).logits, bundle.info.temperature)
+
+    logits = np.stack(frame[frame["split"] == "test"]["logits"].to_list())
+    np.testing.assert_allclose(ours, calibrated(logits, bundle.info.temperature), atol=1e-5)
+
+
+def test_the_reference_holds_what_drift_needs_and_no_image(exported: Path, dataset: Dataset) -> None:
+    reference = pd.read_parquet(exported / "reference.parquet")
+
+    assert set(reference["split"]) == {"train", "validation"}
+    assert len(reference) == len(dataset.of(Split.TRAIN)) + len(dataset.of(Split.VALIDATION))
+    assert {"mean", "contrast", "probability", "outlier_score", "embedding"} <= set(reference.columns)
+    assert not {"image", "source", "patient"} & set(reference.columns)
+    rows = (*dataset.of(Split.TRAIN), *dataset.of(Split.VALIDATION))
+    numbers = {(row.patient, int(number)) for row, number in zip(rows, reference["patient_number"], strict=True)}
+    assert len(numbers) == len({row.patient for row in rows}) == reference["patient_number"].nunique()
+    held_out = reference[reference["split"] == "validation"]
+    assert (held_out["outlier_score"] > Bundle.open(exported).info.outlier.limit).mean() <= 0.05
+
+
+def test_exporting_twice_gives_the_same_bundle(exported: Path, trained: Run, tmp_path: Path) -> None:
+    again = export(trained, out=tmp_path / "again")
+
+    assert Bundle.open(again).digest == Bundle.open(exported).digest
+
+
+def test_a_bundle_in_the_way_is_replaced_and_anything_else_is_kept(
+    exported: Path, trained: Run, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(exported, old)
+    (old / "config.yaml").write_text("old", encoding="utf-8")
+    assert Bundle.open(export(trained, out=old)).info.files
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(InputError, match="not a bundle"):
+        export(trained, out=mine)
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "old"]
+
+
+def test_a_graph_that_disagrees_with_ludwig_is_no_bundle(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falsified(network: object, preparation: object, path: Path) -> None:
+        write_graph(network, preparation, path)  # type: ignore[arg-type]
+        graph = onnx.load(path)
+        weights = max(graph.graph.initializer, key=lambda item: np.prod(item.dims))
+        weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) * 1.05, weights.name))
+        onnx.save(graph, path)
+
+    monkeypatch.setattr(exporting, "write_graph", falsified)
+
+    with pytest.raises(CheckFailedError, match=r"differ by .* in probability"):
+        export(trained, out=tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_maps_is_exported_without_and_says_so(trained: Run, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    folder = export(trained, out=tmp_path / "bundle", say=said.append)
+
+    assert not Predictor(Bundle.open(folder)).has_maps
+    assert [line for line in said if "no class activation maps" in line and "by occlusion" in line]
+
+
+def test_a_run_whose_data_changed_is_not_exported(trained: Run, dataset: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(dataset.folder, folder)
+    other = dataset.info.model_copy(update={"fingerprint": "0" * 64})
+    manifest.write(folder, dataset.rows, other)
+    run = Run(tmp_path / trained.name)
+    shutil.copytree(trained.folder, run.folder)
+    run.save(trained.info().model_copy(update={"data": str(folder)}))
+
+    with pytest.raises(InputError, match="fingerprint differs"):
+        export(run)
+
+
+def test_a_run_that_was_not_evaluated_is_not_exported(trained: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "bare")
+    run.folder.mkdir()
+    run.save(trained.info())
+
+    with pytest.raises(InputError, match="not evaluated yet"):
+        export(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("20260102T030405Z-smoke-1a2b", ("smoke", "20260102T030405Z-1a2b")),
+        ("20260102T030405Z-my-model-1a2b", ("my-model", "20260102T030405Z-1a2b")),
+        ("odd", ("odd", "1")),
+    ],
+)
+def test_a_bundle_is_named_after_its_config_and_run(name: str, expected: tuple[str, str]) -> None:
+    assert identity(Run(Path(name))) == expected
+
+
+def test_the_card_says_what_the_model_is_and_is_not(exported: Path) -> None:
+    card = (exported / "card.md").read_text(encoding="utf-8")
+    metrics = json.loads((exported / "bundle.json").read_text(encoding="utf-8"))["metrics"]
+
+    assert "not a medical device" in card
+    assert f"{metrics['splits']['test']['metrics']['auroc']['value']:.3f}" in card
+    assert "PNEUMONIA from NORMAL" in card

@@ -1,0 +1,118 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pneumo.pipeline import config, training
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data import importer
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.export.bundle_export import export
+from pneumo.pipeline.ludwig.inference import class_order, load_model, predict_dataset
+from pneumo.pipeline.runs.run import Run, Status
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Decode, Fit, encode_png
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.predictor import Predictor
+from tests.support.paths import ROOT
+
+
+def test_predicting_a_data_set_again_gives_what_training_kept(trained: Run, dataset: Dataset) -> None:
+    again = predict_dataset(trained, dataset)
+
+    kept = pd.read_parquet(trained.predictions)
+    assert list(again["image"]) == list(kept["image"])
+    np.testing.assert_allclose(np.stack(again["logits"].to_list()), np.stack(kept["logits"].to_list()), atol=1e-5)
+
+
+def test_a_model_is_loaded_without_looking_for_a_ray_cluster(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look() -> bool:
+        raise AssertionError("looked for a cluster")
+
+    monkeypatch.setattr("ludwig.backend._has_ray", look)
+    assert load_model(trained).backend.BACKEND_TYPE == "local"
+
+
+def test_a_data_set_prepared_otherwise_is_refused(trained: Run, phantoms: Path, tmp_path: Path) -> None:
+    other = importer.import_dataset(phantoms, tmp_path / "data", size=64, fit=Fit.CROP, workers=1)
+
+    with pytest.raises(InputError, match="import it with --size 64 --fit squash --decode scaled"):
+        predict_dataset(trained, other)
+
+
+def test_a_data_set_decoded_otherwise_is_refused(trained: Run, dataset: Dataset) -> None:
+    info = dataset.info.model_copy(update={"decode": Decode.FULL})
+
+    with pytest.raises(InputError, match="--decode scaled"):
+        predict_dataset(trained, dataclasses.replace(dataset, info=info))
+
+
+def test_an_unknown_class_is_refused(trained: Run, dataset: Dataset) -> None:
+    info = dataset.info.model_copy(update={"classes": ["NORMAL", "TUBERCULOSIS"]})
+
+    with pytest.raises(InputError, match="'TUBERCULOSIS' is not one of"):
+        predict_dataset(trained, dataclasses.replace(dataset, info=info))
+
+
+def test_a_run_without_a_model_says_how_to_finish_it(trained: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "bare")
+    run.folder.mkdir()
+    run.save(trained.info().model_copy(update={"status": Status.INTERRUPTED}))
+
+    with pytest.raises(InputError, match="pneumo train --resume bare"):
+        load_model(run)
+
+
+def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for number in range(90):
+        kind = ("DARK", "GRAY", "WHITE")[number % 3]
+        pixels = np.random.default_rng(number).integers(0, 60, (40, 40)) + 90 * (number % 3)
+        file = raw / kind / f"case{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode_png(pixels.astype(np.uint8)))
+    dataset = importer.import_dataset(raw, tmp_path / "data", size=40, workers=1)
+    document = tiny.document.override(
+        [
+            "output_features=[{name: label, type: category}]",
+            "trainer.validation_metric=accuracy",
+            "trainer.epochs=12",
+            "decisions={}",  # a threshold is for a binary label
+        ]
+    )
+
+    run = training.train(dataclasses.replace(tiny, document=document), dataset, root=tmp_path / "runs")
+
+    info = run.info()
+    assert info.positive is None
+    assert sorted(info.classes) == ["DARK", "GRAY", "WHITE"]
+    assert class_order(load_model(run), "label") == info.classes
+    accuracy = read_metrics(run).splits["test"].metrics["accuracy"].value
+    assert accuracy is not None
+    assert accuracy > 0.9
+    predictor = Predictor(Bundle.open(export(run)))
+    row = next(row for row in dataset.rows if row.label == "WHITE")
+    assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).label == "WHITE"
+
+
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "efficientnet_lite0", "recommended")]
+
+
+@pytest.mark.parametrize("name", ["baseline", *_SLOW])
+def test_every_shipped_network_trains_and_exports(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    """One epoch at 32 pixels; the export itself compares ONNX Runtime with Ludwig."""
+    overrides = ["trainer.epochs=1", *(f"input_features.0.preprocessing.{side}=32" for side in ("height", "width"))]
+    experiment = config.load(ROOT / "ludwig_configs" / f"{name}.yaml", overrides)
+
+    run = training.train(experiment, dataset, root=tmp_path)
+    bundle = Bundle.open(export(run))
+
+    assert bundle.info.parity.images >= 64
+    assert bundle.info.preparation.channels == (3 if name == "resnet18" else 1)
+    predictor = Predictor(bundle)
+    row = dataset.rows[0]
+    assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).probability is not None
+    assert predictor.has_maps == (name != "baseline")  # it has no global average, and layers that are not linear

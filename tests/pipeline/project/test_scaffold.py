@@ -1,0 +1,129 @@
+"""A project outside this repository, as a stranger makes one."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pneumo.pipeline.project import scaffold
+from pneumo.pipeline.project.demo import serve_once
+from pneumo.pipeline.project.scaffold import starter
+from tests.conftest import CONFIGS, TINY
+
+
+def test_a_project_holds_configs_and_what_git_shall_not_hold_and_says_the_commands(pneumo, tmp_path, monkeypatch):
+    project = tmp_path / "my-project"
+    made = pneumo("init", project, "--json")
+    assert made.code == 0, made.err
+    document = json.loads(made.out)
+    assert document["git"] is (shutil.which("git") is not None)
+    assert document["dvc"]
+    assert sorted(path.name for path in (project / "ludwig_configs").iterdir()) == document["configs"]
+    for path in CONFIGS.iterdir():
+        assert (project / "ludwig_configs" / path.name).read_bytes() == path.read_bytes()
+        assert not (project / "ludwig_configs" / path.name).is_symlink()
+
+    monkeypatch.chdir(project)
+    assert "# my-project" in Path("README.md").read_text()
+    assert pneumo("config", "validate", *sorted(Path("ludwig_configs").iterdir())).code == 0
+    assert pneumo("data", "phantom", "raw", "--images", "60", "--size", "64").code == 0
+    imported = pneumo("data", "import", "raw", "--size", "64", "--out", "data")
+    assert imported.code == 0, imported.err
+    assert pneumo("data", "check", "data").code == 0
+    assert pneumo("runs", "list").code == 0
+    assert pneumo("models", "list").code == 0
+    findings = {each["name"]: each for each in json.loads(pneumo("doctor", "--json").out)["findings"]}
+    assert (findings["configs"]["state"], findings["data set"]["state"]) == ("ok", "ok")
+    assert findings["DVC remote"]["told"] == "local: ../storage"
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "raw/.gitignore" in status
+    assert ".png" not in status
+
+
+def test_every_command_of_its_readme_is_one(pneumo):
+    import shlex
+    from typing import Any
+
+    from typer.main import get_command
+
+    from pneumo.pipeline.cli import app
+
+    (block,) = [part for part in scaffold.README.split("```") if part.startswith("bash")]
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()[1:] if line]
+    assert len(lines) == 7
+    for words in lines:
+        command: Any = get_command(app)
+        for word in words[1:]:
+            if not hasattr(command, "commands"):
+                break
+            command = command.commands[word]
+
+
+@pytest.mark.slow
+@pytest.mark.lengthy
+def test_the_whole_loop_works_in_a_project(pneumo, tmp_path, monkeypatch):
+    project = tmp_path / "my-project"
+    assert pneumo("init", project).code == 0
+    monkeypatch.chdir(project)
+    assert pneumo("data", "phantom", "raw", "--images", "160", "--size", "64").code == 0
+    assert pneumo("data", "import", "raw", "--size", "64", "--out", "data").code == 0
+    overrides = [part for each in TINY for part in ("-o", each)]
+    assert pneumo("train", "ludwig_configs/smoke.yaml", *overrides).code == 0
+    promoted = pneumo("promote", "latest", "--json")
+    assert promoted.code == 0, promoted.err
+    assert json.loads(promoted.out)["gate"]["passed"]
+    image = next((project / "data" / "images").rglob("*.png"))
+    assert serve_once(Path("models"), image)["predictions"]
+    assert subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], check=False).returncode == 0
+    pushed = pneumo("data", "push")
+    assert pushed.code == 0, pushed.err
+    assert any((project / "storage").rglob("*"))
+
+
+def test_a_folder_that_holds_something_is_left_alone(pneumo, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    outcome = pneumo("init", tmp_path)
+    assert outcome.code == 2
+    assert "not empty" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_without_git_and_dvc_the_project_is_made_all_the_same_and_that_is_said(pneumo, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaffold.shutil, "which", lambda _: None)
+    monkeypatch.setattr(scaffold.importlib.util, "find_spec", lambda _: None)
+    outcome = pneumo("init", tmp_path / "bare")
+    assert outcome.code == 0
+    assert "git is not installed" in outcome.err
+    assert "DVC is not installed" in outcome.err
+    assert "dvc add" not in (tmp_path / "bare" / "README.md").read_text()
+
+
+def test_a_config_that_is_not_at_hand_is_the_one_that_comes_with_pneumo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert starter(Path("ludwig_configs/smoke.yaml")).read_bytes() == (CONFIGS / "smoke.yaml").read_bytes()
+    assert starter(Path("mine/smoke.yaml")) == Path("mine/smoke.yaml")
+    (tmp_path / "ludwig_configs").mkdir()
+    (tmp_path / "ludwig_configs" / "smoke.yaml").write_text("own")
+    assert starter(Path("ludwig_configs/smoke.yaml")) == Path("ludwig_configs/smoke.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.lengthy
+def test_an_installed_pneumo_brings_the_configs(tmp_path):
+    import zipfile
+
+    root = CONFIGS.parent
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copyfile(root / name, tmp_path / name)
+    for name in ("pneumo", "pipeline", "serving", "ludwig_configs"):
+        shutil.copytree(root / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    program = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path / 'out')!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("pneumo/pipeline/project/starters/")}
+    assert names == {f"pneumo/pipeline/project/starters/{path.name}" for path in CONFIGS.iterdir()}

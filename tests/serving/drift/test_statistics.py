@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import anderson_ksamp, fisher_exact, kstest
+
+from pneumo.serving.drift import statistics
+from pneumo.serving.drift.statistics import Kernel, all_inside, anderson_darling, fisher, gap, leading
+
+SEEDS = st.integers(0, 10_000)
+
+
+@pytest.mark.filterwarnings("ignore:p-value capped")
+@settings(max_examples=50, deadline=None)
+@given(SEEDS, st.integers(2, 30), st.integers(2, 30), st.sampled_from([0, 1, 5]))
+def test_the_distance_of_distributions_is_anderson_and_darlings(seed, count, rest, decimals):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=count + rest).round(decimals)
+    assume(len(set(values)) > 1)
+    inside = rng.permutation(count + rest) < count
+    n = count + rest
+    found = anderson_darling(values, inside[None])[0]
+    expected = anderson_ksamp([values[inside], values[~inside]], variant="right")
+    # scipy gives it standardised: less its mean of 1, over the deviation of Scholz & Stephens.
+    h, sizes = sum(1 / i for i in range(1, n)), 1 / count + 1 / rest
+    g = sum(1 / ((n - i) * j) for i in range(1, n - 1) for j in range(i + 1, n))
+    a = (4 * g - 6) + (10 - 6 * g) * sizes
+    b = (2 * g - 4) * 4 + 8 * h * 2 + (2 * g - 14 * h - 4) * sizes - 8 * h + 4 * g - 6
+    c = (6 * h + 2 * g - 2) * 4 + (4 * h - 4 * g + 6) * 2 + (2 * h - 6) * sizes + 4 * h
+    d = (2 * h + 6) * 4 - 4 * h * 2
+    variance = (a * n**3 + b * n**2 + c * n + d) / ((n - 1) * (n - 2) * (n - 3))
+    assert found == pytest.approx(1 + expected.statistic * variance**0.5, rel=1e-6, abs=1e-9)
+
+
+@given(SEEDS)
+def test_many_windows_are_measured_as_each_alone(seed):
+    rng = np.random.default_rng(seed)
+    values, windows = rng.integers(0, 9, 40).astype(float), rng.permuted(np.tile(np.arange(40) < 12, (6, 1)), axis=1)
+    assert anderson_darling(values, windows) == pytest.approx(
+        [anderson_darling(values, row[None])[0] for row in windows]
+    )
+
+
+def test_a_number_that_is_always_the_same_has_no_distance():
+    assert anderson_darling(np.ones(9), np.arange(9)[None] < 4) == pytest.approx([0.0])
+
+
+def test_the_gap_is_between_the_distribution_functions():
+    assert gap(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 3, 4])) == 0
+    assert gap(np.array([1.0, 2, 3, 4]), np.array([3.0, 4])) == pytest.approx(0.5)
+    assert gap(np.array([1.0, 2]), np.array([7.0, 8, 9])) == 1
+
+
+@given(st.integers(1, 60), st.integers(1, 400), st.data())
+def test_the_test_of_two_shares_is_fishers(count, rest, data):
+    a, b = data.draw(st.integers(0, count)), data.draw(st.integers(0, rest))
+    found = fisher(np.array([a, a]), count, np.array([b, b]), rest)
+    assert found == pytest.approx([fisher_exact([[a, count - a], [b, rest - b]]).pvalue] * 2, rel=1e-6)
+
+
+@given(st.integers(0, 10), st.integers(10, 60), st.integers(1, 400))
+def test_the_chance_that_all_odd_images_are_inside_is_that_of_fishers_test_of_none_outside(odd, count, rest):
+    expected = fisher_exact([[odd, count - odd], [0, rest]], alternative="greater").pvalue
+    assert all_inside(np.array([odd]), count, rest) == pytest.approx([expected], rel=1e-6)
+
+
+def test_leading_images_are_those_above_all_outside():
+    windows = np.array([[True, True, False, True], [False, True, False, False], [True, False, False, True]])
+    assert leading(np.array([9.0, 7.0, 5.0, 1.0]), windows).tolist() == [2, 0, 1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_the_discrepancy_is_that_of_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    one, other = rng.normal(size=(9, 3)), rng.normal(1, 1, size=(6, 3))
+    both = np.concatenate([one, other])
+    squared = ((both[:, None] - both[None]) ** 2).sum(axis=2)
+    kernel = np.exp(-squared / np.median(squared[:9, :9][np.triu_indices(9, 1)]))
+    inside = [kernel[i, j] for i in range(9) for j in range(9) if i != j]
+    outside = [kernel[i, j] for i in range(9, 15) for j in range(9, 15) if i != j]
+    expected = np.mean(inside) + np.mean(outside) - 2 * kernel[:9, 9:].mean()
+    value, extreme = Kernel(one).of_window(other)
+    assert value == pytest.approx(expected, abs=1e-12)
+    assert extreme == pytest.approx(expected / (1 / 6 + 1 / 9), abs=1e-12)
+
+
+def test_windows_out_of_the_reference_are_measured_as_windows_from_elsewhere():
+    points = np.random.default_rng(0).normal(size=(12, 3))
+    windows = np.array([np.arange(12) < 4, np.arange(12) % 3 == 0])
+    whole = Kernel(points)
+    for row, found in zip(windows, whole.of_members(windows), strict=True):
+        rest = Kernel(points[~row])
+        rest._width = whole._width
+        rest._inner = whole._inner[np.ix_(~row, ~row)]
+        assert found == pytest.approx(rest.of_window(points[row])[1])
+
+
+def test_the_discrepancy_of_equal_distributions_has_uniform_p_values():
+    rng = np.random.default_rng(0)
+    windows = rng.permuted(np.tile(np.arange(90) < 30, (200, 1)), axis=1)
+    found = []
+    for _ in range(100):
+        kernel = Kernel(rng.normal(size=(90, 5)))
+        extreme = kernel.of_window(rng.normal(size=(30, 5)))[1]
+        found.append((kernel.of_members(windows) >= extreme).mean())
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+def test_likeness_is_highest_in_the_middle_of_the_reference_and_leaves_an_image_itself_out():
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    kernel = Kernel(points)
+    middle, far = kernel.likeness(np.array([[0.0, 0, 0], [9.0, 9, 9]]))
+    assert middle > 0.3 > 0.01 > far
+    squared = ((points[1:] - points[0]) ** 2).sum(axis=1)
+    assert kernel.likeness(points, own=True)[0] == pytest.approx(np.exp(-squared / kernel._width).mean())
+
+
+def test_of_very_many_images_chance_takes_some(monkeypatch):
+    monkeypatch.setattr(statistics, "MOST", 30)
+    rng = np.random.default_rng(0)
+    kernel = Kernel(rng.normal(size=(100, 3)))
+    assert len(kernel) == 30
+    assert abs(kernel.of_window(rng.normal(size=(90, 3)))[0]) < 0.1

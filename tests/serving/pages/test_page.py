@@ -1,0 +1,294 @@
+import itertools
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from pneumo.pipeline.data import phantom
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.http.app import create_app
+from pneumo.serving.http.routes import page
+from pneumo.serving.inference.service import State
+from tests.support.bundles import make_info
+from tests.support.colours import WEB, contrast, palettes
+from tests.support.paths import ROOT
+
+NOTICE = "Research software, not a medical device"
+
+
+@pytest.fixture(scope="module")
+def client(bundle) -> Iterator[TestClient]:
+    with TestClient(create_app(bundle, Settings(threads=1, reload_s=0)), raise_server_exceptions=False) as client:
+        client.portal.call(client.app.state.service.ready)
+        yield client
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def values(self, *names: str) -> list[str]:
+        return [value for _, attributes in self.found for name in names if (value := attributes.get(name)) is not None]
+
+
+def text_of(html: str) -> str:
+    """A page's text with single spaces."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+def render(info=None, state=State.READY) -> str:
+    return page.render(info, state, max_bytes=20_000_000)
+
+
+def test_the_page_says_which_model_answers_and_how_good_it_was_found():
+    metrics = {
+        "splits": {
+            "validation": {"images": 9, "metrics": {"auroc": {"value": 0.5, "low": 0.4, "high": 0.6}}},
+            "test": {
+                "images": 1261,
+                "metrics": {
+                    "auroc": {"value": 0.9876, "low": 0.9712, "high": 0.9951},
+                    "sensitivity": {"value": 0.9, "low": None, "high": None},
+                    "specificity": {"value": None, "reason": "no NORMAL images in this split"},
+                },
+            },
+        }
+    }
+    text = text_of(render(make_info(name="lungs", version="v7", metrics=metrics, policy="sensitivity >= 0.95")))
+    assert "lungs version v7" in text
+    assert "Tells PNEUMONIA from NORMAL" in text
+    assert "0.988 on 1,261 test images; 95 % interval 0.971 to 0.995" in text
+    assert "40.0 % PNEUMONIA from there on; policy: sensitivity &gt;= 0.95" in text
+    assert "Sensitivity 0.900 of PNEUMONIA images called so" in text
+    assert "Specificity" not in text
+
+
+def test_a_model_without_test_images_shows_what_validation_found():
+    metrics = {"splits": {"validation": {"images": 80, "metrics": {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}}}}}
+    assert "0.900 on 80 validation images" in text_of(render(make_info(metrics=metrics)))
+
+
+@pytest.mark.parametrize(
+    "metrics", [{}, {"splits": {}}, {"splits": 3}, {"splits": {"test": {"metrics": {"auroc": "?"}}}}]
+)
+def test_a_model_whose_quality_is_unknown_has_a_page(metrics):
+    text = text_of(render(make_info(metrics=metrics)))
+    assert "AUROC" not in text
+    assert "Threshold" in text
+
+
+def test_a_model_of_several_classes_shows_no_threshold():
+    info = make_info(classes=["NORMAL", "BACTERIA", "VIRUS"], positive_class=None, thresholds={})
+    text = text_of(render(info))
+    assert "Tells NORMAL, BACTERIA and VIRUS apart" in text
+    assert "the most probable class" in text
+    assert "Threshold " not in text.partition("How to read an answer")[0]
+
+
+def test_names_from_a_bundle_are_text_and_never_markup():
+    hostile = '"><script>alert(1)</script>'
+    info = make_info(classes=["NORMAL", hostile], positive_class=hostile, policy=f"max {hostile} $name ${{name}}")
+    elements = Elements(render(info))
+    assert [attributes for tag, attributes in elements.found if tag == "script"] == [
+        {"type": "module", "src": "static/app.js"}
+    ]
+    assert "$name ${name}" in render(info)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_without_a_model_the_page_says_why(state):
+    html = render(None, state)
+    assert f'data-state="{state}"' in html
+    expected = {State.FAILED: "could not be loaded", State.DRAINING: "is stopping"}.get(state, "is being loaded")
+    assert expected in text_of(html)
+    assert NOTICE in html
+
+
+def test_the_running_service_answers_with_the_page(client):
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert f'<aside class="notice" aria-label="Notice">{NOTICE}</aside>' in answer.text
+    assert 'data-name="tiny" data-version="1" data-level="0.9" data-limit="0.4"' in answer.text
+    assert 'data-max-bytes="20000000"' in answer.text
+    assert "20 MB" in answer.text
+
+
+def test_the_page_and_its_files_answer_head_requests_too(client):
+    for path in ("/", "/static/style.css", "/favicon.ico"):
+        assert client.head(path).status_code == 200
+
+
+def test_the_page_is_not_part_of_the_api(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert not {"/", "/static/{name}", "/favicon.ico"} & paths.keys()
+
+
+def test_the_page_is_safe_under_a_strict_content_security_policy():
+    elements = Elements(render(make_info()))
+    tags = [tag for tag, _ in elements.found]
+    assert tags.count("script") == 1
+    assert "style" not in tags
+    assert not [name for _, attributes in elements.found for name in attributes if name == "style" or name[:2] == "on"]
+    for script in WEB.glob("*.js"):
+        content = script.read_text(encoding="utf-8")
+        assert not re.search(r"\beval\(|new Function|innerHTML|outerHTML|insertAdjacentHTML|document\.write", content)
+        assert not re.search(r"setAttribute\(\s*[\"']style", content)
+
+
+def test_the_drift_dashboard_is_linked_where_a_log_is_kept():
+    assert 'href="drift"' not in render()
+    assert 'href="drift"' in page.render(None, State.READY, max_bytes=20_000_000, logs=True)
+
+
+def test_nothing_is_loaded_from_elsewhere(client):
+    elements = Elements(client.get("/").text)
+    links = [link for link in elements.values("src", "href", "action", "poster", "srcset") if not link.startswith("#")]
+    assert links
+    for link in links:
+        assert re.fullmatch(r"[a-z./]+", link), link
+        assert client.get(f"/{link}").status_code == 200
+    for path in itertools.chain(WEB.glob("*.js"), WEB.glob("*.css")):
+        content = path.read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
+        assert not re.search(r"[\"'`(]\s*(?:\w+:)?//\w", content), path
+        assert path.suffix != ".css" or not re.search(r"@import|url\(", content), path
+
+
+def test_scripts_import_only_what_is_served(client):
+    for script in WEB.glob("*.js"):
+        for name in re.findall(r'from "\./([^"]+)"', script.read_text(encoding="utf-8")):
+            assert client.get(f"/static/{name}").headers["content-type"] == "text/javascript; charset=utf-8"
+
+
+def test_ids_are_unique_and_what_refers_to_one_finds_it():
+    elements = Elements(render(make_info()))
+    ids = elements.values("id")
+    assert len(ids) == len(set(ids))
+    references = [
+        *elements.values("for", "aria-labelledby", "aria-describedby"),
+        *(link[1:] for link in elements.values("href") if link.startswith("#")),
+    ]
+    assert set(references) <= set(ids)
+    used = re.findall(r'byId\("([\w-]+)"\)', (WEB / "app.js").read_text(encoding="utf-8"))
+    assert set(used) <= set(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("app.js", "text/javascript; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+        ("sample.png", "image/png"),
+    ],
+)
+def test_static_files_come_with_a_tag_that_saves_sending_them_again(client, name, media_type):
+    first = client.get(f"/static/{name}")
+    assert first.content == (WEB / name).read_bytes()
+    assert first.headers["content-type"] == media_type
+    assert first.headers["cache-control"] == "no-cache"
+    tag = first.headers["etag"]
+    for header in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        again = client.get(f"/static/{name}", headers={"If-None-Match": header})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert client.get(f"/static/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["index.html", "model.html", "nothing.js", "..%2fapp.py", "%2e%2e/app.py", ""])
+def test_nothing_else_is_served(client, name):
+    assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_the_icon_is_where_icons_have_always_been(client):
+    answer = client.get("/favicon.ico")
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert answer.content == (WEB / "icon.svg").read_bytes()
+
+
+def test_every_file_of_the_page_is_packaged():
+    patterns = re.findall(r"\*\*/(\*\.\w+)", (ROOT / "setup.py").read_text(encoding="utf-8"))
+    for path in WEB.iterdir():
+        assert any(fnmatch(path.name, pattern) for pattern in patterns), path.name
+
+
+def test_the_sample_is_small_and_drawn_by_the_phantom_generator():
+    path = WEB / "sample.png"
+    assert path.stat().st_size < 40_000
+    drawn = phantom.draw("PNEUMONIA", np.random.default_rng(1), size=256)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), drawn)
+
+
+TEXT = [
+    ("ink", "paper"),
+    ("ink", "panel"),
+    ("ink", "sunken"),
+    ("muted", "paper"),
+    ("muted", "panel"),
+    ("muted", "sunken"),
+    ("accent", "paper"),
+    ("accent", "panel"),
+    ("accent-strong", "paper"),
+    ("on-accent", "accent"),
+    ("on-accent", "accent-strong"),
+    ("warn-ink", "warn-paper"),
+    ("error-ink", "error-paper"),
+    ("error-ink", "panel"),
+    ("notice-ink", "notice-paper"),
+    ("on-film", "film"),
+]
+PARTS = [
+    ("edge", "paper"),
+    ("edge", "panel"),
+    ("edge", "track"),
+    ("accent", "panel"),
+    ("focus", "paper"),
+    ("focus", "panel"),
+    ("positive", "panel"),
+    ("positive", "track"),
+    ("negative", "panel"),
+    ("negative", "track"),
+    ("mark", "panel"),
+    ("mark", "track"),
+    ("warn-edge", "panel"),
+    ("error-edge", "panel"),
+]
+
+
+def test_contrast_is_computed_as_wcag_defines_it():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("pairs", "least"), [(TEXT, 4.5), (PARTS, 3.0)], ids=["text", "parts"])
+def test_contrast_reaches_wcag_aa(scheme, pairs, least):
+    palette = palettes()[scheme]
+    poor = {
+        (front, back): round(ratio, 2)
+        for front, back in pairs
+        if (ratio := contrast(palette[front], palette[back])) < least
+    }
+    assert not poor
+
+
+def test_every_colour_is_named_and_every_name_has_both_schemes():
+    css = (WEB / "style.css").read_text(encoding="utf-8")
+    light, dark = palettes().values()
+    assert light.keys() == dark.keys()
+    used = set(re.findall(r"var\(--([\w-]+)\)", css)) - {"said", "share", "threshold"}
+    assert used == light.keys()
+    rules = css.partition("*, *::before")[2]
+    assert not re.findall(r"#[0-9a-f]{3,8}\b", rules)

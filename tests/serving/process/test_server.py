@@ -1,0 +1,154 @@
+"""Real servers in processes of their own: signals under load, several workers, processes that are killed."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pneumo.serving.model.bundle import Bundle
+from tests.support.paths import ROOT
+
+SERVER = """
+import sys
+from pneumo.serving.telemetry import logs
+from pneumo.serving.process.server import serve
+from pneumo.serving.contracts.settings import Settings
+
+if __name__ == "__main__":
+    logs.configure("text")
+    settings = Settings(model=sys.argv[1], port=0, threads=1, workers=int(sys.argv[2]))
+    serve(settings, lambda bundle, address: print(address, flush=True))
+"""
+
+
+class Server:
+    def __init__(self, script: Path, bundle: Bundle, workers: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), str(bundle.folder), str(workers)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.address = self.process.stdout.readline().strip()
+
+    def workers(self) -> set[int]:
+        """Processes that serve, without the one that tracks resources."""
+        found = set()
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                if parent == self.process.pid and b"spawn_main" in stat.with_name("cmdline").read_bytes():
+                    found.add(int(stat.parent.name))
+        return found
+
+
+@pytest.fixture
+def serve(tmp_path: Path, bundle: Bundle) -> Iterator[Callable[[int], Server]]:
+    script = tmp_path / "server.py"
+    script.write_text(SERVER)
+    started: list[Server] = []
+
+    def start(workers: int) -> Server:
+        started.append(Server(script, bundle, workers))
+        assert started[-1].address.startswith("http"), started[-1].process.stderr.read()
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.terminate()
+        server.process.communicate(timeout=60)
+
+
+class Load:
+    """Clients that keep their connections and, as a load balancer does, ask another server once one ends them."""
+
+    def __init__(self, address: str, png: bytes, clients: int = 8) -> None:
+        self.answered = self.sent_away = 0
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(address, png)) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, address: str, png: bytes) -> None:
+        with httpx.Client(timeout=30) as client:
+            while not self._stop.is_set():
+                try:
+                    response = client.post(f"{address}/v1/predict", files={"file": png})
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                    return
+                if response.status_code != 200:
+                    self.failures.append(str(response.status_code))
+                self.answered += 1
+                if response.headers.get("connection") == "close":
+                    self.sent_away += 1
+                    return
+
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+def until(check: Callable[[], bool], seconds: float = 60.0) -> None:
+    ends = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_told_to_stop_under_load_fails_no_request(serve, png, workers):
+    server = serve(workers)
+    load = Load(server.address, png)
+    until(lambda: load.answered > 40)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    load.end()
+    assert (load.failures, load.sent_away) == ([], 8)
+    assert "Traceback" not in server.process.stderr.read()
+
+
+def test_workers_count_together_and_one_that_is_killed_is_replaced(serve, png):
+    server = serve(2)
+    until(lambda: len(server.workers()) == 2)
+    before = server.workers()
+
+    def count() -> int:
+        for _ in range(20):
+            httpx.post(f"{server.address}/v1/predict", files={"file": png}, timeout=30)
+        text = httpx.get(f"{server.address}/metrics", timeout=30).text
+        found = re.search(
+            r'pneumo_http_requests_total\{method="POST",route="/v1/predict",status="200"\} ([\d.]+)', text
+        )
+        return int(float(found[1]))
+
+    assert count() == 20
+    assert count() == 40
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: len(server.workers()) == 2 and server.workers() != before)
+    assert count() == 60
+    text = httpx.get(f"{server.address}/metrics", timeout=30).text
+    assert "pneumo_http_requests_in_progress 1.0" in text
+
+
+def test_workers_end_with_the_process_that_looks_after_them(serve):
+    server = serve(2)
+    until(lambda: len(server.workers()) == 2)
+    workers = server.workers()
+    server.process.kill()
+    server.process.wait(30)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

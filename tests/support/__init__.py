@@ -1,0 +1,1 @@
+"""Helpers that tests share. Fixtures are in the `conftest.py` files."""

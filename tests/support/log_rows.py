@@ -1,0 +1,48 @@
+"""Rows of the prediction log."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import sqlalchemy as sa
+
+from pneumo.serving.images.descriptors import Descriptors
+from pneumo.serving.predictions.rows import LogRow
+from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.tables import predictions
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def row(number: int = 0, **changes: object) -> LogRow:
+    known: dict[str, object] = {
+        "time": NOW + timedelta(seconds=number),
+        "request_id": f"request-{number}",
+        "image_index": 0,
+        "model": "tiny",
+        "version": "1",
+        "lane": "champion",
+        "format": "JPEG",
+        "descriptors": Descriptors(*np.arange(10.0).tolist()),
+        "embedding": np.arange(4, dtype=np.float32),
+        "label": "PNEUMONIA",
+        "probability": 0.75,
+        "certain": True,
+        "in_distribution": False,
+        "outlier_score": 1.5,
+        "latency_ms": 8.0,
+    }
+    return LogRow(**(known | changes))
+
+
+def count(store: LogStore) -> int:
+    with store.engine.connect() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(predictions)).scalar()
+
+
+def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
+    ends = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
