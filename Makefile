@@ -5,11 +5,11 @@ PYTHON3 ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 STAMP := .venv/.installed
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/pytest
 PNEUMO_REAL_DATA ?= ../shared/data
 JOBS ?= 2
 
-.PHONY: help setup data demo real-model pneumoniamnist test test-all lint format bench docs deploy-plan serve lock schema clean
+.PHONY: help setup data demo real-model pneumoniamnist test test-slow test-all lint format bench docs deploy-plan serve lock schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ setup: $(STAMP) ## Install Python 3.12 packages into .venv
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 $(STAMP): requirements.lock pyproject.toml | $(filter .uv/bin/uv,$(UV))
-	$(UV) venv --quiet --allow-existing .venv
+	$(UV) venv --quiet --seed --allow-existing .venv
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
@@ -48,14 +48,18 @@ pneumoniamnist: setup ## A model of PneumoniaMNIST's 28-pixel images, in pneumon
 	$(BIN)/pneumo export latest --runs-dir pneumoniamnist/runs --out pneumoniamnist/bundle
 
 test: setup ## The default tests in JOBS processes (2) of one core each, with coverage
-	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
+
+test-slow: setup ## Tests of minutes, with real X-rays where they are and a browser, but without the lengthy ones
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "(real or slow or browser) and not lengthy" --durations=40 $(ARGS)
 
 test-all: setup ## All tests: slow ones, real X-rays where they are, a service installed alone
 	$(PYTEST) $(ARGS)
 
-lint: setup ## Format check, lint, types, configs, workflows, Dockerfile
+lint: setup ## Format check, lint, floors of imports, types, configs, workflows, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/pneumo config validate ludwig_configs/*.yaml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -96,5 +100,5 @@ schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Lud
 	$(BIN)/python -m pneumo.pipeline.ludwig.schema_extract
 
 clean: ## Remove environments, caches and the demo; data, runs and models stay
-	rm -rf .venv .uv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
+	rm -rf .venv .uv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

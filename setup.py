@@ -1,5 +1,7 @@
 """Packages of the distribution, mapped folder by folder: an archive without symbolic links builds all of them."""
 
+import tempfile
+
 from setuptools import find_packages, setup
 
 FOLDERS = {
@@ -9,9 +11,13 @@ FOLDERS = {
     "pneumo.pipeline.project.starters": "ludwig_configs",
 }
 
+BUILD = tempfile.TemporaryDirectory(prefix="pneumo-build-")  # modules left in ./build would get into the next wheel
+
 setup(
+    options={"build": {"build_base": BUILD.name}},
     package_dir=FOLDERS,
     packages=[*FOLDERS, *(f"pneumo.{name}" for name in find_packages(include=["pipeline.*", "serving.*"]))],
+    include_package_data=False,  # only what is listed here, whatever an old pneumo.egg-info lists
     package_data={
         "pneumo": ["py.typed"],
         "pneumo.pipeline": ["**/*.json", "**/*.html", "**/*.css", "**/*.js"],

@@ -44,7 +44,7 @@ def main() -> None:
         source = real
         if not real.is_file():
             source = Path(folder) / "phantoms"
-            phantom.write(source, images=600)
+            phantom.write_phantoms(source, images=600)
         began = time.perf_counter()
         count = plain_loop(source, Path(folder) / "plain")
         plain = time.perf_counter() - began

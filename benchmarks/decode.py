@@ -19,8 +19,10 @@ os.environ["VIPS_CONCURRENCY"] = "1"
 import numpy as np
 from PIL import Image
 
-from pneumo.pipeline.data.phantom import draw
-from pneumo.serving.images.preparation import Decode, Fit, Gray, fit, read_stored
+from pneumo.pipeline.data.phantom import draw_radiograph
+from pneumo.serving.images.decode import read_stored
+from pneumo.serving.images.preparation import fit
+from pneumo.serving.images.types import Decode, Fit, Gray
 
 SIZE = 224
 REPEATS = {(SIZE, SIZE): 400, (1500, 1200): 60}
@@ -30,7 +32,9 @@ Reader = Callable[[bytes], Gray]
 def film(width: int, height: int, mode: str) -> bytes:
     """A phantom radiograph as a JPEG, with the grain that a real one has."""
     pixels = np.asarray(
-        Image.fromarray(draw("PNEUMONIA", np.random.default_rng(0), size=max(width, height))).resize((width, height)),
+        Image.fromarray(draw_radiograph("PNEUMONIA", np.random.default_rng(0), size=max(width, height))).resize(
+            (width, height)
+        ),
         dtype=np.float64,
     )
     pixels += np.random.default_rng(0).normal(0, 2, pixels.shape)

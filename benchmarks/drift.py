@@ -22,11 +22,12 @@ import numpy as np
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.drift.changed_images import Scene, see
-from pneumo.pipeline.drift.grades import Grade, graded, photographs
-from pneumo.pipeline.drift.simulation import HARM, SURE, measure
-from pneumo.serving.drift.column_tests import Judge, holm
-from pneumo.serving.drift.samples import Sample, reference_of
+from pneumo.pipeline.drift.changed_images import Scene, predict_changes
+from pneumo.pipeline.drift.grades import Grade, list_grades, photographs
+from pneumo.pipeline.drift.simulation import measure_grade
+from pneumo.pipeline.drift.simulation_result import HARM, SURE
+from pneumo.serving.drift.column_tests import ColumnTests, adjust_p_values
+from pneumo.serving.drift.samples import Sample, read_reference
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
@@ -46,13 +47,13 @@ class Contenders:
     def __init__(self, reference: Sample) -> None:
         os.environ.setdefault("DO_NOT_TRACK", "1")
         self.known = columns_of(reference)
-        self.judges = {PNEUMO: Judge(reference, positive_class="PNEUMONIA")}
+        self.judges = {PNEUMO: ColumnTests(reference, positive_class="PNEUMONIA")}
         if reference.groups is not None:
-            self.judges[UNGROUPED] = Judge(replace(reference, groups=None), positive_class="PNEUMONIA")
+            self.judges[UNGROUPED] = ColumnTests(replace(reference, groups=None), positive_class="PNEUMONIA")
 
     def alarms(self, window: Sample) -> dict[str, bool]:
         """Who raises it, by name."""
-        found = {name: judge.judge(window)[0] is not Verdict.OK for name, judge in self.judges.items()}
+        found = {name: judge.compare(window)[0] is not Verdict.OK for name, judge in self.judges.items()}
         return found | self.others(window)
 
     def others(self, window: Sample) -> dict[str, bool]:
@@ -86,7 +87,7 @@ class Contenders:
                 p_values.append(float(fisher_exact(table).pvalue))
             else:
                 p_values.append(float(ks_2samp(before, now, method="asymp").pvalue))
-        return min(holm(p_values)) < 0.05
+        return min(adjust_p_values(p_values)) < 0.05
 
 
 def columns_of(sample: Sample) -> dict[str, np.ndarray]:
@@ -155,7 +156,7 @@ def power(
     contenders = Contenders(reference)
     found = []
     for grade in grades:
-        point = measure(scene, contenders.judges[PNEUMO], grade, count, size, 0)
+        point = measure_grade(scene, contenders.judges[PNEUMO], grade, count, size, 0)
         row: dict[str, str | float | None] = {
             "kind": grade.kind,
             "label": grade.label,
@@ -185,10 +186,10 @@ def class_mix(reference: Sample, scene: Scene, count: int) -> dict[str, dict[int
     positives = np.flatnonzero(said)
     chosen = positives[of_patients(patients[positives], wanted, rng)]
     known = reference.take(np.concatenate([np.flatnonzero(~said), chosen]))
-    judge = Judge(known, positive_class="PNEUMONIA")
+    judge = ColumnTests(known, positive_class="PNEUMONIA")
     return {
         f"{share:.0%}": {
-            size: measure(scene, judge, Grade("mix", "", positive=share), count, size, 0).alarms
+            size: measure_grade(scene, judge, Grade("mix", "", positive=share), count, size, 0).alarms
             for size in SIZES
             if scene.has(Grade("mix", "", positive=share), size)
         }
@@ -224,12 +225,12 @@ def main() -> None:
         print(f"{options.bundle}: no bundle; `make real-model` makes one, or give --bundle and --data")
         return
     warnings.filterwarnings("ignore")
-    bundle, dataset = Bundle.open(options.bundle), manifest.read(options.data)
-    reference = reference_of(bundle)
-    rows = dataset.of(Split.TEST)
-    grades = [*graded()]
+    bundle, dataset = Bundle.open(options.bundle), manifest.read_dataset(options.data)
+    reference = read_reference(bundle)
+    rows = dataset.select(Split.TEST)
+    grades = [*list_grades()]
     size = bundle.info.preparation.size
-    scene = see(
+    scene = predict_changes(
         Predictor(bundle),
         dataset,
         rows,
@@ -258,8 +259,8 @@ def run(bundle: Bundle, reference: Sample, scene: Scene, grades: list[Grade], op
         print(f"{share:<52}" + "".join(f"{values.get(size, float('nan')):>8.3f}" for size in SIZES))
     print(f"\nalarms in {options.shifted} windows of {options.size} images")
     print(f"{'change':<36}{'AUROC':>8}{'pneumo':>8}{'drift':>8}{'KS Holm':>10}{'Evid.':>10}{'Ev. any':>10}  columns")
-    judge = Judge(reference, positive_class="PNEUMONIA")
-    unchanged = measure(scene, judge, None, options.shifted, options.size, 0)
+    judge = ColumnTests(reference, positive_class="PNEUMONIA")
+    unchanged = measure_grade(scene, judge, None, options.shifted, options.size, 0)
     print(f"{'unchanged':<36}{_number(unchanged.auroc):>8}{unchanged.alarms:>8.2f}{unchanged.drifts:>8.2f}", flush=True)
     points = power(reference, scene, [g for g in grades if scene.has(g, options.size)], options.shifted, options.size)
     harmed(points, unchanged.auroc or 0.0)

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96, help="pixels")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
-    runtime.load()
+    runtime.load_ludwig()
     import torch
     from ludwig.constants import IMAGE
     from ludwig.encoders.registry import get_encoder_cls

@@ -24,13 +24,13 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.training_images import read_images
 from pneumo.pipeline.evaluation.results import Bootstrap, Metrics
-from pneumo.pipeline.evaluation.stress.shifts import shifts
+from pneumo.pipeline.evaluation.stress.shifts import list_shifts
 from pneumo.pipeline.export.int8 import Sample, graph
-from pneumo.pipeline.export.int8.acceptance import Difference, difference, speeds
-from pneumo.pipeline.export.int8.quantization import divide, scores_of
-from pneumo.pipeline.export.int8.sensitivity import choose, log_odds_change, neighbours, rms
+from pneumo.pipeline.export.int8.acceptance import Difference, measure_difference, measure_speeds
+from pneumo.pipeline.export.int8.quantization import predict_scores, split_sample
+from pneumo.pipeline.export.int8.sensitivity import choose_float_layers, log_odds_change, neighbours, rms
 from pneumo.serving.images import preparation
-from pneumo.serving.images.preparation import Gray
+from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import MODEL, Bundle, BundleInfo
 
 METHODS = {"least to greatest": {}, "99.99 % percentile": {"percentile": 99.99}, "entropy": {}}
@@ -51,16 +51,18 @@ class Judge:
         self.positive = None if info.positive_class is None else info.classes.index(info.positive_class)
 
     def compare(self, old: np.ndarray, new: np.ndarray, sample: Sample) -> Difference:
-        before, after = (scores_of(sample, logits, self.info.classes) for logits in (old, new))
-        found = difference(before, after, self.info.classes, self.decisions, self.positive, Bootstrap(resamples=2))
+        before, after = (predict_scores(sample, logits, self.info.classes) for logits in (old, new))
+        found = measure_difference(
+            before, after, self.info.classes, self.decisions, self.positive, Bootstrap(resamples=2)
+        )
         assert found, "a class is missing"
         return found
 
     def row(self, name: str, after: bytes) -> str:
-        logits = graph.run(after, self.judging.images)
+        logits = graph.run_graph(after, self.judging.images)
         found = self.compare(self.judging.logits, logits, self.judging)
         odds = rms(log_odds_change(logits, self.judging.logits, self.decisions.temperature))
-        ratios = " / ".join(f"{each.ratio:.2f}" for each in speeds(self.before, after, self.judging.images))
+        ratios = " / ".join(f"{each.ratio:.2f}" for each in measure_speeds(self.before, after, self.judging.images))
         return (
             f"| {name} | {odds:.3f} | {found.max_probability_difference:.3f} | {found.decisions.value:.1%} "
             f"| {found.auroc.value:+.4f} | {ratios} |"
@@ -73,7 +75,7 @@ def header(first: str) -> str:
 
 
 def ranges_by(method: str, model: Any, images: Sequence[Gray]) -> Any:
-    """Like `pneumo.pipeline.export.int8.graph.calibrate`, by another method.
+    """Like `pneumo.pipeline.export.int8.graph.calibrate_ranges`, by another method.
 
     Histograms take whole batches only, and one at a time, since every tensor of them is kept.
     """
@@ -81,7 +83,7 @@ def ranges_by(method: str, model: Any, images: Sequence[Gray]) -> Any:
 
     class Reader(CalibrationDataReader):
         def __init__(self, images: Sequence[Gray]) -> None:
-            self.batches = graph.batches(images)
+            self.batches = graph.make_batches(images)
 
         def get_next(self) -> Any:
             batch = next(self.batches, None)
@@ -104,7 +106,7 @@ def ranges_by(method: str, model: Any, images: Sequence[Gray]) -> Any:
 
 
 def integers_by(kind: str, model: Any, ranges: Any, nodes: Sequence[str]) -> bytes:
-    """Like `pneumo.pipeline.export.int8.graph.with_integers`, with other integers."""
+    """Like `pneumo.pipeline.export.int8.graph.quantize_graph`, with other integers."""
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
     activations, symmetric, narrow = INTEGERS[kind]
@@ -131,7 +133,7 @@ def order_of(judge: Judge, model: Any, ranges: Any, nodes: Sequence[str]) -> lis
     images, logits = judge.making.images[:64], judge.making.logits[:64]
 
     def alone(group: list[str]) -> float:
-        found = graph.run(graph.with_integers(model, ranges, group), images)
+        found = graph.run_graph(graph.quantize_graph(model, ranges, group), images)
         return rms(log_odds_change(found, logits, judge.decisions.temperature))
 
     return sorted(neighbours(nodes), key=alone, reverse=True)
@@ -144,13 +146,13 @@ def shifted(judge: Judge, after: bytes, number: int, dataset: manifest.Dataset) 
     whole = how.model_copy(update={"height": how.size, "width": how.size, "channels": 1})
     stored = [pixels[:, :, 0] for pixels in read_images(dataset, sample.rows, whole)]
     rows = []
-    for shift in (None, *shifts()):
+    for shift in (None, *list_shifts()):
         changed = [
             shift.apply(gray, row.image) if shift else gray for gray, row in zip(stored, sample.rows, strict=True)
         ]
         small = [preparation.resize(gray, how.height, how.width) for gray in changed]
         images = [np.repeat(gray[:, :, None], how.channels, axis=2) for gray in small]
-        old, new = graph.run(judge.before, images), graph.run(after, images)
+        old, new = graph.run_graph(judge.before, images), graph.run_graph(after, images)
         found = judge.compare(old, new, sample)
         odds = rms(log_odds_change(new, old, judge.decisions.temperature))
         rows.append((found.auroc.value, found.decisions.value, odds, shift.title if shift else "as they are"))
@@ -171,14 +173,14 @@ def main() -> None:
     parser.add_argument("--left", type=int, nargs="*", default=LEFT, help="How many groups of layers stay in float.")
     parser.add_argument("--shifts", type=int, default=0, help="Images to put through the stress test's changes.")
     options = parser.parse_args()
-    bundle, dataset = Bundle.open(options.bundle), manifest.read(options.data)
+    bundle, dataset = Bundle.open(options.bundle), manifest.read_dataset(options.data)
     before = bundle.read(MODEL)
-    rows = dataset.of(Split.VALIDATION)
+    rows = dataset.select(Split.VALIDATION)
     sample = Sample.read(dataset, rows, bundle.info.preparation, np.zeros((len(rows), len(bundle.info.classes))))
-    sample = Sample(rows, sample.images, graph.run(before, sample.images))
-    judge = Judge(bundle.info, before, *divide(sample))
-    model = graph.fold(before)
-    nodes = graph.convolutions(model)
+    sample = Sample(rows, sample.images, graph.run_graph(before, sample.images))
+    judge = Judge(bundle.info, before, *split_sample(sample))
+    model = graph.fold_batch_norms(before)
+    nodes = graph.list_convolutions(model)
     print(
         f"{bundle.info.id}: {len(nodes)} convolutions, {len(judge.making.rows)} images to find ranges, "
         f"{len(judge.judging.rows)} others to judge by"
@@ -190,18 +192,18 @@ def main() -> None:
         name = f"{method} ({time.perf_counter() - began:.0f})"
         for kind in INTEGERS:
             print(judge.row(f"{name}; {kind}", integers_by(kind, model, ranges, nodes)), flush=True)
-    ranges = graph.calibrate(model, judge.making.images)
+    ranges = graph.calibrate_ranges(model, judge.making.images)
     if options.left:
         groups = order_of(judge, model, ranges, nodes)
         print(header("convolutions in float"))
         for count in options.left:
             back = {name for group in groups[:count] for name in group}
-            after = graph.with_integers(model, ranges, [name for name in nodes if name not in back])
+            after = graph.quantize_graph(model, ranges, [name for name in nodes if name not in back])
             print(judge.row(f"{len(back)} of {len(nodes)}", after), flush=True)
     if options.shifts:
         temperature = judge.decisions.temperature
         images, logits = judge.making.images, judge.making.logits
-        chosen = choose(model, ranges, nodes, images, logits, temperature, lambda text: None)
+        chosen = choose_float_layers(model, ranges, nodes, images, logits, temperature, lambda text: None)
         shifted(judge, chosen.graph, options.shifts, dataset)
 
 

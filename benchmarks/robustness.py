@@ -19,7 +19,7 @@ from pneumo.pipeline import config, training
 from pneumo.pipeline.data import importer, manifest
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
-from pneumo.pipeline.evaluation.stress.stress_test import stress
+from pneumo.pipeline.evaluation.stress.stress_test import run_stress_test
 
 ROOT = Path(__file__).parents[1]
 RECOMMENDED = ROOT / "ludwig_configs" / "recommended.yaml"
@@ -89,7 +89,7 @@ def measure(name: str, seed: int, options: argparse.Namespace, dataset: Dataset,
     """Train a variant with a seed and measure it."""
     augmentation = yaml.safe_load(RECOMMENDED.read_text(encoding="utf-8"))["input_features"][0]["augmentation"]
     encoder, steps, side = variants(augmentation)[name]
-    experiment = config.load(
+    experiment = config.load_config(
         RECOMMENDED,
         [
             f"input_features.0.encoder={yaml.safe_dump(encoder, default_flow_style=True)}",
@@ -100,7 +100,7 @@ def measure(name: str, seed: int, options: argparse.Namespace, dataset: Dataset,
         ],
     )
     run = training.train(experiment, dataset, root=root, seed=seed)
-    found = stress(run, images=options.images, resamples=2)
+    found = run_stress_test(run, images=options.images, resamples=2)
     crossed = [result.crossed_auroc for result in found.shifts if result.crossed_auroc is not None]
     summary = found.summary
     return {
@@ -147,7 +147,7 @@ def main() -> None:
     data, results = out / "data", out / "results.jsonl"
     if not (data / manifest.MANIFEST).is_file():
         importer.import_dataset(options.archive, data)
-    dataset = manifest.read(data)
+    dataset = manifest.read_dataset(data)
     names = list(variants([]))
     if unknown := set(options.only or ()) - set(names):
         parser.error(f"--only: no variant {sorted(unknown)[0]!r}; there are {', '.join(names)}")

@@ -28,7 +28,8 @@ import numpy as np
 from pneumo.pipeline.export.bundle_export import write_graph
 from pneumo.pipeline.export.int8 import graph as graphs
 from pneumo.serving.contracts.cores import available_cores, integers_overflow
-from pneumo.serving.images.preparation import Fit, Preparation
+from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.images.types import Fit
 
 GRAPHS = ("float", "int8")
 WORKERS = (1, 2)
@@ -88,10 +89,10 @@ def write_graphs(folder: Path, size: int) -> None:
     preparation = Preparation(size=size, fit=Fit.SQUASH, height=size, width=size, channels=1)
     with contextlib.redirect_stdout(None):  # torch tells of its progress
         write_graph(Network().eval(), preparation, folder / "float.onnx")
-    model = graphs.fold((folder / "float.onnx").read_bytes())
+    model = graphs.fold_batch_norms((folder / "float.onnx").read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (CALIBRATION_IMAGES, size, size, 1)).astype(np.uint8)
-    ranges = graphs.calibrate(model, list(noise))
-    (folder / "int8.onnx").write_bytes(graphs.with_integers(model, ranges, graphs.convolutions(model)))
+    ranges = graphs.calibrate_ranges(model, list(noise))
+    (folder / "int8.onnx").write_bytes(graphs.quantize_graph(model, ranges, graphs.list_convolutions(model)))
 
 
 def session(setting: Setting, folder: Path) -> Callable[[np.ndarray], object]:

@@ -11,7 +11,7 @@ import time
 PYTHON = sys.executable
 HELP = [PYTHON, "-m", "pneumo", "--help"]
 FLOOR = [PYTHON, "-c", "import typer; app = typer.Typer(); app.command()(lambda: None); app()", "--help"]
-OURS = [PYTHON, "-c", "from pneumo.pipeline.ludwig import runtime; runtime.load()"]
+OURS = [PYTHON, "-c", "from pneumo.pipeline.ludwig import runtime; runtime.load_ludwig()"]
 PLAIN = [PYTHON, "-c", "import ludwig.api"]
 
 

@@ -153,7 +153,7 @@ def main() -> None:
         if options.archive:
             importer.import_dataset(options.archive, folder / "data", size=28, split="given")
         else:
-            phantom.write(folder / "raw", images=2000, seed=0, size=28)
+            phantom.write_phantoms(folder / "raw", images=2000, seed=0, size=28)
             importer.import_dataset(folder / "raw", folder / "data", size=28)
         if options.asha:
             curves(folder / "data", 28, folder, options.epochs, options.asha)

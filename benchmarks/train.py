@@ -66,7 +66,7 @@ ALIKE = (
 
 def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int, start: str) -> None:
     """Measure all four on the networks whose names begin so and print the tables."""
-    runtime.load()
+    runtime.load_ludwig()
     import torch
 
     if Clock.read is time.process_time:
@@ -74,14 +74,14 @@ def images_per_second(dataset: Dataset, table: Path, folder: Path, turns: int, s
     meter = Meter()
     kind = "processor time" if Clock.read is time.process_time else "wall time"
     print(
-        f"{len(dataset.of(Split.TRAIN))} training and {len(dataset.of(Split.VALIDATION))} validation images, batch "
-        f"{BATCH}, {EPOCHS} epochs, {turns} turns, {torch.get_num_threads()} threads, {kind}\n",
+        f"{len(dataset.select(Split.TRAIN))} training and {len(dataset.select(Split.VALIDATION))} validation images, "
+        f"batch {BATCH}, {EPOCHS} epochs, {turns} turns, {torch.get_num_threads()} threads, {kind}\n",
         flush=True,
     )
     for name, (file, overrides) in NETWORKS.items():
         if not name.startswith(start):
             continue
-        experiment = config.load(CONFIGS / file, (*ALIKE, *overrides))
+        experiment = config.load_config(CONFIGS / file, (*ALIKE, *overrides))
         results: dict[str, list[Measured]] = {}
         training.train(experiment, dataset, root=folder / "runs")  # kernels are chosen at their first use
         for _ in range(turns):
@@ -134,7 +134,7 @@ def first_step(who: str, asked: Path, data: Path) -> None:
     if who == "pneumo":
         from pneumo.pipeline.cli import main
 
-        load = runtime.load
+        load = runtime.load_ludwig
 
         def load_and_hook(*arguments: Any, **options: Any) -> Any:
             module = load(*arguments, **options)
@@ -143,7 +143,7 @@ def first_step(who: str, asked: Path, data: Path) -> None:
             Trainer.train_step = announce
             return module
 
-        runtime.load = load_and_hook
+        runtime.load_ludwig = load_and_hook
         sys.argv = ["pneumo", "train", str(asked), "--data", str(data), "--runs-dir", str(asked.parent / "runs")]
         main()
     from ludwig.cli import main as ludwig_main
@@ -162,7 +162,7 @@ def start_up(dataset: Dataset, folder: Path, turns: int) -> None:
     import yaml
 
     file, overrides = next(iter(NETWORKS.values()))
-    experiment = config.load(CONFIGS / file, (*ALIKE, *overrides))
+    experiment = config.load_config(CONFIGS / file, (*ALIKE, *overrides))
     commands = {"pneumo train": "pneumo", "ludwig train, defaults": "ludwig", "ludwig train, best": "ludwig"}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for name in commands:

@@ -1,8 +1,9 @@
-"""Makes Ludwig know pneumo's components in any process, so that `ludwig train -c FILE` takes every config here.
+"""Registers pneumo's components with Ludwig in any process, so that `ludwig train -c FILE` takes every config here.
 
 Ludwig has no plug-in mechanism, but every process that runs it imports torch, and torch calls the entry points of the
-group `torch.backends` when it is imported. Ours leaves a hook that runs once Ludwig's image encoders are there.
-Switched off with `TORCH_DEVICE_BACKEND_AUTOLOAD=0`.
+group `torch.backends` when it is imported. Ours adds an import hook that registers the components once Ludwig's image
+encoders are imported. Until then nothing else of pneumo is imported. No failure here reaches the import of torch or
+Ludwig: each is one line of the log. `TORCH_DEVICE_BACKEND_AUTOLOAD=0` switches it off.
 """
 
 import importlib
@@ -17,22 +18,38 @@ TRIGGER = "ludwig.encoders.image.base"
 """What our components build on. `ludwig.api` would not do: it is half imported itself when it imports torch."""
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds `TRIGGER` once, and has our components imported right after it."""
+def autoload() -> None:
+    """Add the import hook; torch calls this when it is imported."""
+    try:
+        if TRIGGER not in sys.modules and not any(isinstance(finder, _TriggerFinder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, _TriggerFinder())
+    except Exception as error:
+        _log("the hook for Ludwig was not added", error)
+
+
+class _TriggerFinder(importlib.abc.MetaPathFinder):
+    """Finds `TRIGGER` once, with a loader that registers our components after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != TRIGGER:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)
+        try:
+            if self in sys.meta_path:  # another thread may have been faster
+                sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(fullname)
+            if spec is not None and spec.loader is not None:
+                spec.loader = _RegisteringLoader(spec.loader)
+        except Exception as error:
+            _log(f"the hook for Ludwig failed at {fullname}", error)
+            return None  # the finders after this one find it
         return spec
 
 
 class _RegisteringLoader(importlib.abc.Loader):
+    """Loads a module as its own loader does, then registers our components."""
+
     def __init__(self, inner: importlib.abc.Loader) -> None:
         self.inner = inner
 
@@ -40,11 +57,32 @@ class _RegisteringLoader(importlib.abc.Loader):
         return self.inner.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.inner.exec_module(module)
-        importlib.import_module("pneumo.pipeline.ludwig.components")
+        module.__loader__ = self.inner  # what reads a module's source asks its loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.inner
+        try:
+            self.inner.exec_module(module)
+        except BaseException:
+            sys.meta_path.insert(0, _TriggerFinder())  # for the next try
+            raise
+        _register_components()
 
 
-def autoload() -> None:
-    """Called by torch at its import: wait for Ludwig."""
-    if TRIGGER not in sys.modules and not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport())
+def _register_components() -> None:
+    """Register each component; one that fails is logged and keeps no other from being registered."""
+    try:
+        from pneumo.pipeline.ludwig import components
+
+        failures = components.register()
+    except Exception as error:
+        _log("no component was registered with Ludwig", error)
+        return
+    for name, error in failures.items():
+        _log(f"component {name} was not registered with Ludwig", error)
+
+
+def _log(message: str, error: Exception) -> None:
+    import logging
+
+    reason = " ".join(str(error).split())[:300]
+    logging.getLogger("pneumo").error("%s: %s: %s", message, type(error).__name__, reason)

@@ -44,6 +44,18 @@ class Outcome:
     err: str
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all files whose tests share Ludwig to one process of pytest-xdist, and every other file to any.
+
+    Ludwig takes 20 s to import, and each process would train the session's model anew.
+    """
+    shared = {"ludwig", "dataset", "tiny", "trained", "exported"}
+    files = {item.path for item in items if shared & set(getattr(item, "fixturenames", ()))}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ludwig" if item.path in files else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def _hooks_as_before() -> Iterator[None]:
     """A service that runs in this process takes warnings and failing threads over for good; a test must not."""
@@ -64,14 +76,14 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def ludwig() -> ModuleType:
     """Ludwig, imported once for all tests."""
-    return runtime.load()
+    return runtime.load_ludwig()
 
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 200 phantom images in Kermany's layout."""
     out = tmp_path_factory.mktemp("phantoms") / "raw"
-    phantom.write(out, images=200, seed=1, size=64)
+    phantom.write_phantoms(out, images=200, seed=1, size=64)
     return out
 
 
@@ -84,7 +96,7 @@ def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset
 @pytest.fixture(scope="session")
 def tiny() -> Experiment:
     """An experiment that trains in a second or two."""
-    return config.load(CONFIGS / "smoke.yaml", TINY)
+    return config.load_config(CONFIGS / "smoke.yaml", TINY)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +108,7 @@ def trained(tiny: Experiment, dataset: Dataset, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def exported(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's bundle. Tests only read it."""
-    return bundle_export.export(trained, out=tmp_path_factory.mktemp("export") / "bundle")
+    return bundle_export.export_run(trained, out=tmp_path_factory.mktemp("export") / "bundle")
 
 
 @pytest.fixture(scope="module")

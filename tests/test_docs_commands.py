@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from PIL import Image
 
 from tests.support.dicoms import make_dicom
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r'^```bash(?: title="([^"\n]*)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
@@ -68,14 +68,16 @@ class Terminal:
                 self._words(f"exec {text}"), cwd=self.folder, env=self.environment, stdout=log, stderr=log
             )
         self._beside.append(process)
-        for _ in range(1200):
+
+        def ready() -> bool:
             assert process.poll() is None, (self.folder / "beside.log").read_text()
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).close()
-                return
             except OSError:
-                time.sleep(0.1)
-        pytest.fail(f"not ready: {(self.folder / 'beside.log').read_text()}")
+                return False
+            return True
+
+        until(ready, timeout=180)
 
     def close(self) -> None:
         for process in self._beside:

@@ -2,7 +2,6 @@
 
 import json
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +25,7 @@ def test_from_real_images_to_a_served_prediction(
     monkeypatch.chdir(tmp_path)
     archive = real_data / "chest_xray_224_train.tar"
 
-    began = time.perf_counter()
     assert pneumo("data", "import", archive).code == 0
-    print(f"import took {time.perf_counter() - began:.1f} s")
     checked = pneumo("data", "check", "--json")
     assert checked.code == 0, checked.out[-2000:]
     trained = pneumo("train", CONFIG, "-o", "trainer.epochs=1", "--json")

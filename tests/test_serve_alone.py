@@ -26,6 +26,6 @@ def test_the_service_runs_where_only_its_extra_is_installed(exported: Path, data
     port = installed.free_port()
     command = [str(venv / "bin" / "pneumo"), "serve", "--model", str(exported), "--port", str(port)]
     with installed.served(command, port, cwd=tmp_path):
-        prediction = installed.ask(port, dataset.path(dataset.of(Split.TEST)[0]).read_bytes())
+        prediction = installed.ask(port, dataset.path(dataset.select(Split.TEST)[0]).read_bytes())
 
     assert prediction["label"] in ("NORMAL", "PNEUMONIA")

@@ -107,7 +107,7 @@ def work(predictor: Predictor, task: Task) -> Done:
         number += task.batch
         inputs = np.stack([predictor.prepare(data) for data in chosen])
         if task.judge:
-            predictor.judge(predictor.run(inputs), elapsed_ms=0)
+            predictor.interpret_outputs(predictor.run(inputs), elapsed_ms=0)
         else:
             predictor._session.run(["logits", "embedding"], {"image": inputs})
         latencies.append(time.perf_counter() - now)

@@ -23,4 +23,4 @@ class Served:
     @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=10_000)
     def predict(self, images: list[Path]) -> list[ImagePrediction]:
         inputs = [self.predictor.prepare(image.read_bytes()) for image in images]
-        return self.predictor.judge(self.predictor.run(np.stack(inputs)), elapsed_ms=0)
+        return self.predictor.interpret_outputs(self.predictor.run(np.stack(inputs)), elapsed_ms=0)

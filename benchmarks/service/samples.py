@@ -39,7 +39,9 @@ def write(folder: Path) -> tuple[dict[str, Path], str]:
 
 def _drawn() -> list[NDArray[np.uint8]]:
     labels = ("NORMAL", "PNEUMONIA")
-    return [phantom.draw(labels[index % 2], np.random.default_rng(index), size=1024) for index in range(COUNT)]
+    return [
+        phantom.draw_radiograph(labels[index % 2], np.random.default_rng(index), size=1024) for index in range(COUNT)
+    ]
 
 
 def _real(archive: Path) -> list[NDArray[np.uint8]]:

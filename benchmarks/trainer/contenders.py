@@ -71,7 +71,7 @@ def plain_loop(network: Any, dataset: Dataset, experiment: Experiment, folder: P
     positive = experiment.positive
     sets = []
     for split in (Split.TRAIN, Split.VALIDATION):
-        rows = dataset.of(split)
+        rows = dataset.select(split)
         pixels = np.stack(read_images(dataset, rows, preparation)).transpose(0, 3, 1, 2)
         labels = torch.tensor([row.label == positive for row in rows], dtype=torch.float32)
         sets.append((torch.from_numpy(np.ascontiguousarray(pixels)), labels))

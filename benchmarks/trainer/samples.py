@@ -23,14 +23,14 @@ def share_of(whole: Dataset, folder: Path, images: int) -> Dataset:
     rows: list[Row] = []
     for split, share in zip((Split.TRAIN, Split.VALIDATION, Split.TEST), SHARES, strict=True):
         for label in whole.info.classes:
-            chosen = [row for row in whole.of(split) if row.label == label]
+            chosen = [row for row in whole.select(split) if row.label == label]
             rows += chosen[: int(images * share / len(whole.info.classes))]
     for row in rows:
         target = folder / row.image
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(whole.path(row), target)
-    manifest.write(folder, rows, whole.info)
-    return manifest.read(folder)
+    manifest.write_dataset(folder, rows, whole.info)
+    return manifest.read_dataset(folder)
 
 
 def enlarge(dataset: Dataset, raw: Path, folder: Path, size: tuple[int, int]) -> Path:
@@ -59,7 +59,7 @@ def jpegs(archive: Path | None, folder: Path, images: int) -> Path:
         with tarfile.open(archive) as file:
             file.extractall(folder, filter="data")
         return folder
-    phantom.write(folder, images=images + images // 4, seed=0, size=SIZE)
+    phantom.write_phantoms(folder, images=images + images // 4, seed=0, size=SIZE)
     for path in sorted(folder.rglob("*.png")):
         with Image.open(path) as image:
             image.convert("L").save(path.with_suffix(".jpeg"), quality=90)

@@ -110,7 +110,7 @@ def _problems() -> str:
 
 def _fields(schemas: Json) -> Iterator[str]:
     yield "## Fields"
-    classes = {found.__name__: found for found in _models(BaseModel) if found.__module__.startswith("serving.")}
+    classes = {found.__name__: found for found in _models(BaseModel) if found.__module__.startswith("pneumo.serving.")}
     for name, schema in sorted((schemas | {"Problem": classes["Problem"].model_json_schema()}).items()):
         if name in ("HTTPValidationError", "ValidationError"):  # of FastAPI's own 422
             continue

@@ -1,6 +1,9 @@
 """The command line: one module a command group, each command a few lines over a function that works without it."""
 
 import sys
+import traceback
+from dataclasses import dataclass
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,6 +25,7 @@ from pneumo.pipeline.cli import (
 from pneumo.pipeline.cli import demo as demo_command
 from pneumo.pipeline.cli.output import stderr
 from pneumo.serving.contracts.errors import MachineError, PneumoError
+from pneumo.serving.contracts.install_hints import missing_module
 
 app = typer.Typer(
     name="pneumo",
@@ -42,18 +46,43 @@ for module in (project, demo_command, train, sweep, evaluate, export, models, pr
     module.register(app)
 
 
+@dataclass
+class GlobalOptions:
+    """Options that stand before the command."""
+
+    debug: bool = False
+
+
+@app.callback()
+def read_global_options(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="PNEUMO_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Keep the options that stand before the command, for `main`."""
+    context.ensure_object(GlobalOptions).debug = debug
+
+
 def main() -> None:
     """Run the command line; a known error becomes one line and an exit code."""
+    options = GlobalOptions()
     try:
-        app()
+        app(obj=options)
     except PneumoError as error:
-        stderr().print(f"pneumo: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        _exit(str(error), error.exit_code, options)
     except ModuleNotFoundError as error:
-        message = f"pneumo: {error.name} is not installed; run `pip install 'pneumo[train]'`"
-        stderr().print(message, style="red", markup=False, soft_wrap=True)
-        sys.exit(MachineError.exit_code)
+        _exit(missing_module(error), MachineError.exit_code, options)
+    except ImportError as error:
+        _exit(f"a package cannot be imported: {' '.join(str(error).split())}", MachineError.exit_code, options)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        stderr().print(f"pneumo: {place}{error.strerror or error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(MachineError.exit_code)
+        _exit(f"{place}{error.strerror or error}", MachineError.exit_code, options)
+
+
+def _exit(message: str, code: int, options: GlobalOptions) -> NoReturn:
+    """Print an error in one line, after its traceback if that was asked for, and exit."""
+    if options.debug:
+        traceback.print_exc()
+    stderr().print(f"pneumo: {message}", style="red", markup=False, soft_wrap=True)
+    sys.exit(code)

@@ -34,10 +34,10 @@ def validate(
                 read_gate(file)
                 results.append({"file": str(file), "error": None})
                 continue
-            document = config.load(file, override or ()).document
+            document = config.load_config(file, override or ()).document
             if document.data.get("hyperopt") is not None:
-                asked = space.read(document, file.stem)
-                sweep_settings.read(asked)
+                asked = space.read_space(document, file.stem)
+                sweep_settings.read_settings(asked)
                 asked.check()
             results.append({"file": str(file), "error": None})
         except InputError as error:

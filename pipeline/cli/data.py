@@ -88,7 +88,7 @@ def import_command(
     from pneumo.pipeline.data.importer import import_dataset
     from pneumo.pipeline.data.sources import open_source
     from pneumo.pipeline.data.splits import Fractions
-    from pneumo.serving.images.preparation import Decode, Fit
+    from pneumo.serving.images.types import Decode, Fit
 
     shares = Fractions.parse(fractions)
     with open_source(source) as opened, progress_bar("importing", len(opened.items)) as bar:
@@ -159,11 +159,11 @@ def phantom_command(
     as_json: JsonOption = False,
 ) -> None:
     """Draw synthetic chest radiographs. They are for trying things out, never for judging a model."""
-    from pneumo.pipeline.data.phantom import Scanner, write
+    from pneumo.pipeline.data.phantom import Scanner, write_phantoms
 
     scanner = Scanner(contrast=contrast, gamma=gamma, brightness=brightness, blur=blur, noise=noise)
     with progress_bar("drawing", images) as bar:
-        summary = write(
+        summary = write_phantoms(
             out,
             images=images,
             seed=seed,

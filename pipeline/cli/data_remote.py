@@ -42,10 +42,10 @@ def fetch(
     """Download a public data set; run again it goes on where it stopped. The file is checked by its digest."""
     from pneumo.pipeline.data import public_sets as fetching
 
-    wanted = fetching.find(name)
+    wanted = fetching.find_public_set(name)
     say(f"{wanted.name}: {wanted.title}\nlicence: {wanted.licence}, see {wanted.page}\ncite: {wanted.citation}")
     with download_bar(wanted.file) as report:
-        done = fetching.fetch(name, out, mirror=mirror, progress=report)
+        done = fetching.download_public_set(name, out, mirror=mirror, progress=report)
     command = wanted.next.format(path=done.path)
     if as_json:
         print_json(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli.output import JsonOption, print_json, stdout
 from pneumo.pipeline.cli.progress import TrainingProgress
 
 
@@ -25,10 +25,10 @@ def demo(
 ) -> None:
     """Run the whole loop on synthetic images. It ends with a prediction over HTTP and a drift report."""
     from pneumo.pipeline.project.demo import run_demo
-    from pneumo.pipeline.project.scaffold import starter
+    from pneumo.pipeline.project.scaffold import find_starter
 
-    with TrainingProgress() as report:
-        done = run_demo(folder, starter(config), say=say, report=report)
+    with TrainingProgress() as progress:
+        done = run_demo(folder, find_starter(config), reporter=progress)
     if as_json:
         print_json(asdict(done) | {"drift": done.drift.model_dump(mode="json")})
         return

@@ -11,8 +11,8 @@ from pneumo.pipeline.cli.output import JsonOption, print_json, progress_bar, say
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 if TYPE_CHECKING:
-    from pneumo.pipeline.drift.simulation import Simulation
-    from pneumo.serving.drift.check import Checked
+    from pneumo.pipeline.drift.simulation_result import Simulation
+    from pneumo.serving.drift.check import DriftResult
     from pneumo.serving.drift.verdict import DriftCheck
     from pneumo.serving.model.bundle import Bundle
 
@@ -69,12 +69,12 @@ def report_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a window with the model's reference, and write Evidently's page and the verdict as JSON."""
-    from pneumo.pipeline.drift.check import open_log, write_report
+    from pneumo.pipeline.drift.check import open_log, write_drift_report
 
     if store and data:
         raise InputError("--store keeps checks of the log; images of --data are none of it: leave one out")
     checked = _check(last, since, data, model, models_dir, log)
-    for path in write_report(checked, out):
+    for path in write_drift_report(checked, out):
         say(f"wrote {path}")
     if store:
         from pneumo.pipeline.drift.evidently_ui import store_check
@@ -144,15 +144,15 @@ def export_command(
     """Write the prediction log, of all models, with true labels that came, as Parquet."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from pneumo.pipeline.drift.check import moment, open_log
+    from pneumo.pipeline.drift.check import open_log, parse_time
     from pneumo.pipeline.drift.log_export import export_log
-    from pneumo.serving.predictions.store import why
+    from pneumo.serving.predictions.store import describe_error
 
     store = open_log(log)
     try:
-        rows = export_log(store, out, since=None if since is None else moment(since))
+        rows = export_log(store, out, since=None if since is None else parse_time(since))
     except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {why(error)}") from None
+        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
     say(f"wrote {rows:,} rows to {out}")
 
 
@@ -177,11 +177,11 @@ def simulate_command(
     """Change real images more and more: does the alarm come before the model errs?"""
     from pneumo.pipeline.data import manifest
     from pneumo.pipeline.data.manifest import Split
-    from pneumo.pipeline.drift.grades import graded, photographs
-    from pneumo.pipeline.drift.simulation import simulate, write
+    from pneumo.pipeline.drift.grades import list_grades, photographs
+    from pneumo.pipeline.drift.simulation import simulate_drift, write_simulation
 
     bundle = _bundle(model, models_dir)
-    dataset = manifest.read(data)
+    dataset = manifest.read_dataset(data)
     chosen = Split[split.upper()]
     if chosen is Split.VALIDATION and dataset.info.fingerprint == bundle.info.data_fingerprint:
         say("these images are the reference itself: alarms are too rare; --split test says more")
@@ -190,7 +190,7 @@ def simulate_command(
     except ModuleNotFoundError:
         strangers = []
         say("without 'no radiographs': scikit-image, which holds photographs, is not installed")
-    titles = {grade.change.title for grade in graded() if grade.change is not None}
+    titles = {grade.change.title for grade in list_grades() if grade.change is not None}
     with progress_bar("changing images", total=len(titles) + 2) as bar:
 
         def told(title: str) -> None:
@@ -198,7 +198,7 @@ def simulate_command(
             if not bar.console.is_terminal:
                 say(title)
 
-        simulation = simulate(
+        simulation = simulate_drift(
             bundle,
             dataset,
             split=chosen,
@@ -209,7 +209,7 @@ def simulate_command(
             seed=seed,
             progress=told,
         )
-    for path in write(simulation, out):
+    for path in write_simulation(simulation, out):
         say(f"wrote {path}")
     if as_json:
         print_json(simulation.model_dump(mode="json"))
@@ -218,16 +218,16 @@ def simulate_command(
 
 
 def _bundle(model: str, models_dir: str) -> "Bundle":
+    from pneumo.serving.contracts.setting_types import parse_root
     from pneumo.serving.model.bundle import Bundle
     from pneumo.serving.model.registry import resolve
-    from pneumo.serving.model.remote_registry import root_of
 
-    return Bundle.open(resolve(model, root_of(models_dir)))
+    return Bundle.open(resolve(model, parse_root(models_dir)))
 
 
 def _check(
     last: int | None, since: str | None, data: list[Path] | None, model: str, models_dir: str, log: str | None
-) -> "Checked":
+) -> "DriftResult":
     from pneumo.pipeline.drift import check as windows
     from pneumo.serving.inference.offline import find_images
 
@@ -278,14 +278,14 @@ def _show_simulation(simulation: "Simulation") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pneumo.pipeline.drift.simulation import HARM, SURE, sure_alarm
+    from pneumo.pipeline.drift.simulation_result import HARM, SURE, find_sure_alarm
 
     title = f"{simulation.model}:{simulation.version}, {simulation.windows} windows of {simulation.size} images"
     table = Table(title=Text(title), title_justify="left")
     for name in ("change", f"alarm in {SURE:.0%} of windows from", f"AUROC {HARM:g} lower from", "alarms there"):
         table.add_column(name)
     for kind, points in simulation.kinds().items():
-        alarm, harm = sure_alarm(points), simulation.harm(points)
+        alarm, harm = find_sure_alarm(points), simulation.harm(points)
         table.add_row(
             kind,
             alarm.label if alarm else f"not by {points[-1].label} ({points[-1].alarms:.0%})",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli.output import ConsoleReporter, JsonOption, print_json, say, stdout
 from pneumo.pipeline.cli.stress import stress_run
 from pneumo.serving.contracts.errors import InputError
 
@@ -88,7 +88,7 @@ def evaluate(
     if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
         from pneumo.pipeline import training
 
-        training.complete(found, say=say)
+        training.complete(found, reporter=ConsoleReporter())
     if stress:
         if data is not None or split is not None or policy is not None:
             raise InputError(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.pipeline.cli.output import ConsoleReporter, JsonOption, WandbOption, print_json, stdout
 
 
 class Precision(StrEnum):
@@ -38,16 +38,18 @@ def export(
 ) -> None:
     """Write a run's bundle for serving. It holds an ONNX graph, proven equal to the Ludwig model."""
     from pneumo.pipeline.export import bundle_export as exporting
-    from pneumo.pipeline.export.int8 import Limits
+    from pneumo.pipeline.export.int8 import AcceptanceLimits
     from pneumo.pipeline.runs.run import Run
     from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
     from pneumo.serving.model.bundle import Bundle
 
     made_by = Run.open(run, root=runs_dir)
-    folder = exporting.export(made_by, out=out, int8=Limits() if quantize else None, say=say)
+    folder = exporting.export_run(
+        made_by, out=out, int8=AcceptanceLimits() if quantize else None, reporter=ConsoleReporter()
+    )
     bundle = Bundle.open(folder)
     if wandb:
-        track_bundle(bundle, wandb, job="export", folder=made_by.folder, say=say)
+        track_bundle(bundle, wandb, job="export", folder=made_by.folder, reporter=ConsoleReporter())
     if as_json:
         parts = bundle.info.model_dump(mode="json", include={"parity", "quantization"})
         print_json({"bundle": str(folder), "digest": bundle.digest, **parts})

@@ -50,7 +50,9 @@ def list_command(keys: KeysOption = Path("keys.yaml"), as_json: JsonOption = Fal
     now = datetime.now(UTC)
     found = read_keys(keys).keys
     if as_json:
-        print_json([{**key.model_dump(mode="json", exclude={"sha256"}), "expired": key.expired(now)} for key in found])
+        print_json(
+            [{**key.model_dump(mode="json", exclude={"sha256"}), "expired": key.is_expired(now)} for key in found]
+        )
         return
     if not found:
         say(f"no key in {keys} yet; `pneumo keys add NAME` makes one")
@@ -61,7 +63,7 @@ def list_command(keys: KeysOption = Path("keys.yaml"), as_json: JsonOption = Fal
         table.add_column(column)
     for key in found:
         expires = f"{key.expires:%Y-%m-%d %H:%M}" if key.expires else "never"
-        mark = " (expired)" if key.expired(now) else ""
+        mark = " (expired)" if key.is_expired(now) else ""
         table.add_row(key.name, key.id, f"{key.created:%Y-%m-%d %H:%M}", expires + mark)
     stdout().print(table)
 

@@ -5,14 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
-from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.pipeline.cli.output import ConsoleReporter, JsonOption, WandbOption, print_json, say, stdout
 
 if TYPE_CHECKING:
     from pneumo.pipeline.release.gate import Verdict
-    from pneumo.pipeline.runs.run import Run
     from pneumo.serving.model.registry import Promotion, Registry, Version
-    from pneumo.serving.model.remote_registry import Root
 
 app = typer.Typer(help="The registry of promoted models.", no_args_is_help=True)
 
@@ -58,51 +55,47 @@ def promote_command(
     as_json: JsonOption = False,
 ) -> None:
     """Promote a run's bundle to an alias, if it is as good as what the alias means now. Exits 1 where it is not."""
-    from pneumo.pipeline.release.gate import judge, read_gate
-    from pneumo.pipeline.release.gate.decide import Surroundings
-    from pneumo.pipeline.release.registry import check_alias, find_bundle, promote
+    from pneumo.pipeline.release.promotion import Places, check_reason, judge_model
     from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
+    from pneumo.serving.contracts.setting_types import parse_root
     from pneumo.serving.model.bundle import Bundle
-    from pneumo.serving.model.remote_registry import root_of
 
-    check_alias(alias)
-    if force is not None and not force.strip():
-        raise InputError('--force: give the reason, such as --force "the champion takes a view that we no longer do"')
-    if sweep is not None and what != "best":
-        raise InputError(f"--sweep: goes with 'best', not with {what!r}")
-    limits, root = read_gate(gate), root_of(models_dir)
-    if what == "best":
-        what = str(_best(sweep, runs_dir, sweeps_dir).folder)
-    bundle = find_bundle(what, root=root, runs=runs_dir, say=say)
-    runs = (runs_dir, *(path for path in sorted(sweeps_dir.glob("*/runs"))))
-    verdict = judge(bundle, alias, limits, Surroundings(root, data, runs, say=say))
+    check_reason(force)
+    root = parse_root(models_dir)
+    candidate = judge_model(
+        what,
+        alias=alias,
+        gate=gate,
+        sweep=sweep,
+        places=Places(root, runs_dir, sweeps_dir, data),
+        reporter=ConsoleReporter(),
+    )
+    verdict = candidate.verdict
     if not as_json:
         _print_verdict(verdict)
-    if not verdict.passed and force is None:
-        if as_json:
-            print_json({"promoted": False, "gate": verdict.model_dump(mode="json")})
-        raise CheckFailedError(_refusal(verdict, root))
-    version = promote(bundle, alias=alias, root=root, admission=verdict.admission(force))
+    elif not verdict.passed and force is None:
+        print_json({"promoted": False, "gate": verdict.model_dump(mode="json")})
+    version = candidate.promote(force=force)
     if wandb:
-        track_bundle(Bundle.open(bundle), wandb, job="promote", folder=_beside(bundle), aliases=[alias], say=say)
+        bundle = candidate.bundle
+        track_bundle(
+            Bundle.open(bundle),
+            wandb,
+            job="promote",
+            folder=_beside(bundle),
+            aliases=[alias],
+            reporter=ConsoleReporter(),
+        )
     if as_json:
         document = {**version.model_dump(mode="json"), "id": version.id, "alias": alias}
         print_json({**document, "promoted": True, "gate": verdict.model_dump(mode="json")})
         return
-    from pneumo.serving.model.remote_registry import place
+    from pneumo.serving.model.remote_registry import format_path
 
     if not verdict.passed:
         say(f"promoted against the gate; the reason is recorded: {force}")
-    say(f"{alias} is now {version.id}, in {place(root, version.bundle)}")
+    say(f"{alias} is now {version.id}, in {format_path(root, version.bundle)}")
     say(f"serve it with `pneumo serve --model {alias}`")
-
-
-def _refusal(verdict: "Verdict", root: "Root") -> str:
-    why = "; ".join(verdict.objections)
-    return (
-        f"{verdict.model} is not promoted to {verdict.alias}: {why}. Nothing in {root} was changed; "
-        '--force "REASON" promotes it all the same and records the reason'
-    )
 
 
 def _beside(bundle: Path) -> Path:
@@ -112,28 +105,13 @@ def _beside(bundle: Path) -> Path:
     return bundle.parent if Run(bundle.parent).config.is_file() else Path()
 
 
-def _best(sweep: str | None, runs_dir: Path, sweeps_dir: Path) -> "Run":
-    """The winner of a sweep, or the run with the best validation AUROC."""
-    if sweep is not None:
-        from pneumo.pipeline.sweep.record import SweepFolder
-        from pneumo.pipeline.sweep.winner import best_run
-
-        return best_run(SweepFolder.open(sweep, root=sweeps_dir))
-    from pneumo.pipeline.comparing.run_list import best_of
-    from pneumo.pipeline.runs.run import list_runs
-
-    found = best_of([*list_runs(runs_dir), *(run for path in sweeps_dir.glob("*/runs") for run in list_runs(path))])
-    say(f"best of all runs by validation AUROC: {found.folder}")
-    return found
-
-
 @app.command("list")
 def list_command(models_dir: ModelsDirOption = "models", as_json: JsonOption = False) -> None:
     """List promoted versions, oldest first, with what means them."""
+    from pneumo.serving.contracts.setting_types import parse_root
     from pneumo.serving.model.registry import read_registry
-    from pneumo.serving.model.remote_registry import root_of
 
-    registry = read_registry(root_of(models_dir))
+    registry = read_registry(parse_root(models_dir))
     if as_json:
         print_json([_document(registry, version) for version in registry.versions])
     elif not registry.versions:
@@ -149,13 +127,13 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show one model and how it came to its aliases, after checking that its files are those that were sealed."""
+    from pneumo.serving.contracts.setting_types import parse_root
     from pneumo.serving.model.bundle import Bundle
     from pneumo.serving.model.registry import read_registry, resolve
-    from pneumo.serving.model.remote_registry import root_of
 
-    root = root_of(models_dir)
+    root = parse_root(models_dir)
     bundle = Bundle.open(resolve(model, root))
-    promotions = [] if "/" in model else read_registry(root).promotions_of(bundle.info.id)
+    promotions = [] if "/" in model else read_registry(root).list_promotions(bundle.info.id)
     if as_json:
         document = {**bundle.info.model_dump(mode="json"), "digest": bundle.digest, "folder": str(bundle.folder)}
         print_json({**document, "promotions": [each.model_dump(mode="json") for each in promotions]})
@@ -186,9 +164,9 @@ def rollback_command(
 ) -> None:
     """Let an alias mean what it meant before. The gate is not asked."""
     from pneumo.pipeline.release.registry import rollback
-    from pneumo.serving.model.remote_registry import root_of
+    from pneumo.serving.contracts.setting_types import parse_root
 
-    version = rollback(alias, root=root_of(models_dir))
+    version = rollback(alias, root=parse_root(models_dir))
     if as_json:
         print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
     else:
@@ -196,7 +174,7 @@ def rollback_command(
 
 
 def _document(registry: "Registry", version: "Version") -> dict[str, Any]:
-    return {**version.model_dump(mode="json"), "id": version.id, "aliases": registry.aliases_of(version)}
+    return {**version.model_dump(mode="json"), "id": version.id, "aliases": registry.list_aliases(version)}
 
 
 def _history(promotion: "Promotion") -> str:
@@ -256,7 +234,7 @@ def _print_versions(registry: "Registry") -> None:
     for version in registry.versions:
         table.add_row(
             version.id,
-            ", ".join(registry.aliases_of(version)),
+            ", ".join(registry.list_aliases(version)),
             _auroc(version.metrics),
             f"{version.promoted_at:%Y-%m-%d %H:%M}",
         )

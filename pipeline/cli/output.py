@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
 
 if TYPE_CHECKING:  # rich is imported where it prints: it would be half of the time that `pneumo --help` takes
     from rich.console import Console
     from rich.progress import Progress
 
 WandbOption = Annotated[
-    Mode | None, typer.Option("--wandb", help="Track with Weights & Biases.", show_default="disabled")
+    TrackingMode | None, typer.Option("--wandb", help="Track with Weights & Biases.", show_default="disabled")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -43,6 +43,13 @@ def print_json(document: Any) -> None:
 def say(text: str) -> None:
     """Tell a person how far a command is, on standard error."""
     stderr().print(text, soft_wrap=True, markup=False)
+
+
+class ConsoleReporter(Reporter):
+    """Prints messages and warnings on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(say)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 
 from pneumo.pipeline.cli.models import ModelsDirOption
 from pneumo.pipeline.cli.output import progress_bar, say
-from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from pneumo.serving.inference.offline import FileResult
@@ -52,19 +52,16 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="Write to this file.", show_default="standard output")] = None,
 ) -> None:
     """Predict images with the service's own code. Exits 1 where some cannot be read; the others are predicted."""
-    try:
-        from pneumo.serving.model.predictor import Predictor
-    except ModuleNotFoundError as error:
-        raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
-    from pneumo.serving.inference.offline import SUFFIXES, count_others, find_images, predict_files
+    from pneumo.serving.contracts.setting_types import parse_root
+    from pneumo.serving.inference.offline import SUFFIXES, count_skipped_files, find_images, predict_files
     from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.predictor import Predictor
     from pneumo.serving.model.registry import resolve
-    from pneumo.serving.model.remote_registry import root_of
 
     chosen = _choose(output, as_json, out)
-    bundle = Bundle.open(resolve(model, root_of(models_dir)))
+    bundle = Bundle.open(resolve(model, parse_root(models_dir)))
     files = find_images(paths)
-    if passed := count_others(paths):
+    if passed := count_skipped_files(paths):
         say(f"{passed} files in folders are not images ({', '.join(sorted(SUFFIXES))}) and were passed over")
     results = []
     with progress_bar(f"predicting with {bundle.info.id}", len(files)) as bar:

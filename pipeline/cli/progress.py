@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pneumo.pipeline.cli.output import say, stderr
+from pneumo.pipeline.cli.output import ConsoleReporter, say, stderr
 
 if TYPE_CHECKING:
-    from pneumo.pipeline.ludwig.callback import Step
+    from pneumo.pipeline.runs.reporter import Step
 
 
-class TrainingProgress:
-    """A context that gives what `training.train` reports to: a bar on a terminal, a line an epoch elsewhere."""
+class TrainingProgress(ConsoleReporter):
+    """Shows a training as a context: a bar on a terminal, one line per epoch elsewhere."""
 
-    def __enter__(self) -> Callable[["Step"], None]:
+    def __enter__(self) -> "TrainingProgress":
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         console = stderr()
@@ -29,12 +29,12 @@ class TrainingProgress:
         self.task = self.bar.add_task("training", total=None, epoch=0, metric="", visible=False)
         self.rounds = 0
         self.bar.start()
-        return self.report
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def report(self, step: "Step") -> None:
+    def step(self, step: "Step") -> None:
         """Show a step."""
         metric = "" if step.validation is None else f"validation {step.metric} {step.validation:.4f}"
         self.bar.update(self.task, completed=step.step, total=step.total, epoch=step.epoch, metric=metric, visible=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli.output import ConsoleReporter, JsonOption, print_json, say, stdout
 from pneumo.serving.contracts.errors import MachineError
 
 
@@ -21,9 +21,9 @@ def init_command(
     as_json: JsonOption = False,
 ) -> None:
     """Make a project: configs to edit, a place for images, .gitignore, README, git and DVC where they are installed."""
-    from pneumo.pipeline.project.scaffold import create
+    from pneumo.pipeline.project.scaffold import create_project
 
-    made = create(folder, say=say)
+    made = create_project(folder, reporter=ConsoleReporter())
     if as_json:
         print_json(asdict(made))
         return
@@ -34,9 +34,9 @@ def init_command(
 
 def doctor_command(as_json: JsonOption = False) -> None:
     """Say what is installed, what this machine has and how to mend what is missing. Exits 3 where pneumo cannot run."""
-    from pneumo.pipeline.project.doctor import examine
+    from pneumo.pipeline.project.doctor import examine_environment
 
-    found = examine()
+    found = examine_environment()
     lacking = [each for each in found if each.needed and each.state == "missing"]
     if as_json:
         print_json({"ready": not lacking, "findings": [asdict(each) for each in found]})

@@ -25,9 +25,9 @@ def list_(runs_dir: RunsDirOption = Path("runs"), as_json: JsonOption = False) -
     from rich.table import Table
     from rich.text import Text
 
-    from pneumo.pipeline.comparing.run_list import summaries
+    from pneumo.pipeline.comparing.run_list import summarise_runs
 
-    found = summaries(runs_dir)
+    found = summarise_runs(runs_dir)
     if as_json:
         print_json([summary.model_dump(mode="json") for summary in found])
         return

@@ -70,14 +70,10 @@ def serve_command(
     import os
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would fight with the network's; read by NumPy
-    from pneumo.serving.contracts.errors import MachineError
     from pneumo.serving.contracts.settings import LOG_URL, Settings
+    from pneumo.serving.process.server import serve
+    from pneumo.serving.telemetry import logs
 
-    try:
-        from pneumo.serving.process.server import serve
-        from pneumo.serving.telemetry import logs
-    except ModuleNotFoundError as error:
-        raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings the service") from None
     settings = Settings.from_environment(
         model=model,
         models_dir=models_dir,

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 def stress_run(run: "Run", *, images: int | None, as_json: bool) -> None:
     """Run the stress test with progress on at most `images` images, and print what it found."""
-    from pneumo.pipeline.evaluation.stress.shifts import shifts
-    from pneumo.pipeline.evaluation.stress.stress_test import FILE, IMAGES, stress
+    from pneumo.pipeline.evaluation.stress.shifts import list_shifts
+    from pneumo.pipeline.evaluation.stress.stress_test import FILE, IMAGES, run_stress_test
 
-    with progress_bar("predicting changed images", total=len(shifts()) + 2) as bar:
+    with progress_bar("predicting changed images", total=len(list_shifts()) + 2) as bar:
 
         def told(title: str) -> None:
             bar.update(bar.task_ids[0], advance=1, description=title)
             if not bar.console.is_terminal:
                 say(title)
 
-        report = stress(run, images=images or IMAGES, progress=told)
+        report = run_stress_test(run, images=images or IMAGES, progress=told)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from pneumo.pipeline.config import Document
-    from pneumo.pipeline.data.manifest import Dataset
     from pneumo.pipeline.sweep.record import SweepFolder
-
-
-AUTO_BUDGET = 1800.0
-"""Seconds that --auto plans for where no --time-budget is given."""
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +77,7 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Search hyperparameters with Ray Tune. Ctrl-C keeps what is done, and --resume goes on."""
-    from pneumo.pipeline.sweep.live_display import Watch
+    from pneumo.pipeline.sweep.live_display import LiveDisplay
     from pneumo.pipeline.sweep.record import SweepFolder
 
     if resume is not None and (config is not None or override or data is not None or auto):
@@ -105,104 +99,49 @@ def sweep(
         raise InputError(f"{stated[0]}: a sweep that is resumed keeps its own; leave it out")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
-    from pneumo.pipeline.sweep import driver
-    from pneumo.pipeline.sweep import winner as finish
+    from pneumo.pipeline.sweep import search
 
     try:
-        with Watch() as watch:
+        with LiveDisplay() as display:
             if resume is not None:
                 folder = SweepFolder.open(resume, root=sweeps_dir)
-                if folder.read().status != "done" or finish.is_finished(folder):
-                    driver.resume(folder, address=address, say=watch.say, watch=watch.update)
+                search.resume_sweep(folder, address=address, refit=refit, reporter=display)
             else:
                 from pneumo.pipeline.data import manifest
-                from pneumo.pipeline.sweep.sweep_settings import Limits
+                from pneumo.pipeline.sweep.sweep_settings import SweepLimits, seconds
                 from pneumo.pipeline.training import SEED
 
-                dataset = manifest.read(data or Path("data"))
-                budget = _seconds(time_budget)
-                document, name = _auto(config, override, dataset, budget) if auto else _given(config, override)
-                folder = driver.sweep(
+                dataset = manifest.read_dataset(data or Path("data"))
+                budget = None if time_budget is None else seconds(time_budget)
+                if auto:
+                    document, name = search.plan_search(
+                        dataset, config, override or (), time_budget=budget, reporter=display
+                    )
+                else:
+                    assert config is not None
+                    document, name = search.read_search(config, override or ())
+                folder = search.run_sweep(
                     document,
                     name,
                     dataset,
-                    plan=driver.Plan(
-                        limits=Limits(trials, budget, concurrency, cpus, gpus),
+                    plan=search.Plan(
+                        limits=SweepLimits(trials, budget, concurrency, cpus, gpus),
                         seed=SEED if seed is None else seed,
                         seeds=seeds or 1,
                         top=top or 3,
                         refit=refit,
                         address=address,
                         storage=storage,
-                        tracking=wandb or Mode.DISABLED,
+                        tracking=wandb or TrackingMode.DISABLED,
                     ),
                     root=sweeps_dir,
                     command=["pneumo", *sys.argv[1:]],
-                    say=watch.say,
-                    watch=watch.update,
+                    reporter=display,
                 )
-    except driver.SweepInterruptedError as interrupted:
-        finish.finish(interrupted.folder, measure=False)
-        _say_how_to_go_on(interrupted.folder)
-        raise typer.Exit(130) from None
-    except driver.SweepError as error:
-        finish.finish(error.folder)
-        raise
-    try:
-        _finish(folder, refit)
-    except KeyboardInterrupt:
-        _say_how_to_go_on(folder)
+    except search.SweepInterruptedError as interrupted:
+        say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
         raise typer.Exit(130) from None
     _show(folder, as_json)
-
-
-def _finish(folder: "SweepFolder", refit: bool) -> None:
-    """Measure and report the winner, and train it again where that was asked, now or when the sweep began."""
-    from pneumo.pipeline.sweep import winner as finish
-
-    record = finish.finish(folder, say=say)
-    if refit or record.refit:
-        from pneumo.pipeline.sweep.refit import refit as refit_winner
-
-        say("training the winner again on training and validation images ...")
-        run = refit_winner(folder, say=say)
-        say(f"trained again: {run.folder}")
-
-
-def _say_how_to_go_on(folder: "SweepFolder") -> None:
-    say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {folder.folder}")
-
-
-def _seconds(text: str | None) -> float | None:
-    from pneumo.pipeline.sweep.sweep_settings import seconds
-
-    return None if text is None else seconds(text)
-
-
-def _given(config: Path | None, override: list[str] | None) -> "tuple[Document, str]":
-    from pneumo.pipeline.config.document import read
-
-    assert config is not None
-    return read(config).override(override or ()), config.stem
-
-
-def _auto(
-    config: Path | None, override: list[str] | None, dataset: "Dataset", budget: float | None
-) -> "tuple[Document, str]":
-    """A plan of the machine's own, printed as YAML that can be kept and edited."""
-    from pneumo.pipeline import config as configs
-    from pneumo.pipeline.config.document import parse
-    from pneumo.pipeline.runs.provenance import hardware
-    from pneumo.pipeline.sweep.auto import plan
-
-    base = None if config is None else configs.load(config, override or ())
-    if base is None and override:
-        raise InputError("-o: sets a key of a CONFIG; give one, or leave it out")
-    made = plan.plan(dataset, plan.Hardware.of(hardware()), budget=budget or AUTO_BUDGET, base=base)
-    text = plan.to_yaml(made)
-    for line in text.splitlines():
-        say(line)
-    return parse(text, "auto.yaml"), "auto" if config is None else f"auto-{config.stem}"
 
 
 def _show(folder: "SweepFolder", as_json: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
 from pneumo.pipeline.cli.progress import TrainingProgress
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,30 +64,28 @@ def train(
     if resume is not None and (override or data is not None or seed is not None):
         raise InputError("--resume continues a run as it was; -o, --data and --seed need a new one")
     try:
-        with TrainingProgress() as report:
+        with TrainingProgress() as progress:
             if resume is not None:
                 run = training.resume(
                     Run.open(resume, root=runs_dir),
                     address=address,
                     profile=profile,
-                    tracking=wandb or Mode.DISABLED,
-                    say=say,
-                    report=report,
+                    tracking=wandb or TrackingMode.DISABLED,
+                    reporter=progress,
                 )
             else:
                 assert config is not None
-                experiment = configs.load(config, override or ())
+                experiment = configs.load_config(config, override or ())
                 run = training.train(
                     experiment,
-                    manifest.read(data or Path("data")),
+                    manifest.read_dataset(data or Path("data")),
                     root=runs_dir,
                     seed=training.SEED if seed is None else seed,
                     address=address,
                     profile=profile,
-                    tracking=wandb or Mode.DISABLED,
+                    tracking=wandb or TrackingMode.DISABLED,
                     command=["pneumo", *sys.argv[1:]],
-                    say=say,
-                    report=report,
+                    reporter=progress,
                 )
     except TrainingInterruptedError as interrupted:
         kept = f"{interrupted.rounds} evaluation rounds kept; " if interrupted.rounds else ""

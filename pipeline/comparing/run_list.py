@@ -38,13 +38,13 @@ class RunSummary(BaseModel):
     error: str | None = None
 
 
-def summaries(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSummary]:
+def summarise_runs(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSummary]:
     """Summarise every run under a folder, newest first."""
     now = now or datetime.now(UTC)
     return [_summary(run, now) for run in reversed(list_runs(root))]
 
 
-def best_of(runs: Iterable[Run]) -> Run:
+def find_best_run(runs: Iterable[Run]) -> Run:
     """The finished run with the highest validation AUROC, of those on the newest one's data; of two alike the newer.
 
     Refits do not take part: their validation images were trained on.
@@ -77,7 +77,7 @@ def _done(run: Run) -> tuple[Run, RunInfo | None]:
 
 def standing(run: Run, info: RunInfo) -> Status:
     """Where a run stands: one that says running while no process holds it was interrupted (power cut, kill -9)."""
-    return Status.INTERRUPTED if info.status is Status.RUNNING and not run.is_held() else info.status
+    return Status.INTERRUPTED if info.status is Status.RUNNING and not run.is_locked() else info.status
 
 
 def _summary(run: Run, now: datetime) -> RunSummary:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pneumo.pipeline.config import document
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column, read_predictions, to_scores
-from pneumo.pipeline.evaluation.paired import Difference, compare
+from pneumo.pipeline.evaluation.paired import Difference, compare_models
 from pneumo.pipeline.evaluation.results import TITLES, Bootstrap, Estimate, Metrics, place, read_metrics
 from pneumo.pipeline.runs.run import Run, RunInfo, write_text
 from pneumo.serving.contracts.errors import InputError
@@ -93,7 +93,7 @@ def compare_runs(
     held = [_held_out(run, info, split, by_name=one_data) for run, info in zip((first, second), infos, strict=True)]
     cases, notes = _shared(held[0], held[1], split)
     if cases:
-        differences = compare(*cases, infos[0].classes, bootstrap)
+        differences = compare_models(*cases, infos[0].classes, bootstrap)
     else:
         measured = [run_held.metrics.splits.get(split) for run_held in held]
         differences = _unpaired(*(part.metrics if part else {} for part in measured))
@@ -148,7 +148,7 @@ class _HeldOut:
 
 def _held_out(run: Run, info: RunInfo, split: str, *, by_name: bool) -> _HeldOut:
     metrics = read_metrics(run)
-    scores = to_scores(read_predictions(run), info.classes, place=str(run.predictions)).of(split)
+    scores = to_scores(read_predictions(run), info.classes, place=str(run.predictions)).select(split)
     names: Mapping[str, str] | None = {name: name for name in scores.image} if by_name else _digests(info)
     index = None if names is None else {names[name]: row for row, name in enumerate(scores.image) if name in names}
     return _HeldOut(info, metrics, scores, index)
@@ -157,7 +157,7 @@ def _held_out(run: Run, info: RunInfo, split: str, *, by_name: bool) -> _HeldOut
 def _digests(info: RunInfo) -> Mapping[str, str] | None:
     """Digest of each original image by name; None where the run's data set is gone or another one by now."""
     try:
-        dataset = manifest.read(Path(info.data))
+        dataset = manifest.read_dataset(Path(info.data))
     except InputError:
         return None
     same = dataset.info.fingerprint == info.data_fingerprint
@@ -212,7 +212,7 @@ def _facts(first: RunInfo, second: RunInfo) -> Iterator[Setting]:
 
 
 def _settings(first: Run, second: Run) -> list[Setting]:
-    one, other = (dict(_leaves(document.read(run.config).data)) for run in (first, second))
+    one, other = (dict(_leaves(document.read_document(run.config).data)) for run in (first, second))
     return [
         Setting(name=key, first=one.get(key), second=other.get(key)) for key in (*one, *(other.keys() - one.keys()))
     ]

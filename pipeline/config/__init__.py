@@ -5,6 +5,6 @@ Everything here works without importing Ludwig; its schema lies beside this modu
 """
 
 from pneumo.pipeline.config.document import Document
-from pneumo.pipeline.config.experiment import Experiment, load, of_document
+from pneumo.pipeline.config.experiment import Experiment, build_experiment, load_config
 
-__all__ = ["Document", "Experiment", "load", "of_document"]
+__all__ = ["Document", "Experiment", "build_experiment", "load_config"]

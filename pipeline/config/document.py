@@ -9,7 +9,7 @@ import yaml
 
 from pneumo.serving.contracts.errors import InputError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
 
 
@@ -25,19 +25,19 @@ class Document:
 
     name: str
     data: dict[str, Any]
-    lines: dict[Path, int]
+    lines: dict[KeyPath, int]
 
-    def place(self, path: Path) -> str:
+    def place(self, path: KeyPath) -> str:
         """`file:line` of a value, or of the nearest one around it; `option -o` for one from the command line."""
         for length in range(len(path), -1, -1):
             line = self.lines.get(path[:length])
             if line == 0:
-                return f"-o {dotted(path[:length])}"
+                return f"-o {format_key_path(path[:length])}"
             if line is not None:
                 return f"{self.name}:{line}"
         return self.name
 
-    def fail(self, path: Path, message: str) -> NoReturn:
+    def fail(self, path: KeyPath, message: str) -> NoReturn:
         """Raise an InputError about a value.
 
         Raises:
@@ -45,7 +45,7 @@ class Document:
         """
         raise InputError(f"{self.place(path)}: {message}")
 
-    def get(self, path: Path, default: Any = None) -> Any:
+    def get(self, path: KeyPath, default: Any = None) -> Any:
         """The value at a path, or `default`."""
         value: Any = self.data
         for key in path:
@@ -78,7 +78,7 @@ class Document:
         return Document(self.name, data, lines)
 
 
-def read(path: pathlib.Path) -> Document:
+def read_document(path: pathlib.Path) -> Document:
     """Read a YAML file.
 
     Raises:
@@ -92,10 +92,10 @@ def read(path: pathlib.Path) -> Document:
         raise InputError(f"{path}: a folder; give a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text: {error}") from None
-    return parse(text, str(path))
+    return parse_document(text, str(path))
 
 
-def parse(text: str, name: str) -> Document:
+def parse_document(text: str, name: str) -> Document:
     """Read YAML text; `name` stands in messages.
 
     Raises:
@@ -105,7 +105,7 @@ def parse(text: str, name: str) -> Document:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             raise InputError(f"{name}:1: a config is a mapping with input_features and output_features")
-        lines: dict[Path, int] = {(): 1}
+        lines: dict[KeyPath, int] = {(): 1}
         _collect(node, (), lines, name)
         return Document(name, _value_of(node, name), lines)
     except yaml.MarkedYAMLError as error:
@@ -117,12 +117,12 @@ def parse(text: str, name: str) -> Document:
         raise InputError(f"{name}: nested too deeply, or an anchor that holds itself") from None
 
 
-def dotted(path: Path) -> str:
+def format_key_path(path: KeyPath) -> str:
     """A path as people write it: `trainer.optimizer.type`."""
     return ".".join(map(str, path))
 
 
-def _collect(node: yaml.Node, path: Path, lines: dict[Path, int], name: str) -> None:
+def _collect(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -161,22 +161,24 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def _assign(data: Any, path: Path, value: Any, assignment: str) -> None:
+def _assign(data: Any, path: KeyPath, value: Any, assignment: str) -> None:
     for position, key in enumerate(path[:-1]):
         if isinstance(data, list):
             if not isinstance(key, int) or key >= len(data):
-                raise InputError(f"-o {assignment}: {dotted(path[:position])} is a list of {len(data)}; give a number")
+                raise InputError(
+                    f"-o {assignment}: {format_key_path(path[:position])} is a list of {len(data)}; give a number"
+                )
             data = data[key]
         else:
             if data.get(key) is None:
                 data[key] = {}
             data = data[key]
         if not isinstance(data, dict | list):
-            raise InputError(f"-o {assignment}: {dotted(path[: position + 1])} holds no keys")
+            raise InputError(f"-o {assignment}: {format_key_path(path[: position + 1])} holds no keys")
     key = path[-1]
     if isinstance(data, list):
         if not isinstance(key, int) or key >= len(data):
-            raise InputError(f"-o {assignment}: {dotted(path[:-1])} is a list of {len(data)}; give a number")
+            raise InputError(f"-o {assignment}: {format_key_path(path[:-1])} is a list of {len(data)}; give a number")
         data[key] = value
     else:
         data[key] = value

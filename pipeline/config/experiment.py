@@ -8,13 +8,14 @@ from typing import Any, Literal
 import yaml
 
 from pneumo.pipeline.config import schema
-from pneumo.pipeline.config.document import Document, read
+from pneumo.pipeline.config.document import Document, read_document
 from pneumo.pipeline.config.rules import experiment_rules
 from pneumo.pipeline.config.schema import DECISIONS
-from pneumo.pipeline.decisions.decision_rules import Rules
+from pneumo.pipeline.decisions.decision_rules import DecisionRules
 from pneumo.pipeline.decisions.policies import Policy
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Decode, Preparation
+from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.images.types import Decode
 
 LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "false", "f", "0", "0.0", "-1", "-1.0"))
 """Words that Ludwig maps to true or false before it looks at `fallback_true_label`."""
@@ -38,9 +39,9 @@ class Experiment:
         return self.document.data
 
     @property
-    def decisions(self) -> Rules:
+    def decisions(self) -> DecisionRules:
         """What is asked of threshold, conformal sets and the out-of-distribution limit."""
-        return decision_rules(self.document)
+        return read_decision_rules(self.document)
 
     @property
     def image(self) -> str:
@@ -115,7 +116,7 @@ class Experiment:
             )
 
 
-def load(path: pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_config(path: pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read, override and check a config file, without loading Ludwig.
 
     Args:
@@ -125,24 +126,24 @@ def load(path: pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         InputError: The file or a value is wrong: file, line, what is wrong and what was meant.
     """
-    return of_document(read(path).override(overrides), path.stem)
+    return build_experiment(read_document(path).override(overrides), path.stem)
 
 
-def of_document(document: Document, name: str) -> Experiment:
+def build_experiment(document: Document, name: str) -> Experiment:
     """Check a document and fill in what pneumo sets.
 
     Raises:
         InputError: A value is wrong.
     """
-    schema.check(document)
-    experiment_rules.check(document)
-    asked = decision_rules(document)
+    schema.check_schema(document)
+    experiment_rules.check_rules(document)
+    asked = read_decision_rules(document)
     if document.data.get("hyperopt") is not None and not isinstance(document.data["hyperopt"], dict):
         raise InputError(f"{document.place(('hyperopt',))}: hyperopt must be a mapping")
     return Experiment(name, _resolved(document, asked))
 
 
-def decision_rules(document: Document) -> Rules:
+def read_decision_rules(document: Document) -> DecisionRules:
     """Read the section `decisions` of a config, defaults where it is silent.
 
     Raises:
@@ -150,7 +151,7 @@ def decision_rules(document: Document) -> Rules:
     """
     schema.check_decisions(document)
     section = document.get((DECISIONS,)) or {}
-    asked = Rules()
+    asked = DecisionRules()
     path = (DECISIONS, "threshold")
     if "threshold" in section:
         if document.get(("output_features", 0, "type")) == "category":
@@ -164,7 +165,7 @@ def decision_rules(document: Document) -> Rules:
     )
 
 
-def _resolved(document: Document, asked: Rules) -> Document:
+def _resolved(document: Document, asked: DecisionRules) -> Document:
     """Fill in what pneumo decides where the config is silent, so that `config.yaml` says it."""
     filled = document.override(())
     trainer = filled.data.setdefault("trainer", {})

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from pneumo.pipeline.config.document import Document, Path, dotted
+from pneumo.pipeline.config.document import Document, KeyPath, format_key_path
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -58,7 +58,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def ludwig_schema() -> dict[str, Any]:
+def read_ludwig_schema() -> dict[str, Any]:
     """The part of Ludwig's JSON schema that an image classifier uses, with pneumo's encoders."""
     text = (
         importlib.resources.files("pneumo.pipeline.config").joinpath("ludwig_schema.json").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def ludwig_schema() -> dict[str, Any]:
     return loaded
 
 
-def check(document: Document) -> None:
+def check_schema(document: Document) -> None:
     """Refuse unknown keys, wrong types and values out of range.
 
     Raises:
@@ -89,7 +89,7 @@ def check_decisions(document: Document) -> None:
 @functools.cache
 def _whole() -> dict[str, Any]:
     """Ludwig's schema with our section."""
-    properties = ludwig_schema()["properties"] | _OURS
+    properties = read_ludwig_schema()["properties"] | _OURS
     section = properties["hyperopt"]
     search = section["properties"]["search_alg"]
     branches = [
@@ -97,10 +97,10 @@ def _whole() -> dict[str, Any]:
         for kind, options in SEARCHES.items()
     ]
     told = section | {"properties": section["properties"] | {"search_alg": search | {"allOf": branches}}}
-    return ludwig_schema() | {"properties": properties | {"hyperopt": told}}
+    return read_ludwig_schema() | {"properties": properties | {"hyperopt": told}}
 
 
-def _check(document: Document, path: Path, value: Any, schema: dict[str, Any]) -> None:
+def _check(document: Document, path: KeyPath, value: Any, schema: dict[str, Any]) -> None:
     if "oneOf" in schema:
         schema = _alternative(document, path, value, schema["oneOf"])
     _check_value(document, path, value, schema)
@@ -111,7 +111,7 @@ def _check(document: Document, path: Path, value: Any, schema: dict[str, Any]) -
         _check_mapping(document, path, value, schema)
 
 
-def _check_mapping(document: Document, path: Path, value: dict[str, Any], schema: dict[str, Any]) -> None:
+def _check_mapping(document: Document, path: KeyPath, value: dict[str, Any], schema: dict[str, Any]) -> None:
     properties = dict(schema.get("properties", {}))
     kind = value.get("type", properties.get("type", {}).get("default"))
     for branch in schema.get("allOf", ()):
@@ -121,16 +121,16 @@ def _check_mapping(document: Document, path: Path, value: dict[str, Any], schema
         _check(document, (*path, "type"), value["type"], properties["type"])
     for key, item in value.items():
         if key not in properties:
-            where = dotted(path) or "the top"
-            document.fail((*path, key), f"unknown key {key!r} under {where}{_meant(str(key), properties, path)}")
+            where = format_key_path(path) or "the top"
+            document.fail((*path, key), f"unknown key {key!r} under {where}{_suggest_name(str(key), properties, path)}")
         _check(document, (*path, key), item, properties[key])
     for key in schema.get("required", ()):
         if key not in value:
-            document.fail(path, f"missing key {key!r} under {dotted(path) or 'the top'}")
+            document.fail(path, f"missing key {key!r} under {format_key_path(path) or 'the top'}")
 
 
-def _check_value(document: Document, path: Path, value: Any, schema: dict[str, Any]) -> None:
-    name = dotted(path)
+def _check_value(document: Document, path: KeyPath, value: Any, schema: dict[str, Any]) -> None:
+    name = format_key_path(path)
     if "enum" in schema and value not in schema["enum"]:
         choices = [choice for choice in schema["enum"] if choice is not None]
         near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
@@ -154,14 +154,14 @@ def _check_value(document: Document, path: Path, value: Any, schema: dict[str, A
             document.fail(path, f"{name} is {value}; it must be less than {schema['exclusiveMaximum']:g}")
 
 
-def _alternative(document: Document, path: Path, value: Any, options: list[dict[str, Any]]) -> dict[str, Any]:
+def _alternative(document: Document, path: KeyPath, value: Any, options: list[dict[str, Any]]) -> dict[str, Any]:
     for option in options:
         types = option.get("type")
         kinds = [types] if isinstance(types, str) else (types or list(_TYPES))
         if any(_is(value, kind) for kind in kinds) and ("enum" not in option or value in option["enum"]):
             return option
     words = [_WORDS[option["type"]] for option in options if isinstance(option.get("type"), str)]
-    return document.fail(path, f"{dotted(path)} must be {' or '.join(words)}, not {value!r}")
+    return document.fail(path, f"{format_key_path(path)} must be {' or '.join(words)}, not {value!r}")
 
 
 def _is(value: Any, kind: str) -> bool:
@@ -186,17 +186,17 @@ def number_hint(value: str) -> str:
     return f" (YAML reads it as text; write {float(mantissa)}e{int(exponent):+d})"
 
 
-def _meant(key: str, properties: dict[str, Any], path: Path) -> str:
+def _suggest_name(key: str, properties: dict[str, Any], path: KeyPath) -> str:
     near = difflib.get_close_matches(key, list(properties), n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
     places = [place for place in _places(key, _whole(), ()) if place != path]
     if places:
-        return f"; it belongs under {dotted(places[0])}" if places[0] else "; it belongs at the top"
+        return f"; it belongs under {format_key_path(places[0])}" if places[0] else "; it belongs at the top"
     return f"; known are {', '.join(sorted(properties))}" if len(properties) <= 20 else ""
 
 
-def _places(key: str, schema: dict[str, Any], path: Path) -> list[Path]:
+def _places(key: str, schema: dict[str, Any], path: KeyPath) -> list[KeyPath]:
     properties = schema.get("properties", {})
     found = [path] if key in properties else []
     for name, sub in properties.items():

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pneumo.pipeline.data import manifest
-from pneumo.pipeline.data.import_settings import Settings, SplitMethod
+from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
 from pneumo.pipeline.data.sources import Item, Skipped
-from pneumo.pipeline.data.splits import Fractions, Sample, carve, divide
+from pneumo.pipeline.data.splits import Fractions, Sample, carve, split_images
 from pneumo.pipeline.data.staging import IMAGES
 from pneumo.serving.contracts.errors import InputError
 
@@ -40,7 +40,7 @@ class Prepared:
 
 
 def assemble(
-    folder: Path, images: Sequence[Prepared], skipped: Sequence[Skipped], settings: Settings, *, source: Path
+    folder: Path, images: Sequence[Prepared], skipped: Sequence[Skipped], settings: ImportSettings, *, source: Path
 ) -> Dataset:
     """Split images, move them to their places in `folder`, and write manifest and description there.
 
@@ -87,20 +87,20 @@ def assemble(
         split=_describe(images, settings, notes),
         source=source.resolve().name,
         skipped=[entry.to_dict() for entry in sorted(skipped, key=lambda entry: (entry.source, entry.reason))],
-        fingerprint=manifest.fingerprint(
+        fingerprint=manifest.compute_fingerprint(
             rows, size=settings.size, fit=settings.fit, decode=settings.decode, digests=digests
         ),
     )
-    manifest.write(folder, rows, info, digests)
+    manifest.write_dataset(folder, rows, info, digests)
     return Dataset(folder=folder, rows=tuple(rows), info=info, digests=digests)
 
 
 def _splits(
-    images: Sequence[Prepared], samples: Sequence[Sample], settings: Settings
+    images: Sequence[Prepared], samples: Sequence[Sample], settings: ImportSettings
 ) -> tuple[dict[str, Split], list[str]]:
     fractions = settings.fractions
     if settings.split is SplitMethod.GROUPED:
-        return divide(samples, fractions, seed=settings.seed), []
+        return split_images(samples, fractions, seed=settings.seed), []
     given = {image.item.name: image.item.split for image in images if image.item.split is not None}
     train = [sample for sample in samples if given[sample.name] is Split.TRAIN]
     if Split.VALIDATION in given.values() or not train or not fractions.validation:
@@ -128,7 +128,7 @@ def _missing_classes(source: Path, samples: Sequence[Sample], splits: dict[str, 
     return notes
 
 
-def _unknown_patients(images: Sequence[Prepared], settings: Settings) -> list[str]:
+def _unknown_patients(images: Sequence[Prepared], settings: ImportSettings) -> list[str]:
     own = [image.item.name for image in images if not settings.patients.is_told(image.item)]
     if not own:
         return []
@@ -138,13 +138,13 @@ def _unknown_patients(images: Sequence[Prepared], settings: Settings) -> list[st
     ]
 
 
-def _describe(images: Sequence[Prepared], settings: Settings, notes: Sequence[str]) -> dict[str, Any]:
+def _describe(images: Sequence[Prepared], settings: ImportSettings, notes: Sequence[str]) -> dict[str, Any]:
     fractions: Fractions = settings.fractions
     given = settings.split is SplitMethod.GIVEN
     return {
         "method": settings.split.value,
         "seed": settings.seed,
-        "fractions": {split.name.lower(): fractions.of(split) for split in Split},
+        "fractions": {split.name.lower(): fractions.share(split) for split in Split},
         "grouped_by": "nothing: splits as given" if given else "patient and identical bytes",
         "patients_from": settings.patients.describe(image.item for image in images),
         "notes": list(notes),

@@ -7,7 +7,7 @@ from pneumo.pipeline.data.groups import GroupRule
 from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Decode, Fit
+from pneumo.serving.images.types import Decode, Fit
 
 
 class SplitMethod(StrEnum):
@@ -18,7 +18,7 @@ class SplitMethod(StrEnum):
 
 
 @dataclass(frozen=True)
-class Settings:
+class ImportSettings:
     """How a data set is made.
 
     Attributes:

@@ -9,15 +9,17 @@ from pathlib import Path
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.assembly import Prepared, assemble
 from pneumo.pipeline.data.groups import GroupRule
-from pneumo.pipeline.data.import_settings import Settings, SplitMethod
+from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.data.parallel import apply, choose_workers
 from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.sources import Item, Skipped, Source, UnreadableError, open_source
 from pneumo.pipeline.data.splits import Fractions
-from pneumo.pipeline.data.staging import existing, publish, refuse_foreign, same, staging
-from pneumo.serving.contracts.errors import InputError, MachineError
-from pneumo.serving.images.preparation import Decode, Fit, ImageError, encode_png, read_stored
+from pneumo.pipeline.data.staging import find_existing, is_same_dataset, publish, refuse_foreign, staging
+from pneumo.serving.contracts.errors import ImageError, InputError, MachineError
+from pneumo.serving.images.decode import read_stored
+from pneumo.serving.images.preparation import encode_png
+from pneumo.serving.images.types import Decode, Fit
 
 Progress = Callable[[int], None]
 """Called with the number of images done so far."""
@@ -29,7 +31,7 @@ class _Job:
     data: bytes
     sha256: str
     target: Path
-    settings: Settings
+    settings: ImportSettings
 
 
 def import_dataset(
@@ -75,7 +77,7 @@ def import_dataset(
         InputError: The source cannot be used, or `out` holds something else.
         MachineError: `out` cannot be written.
     """
-    settings = Settings(
+    settings = ImportSettings(
         size=size,
         fit=Fit(fit),
         decode=Decode(decode),
@@ -95,14 +97,14 @@ def import_dataset(
             try:
                 images, skipped = _prepare(opened, settings, new, workers, progress)
                 made = assemble(new, images, skipped, settings, source=path)
-                if old is not None and same(old, made):
+                if old is not None and is_same_dataset(old, made):
                     return old
                 if old is not None and old.info.fingerprint != made.info.fingerprint:
                     raise _differs(out)
                 publish(new, target)
             except OSError as error:
                 raise MachineError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
-    return manifest.read(out)
+    return manifest.read_dataset(out)
 
 
 def _refuse_nesting(source: Path, out: Path) -> None:
@@ -111,7 +113,7 @@ def _refuse_nesting(source: Path, out: Path) -> None:
         raise InputError(f"{out}: --out and the source {source} lie in one another; choose another --out")
 
 
-def _check(source: Source, settings: Settings) -> None:
+def _check(source: Source, settings: ImportSettings) -> None:
     classes = sorted({item.label for item in source.items})
     if len(classes) < 2:
         raise InputError(f"{source.path}: one class only, {classes[0]!r}; put images of two or more into class folders")
@@ -128,12 +130,12 @@ def _check(source: Source, settings: Settings) -> None:
         raise InputError(f"--patient-regex {pattern.pattern!r}: matches no name, such as {source.items[0].name!r}")
 
 
-def _replaceable(out: Path, source: Source, settings: Settings, *, force: bool) -> Dataset | None:
+def _replaceable(out: Path, source: Source, settings: ImportSettings, *, force: bool) -> Dataset | None:
     """The data set at `out`, none if it may be replaced; refuses early where plainly another one would come out."""
     if force:
         refuse_foreign(out)
         return None
-    old = existing(out)
+    old = find_existing(out)
     if old is None:
         return None
     names = {item.name for item in source.items}
@@ -148,7 +150,7 @@ def _differs(out: Path) -> InputError:
 
 
 def _prepare(
-    source: Source, settings: Settings, folder: Path, workers: int | None, progress: Progress | None
+    source: Source, settings: ImportSettings, folder: Path, workers: int | None, progress: Progress | None
 ) -> tuple[list[Prepared], list[Skipped]]:
     images: list[Prepared] = []
     skipped = list(source.skipped)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pneumo.serving.contracts.errors import InputError, first_problem
-from pneumo.serving.images.preparation import Decode, Fit
+from pneumo.serving.images.types import Decode, Fit
 
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
@@ -121,7 +121,7 @@ class Dataset:
         """Where a row's prepared image lies."""
         return self.folder / row.image
 
-    def of(self, split: Split) -> tuple[Row, ...]:
+    def select(self, split: Split) -> tuple[Row, ...]:
         """The rows of one split, in manifest order."""
         return tuple(row for row in self.rows if row.split is split)
 
@@ -139,7 +139,7 @@ class Dataset:
             raise InputError(f"{self.path(row)}: changed since the import; import the data set again")
 
 
-def fingerprint(
+def compute_fingerprint(
     rows: Iterable[Row],
     *,
     size: int,
@@ -168,7 +168,9 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def write(folder: Path, rows: Iterable[Row], info: DatasetInfo, digests: Mapping[str, str] | None = None) -> None:
+def write_dataset(
+    folder: Path, rows: Iterable[Row], info: DatasetInfo, digests: Mapping[str, str] | None = None
+) -> None:
     """Write all three files into `folder`; the manifest is written last, so that a data set with one is complete.
 
     Args:
@@ -199,7 +201,7 @@ def group_names(rows: Iterable[Row]) -> list[str]:
     return sorted({name for row in rows for name in row.groups})
 
 
-def read(folder: Path) -> Dataset:
+def read_dataset(folder: Path) -> Dataset:
     """Read a data set that `pneumo data import` made.
 
     Args:

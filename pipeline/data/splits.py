@@ -41,7 +41,7 @@ class Fractions:
             raise InputError(f"--fractions {text!r}: give three shares that add up to 1, such as 0.7,0.15,0.15")
         return cls(train / total, validation / total, test / total)
 
-    def of(self, split: Split) -> float:
+    def share(self, split: Split) -> float:
         """The share of one split."""
         return (self.train, self.validation, self.test)[split]
 
@@ -70,14 +70,14 @@ class _Group:
     order: str
 
 
-def groups(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
+def group_images(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
     """Put together what must stay together: images that share a patient or their bytes, directly or through others.
 
     Returns:
         Groups, each sorted by name, in the order of their first names.
     """
-    sets = components(len(samples), _shared(samples, lambda sample: sample.patient))
-    sets = components(len(samples), _shared(samples, lambda sample: sample.sha256), start=sets)
+    sets = connected_components(len(samples), _shared(samples, lambda sample: sample.patient))
+    sets = connected_components(len(samples), _shared(samples, lambda sample: sample.sha256), start=sets)
     members: defaultdict[int, list[Sample]] = defaultdict(list)
     for position, root in enumerate(sets):
         members[root].append(samples[position])
@@ -85,7 +85,7 @@ def groups(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
     return sorted(found, key=lambda group: group[0].name)
 
 
-def components(count: int, pairs: Iterable[tuple[int, int]], start: Sequence[int] | None = None) -> list[int]:
+def connected_components(count: int, pairs: Iterable[tuple[int, int]], start: Sequence[int] | None = None) -> list[int]:
     """Connected components by union-find.
 
     Args:
@@ -109,10 +109,10 @@ def components(count: int, pairs: Iterable[tuple[int, int]], start: Sequence[int
     return [root(node) for node in range(count)]
 
 
-def divide(samples: Sequence[Sample], fractions: Fractions, *, seed: int) -> dict[str, Split]:
+def split_images(samples: Sequence[Sample], fractions: Fractions, *, seed: int) -> dict[str, Split]:
     """Assign every image to a split.
 
-    Groups (see `groups`) stay whole. Each goes, large ones first, where the classes it holds lack most of what they
+    Groups (`group_images`) stay whole. Each goes, large ones first, where the classes it holds lack most of what they
     should have (Sainte-Lague's rule, by class); a split that then lacks a class though another can spare a group of it
     gets one. The result depends on the seed, names, patients and bytes, not on the order of the samples.
 
@@ -120,11 +120,11 @@ def divide(samples: Sequence[Sample], fractions: Fractions, *, seed: int) -> dic
         The split of each name.
     """
     totals = Counter(sample.label for sample in samples)
-    active = [split for split in Split if fractions.of(split) > 0]
+    active = [split for split in Split if fractions.share(split) > 0]
     filled: dict[Split, Counter[str]] = {split: Counter() for split in active}
     assigned: dict[Split, list[_Group]] = {split: [] for split in active}
     for group in _ordered(samples, seed):
-        split = min(active, key=lambda split: _crowding(group, filled[split], totals, fractions.of(split)))
+        split = min(active, key=lambda split: _crowding(group, filled[split], totals, fractions.share(split)))
         filled[split] += group.labels
         assigned[split].append(group)
     for label in sorted(totals):
@@ -136,7 +136,7 @@ def divide(samples: Sequence[Sample], fractions: Fractions, *, seed: int) -> dic
 
 def carve(samples: Sequence[Sample], share: float, *, seed: int) -> frozenset[str]:
     """Choose the images of a validation split out of a training split: whole groups, about `share` of each class."""
-    divided = divide(samples, Fractions(1 - share, share, 0.0), seed=seed)
+    divided = split_images(samples, Fractions(1 - share, share, 0.0), seed=seed)
     return frozenset(name for name, split in divided.items() if split is Split.VALIDATION)
 
 
@@ -153,7 +153,7 @@ def _ordered(samples: Sequence[Sample], seed: int) -> list[_Group]:
             labels=Counter(sample.label for sample in group),
             order=hashlib.sha256(f"{seed}:{group[0].name}".encode()).hexdigest(),
         )
-        for group in groups(samples)
+        for group in group_images(samples)
     ]
     return sorted(made, key=lambda group: (-len(group.names), group.order))
 

@@ -49,7 +49,7 @@ def staging(out: Path) -> Iterator[Path]:
                 work.rmdir()
 
 
-def existing(out: Path) -> Dataset | None:
+def find_existing(out: Path) -> Dataset | None:
     """The data set that is at `out`, none where nothing is.
 
     Raises:
@@ -59,7 +59,7 @@ def existing(out: Path) -> Dataset | None:
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
-        return manifest.read(out)
+        return manifest.read_dataset(out)
     except InputError as error:
         raise InputError(f"{error}; --force replaces it") from None
 
@@ -84,7 +84,7 @@ def refuse_foreign(out: Path) -> None:
         )
 
 
-def same(old: Dataset, new: Dataset) -> bool:
+def is_same_dataset(old: Dataset, new: Dataset) -> bool:
     """Whether two data sets are the same, byte for byte."""
     names = [MANIFEST, DATASET, DIGESTS, *(row.image for row in new.rows)]
     _, different, missing = filecmp.cmpfiles(old.folder, new.folder, names, shallow=False)

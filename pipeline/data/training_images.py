@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pneumo.pipeline.data.manifest import Dataset, Row
 from pneumo.serving.contracts.cores import available_cores
-from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images import preparation as image
-from pneumo.serving.images.preparation import ImageError, Preparation
+from pneumo.serving.contracts.errors import ImageError, InputError
+from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.preparation import Preparation, resize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def read_images(
         try:
             content = path.read_bytes()
             dataset.check(row, content)
-            picture = image.read_gray(content)
+            picture = read_gray(content)
         except FileNotFoundError:
             raise InputError(f"{path}: missing; import the data set again") from None
         except (ImageError, OSError) as error:
@@ -57,7 +57,7 @@ def read_images(
                 f"{path}: {picture.width} x {picture.height}, but the data set was prepared at {preparation.size} "
                 "pixels; import the data set again"
             )
-        gray = image.resize(picture.gray, preparation.height, preparation.width)
+        gray = resize(picture.gray, preparation.height, preparation.width)
         return np.repeat(gray[:, :, None], preparation.channels, axis=2)
 
     images = []

@@ -1,8 +1,8 @@
 """How scores become answers: temperature, threshold and conformal limit, fitted on validation only."""
 
-from pneumo.pipeline.decisions.calibration import conformal_limit, fit_temperature
-from pneumo.pipeline.decisions.decision_rules import DEFAULT_LEVEL, DEFAULT_OUTLIER_QUANTILE, Rules
-from pneumo.pipeline.decisions.fit import FILE, Decisions, decide, read, save
+from pneumo.pipeline.decisions.calibration import fit_conformal_limit, fit_temperature
+from pneumo.pipeline.decisions.decision_rules import DEFAULT_LEVEL, DEFAULT_OUTLIER_QUANTILE, DecisionRules
+from pneumo.pipeline.decisions.fit import FILE, Decisions, fit_decisions, read_decisions, save_decisions
 from pneumo.pipeline.decisions.policies import DEFAULT_POLICY, Cut, Policy, choose_threshold
 
 __all__ = [
@@ -11,13 +11,13 @@ __all__ = [
     "DEFAULT_POLICY",
     "FILE",
     "Cut",
+    "DecisionRules",
     "Decisions",
     "Policy",
-    "Rules",
     "choose_threshold",
-    "conformal_limit",
-    "decide",
+    "fit_conformal_limit",
+    "fit_decisions",
     "fit_temperature",
-    "read",
-    "save",
+    "read_decisions",
+    "save_decisions",
 ]

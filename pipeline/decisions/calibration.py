@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.serving.model.calibration import Floats
+from pneumo.serving.contracts.arrays import Float64
 
 TEMPERATURES = (0.25, 10.0)
 """Bounds of the temperature: outside of them a validation split is too small or too odd to be believed."""
@@ -44,7 +44,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
     return float(math.exp(found.x))
 
 
-def conformal_limit(probabilities: Floats, labels: Labels, level: float) -> float:
+def fit_conformal_limit(probabilities: Float64, labels: Labels, level: float) -> float:
     """Return the split-conformal quantile of 1 - p(true class), with the finite-sample correction.
 
     It is the ceil((n + 1) level)-th smallest score, so that a new exchangeable image is covered with a probability of

@@ -10,7 +10,7 @@ DEFAULT_OUTLIER_QUANTILE = 0.99
 
 
 @dataclass(frozen=True)
-class Rules:
+class DecisionRules:
     """How decisions are to be fitted on validation.
 
     Attributes:

@@ -4,12 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pneumo.pipeline.decisions.calibration import Labels, conformal_limit, fit_temperature
-from pneumo.pipeline.decisions.decision_rules import DEFAULT_OUTLIER_QUANTILE, Rules
+from pneumo.pipeline.decisions.calibration import Labels, fit_conformal_limit, fit_temperature
+from pneumo.pipeline.decisions.decision_rules import DEFAULT_OUTLIER_QUANTILE, DecisionRules
 from pneumo.pipeline.decisions.policies import Cut, choose_threshold
 from pneumo.pipeline.runs.run import Run, write_text
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError, first_problem
-from pneumo.serving.model.calibration import Floats, calibrated
+from pneumo.serving.model.calibration import calibrate_logits
 
 FILE = "decisions.json"
 
@@ -45,19 +46,19 @@ class Decisions(BaseModel):
     images: int
     notes: list[str] = []
 
-    def predict(self, probabilities: Floats, positive: int | None) -> NDArray[np.int64]:
+    def predict(self, probabilities: Float64, positive: int | None) -> NDArray[np.int64]:
         """Choose a class for each row of calibrated probabilities [N, K]; class indices [N]."""
         if self.threshold is None or positive is None:
             return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
         return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive).astype(np.int64)
 
 
-def decide(
+def fit_decisions(
     logits: NDArray[np.floating],
     labels: Labels,
     *,
     positive: int | None,
-    rules: Rules | None = None,
+    rules: DecisionRules | None = None,
     fitted_on: str = "validation",
 ) -> Decisions:
     """Fit temperature, threshold and conformal limit on images that no weight was fitted on.
@@ -75,7 +76,7 @@ def decide(
     Raises:
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    rules = rules or Rules()
+    rules = rules or DecisionRules()
     notes = []
     several = len(np.unique(labels)) > 1
     if not several:
@@ -85,8 +86,8 @@ def decide(
             + "; no class is ruled out, so that every answer is uncertain"
         )
     temperature = fit_temperature(logits, labels) if several else 1.0
-    probabilities = calibrated(logits, temperature)
-    limit = conformal_limit(probabilities, labels, rules.level) if several else 1.0
+    probabilities = calibrate_logits(logits, temperature)
+    limit = fit_conformal_limit(probabilities, labels, rules.level) if several else 1.0
     if several and rules.level * (len(labels) + 1) > len(labels) + 1e-9:
         notes.append(
             f"{fitted_on} has {len(labels)} images, too few for sets that cover {rules.level:.3g}: every answer is "
@@ -109,12 +110,12 @@ def decide(
     )
 
 
-def save(run: Run, decisions: Decisions) -> None:
+def save_decisions(run: Run, decisions: Decisions) -> None:
     """Write `decisions.json` into a run folder, atomically."""
     write_text(run.folder / FILE, decisions.model_dump_json(indent=2) + "\n")
 
 
-def read(run: Run) -> Decisions:
+def read_decisions(run: Run) -> Decisions:
     """Read `decisions.json` of a run.
 
     Raises:

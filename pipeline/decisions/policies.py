@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.model.calibration import Floats
 
 DEFAULT_POLICY = "max balanced accuracy"
 EXAMPLES = "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9' or 'cost FN:FP = 5:1'"
@@ -101,7 +101,7 @@ class Cut:
     high: float | None = None
 
 
-def choose_threshold(scores: Floats, truth: NDArray[np.bool_], policy: Policy) -> Cut:
+def choose_threshold(scores: Float64, truth: NDArray[np.bool_], policy: Policy) -> Cut:
     """Choose where to cut.
 
     What is to be maximised is smoothed first, with a Gaussian kernel over the log odds of each class (Fluss, Faraggi
@@ -143,12 +143,12 @@ def choose_threshold(scores: Floats, truth: NDArray[np.bool_], policy: Policy) -
 
 
 def _smooth(
-    distinct: Floats,
-    cuts: Floats,
+    distinct: Float64,
+    cuts: Float64,
     found: NDArray[np.integer],
     rejected: NDArray[np.integer],
-    positives: Floats,
-    negatives: Floats,
+    positives: Float64,
+    negatives: Float64,
     policy: Policy,
 ) -> Cut:
     p, n = len(positives), len(negatives)
@@ -167,7 +167,7 @@ def _smooth(
     return Cut(chosen, low=low, high=high)
 
 
-def _smoothed_best(positives: Floats, negatives: Floats, *, weights: tuple[float, float]) -> float:
+def _smoothed_best(positives: Float64, negatives: Float64, *, weights: tuple[float, float]) -> float:
     """The probability at the best smoothed cut, the middle one of several.
 
     Args:
@@ -187,13 +187,13 @@ def _smoothed_best(positives: Floats, negatives: Floats, *, weights: tuple[float
     return float(expit(grid[top[len(top) // 2]]))
 
 
-def _bandwidth(values: Floats) -> float:
+def _bandwidth(values: Float64) -> float:
     """The normal reference rule (Scott, Multivariate Density Estimation, 1992), which outliers do not stretch."""
     quarter, three = np.quantile(values, (0.25, 0.75))
     spreads = [spread for spread in (float(values.std()), float(three - quarter) / 1.34) if spread > 0]
     return float(max(1.06 * min(spreads, default=0.0) * len(values) ** -0.2, 1e-6))
 
 
-def _log_odds(probabilities: Floats) -> Floats:
+def _log_odds(probabilities: Float64) -> Float64:
     clipped = np.clip(probabilities, _LEAST, _MOST)
     return np.asarray(np.log(clipped / (1 - clipped)))

@@ -14,16 +14,16 @@ from pneumo.pipeline.data.training_images import read_images
 from pneumo.pipeline.drift.grades import Grade
 from pneumo.pipeline.evaluation.stress.shifts import Shift
 from pneumo.serving.contracts.cores import available_cores
-from pneumo.serving.drift.describe_files import look
-from pneumo.serving.drift.samples import Sample, window_of
-from pneumo.serving.images.preparation import Gray, Picture
+from pneumo.serving.drift.describe_files import describe_images
+from pneumo.serving.drift.samples import Sample, build_window
+from pneumo.serving.images.types import Gray, Picture
 from pneumo.serving.model.predictor import Predictor
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Seen:
+class PredictedImages:
     """N images under one change, or as they are.
 
     Attributes:
@@ -47,8 +47,8 @@ class Scene:
         positive: Where the true label is the positive class, [N]; None with more than two classes.
     """
 
-    plain: Seen
-    changed: Mapping[str, Seen]
+    plain: PredictedImages
+    changed: Mapping[str, PredictedImages]
     strangers: Sample | None
     patients: NDArray[np.str_]
     positive: Mask | None
@@ -56,7 +56,7 @@ class Scene:
     def __len__(self) -> int:
         return len(self.patients)
 
-    def under(self, grade: Grade) -> Seen:
+    def under(self, grade: Grade) -> PredictedImages:
         """The images as a grade changes them, all of them."""
         return self.plain if grade.change is None else self.changed[grade.change.title]
 
@@ -92,7 +92,7 @@ class Scene:
         return np.concatenate(chosen)
 
 
-def see(
+def predict_changes(
     predictor: Predictor,
     dataset: Dataset,
     rows: Sequence[Row],
@@ -120,7 +120,7 @@ def see(
     )
     stored = [pixels[:, :, 0] for pixels in read_images(dataset, rows, whole)]
 
-    def seen(shift: Shift | None) -> Seen:
+    def seen(shift: Shift | None) -> PredictedImages:
         if progress:
             progress(shift.title if shift else "as they are")
 
@@ -129,16 +129,16 @@ def see(
             return Picture(moved, "PNG", "L", row.width, row.height)
 
         with ThreadPoolExecutor(max_workers=available_cores()) as pool:
-            found = list(look(predictor, pool.map(picture, stored, rows)))
+            found = list(describe_images(predictor, pool.map(picture, stored, rows)))
         right = np.array([line.label == row.label for line, row in zip(found, rows, strict=True)])
-        return Seen(window_of(found, info), right)
+        return PredictedImages(build_window(found, info), right)
 
     shifts = {grade.change.title: grade.change for grade in grades if grade.change is not None}
     odd = [Picture(gray, "PNG", "L", gray.shape[1], gray.shape[0]) for gray in strangers]
     return Scene(
         plain=seen(None),
         changed={title: seen(shift) for title, shift in shifts.items()},
-        strangers=_sized(window_of(list(look(predictor, odd)), info), rows) if odd else None,
+        strangers=_sized(build_window(list(describe_images(predictor, odd)), info), rows) if odd else None,
         patients=np.array([row.patient for row in rows], dtype=np.str_),
         positive=np.array([row.label == info.positive_class for row in rows]) if info.positive_class else None,
     )

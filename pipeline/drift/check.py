@@ -11,11 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.pipeline.runs.run import write_text
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
-from pneumo.serving.drift.check import Checked, check
+from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.drift.check import DriftResult, check_drift
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.inference.offline import find_images
 from pneumo.serving.model.bundle import Bundle
-from pneumo.serving.predictions.store import LogStore, why
+from pneumo.serving.predictions.store import LogStore, describe_error
 from pneumo.serving.predictions.tables import predictions
 from pneumo.serving.predictions.windows import MOST, Window, count_rows, read_window
 
@@ -57,13 +58,13 @@ def open_log(url: str | None) -> LogStore:
     try:
         is_log = sa.inspect(store.engine).has_table(predictions.name)
     except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {why(error)}") from None
+        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
     if not is_log:
         raise InputError(f"{store.shown}: holds no prediction log; `pneumo serve` writes one")
     return store
 
 
-def moment(text: str, now: datetime | None = None) -> datetime:
+def parse_time(text: str, now: datetime | None = None) -> datetime:
     """Read `24h`, `90m`, `7d` or `2w` before now, or a date or time such as `2026-11-24T08:00`, UTC unless it says.
 
     Raises:
@@ -83,14 +84,14 @@ def moment(text: str, now: datetime | None = None) -> datetime:
 
 def check_log(
     bundle: Bundle, store: LogStore, *, last: int | None = None, since: str | None = None, lane: str | None = "champion"
-) -> Checked:
+) -> DriftResult:
     """Check what a model answered.
 
     Args:
         bundle: The model.
         store: The log.
         last: The newest images; `LAST` where neither this nor `since` is given.
-        since: How far back, see `moment`.
+        since: How far back, see `parse_time`.
         lane: What the model was there for; None takes every lane.
 
     Raises:
@@ -99,15 +100,15 @@ def check_log(
     """
     info = bundle.info
     last = last or (LAST if since is None else MOST)
-    window = Window(info.name, info.version, lane, None if since is None else moment(since), last)
+    window = Window(info.name, info.version, lane, None if since is None else parse_time(since), last)
     words = "the images" if last == MOST else f"the last {last} images"
     if since is not None:
         words += f" since {window.since:%Y-%m-%d %H:%M} UTC"
     try:
         rows = read_window(store, window)
     except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {why(error)}") from None
-    return check(bundle, rows, window=words)
+        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
+    return check_drift(bundle, rows, window=words)
 
 
 def others(store: LogStore, bundle: Bundle) -> int:
@@ -120,12 +121,12 @@ def others(store: LogStore, bundle: Bundle) -> int:
     try:
         return count_rows(store, Window(lane=None)) - count_rows(store, mine)
     except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {why(error)}") from None
+        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
 
 
 def check_files(
     bundle: Bundle, paths: Sequence[Path], *, progress: Callable[[int], object] | None = None
-) -> tuple[Checked, dict[Path, str]]:
+) -> tuple[DriftResult, dict[Path, str]]:
     """Check image files, predicted and described as the service would.
 
     Args:
@@ -141,17 +142,17 @@ def check_files(
         MachineError: ONNX Runtime is not installed.
     """
     try:
-        from pneumo.serving.drift.describe_files import look_at_files
+        from pneumo.serving.drift.describe_files import describe_files
         from pneumo.serving.model.predictor import Predictor
     except ModuleNotFoundError as error:
-        raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
-    looked = look_at_files(Predictor(bundle), find_images(paths), progress=progress)
+        raise MachineError(missing_module(error)) from None
+    looked = describe_files(Predictor(bundle), find_images(paths), progress=progress)
     folders = [path.resolve().name for path in paths if path.is_dir()]
     words = f"images of {', '.join(folders)}" if folders else "image files"  # a file's name may be a patient's
-    return check(bundle, looked.rows, window=words, served=False), looked.unreadable
+    return check_drift(bundle, looked.rows, window=words, served=False), looked.unreadable
 
 
-def write_report(checked: Checked, folder: Path) -> list[Path]:
+def write_drift_report(checked: DriftResult, folder: Path) -> list[Path]:
     """Write Evidently's page and the check as JSON; where there was too little to draw, an older page goes.
 
     Returns:
@@ -166,9 +167,9 @@ def write_report(checked: Checked, folder: Path) -> list[Path]:
     if checked.check.verdict is Verdict.TOO_FEW:
         page.unlink(missing_ok=True)
     else:
-        from pneumo.serving.drift.evidently_page import draw
+        from pneumo.serving.drift.evidently_page import compose_page
 
-        write_text(page, draw(checked.check, checked.reference, checked.window).decode())
+        write_text(page, compose_page(checked.check, checked.reference, checked.window).page.decode())
         written.append(page)
     write_text(document, checked.check.model_dump_json(indent=2) + "\n")
     return [*written, document]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.serving.contracts.errors import InputError, MachineError
-from pneumo.serving.drift.check import Checked
-from pneumo.serving.drift.keeping import keep
-from pneumo.serving.drift.stored_checks import list_checks, read_snapshot
-from pneumo.serving.predictions.store import LogStore, why
+from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.drift.check import DriftResult
+from pneumo.serving.drift.stored_checks import list_checks, read_snapshot, store_result
+from pneumo.serving.predictions.store import LogStore, describe_error
 
 if TYPE_CHECKING:
     from pneumo.serving.drift.stored_checks import StoredCheck
 
 
-def store_check(store: LogStore, checked: Checked) -> str:
+def store_check(store: LogStore, checked: DriftResult) -> str:
     """Put a check into the prediction log with Evidently's page, for `/drift` and for `write_workspace`.
 
     Returns:
@@ -31,9 +31,9 @@ def store_check(store: LogStore, checked: Checked) -> str:
     """
     try:
         store.prepare()
-        return keep(store, checked)
+        return store_result(store, checked)
     except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {why(error)}") from None
+        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
 
 
 def write_workspace(store: LogStore, folder: Path) -> int:
@@ -56,7 +56,7 @@ def write_workspace(store: LogStore, folder: Path) -> int:
         store.prepare()
         checks = [(each, read_snapshot(store, each.id)) for each in list_checks(store) if each.has_page]
     except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {why(error)}") from None
+        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
     found = [(check, record) for check, record in checks if record is not None]
     if not found:
         raise InputError(
@@ -74,8 +74,8 @@ def _fill(folder: Path, found: "Sequence[tuple[StoredCheck, bytes]]") -> None:
         from evidently.sdk.models import PanelMetric
         from evidently.sdk.panels import line_plot_panel
         from evidently.ui.workspace import Workspace
-    except ModuleNotFoundError:
-        raise MachineError("evidently is not installed: `pip install 'pneumo[drift]'` brings it") from None
+    except ModuleNotFoundError as error:
+        raise MachineError(missing_module(error)) from None
     workspace = Workspace.create(str(folder))
     projects = {}
     for stored, record in found:

@@ -9,7 +9,7 @@ import numpy as np
 from pneumo.pipeline.data.phantom import Scanner
 from pneumo.pipeline.evaluation.stress import shifts
 from pneumo.pipeline.evaluation.stress.shifts import Random, Shift
-from pneumo.serving.images.preparation import Gray
+from pneumo.serving.images.types import Gray
 
 PHOTOGRAPHS = (
     "astronaut",
@@ -62,7 +62,7 @@ class Grade:
         return f"{self.kind}, {self.label}"
 
 
-def graded() -> tuple[Grade, ...]:
+def list_grades() -> tuple[Grade, ...]:
     """Every kind of change at its strengths, in the order in which they are drawn."""
     found = [
         Grade(kind, label, Shift(kind, label, partial(_apply, function, strength)))

@@ -1,10 +1,11 @@
-"""The curves of a simulation in one picture."""
+"""The curves of a drift simulation in one plot."""
 
 import io
 from typing import TYPE_CHECKING, Any
 
-from pneumo.pipeline.drift.simulation import HARM, SURE, Point, Simulation, sure_alarm
+from pneumo.pipeline.drift.simulation_result import HARM, SURE, Point, Simulation, find_sure_alarm
 from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.install_hints import missing_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +15,7 @@ _AUROC, _ACCURACY, _ALARM = "#1f5fa8", "#7a9cc6", "#c2410c"
 _INK, _MUTED = "#202124", "#6b7280"
 
 
-def picture(simulation: Simulation) -> bytes:
+def draw_simulation(simulation: Simulation) -> bytes:
     """Draw a small plot for each kind of change: AUROC, accuracy and alarms from no change to the strongest.
 
     Returns:
@@ -26,8 +27,8 @@ def picture(simulation: Simulation) -> bytes:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MachineError("matplotlib is not installed: `pip install 'pneumo[train]'` brings it") from None
+    except ModuleNotFoundError as error:
+        raise MachineError(missing_module(error)) from None
     kinds = simulation.kinds()
     lines = -(-(len(kinds) + 1) // _COLUMNS)
     figure = Figure(figsize=(3.6 * _COLUMNS, 2.75 * lines + 0.6), dpi=120)
@@ -57,7 +58,7 @@ def _panel(axes: Any, kind: str, points: "Sequence[Point]", simulation: Simulati
         axes.plot(places, [point.auroc for point in every], color=_AUROC, marker="o", markersize=3, linewidth=1.6)
     axes.plot(places, [point.accuracy for point in every], color=_ACCURACY, linewidth=1.2, linestyle="--")
     axes.plot(places, [point.alarms for point in every], color=_ALARM, marker="s", markersize=3, linewidth=1.6)
-    for found, colour in ((simulation.harm(points), _AUROC), (sure_alarm(points), _ALARM)):
+    for found, colour in ((simulation.harm(points), _AUROC), (find_sure_alarm(points), _ALARM)):
         if found is not None:
             axes.axvline(1 + points.index(found), color=colour, linewidth=5, alpha=0.18)
     axes.set_title(kind, fontsize=9, color=_INK)

@@ -7,104 +7,25 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
-from pneumo.pipeline.drift.changed_images import Scene, see
-from pneumo.pipeline.drift.grades import Grade, graded
+from pneumo.pipeline.drift.changed_images import Scene, predict_changes
+from pneumo.pipeline.drift.grades import Grade, list_grades
+from pneumo.pipeline.drift.plot import draw_simulation
+from pneumo.pipeline.drift.simulation_result import Point, Simulation
 from pneumo.pipeline.runs.run import write_text
 from pneumo.serving.contracts.errors import InputError, MachineError
-from pneumo.serving.contracts.schemas import NOTICE
-from pneumo.serving.drift.column_tests import Judge
-from pneumo.serving.drift.samples import LEAST, reference_of
+from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.drift.column_tests import ColumnTests
+from pneumo.serving.drift.samples import LEAST, read_reference
 from pneumo.serving.drift.verdict import ColumnResult, Verdict
-from pneumo.serving.images.preparation import Gray
+from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import Bundle
-
-HARM = 0.02
-"""Fall of the AUROC from which on a model is harmed."""
-SURE = 0.95
-"""Share of windows that must raise the alarm for it to be sure."""
 
 PICTURE, DOCUMENT, TABLE = "simulation.png", "simulation.json", "simulation.csv"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Point(_Frozen):
-    """How it goes under one grade of one change.
-
-    Attributes:
-        kind: Of change.
-        label: Its strength.
-        auroc: Of the radiographs; None with more than two classes.
-        accuracy: Share of radiographs with the right label.
-        alarms: Share of windows that gave at least a warning.
-        drifts: Share of windows that gave drift.
-        columns: Those that raised most alarms, at most three.
-    """
-
-    kind: str
-    label: str
-    auroc: float | None
-    accuracy: float
-    alarms: float
-    drifts: float
-    columns: list[str]
-
-
-class Simulation(_Frozen):
-    """`simulation.json`.
-
-    Attributes:
-        model: Name of the model, with its `version`.
-        data: The data set, by name, and its `data_fingerprint`.
-        split: The images that were changed.
-        images: How many, of how many `patients`.
-        windows: Windows for each point.
-        size: Images in each.
-        unchanged: The images as they are: what is raised there are false alarms.
-        points: Each kind of change, mildest first.
-        notice: What this is not.
-    """
-
-    schema_version: int = 1
-    model: str
-    version: str
-    data: str
-    data_fingerprint: str
-    split: str
-    images: int
-    patients: int
-    windows: int
-    size: int
-    unchanged: Point
-    points: list[Point]
-    notice: str = NOTICE
-
-    def kinds(self) -> dict[str, list[Point]]:
-        """Points by kind of change."""
-        found: dict[str, list[Point]] = {}
-        for point in self.points:
-            found.setdefault(point.kind, []).append(point)
-        return found
-
-    def harm(self, points: Iterable[Point]) -> Point | None:
-        """The mildest of some points at which the AUROC has fallen by `HARM`."""
-        before = self.unchanged.auroc
-        if before is None:
-            return None
-        return next((point for point in points if point.auroc is not None and before - point.auroc >= HARM), None)
-
-
-def sure_alarm(points: Iterable[Point]) -> Point | None:
-    """The mildest of some points at which the alarm is sure."""
-    return next((point for point in points if point.alarms >= SURE), None)
-
-
-def simulate(
+def simulate_drift(
     bundle: Bundle,
     dataset: Dataset,
     *,
@@ -136,16 +57,16 @@ def simulate(
     try:
         from pneumo.serving.model.predictor import Predictor
     except ModuleNotFoundError as error:
-        raise MachineError(f"{error.name} is not installed: `pip install 'pneumo[serve]'` brings it") from None
+        raise MachineError(missing_module(error)) from None
     info = bundle.info
     rows = _rows(dataset, split, images)
     _fits(bundle, dataset, rows, split, size)
-    judge = Judge(reference_of(bundle), positive_class=info.positive_class)
-    grades = [grade for grade in graded() if strangers or not grade.strangers]
-    scene = see(Predictor(bundle), dataset, rows, grades, strangers=strangers, progress=progress)
+    judge = ColumnTests(read_reference(bundle), positive_class=info.positive_class)
+    grades = [grade for grade in list_grades() if strangers or not grade.strangers]
+    scene = predict_changes(Predictor(bundle), dataset, rows, grades, strangers=strangers, progress=progress)
     if progress:
         progress("windows")
-    points = [measure(scene, judge, grade, windows, size, seed) for grade in grades if scene.has(grade, size)]
+    points = [measure_grade(scene, judge, grade, windows, size, seed) for grade in grades if scene.has(grade, size)]
     return Simulation(
         model=info.name,
         version=info.version,
@@ -156,15 +77,15 @@ def simulate(
         patients=len({row.patient for row in rows}),
         windows=windows,
         size=size,
-        unchanged=measure(scene, judge, None, windows, size, seed),
+        unchanged=measure_grade(scene, judge, None, windows, size, seed),
         points=points,
     )
 
 
-def measure(scene: Scene, judge: Judge, grade: Grade | None, windows: int, size: int, seed: int) -> Point:
+def measure_grade(scene: Scene, judge: ColumnTests, grade: Grade | None, windows: int, size: int, seed: int) -> Point:
     """Alarms and accuracy under one grade that the scene has, or of images as they are."""
     drawn = (scene.window(grade, size, np.random.default_rng((seed, number))) for number in range(windows))
-    found = [judge.judge(window) for window in drawn]
+    found = [judge.compare(window) for window in drawn]
     verdicts = [verdict for verdict, _ in found]
     auroc, accuracy = _quality(scene, grade)
     return Point(
@@ -178,17 +99,15 @@ def measure(scene: Scene, judge: Judge, grade: Grade | None, windows: int, size:
     )
 
 
-def write(simulation: Simulation, folder: Path) -> list[Path]:
+def write_simulation(simulation: Simulation, folder: Path) -> list[Path]:
     """Write picture, JSON and CSV; returns their paths.
 
     Raises:
         MachineError: matplotlib is not installed.
     """
-    from pneumo.pipeline.drift.plot import picture
-
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (PICTURE, DOCUMENT, TABLE)]
-    paths[0].write_bytes(picture(simulation))
+    paths[0].write_bytes(draw_simulation(simulation))
     write_text(paths[1], simulation.model_dump_json(indent=2) + "\n")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -200,7 +119,7 @@ def write(simulation: Simulation, folder: Path) -> list[Path]:
 
 
 def _rows(dataset: Dataset, split: Split, images: int | None) -> tuple[Row, ...]:
-    rows = dataset.of(split)
+    rows = dataset.select(split)
     if images is None or len(rows) <= images:
         return rows
     return tuple(rows[place] for place in np.linspace(0, len(rows) - 1, images).astype(int))

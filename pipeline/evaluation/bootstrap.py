@@ -16,13 +16,13 @@ from pneumo.pipeline.evaluation import exact_intervals
 from pneumo.pipeline.evaluation.cases import Cases, Ints
 from pneumo.pipeline.evaluation.metrics import calibration_bins, point_values
 from pneumo.pipeline.evaluation.results import ECE_BINS, Bootstrap, Confusion, Estimate
-from pneumo.serving.model.calibration import Floats
+from pneumo.serving.contracts.arrays import Float64
 
 _CELLS = 4_000_000
 """Resamples times images held at once: a few arrays of 32 MB."""
 
 
-def estimates(cases: Cases, classes: list[str], settings: Bootstrap) -> tuple[dict[str, Estimate], Confusion]:
+def estimate_metrics(cases: Cases, classes: list[str], settings: Bootstrap) -> tuple[dict[str, Estimate], Confusion]:
     """Compute every metric of a split with its interval.
 
     Args:
@@ -40,19 +40,19 @@ def estimates(cases: Cases, classes: list[str], settings: Bootstrap) -> tuple[di
         why = "one patient only: no interval" if cases.patients == 1 else "no resamples: no interval"
         found = {name: Estimate(value=value, reason=reason or why) for name, (value, reason) in points.items()}
         return found, Confusion(counts=counts.tolist())
-    parts = [resampled(cases, classes, drawn) for drawn in draws(cases, settings)]
+    parts = [resample_metrics(cases, classes, drawn) for drawn in draw_patients(cases, settings)]
     values = {name: np.concatenate([part[0][name] for part in parts]) for name in points}
     cells = np.concatenate([part[1] for part in parts])
     tail = (1 - settings.level) / 2
     low, high = np.quantile(cells, (tail, 1 - tail), axis=0)
-    found = {name: summarise(*points[name], values[name], settings) for name in points}
+    found = {name: summarise_draws(*points[name], values[name], settings) for name in points}
     confusion = Confusion(counts=counts.tolist(), low=low.tolist(), high=high.tolist())
     return exact_intervals.widen(found, cases, classes, settings), exact_intervals.widen_counts(
         confusion, cases, settings
     )
 
 
-def draws(cases: Cases, settings: Bootstrap) -> Iterator[Ints]:
+def draw_patients(cases: Cases, settings: Bootstrap) -> Iterator[Ints]:
     """Draw patients with replacement; yields how often each was drawn, [some resamples, patients]."""
     random = np.random.default_rng(settings.seed)
     chunk = max(1, _CELLS // len(cases))
@@ -63,7 +63,7 @@ def draws(cases: Cases, settings: Bootstrap) -> Iterator[Ints]:
         yield np.bincount(picked.ravel(), minlength=size * cases.patients).reshape(size, cases.patients)
 
 
-def resampled(cases: Cases, classes: list[str], drawn: Ints) -> tuple[dict[str, Floats], Floats]:
+def resample_metrics(cases: Cases, classes: list[str], drawn: Ints) -> tuple[dict[str, Float64], Float64]:
     """Compute every metric for many resamples at once.
 
     Args:
@@ -102,35 +102,35 @@ class _Sums:
         self.cells = self.of(ones, cases.truth * k + cases.answer, k * k).reshape(-1, k, k)
         self.images = self.of(ones)[:, 0]
 
-    def of(self, values: Floats, groups: Ints | None = None, number: int = 1) -> Floats:
+    def of(self, values: Float64, groups: Ints | None = None, number: int = 1) -> Float64:
         """Sum values [N] in each resample, by group if groups [N] are given; [R, number of groups]."""
         patient, patients = self._cases.patient, self._cases.patients
         index = patient * number + (0 if groups is None else groups)
         each = np.bincount(index, weights=values, minlength=patients * number).reshape(patients, number)
         return np.asarray(self._drawn @ each)
 
-    def mean(self, values: NDArray[np.bool_] | Floats) -> Floats:
+    def mean(self, values: NDArray[np.bool_] | Float64) -> Float64:
         """Mean of values [N] over the images of each resample, [R]."""
         return self.of(values.astype(np.float64))[:, 0] / self.images
 
-    def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_]) -> Floats:
+    def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_]) -> Float64:
         """Share of the images in `among` [N] that have `values` [N], in each resample, [R]; NaN of none."""
         return self.of((values & among).astype(np.float64))[:, 0] / self.of(among.astype(np.float64))[:, 0]
 
-    def calibration(self, probabilities: Floats) -> Floats:
+    def calibration(self, probabilities: Float64) -> Float64:
         """Expected calibration error of each resample, [R]."""
         confidence, hit = self._cases.confidence(probabilities)
         gaps = self.of(confidence - hit, calibration_bins(confidence), ECE_BINS + 1)
         return np.asarray(np.abs(gaps).sum(axis=1) / self.images)
 
 
-def _binary(cases: Cases, sums: _Sums, drawn: Ints) -> dict[str, Floats]:
+def _binary(cases: Cases, sums: _Sums, drawn: Ints) -> dict[str, Float64]:
     yes = cases.positive or 0
     no = 1 - yes
     tp, fn = sums.cells[:, yes, yes], sums.cells[:, yes, no]
     tn, fp = sums.cells[:, no, no], sums.cells[:, no, yes]
     truth, scores = cases.truth == yes, cases.probabilities[:, yes]
-    auroc, precision = ranks(scores, truth, drawn, cases.patient)
+    auroc, precision = rank_scores(scores, truth, drawn, cases.patient)
     return {
         "auroc": auroc,
         "average_precision": precision,
@@ -146,10 +146,10 @@ def _binary(cases: Cases, sums: _Sums, drawn: Ints) -> dict[str, Floats]:
     }
 
 
-def _several(cases: Cases, classes: list[str], sums: _Sums, drawn: Ints) -> dict[str, Floats]:
+def _several(cases: Cases, classes: list[str], sums: _Sums, drawn: Ints) -> dict[str, Float64]:
     columns = range(cases.classes)
     recall = {k: sums.cells[:, k, k] / sums.cells[:, k].sum(axis=1) for k in columns}
-    each = [ranks(cases.probabilities[:, k], cases.truth == k, drawn, cases.patient)[0] for k in columns]
+    each = [rank_scores(cases.probabilities[:, k], cases.truth == k, drawn, cases.patient)[0] for k in columns]
     return {
         "auroc": np.mean(each, axis=0),
         "accuracy": sum((sums.cells[:, k, k] for k in columns), np.zeros(1)) / sums.images,
@@ -158,7 +158,7 @@ def _several(cases: Cases, classes: list[str], sums: _Sums, drawn: Ints) -> dict
     }
 
 
-def ranks(scores: Floats, truth: NDArray[np.bool_], drawn: Ints, patient: Ints) -> tuple[Floats, Floats]:
+def rank_scores(scores: Float64, truth: NDArray[np.bool_], drawn: Ints, patient: Ints) -> tuple[Float64, Float64]:
     """AUROC and average precision of many resamples, ties included.
 
     Args:
@@ -187,12 +187,12 @@ def ranks(scores: Floats, truth: NDArray[np.bool_], drawn: Ints, patient: Ints) 
     return np.where(one_class, np.nan, auroc), np.where(one_class, np.nan, precision)
 
 
-def _losses(cases: Cases, probabilities: Floats) -> Floats:
+def _losses(cases: Cases, probabilities: Float64) -> Float64:
     tiny = np.finfo(np.float64).eps  # scikit-learn's clip
     return np.asarray(-np.log(np.clip(cases.own(probabilities), tiny, 1 - tiny)))
 
 
-def summarise(value: float | None, reason: str | None, values: Floats, settings: Bootstrap) -> Estimate:
+def summarise_draws(value: float | None, reason: str | None, values: Float64, settings: Bootstrap) -> Estimate:
     """A value with the percentile interval of its resampled values [R], some of them NaN."""
     tail = (1 - settings.level) / 2
     valid = values[np.isfinite(values)]

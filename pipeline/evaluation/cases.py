@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pneumo.pipeline.data.manifest import GROUP
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.model.calibration import Floats, calibrated, certain, conformal_sets
+from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +42,10 @@ class Scores:
     split: NDArray[np.str_]
     patient: NDArray[np.str_]
     truth: Ints
-    logits: Floats
+    logits: Float64
     groups: Groups = field(default_factory=dict)
 
-    def of(self, split: str) -> "Scores":
+    def select(self, split: str) -> "Scores":
         """The images of one split."""
         mask = self.split == split
         return Scores(
@@ -78,8 +79,8 @@ class Cases:
     patient: Ints
     patients: int
     truth: Ints
-    probabilities: Floats
-    uncalibrated: Floats
+    probabilities: Float64
+    uncalibrated: Float64
     answer: Ints
     sets: NDArray[np.bool_]
     positive: int | None
@@ -89,16 +90,16 @@ class Cases:
     def make(cls, scores: Scores, decisions: Decisions, positive: int | None) -> "Cases":
         """Apply temperature, threshold and conformal limit."""
         names, patient = np.unique(scores.patient, return_inverse=True)
-        probabilities = calibrated(scores.logits, decisions.temperature)
+        probabilities = calibrate_logits(scores.logits, decisions.temperature)
         return cls(
             image=scores.image,
             patient=patient.astype(np.int64),
             patients=len(names),
             truth=scores.truth,
             probabilities=probabilities,
-            uncalibrated=calibrated(scores.logits, 1.0),
+            uncalibrated=calibrate_logits(scores.logits, 1.0),
             answer=decisions.predict(probabilities, positive),
-            sets=conformal_sets(probabilities, decisions.conformal_limit),
+            sets=build_prediction_sets(probabilities, decisions.conformal_limit),
             positive=positive,
             groups=scores.groups,
         )
@@ -128,18 +129,18 @@ class Cases:
     @property
     def certain(self) -> NDArray[np.bool_]:
         """Whether the conformal set of an image is its answer alone, [N]."""
-        return certain(self.sets, self.answer)
+        return find_certain(self.sets, self.answer)
 
     @property
     def covered(self) -> NDArray[np.bool_]:
         """Whether the conformal set of an image holds its true class, [N]."""
         return np.asarray(self.sets[np.arange(len(self)), self.truth])
 
-    def own(self, probabilities: Floats) -> Floats:
+    def own(self, probabilities: Float64) -> Float64:
         """Probability of each image's true class, [N]."""
         return np.asarray(probabilities[np.arange(len(self)), self.truth])
 
-    def confidence(self, probabilities: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    def confidence(self, probabilities: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """Confidence [N] and whether it came true [N], for calibration.
 
         With two classes the probability of the positive class and whether the image is positive, with more the largest

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from pneumo.pipeline import decisions as deciding
 from pneumo.pipeline.config import document
-from pneumo.pipeline.config.experiment import decision_rules
+from pneumo.pipeline.config.experiment import read_decision_rules
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import GROUP, Dataset, Split
-from pneumo.pipeline.decisions import Decisions, Policy, Rules
-from pneumo.pipeline.evaluation.bootstrap import estimates
+from pneumo.pipeline.decisions import DecisionRules, Decisions, Policy
+from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import (
     SPLITS,
     Cases,
@@ -68,7 +68,7 @@ def evaluate(
     name = _lead(scores, split, data_name or info.data)
     metrics = _measure(
         info,
-        {name: scores.of(name)},
+        {name: scores.select(name)},
         decisions or _decisions_of(run, info),
         Bootstrap(resamples=resamples, seed=seed),
         data=data_name or _name(info),
@@ -103,9 +103,9 @@ def evaluate_run(
     lead = _lead(scores, split, info.data)
     decisions = _decide(run, info, scores, policy)
     settings = Bootstrap(resamples=resamples, seed=seed)
-    splits = {name: scores.of(name) for name in SPLITS if name in scores.split}
+    splits = {name: scores.select(name) for name in SPLITS if name in scores.split}
     metrics = _measure(info, splits, decisions, settings, data=_name(info), data_fingerprint=info.data_fingerprint)
-    deciding.save(run, decisions)
+    deciding.save_decisions(run, decisions)
     write_text(run.metrics, metrics.model_dump_json(indent=2) + "\n")
     write_report(run.report, run, metrics, scores, lead=lead, images=Path(info.data))
     return _report(metrics, lead, files=[run.metrics, run.folder / deciding.FILE, run.report])
@@ -146,7 +146,7 @@ def evaluate_data(
     scores = to_scores(frame, info.classes, place=name)
     lead = _lead(scores, split, name)
     decisions = _decide(run, info, _own_scores(run, info), policy) if policy else _decisions_of(run, info)
-    splits = {part: scores.of(part) for part in SPLITS if part in scores.split}
+    splits = {part: scores.select(part) for part in SPLITS if part in scores.split}
     settings = Bootstrap(resamples=resamples, seed=seed)
     metrics = _measure(info, splits, decisions, settings, data=name, data_fingerprint=dataset.info.fingerprint)
     stem = f"evaluation-{dataset.info.fingerprint[:8]}"
@@ -164,13 +164,13 @@ def evaluate_folder(
     Raises:
         InputError: No data set there, other classes than the run's, or what `evaluate_data` raises.
     """
-    dataset = manifest.read(folder)
+    dataset = manifest.read_dataset(folder)
     foreign = sorted(set(dataset.info.classes) - set(run.info().classes))
     if foreign:
         known = ", ".join(run.info().classes)
         raise InputError(f"--data {folder}: class {foreign[0]!r} is unknown to the run, which has {known}")
-    if split is not None and not dataset.of(split):  # before the minutes that predicting takes
-        others = ", ".join(part.name.lower() for part in Split if dataset.of(part))
+    if split is not None and not dataset.select(split):  # before the minutes that predicting takes
+        others = ", ".join(part.name.lower() for part in Split if dataset.select(part))
         raise InputError(f"--split {split.name.lower()}: {folder} has no such images; it has {others}")
     from pneumo.pipeline.ludwig.inference import predict_dataset
 
@@ -191,7 +191,7 @@ def _own_scores(run: Run, info: RunInfo) -> Scores:
 def _with_groups(frame: "pd.DataFrame", info: RunInfo) -> "pd.DataFrame":
     """Predictions of a run that is older than its data set's groups, with those of the manifest, if it is still it."""
     try:
-        dataset = manifest.read(Path(info.data))
+        dataset = manifest.read_dataset(Path(info.data))
     except InputError:
         return frame
     names = manifest.group_names(dataset.rows)
@@ -215,25 +215,25 @@ def _decide(run: Run, info: RunInfo, scores: Scores, policy: str | None) -> Deci
                 f"--policy {policy!r}: {info.name} was trained on its validation images and keeps the decisions of "
                 f"{info.refit_of}; evaluate that one with the policy, and refit again"
             )
-        return deciding.read(run)
+        return deciding.read_decisions(run)
     rules = _rules(run)
     if policy:
         rules = replace(rules, policy=Policy.parse(policy))
-    validation = scores.of("validation")
-    return deciding.decide(validation.logits, validation.truth, positive=positive, rules=rules)
+    validation = scores.select("validation")
+    return deciding.fit_decisions(validation.logits, validation.truth, positive=positive, rules=rules)
 
 
-def _rules(run: Run) -> Rules:
+def _rules(run: Run) -> DecisionRules:
     if (run.folder / deciding.FILE).is_file():
-        before = deciding.read(run)
+        before = deciding.read_decisions(run)
         policy = Policy.parse(before.policy, place=f"{run.folder / deciding.FILE}: policy")
-        return Rules(policy, before.conformal_level, before.outlier_quantile)
-    return decision_rules(document.read(run.config)) if run.config.is_file() else Rules()
+        return DecisionRules(policy, before.conformal_level, before.outlier_quantile)
+    return read_decision_rules(document.read_document(run.config)) if run.config.is_file() else DecisionRules()
 
 
 def _decisions_of(run: Run, info: RunInfo) -> Decisions:
     if (run.folder / deciding.FILE).is_file():
-        return deciding.read(run)
+        return deciding.read_decisions(run)
     return _decide(run, info, _own_scores(run, info), None)
 
 
@@ -261,7 +261,7 @@ def _measure(
     results = {}
     for name, scores in splits.items():
         cases = Cases.make(scores, decisions, positive)
-        metrics, confusion = estimates(cases, info.classes, settings)
+        metrics, confusion = estimate_metrics(cases, info.classes, settings)
         counts = {label: int((cases.truth == column).sum()) for column, label in enumerate(info.classes)}
         # On images that the weights have seen, subgroups would say nothing.
         seen = name == "train" and data_fingerprint == info.data_fingerprint

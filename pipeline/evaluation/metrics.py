@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.pipeline.evaluation.results import ECE_BINS, place
-from pneumo.serving.model.calibration import Floats
+from pneumo.serving.contracts.arrays import Float64
 
 Point = tuple[float | None, str | None]
 """A value, or None and the reason."""
@@ -91,10 +91,10 @@ def _shared(cases: Cases, classes: list[str]) -> dict[str, Recipe]:
     columns = list(range(cases.classes))
     sure, covered = cases.certain, cases.covered
 
-    def loss(probabilities: Floats) -> float:
+    def loss(probabilities: Float64) -> float:
         return float(metrics.log_loss(cases.truth, probabilities, labels=columns))
 
-    def error(probabilities: Floats) -> float:
+    def error(probabilities: Float64) -> float:
         return calibration_error(*cases.confidence(probabilities))
 
     recipes: dict[str, Recipe] = {
@@ -119,7 +119,7 @@ def _shared(cases: Cases, classes: list[str]) -> dict[str, Recipe]:
     return recipes
 
 
-def calibration_bins(confidence: Floats) -> NDArray[np.int64]:
+def calibration_bins(confidence: Float64) -> NDArray[np.int64]:
     """Number of the equally wide bin of each confidence, [N].
 
     A confidence of exactly 1 has a bin of its own, number `ECE_BINS`, as in torchmetrics.
@@ -128,7 +128,7 @@ def calibration_bins(confidence: Floats) -> NDArray[np.int64]:
     return np.searchsorted(edges, np.clip(confidence, 0, 1), side="right") - 1
 
 
-def calibration_error(confidence: Floats, hit: NDArray[np.bool_]) -> float:
+def calibration_error(confidence: Float64, hit: NDArray[np.bool_]) -> float:
     """Expected calibration error with equally wide bins (Naeini et al., 2015).
 
     The same figure as torchmetrics' `binary_calibration_error` (a test compares them), without loading torch.

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from pneumo.pipeline.evaluation.bootstrap import draws, resampled
+from pneumo.pipeline.evaluation.bootstrap import draw_patients, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.pipeline.evaluation.exact_intervals import Bounds, auroc_bounds, pairs, share_bounds
 from pneumo.pipeline.evaluation.metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap, place
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.model.calibration import Floats
 
 _NO_WIDTH = 1e-12
 _SAME_PROBABILITY = 1e-4
@@ -49,7 +49,7 @@ class Difference(BaseModel):
     reason: str | None = None
 
 
-def compare(
+def compare_models(
     first: Cases, second: Cases, classes: list[str], settings: Bootstrap, *, metrics: Iterable[str] | None = None
 ) -> list[Difference]:
     """Compare two models metric by metric.
@@ -71,7 +71,7 @@ def compare(
     if first.patients < 2:
         why = "fewer than two patients: no interval"
         return [_point(name, points[0][name][0], points[1][name][0], why) for name in wanted]
-    drawn = [_resample(first, second, classes, counts, wanted) for counts in draws(first, settings)]
+    drawn = [_resample(first, second, classes, counts, wanted) for counts in draw_patients(first, settings)]
     exact = _Exact(first, second, classes, settings.level)
     found = []
     for name in wanted:
@@ -84,7 +84,7 @@ def compare(
     return found
 
 
-def p_value(values: Floats) -> float:
+def p_value(values: Float64) -> float:
     """Two-sided p-value of no difference from resampled differences [R], never 0: of R resamples none proves more."""
     low, high = int((values <= 0).sum()), int((values >= 0).sum())
     return min(1.0, 2 * (min(low, high) + 1) / (len(values) + 1))
@@ -92,8 +92,8 @@ def p_value(values: Floats) -> float:
 
 def _resample(
     first: Cases, second: Cases, classes: list[str], drawn: NDArray[np.int64], metrics: list[str]
-) -> dict[str, Floats]:
-    before, after = (resampled(cases, classes, drawn)[0] for cases in (first, second))
+) -> dict[str, Float64]:
+    before, after = (resample_metrics(cases, classes, drawn)[0] for cases in (first, second))
     return {name: after[name] - before[name] for name in metrics}
 
 
@@ -103,7 +103,7 @@ def _point(name: str, before: float | None, after: float | None, reason: str | N
 
 
 def _estimate(
-    name: str, before: float, after: float, values: Floats, exact: "_Exact", settings: Bootstrap
+    name: str, before: float, after: float, values: Float64, exact: "_Exact", settings: Bootstrap
 ) -> Difference:
     value = after - before
     if not len(values):

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.pipeline.evaluation import exact_intervals
-from pneumo.pipeline.evaluation.bootstrap import draws, ranks, resampled, summarise
+from pneumo.pipeline.evaluation.bootstrap import draw_patients, rank_scores, resample_metrics, summarise_draws
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.pipeline.evaluation.metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate, Subgroup
-from pneumo.serving.model.calibration import Floats
+from pneumo.serving.contracts.arrays import Float64
 
 FEWEST = 20
 """Images that a subgroup needs to count for the worst-group AUROC."""
@@ -62,7 +62,7 @@ def measure_subgroups(cases: Cases, classes: list[str], settings: Bootstrap) -> 
     if not parts:
         return [], None
     enough = cases.patients > 1 and settings.resamples > 0
-    drawn = list(draws(cases, settings)) if enough else []
+    drawn = list(draw_patients(cases, settings)) if enough else []
     found = [_measure(cases, classes, part, drawn, settings) for part in parts]
     return found, None if cases.positive is None else _worst(cases, parts, drawn, settings)
 
@@ -75,7 +75,7 @@ def _measure(
     if patients < 2:  # drawn again and again, one patient would give an interval without width
         drawn = []
     points = point_values(some, classes)
-    values = [resampled(some, classes, each)[0] for each in drawn]
+    values = [resample_metrics(some, classes, each)[0] for each in drawn]
     metrics = {name: _summary(points[name], [each[name] for each in values], settings) for name in points}
     metrics = exact_intervals.widen(metrics, some, classes, settings)
     if cases.positive is None:
@@ -132,19 +132,19 @@ def _against_others(cases: Cases, part: _Part) -> Mask:
     return part.own | (cases.truth != held.pop()) if len(held) == 1 else part.own
 
 
-def _auroc(cases: Cases, mask: Mask, drawn: list[NDArray[np.int64]], settings: Bootstrap) -> tuple[Estimate, Floats]:
+def _auroc(cases: Cases, mask: Mask, drawn: list[NDArray[np.int64]], settings: Bootstrap) -> tuple[Estimate, Float64]:
     truth = cases.truth[mask] == cases.positive
     scores = cases.probabilities[mask][:, cases.positive or 0]
     patient = cases.patient[mask]
     reason = None if truth.any() and not truth.all() else "images of one class only"
     once = np.ones((1, cases.patients), dtype=np.int64)
-    value = None if reason else float(ranks(scores, truth, once, patient)[0][0])
-    values = [ranks(scores, truth, each, patient)[0] for each in drawn]
+    value = None if reason else float(rank_scores(scores, truth, once, patient)[0][0])
+    values = [rank_scores(scores, truth, each, patient)[0] for each in drawn]
     found = exact_intervals.widen_auroc(_summary((value, reason), values, settings), truth, patient, settings.level)
     return found, np.concatenate(values) if values else np.zeros(0)
 
 
-def _summary(point: tuple[float | None, str | None], values: list[Floats], settings: Bootstrap) -> Estimate:
+def _summary(point: tuple[float | None, str | None], values: list[Float64], settings: Bootstrap) -> Estimate:
     if not values:
         return Estimate(value=point[0], reason=point[1] or "one patient only, or no resamples: no interval")
-    return summarise(*point, np.concatenate(values), settings)
+    return summarise_draws(*point, np.concatenate(values), settings)

@@ -4,7 +4,6 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +13,21 @@ from numpy.typing import NDArray
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
-from pneumo.pipeline.decisions.outlier_limit import Guard, spread
+from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, spread
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.evaluation.stress import stress_test
-from pneumo.pipeline.export.cam import NoMapsError, with_maps
-from pneumo.pipeline.export.cam_agreement import AGREEMENT, mark_pointing
-from pneumo.pipeline.export.int8 import Limits, Sample, quantise
-from pneumo.pipeline.export.model_card import card
+from pneumo.pipeline.export.cam import NoMapsError, add_cam_output
+from pneumo.pipeline.export.cam_agreement import AGREEMENT, measure_cam_agreement
+from pneumo.pipeline.export.int8 import AcceptanceLimits, Sample, quantize
+from pneumo.pipeline.export.model_card import render_card
 from pneumo.pipeline.ludwig import inference, runtime
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.images.descriptors import describe
-from pneumo.serving.images.preparation import Preparation, read_gray, to_input
-from pneumo.serving.images.thumbnails import thumbnails
+from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.descriptors import compute_descriptors
+from pneumo.serving.images.preparation import Preparation, to_input
+from pneumo.serving.images.thumbnails import make_thumbnails
 from pneumo.serving.model.bundle import (
     EMBEDDING_SPACE,
     Bundle,
@@ -34,11 +35,11 @@ from pneumo.serving.model.bundle import (
     Conformal,
     Outlier,
     Parity,
-    digest_of,
-    seal,
+    compute_digest,
+    seal_bundle,
 )
-from pneumo.serving.model.calibration import calibrated
-from pneumo.serving.model.outlier_score import Familiarity, Known
+from pneumo.serving.model.calibration import calibrate_logits
+from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
 
 if TYPE_CHECKING:
     import torch
@@ -66,18 +67,18 @@ class _Seen:
     descriptors: list[dict[str, float]]
 
     @property
-    def known(self) -> Known:
+    def known(self) -> ImageFeatures:
         """What the out-of-distribution score takes."""
-        return Known(self.embedding, self.thumbnails)
+        return ImageFeatures(self.embedding, self.thumbnails)
 
 
-def export(
+def export_run(
     run: Run,
     *,
     out: Path | None = None,
     tolerance: float = TOLERANCE,
-    int8: Limits | None = None,
-    say: Callable[[str], None] | None = None,
+    int8: AcceptanceLimits | None = None,
+    reporter: Reporter = SILENT,
 ) -> Path:
     """Write a run's bundle.
 
@@ -87,7 +88,7 @@ def export(
             replaced.
         tolerance: Largest difference in probability between the float graph and Ludwig that is accepted.
         int8: Quantise the graph, within these limits.
-        say: Told what goes on, a line at a time.
+        reporter: Receives progress.
 
     Returns:
         The bundle's folder.
@@ -96,7 +97,6 @@ def export(
         InputError: The run is not finished, its data set is gone or has changed, or `out` holds something else.
         CheckFailedError: ONNX Runtime and Ludwig disagree, or the quantised graph and the float one.
     """
-    tell = say or (lambda text: None)
     info = run.info()
     if info.status is not Status.DONE:
         raise InputError(
@@ -111,37 +111,39 @@ def export(
     partial = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(2)}")
     partial.mkdir(parents=True)
     try:
-        runtime.load(say)
+        runtime.load_ludwig(reporter)
         preparation = Preparation.model_validate(info.preparation)
-        with runtime.logged(run.log):
+        with runtime.log_to_file(run.log):
             model = inference.load_model(run)
-            tell("writing the graph ...")
-            write_graph(inference.network(model, info), preparation, partial / "model.onnx")
-        _add_maps(partial / "model.onnx", info, dataset, tell)
-        tell("checking the graph against Ludwig ...")
+            reporter.message("writing the graph ...")
+            write_graph(inference.prepare_network(model, info), preparation, partial / "model.onnx")
+        _add_maps(partial / "model.onnx", info, dataset, reporter)
+        reporter.message("checking the graph against Ludwig ...")
         compared = _look(partial / "model.onnx", dataset, _parity_rows(dataset), preparation)
-        with runtime.logged(run.log):
+        with runtime.log_to_file(run.log):
             parity = _check_parity(model, info, dataset, compared, tolerance)
-        held_out = _look(partial / "model.onnx", dataset, spread(dataset.of(Split.VALIDATION)), preparation)
+        held_out = _look(partial / "model.onnx", dataset, spread(dataset.select(Split.VALIDATION)), preparation)
         quantization = None
         if int8:
             sample = Sample.read(dataset, held_out.rows, preparation, held_out.logits)
             graph = (partial / "model.onnx").read_bytes()
-            graph, quantization = quantise(graph, sample, info.classes, info.positive, decisions, int8, tell)
+            graph, quantization = quantize(graph, sample, info.classes, info.positive, decisions, int8, reporter)
             (partial / "model.onnx").write_bytes(graph)
             held_out = _look(partial / "model.onnx", dataset, held_out.rows, preparation)
-        training = _look(partial / "model.onnx", dataset, spread(dataset.of(Split.TRAIN)), preparation)
-        guard = Guard.fit(training.known, held_out.known, quantile=decisions.outlier_quantile)
-        familiarity = guard.familiarity
-        (partial / EMBEDDING_SPACE).write_bytes(familiarity.to_bytes())
-        _write_reference(partial / "reference.parquet", (training, held_out), familiarity, info, decisions.temperature)
+        training = _look(partial / "model.onnx", dataset, spread(dataset.select(Split.TRAIN)), preparation)
+        guard = OutlierLimit.fit(training.known, held_out.known, quantile=decisions.outlier_quantile)
+        outlier_scorer = guard.outlier_scorer
+        (partial / EMBEDDING_SPACE).write_bytes(outlier_scorer.to_bytes())
+        _write_reference(
+            partial / "reference.parquet", (training, held_out), outlier_scorer, info, decisions.temperature
+        )
         shutil.copyfile(run.config, partial / "config.yaml")
         if (found := run.folder / stress_test.FILE).is_file():  # the card tells of it
             shutil.copyfile(found, partial / stress_test.FILE)
         name, version = identity(run)
         content = hashlib.sha256(metrics.model_dump_json().encode())
         for file in sorted(partial.iterdir()):
-            content.update(f"{file.name} {digest_of(file)}\n".encode())
+            content.update(f"{file.name} {compute_digest(file)}\n".encode())
         if quantization:  # what it was judged by, such as its speed, differs each time
             version += "-int8"
             content.update(quantization.model_dump_json().encode())
@@ -167,13 +169,15 @@ def export(
             parity=parity,
             quantization=quantization,
         )
-        (partial / "card.md").write_text(card(sealed, dataset.info, run), encoding="utf-8")
-        seal(partial, sealed)
+        (partial / "card.md").write_text(render_card(sealed, dataset.info, run), encoding="utf-8")
+        seal_bundle(partial, sealed)
         Bundle.open(partial)
         _replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    tell(f"ONNX Runtime and Ludwig agree to {parity.max_probability_difference:.1e} on {parity.images} images")
+    reporter.message(
+        f"ONNX Runtime and Ludwig agree to {parity.max_probability_difference:.1e} on {parity.images} images"
+    )
     return target
 
 
@@ -216,7 +220,7 @@ def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path
     path.write_bytes(graph.SerializeToString())
 
 
-def _add_maps(path: Path, info: RunInfo, dataset: Dataset, tell: Callable[[str], None]) -> None:
+def _add_maps(path: Path, info: RunInfo, dataset: Dataset, reporter: Reporter) -> None:
     """Give a graph the output `maps`, proven on real images, where its logits allow that.
 
     They lie in the graph itself, though ONNX Runtime computes every output that a graph has: they took 0.1 to 0.7 % of
@@ -226,26 +230,26 @@ def _add_maps(path: Path, info: RunInfo, dataset: Dataset, tell: Callable[[str],
 
     from pneumo.pipeline.data.training_images import read_images
 
-    rows = dataset.of(Split.VALIDATION) or dataset.of(Split.TRAIN)
+    rows = dataset.select(Split.VALIDATION) or dataset.select(Split.TRAIN)
     chosen = rows[:: max(1, len(rows) // MAP_IMAGES)]  # evenly, since rows lie by class
     pixels = np.stack(read_images(dataset, chosen, Preparation.model_validate(info.preparation)))
     images = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     try:
-        graph = with_maps(onnx.load(path), images[:: len(images) // _BATCH or 1])
+        graph = add_cam_output(onnx.load(path), images[:: len(images) // _BATCH or 1])
     except NoMapsError as error:
-        tell(f"no class activation maps ({error}): heat maps will be made by occlusion")
+        reporter.message(f"no class activation maps ({error}): heat maps will be made by occlusion")
         return
     shown = None if info.positive is None else info.classes.index(info.positive)
-    agreement = mark_pointing(graph, images, shown)
+    agreement = measure_cam_agreement(graph, images, shown)
     found = "too few images to tell their agreement" if agreement is None else f"agreement {agreement:.2f}"
     method = "occlusion" if agreement is None or agreement < AGREEMENT else "them"
-    tell(f"class activation maps are exact ({found} with occlusion): heat maps will be made by {method}")
+    reporter.message(f"class activation maps are exact ({found} with occlusion): heat maps will be made by {method}")
     path.write_bytes(graph.SerializeToString())
 
 
 def _dataset(info: RunInfo) -> Dataset:
     try:
-        dataset = manifest.read(Path(info.data))
+        dataset = manifest.read_dataset(Path(info.data))
     except InputError as error:
         raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
     if len(dataset.rows) < PARITY_IMAGES:
@@ -273,13 +277,13 @@ def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Pre
             dataset.check(row, content)
             picture = read_gray(content)
             inputs.append(to_input(picture.gray, preparation))
-            original = asdict(describe(picture, picture.gray))
+            original = asdict(compute_descriptors(picture, picture.gray))
             descriptors.append(original | {"width": row.width, "height": row.height, "aspect": row.width / row.height})
         batch = np.stack(inputs)
         batch_logits, batch_embedding = session.run(["logits", "embedding"], {"image": batch})
         logits.append(batch_logits)
         embeddings.append(batch_embedding)
-        small.append(thumbnails(batch))
+        small.append(make_thumbnails(batch))
     return _Seen(rows, np.concatenate(logits), np.concatenate(embeddings), np.concatenate(small), descriptors)
 
 
@@ -288,8 +292,8 @@ def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
 
     What is compared is arithmetic, not quality, so that any image will do.
     """
-    rows = dataset.of(Split.VALIDATION)[: 4 * PARITY_IMAGES]
-    others = (*dataset.of(Split.TEST), *dataset.of(Split.TRAIN))
+    rows = dataset.select(Split.VALIDATION)[: 4 * PARITY_IMAGES]
+    others = (*dataset.select(Split.TEST), *dataset.select(Split.TRAIN))
     return (*rows, *others[: max(0, PARITY_IMAGES - len(rows))])
 
 
@@ -305,7 +309,7 @@ def _check_parity(model: Any, info: RunInfo, dataset: Dataset, seen: _Seen, tole
     frame = ludwig_frame(seen.rows, images, image=info.image, label=info.label)
     answers, _ = model.predict(dataset=frame[[info.image]], batch_size=_BATCH, skip_save_predictions=True)
     theirs = np.stack([answers[f"{info.label}_probabilities_{name}"].to_numpy(float) for name in info.classes], 1)
-    difference = float(np.abs(calibrated(seen.logits, 1.0) - theirs).max())
+    difference = float(np.abs(calibrate_logits(seen.logits, 1.0) - theirs).max())
     if not difference <= tolerance:
         raise CheckFailedError(
             f"{info.name}: ONNX Runtime and Ludwig differ by {difference:.2e} in probability on "
@@ -315,7 +319,7 @@ def _check_parity(model: Any, info: RunInfo, dataset: Dataset, seen: _Seen, tole
 
 
 def _write_reference(
-    path: Path, seen: tuple[_Seen, ...], familiarity: Familiarity, info: RunInfo, temperature: float
+    path: Path, seen: tuple[_Seen, ...], outlier_scorer: OutlierScorer, info: RunInfo, temperature: float
 ) -> None:
     """Descriptors, whitened embedding, probabilities, outlier score of known images: what drift is measured against.
 
@@ -331,13 +335,13 @@ def _write_reference(
         frame.insert(0, "split", [row.split.name.lower() for row in part.rows])
         frame.insert(1, "label", [row.label for row in part.rows])
         frame.insert(2, "patient_number", [patients[row.patient] for row in part.rows])
-        probabilities = calibrated(part.logits, temperature)
+        probabilities = calibrate_logits(part.logits, temperature)
         frame["probability"] = (
             probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]
         )
         frame["probabilities"] = list(probabilities)
-        frame["outlier_score"] = familiarity.score(part.embedding, part.thumbnails)
-        frame["embedding"] = list(familiarity.embedding.project(part.embedding).astype(np.float32))
+        frame["outlier_score"] = outlier_scorer.score(part.embedding, part.thumbnails)
+        frame["embedding"] = list(outlier_scorer.embedding.project(part.embedding).astype(np.float32))
         parts.append(frame)
     pd.concat(parts, ignore_index=True).to_parquet(path, index=False)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.model.predictor import MAPS
 
@@ -24,8 +25,6 @@ TOLERANCE = 1e-4
 _PREFIX = "maps."
 _CHUNK = 256
 _TRIES = 96
-
-Floats = NDArray[np.float32]
 
 
 class NoMapsError(InputError):
@@ -56,11 +55,11 @@ class _Head:
         bias: float32 [K].
     """
 
-    weights: tuple[Floats, ...]
-    bias: Floats
+    weights: tuple[Float32, ...]
+    bias: Float32
 
 
-def with_maps(model: Any, images: Floats) -> Any:
+def add_cam_output(model: Any, images: Float32) -> Any:
     """A copy of a graph with the output `maps`, float32 [N, K, h, w], whose mean over h and w is `logits`.
 
     The bias is part of the maps, the same at each place. Maps of several sizes are brought to the largest, each cell
@@ -160,7 +159,7 @@ def _reversed_axes(node: Any, constants: dict[str, NDArray[Any]]) -> list[int]:
 
 
 def _measure_head(
-    model: Any, averages: Sequence[_Average], between: list[Any], pooled: Sequence[Floats], shape: tuple[int, ...]
+    model: Any, averages: Sequence[_Average], between: list[Any], pooled: Sequence[Float32], shape: tuple[int, ...]
 ) -> _Head:
     """Run what lies between averages and logits on unit vectors, and on random ones to see that it is linear."""
     from onnx import TensorProto, helper
@@ -176,12 +175,12 @@ def _measure_head(
     ends = np.cumsum(sizes)[:-1]
     session = _session(part)
 
-    def run(vectors: Floats) -> Floats:
+    def run(vectors: Float32) -> Float32:
         """Logits [N, K] of all averages side by side, float32 [N, C]."""
         feeds = {"image": np.zeros((len(vectors), *shape), dtype=np.float32)}
         for average, values, kind in zip(averages, np.split(vectors, ends, axis=1), pooled, strict=True):
             feeds[average.pooled] = values.reshape(-1, *kind.shape[1:])
-        result: Floats = session.run(["logits"], feeds)[0]
+        result: Float32 = session.run(["logits"], feeds)[0]
         return result
 
     total = sum(sizes)
@@ -195,7 +194,7 @@ def _measure_head(
     return _Head(tuple(np.split(weights, ends)), bias)
 
 
-def _unit_vectors(total: int) -> Iterator[Floats]:
+def _unit_vectors(total: int) -> Iterator[Float32]:
     for start in range(0, total, _CHUNK):
         yield np.eye(min(_CHUNK, total - start), total, k=start, dtype=np.float32)
 
@@ -240,7 +239,7 @@ def areas(cells: int, finer: int) -> NDArray[np.float64]:
     return areas
 
 
-def _tensors(model: Any, names: Sequence[str], images: Floats) -> dict[str, Floats]:
+def _tensors(model: Any, names: Sequence[str], images: Float32) -> dict[str, Float32]:
     """Tensors inside a graph by name."""
     from onnx import TensorProto, helper
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.pipeline.export.cam import areas
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.model.predictor import MAPS, MAPS_POINT
 
 AGREEMENT = 0.3
@@ -22,10 +23,8 @@ _GRID = 4
 _MARKED = 4
 _LEAST, _MOST = 8, 24
 
-Floats = NDArray[np.float32]
 
-
-def mark_pointing(model: Any, images: Floats, shown: int | None) -> float | None:
+def measure_cam_agreement(model: Any, images: Float32, shown: int | None) -> float | None:
     """Measure how far the maps of a graph agree with occlusion, and write into its metadata whether they point.
 
     Each image is parted into 4 x 4 squares. Maps mark four of them; covering one of these costs the class so much on
@@ -82,7 +81,7 @@ def _squares(evidence: NDArray[np.float64]) -> NDArray[np.float64]:
     return (areas(height, _GRID) @ evidence @ areas(width, _GRID).T).ravel()
 
 
-def _covered(image: Floats) -> Floats:
+def _covered(image: Float32) -> Float32:
     """An image once for each square, with that square in the image's mean gray, [16, C, H, W]."""
     covered = np.repeat(image[None], _GRID**2, axis=0)
     rows, columns = (np.arange(pixels) * _GRID // pixels for pixels in image.shape[1:])

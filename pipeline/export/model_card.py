@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pneumo.pipeline.config import document
 from pneumo.pipeline.data.manifest import DatasetInfo
 from pneumo.pipeline.evaluation.results import Estimate, Metrics, SplitResult, remarks, title
-from pneumo.pipeline.export.int8.wording import quantization_told
+from pneumo.pipeline.export.int8.wording import describe_quantization
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.model.bundle import BundleInfo
@@ -22,7 +22,7 @@ _SUBGROUP = ("auroc", "sensitivity", "specificity", "accuracy", "uncertain")
 _WORST_SHIFTS = 8
 
 
-def card(bundle: BundleInfo, data: DatasetInfo, run: Run) -> str:
+def render_card(bundle: BundleInfo, data: DatasetInfo, run: Run) -> str:
     """`card.md`: what a model is for, what it was made from, how good it is and where it ends.
 
     Args:
@@ -48,7 +48,7 @@ def card(bundle: BundleInfo, data: DatasetInfo, run: Run) -> str:
         "Export": [
             f"ONNX Runtime and Ludwig agree to {bundle.parity.max_probability_difference:.1e} in probability on "
             f"{bundle.parity.images} images.",
-            *(quantization_told(bundle.quantization) if bundle.quantization else []),
+            *(describe_quantization(bundle.quantization) if bundle.quantization else []),
         ],
     }
     lines = [
@@ -241,7 +241,7 @@ def _limits(bundle: BundleInfo) -> list[str]:
 
 
 def _training(bundle: BundleInfo, run: Run) -> list[str]:
-    config = document.read(run.config)
+    config = document.read_document(run.config)
     image = config.get(("input_features", 0)) or {}
     encoder = image.get("encoder") or {}
     steps = image.get("augmentation") or []

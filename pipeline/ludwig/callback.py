@@ -6,8 +6,6 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -16,26 +14,8 @@ from ludwig.constants import TRAINING, VALIDATION
 
 from pneumo.pipeline.ludwig import checkpoints
 from pneumo.pipeline.ludwig.trainer_speed import RoundMetrics, use_channels_last, use_fused_optimizer
+from pneumo.pipeline.runs.reporter import SILENT, Reporter, Step
 from pneumo.pipeline.runs.run import Run, write_text
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far training is, after a step or after an evaluation round.
-
-    Attributes:
-        step: Steps done; `total` steps in all.
-        epoch: Epochs done.
-        rounds: Evaluation rounds done.
-        validation: The latest metric that the best model is chosen by, once there is one; `metric` is its name.
-    """
-
-    step: int
-    total: int
-    epoch: int
-    rounds: int
-    metric: str
-    validation: float | None
 
 
 class TrainingCallback(Callback):
@@ -45,16 +25,14 @@ class TrainingCallback(Callback):
         self,
         run: Run,
         feature: str,
-        report: Callable[[Step], None] | None,
-        after_round: "Callable[[dict[str, Any], float], None] | None" = None,
+        reporter: Reporter = SILENT,
     ) -> None:
         self.run = run
-        self.after_round = after_round
         self.began = time.perf_counter()
         self.told = 0
         self.history = run.history
         self.feature = feature
-        self.report = report
+        self.reporter = reporter
         self.rounds: list[dict[str, Any]] = []
         self.schedule_restored = False
         self.stopping = False
@@ -82,12 +60,12 @@ class TrainingCallback(Callback):
 
     def on_checkpoint(self, trainer: Any, progress_tracker: Any, **_: Any) -> None:
         """Keep the checkpoint that Ludwig has just finished, and tell of the round that it completes."""
-        checkpoints.keep(self.run, progress_tracker.steps)
+        checkpoints.keep_checkpoint(self.run, progress_tracker.steps)
         step = progress_tracker.steps
         complete = self.rounds and self.rounds[-1]["step"] == step and step != self.told
-        if self.after_round and complete:  # Ludwig checkpoints a second time at the end of an epoch
+        if complete:  # Ludwig checkpoints a second time at the end of an epoch
             self.told = step
-            self.after_round(self.rounds[-1], time.perf_counter() - self.began)
+            self.reporter.round(self.rounds[-1], time.perf_counter() - self.began)
 
     def on_epoch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Bring a resumed run's schedule to where it was, and keep the rounds evaluated before."""
@@ -110,11 +88,10 @@ class TrainingCallback(Callback):
         self._report(trainer, progress_tracker)
 
     def _report(self, trainer: Any, progress_tracker: Any) -> None:
-        if self.report:
-            metric = trainer.validation_metric
-            latest = self.rounds[-1]["validation"].get(metric) if self.rounds else None
-            done = (progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, len(self.rounds))
-            self.report(Step(*done, metric, latest))
+        metric = trainer.validation_metric
+        latest = self.rounds[-1]["validation"].get(metric) if self.rounds else None
+        done = (progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, len(self.rounds))
+        self.reporter.step(Step(*done, metric, latest))
 
     def on_eval_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
         """Let Ludwig find its training metrics complete."""

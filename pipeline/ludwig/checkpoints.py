@@ -15,7 +15,7 @@ _PROGRESS = "training_progress.json"
 _TRAINING = "training_checkpoints"
 
 
-def keep(run: Run, step: int) -> None:
+def keep_checkpoint(run: Run, step: int) -> None:
     """Keep what Ludwig has just written as the checkpoint of a step, and drop the one before."""
     root = run.folder / FOLDER
     partial = root / "partial"
@@ -33,13 +33,13 @@ def keep(run: Run, step: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def latest(run: Run) -> Path | None:
+def find_latest(run: Run) -> Path | None:
     """Folder of the newest whole checkpoint."""
     found = [path for path in (run.folder / FOLDER).glob("[0-9]*") if path.is_dir()]
     return max(found, default=None)
 
 
-def restore(run: Run) -> bool:
+def restore_checkpoint(run: Run) -> bool:
     """Put the newest whole checkpoint where Ludwig looks for one; without one, nothing is left there.
 
     Returns:
@@ -47,7 +47,7 @@ def restore(run: Run) -> bool:
     """
     shutil.rmtree(run.model / _TRAINING, ignore_errors=True)
     (run.model / _PROGRESS).unlink(missing_ok=True)
-    checkpoint = latest(run)
+    checkpoint = find_latest(run)
     if checkpoint is None:
         return False
     shutil.copytree(checkpoint / _TRAINING, run.model / _TRAINING)
@@ -55,14 +55,14 @@ def restore(run: Run) -> bool:
     return True
 
 
-def best_weights(run: Run) -> Path | None:
+def find_best_weights(run: Run) -> Path | None:
     """The best weights of the newest whole checkpoint."""
-    checkpoint = latest(run)
+    checkpoint = find_latest(run)
     path = checkpoint / _TRAINING / "best.ckpt.safetensors" if checkpoint else None
     return path if path and path.is_file() else None
 
 
-def drop(run: Run) -> None:
+def drop_checkpoints(run: Run) -> None:
     """Remove every checkpoint: a run that is done needs none."""
     shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
     shutil.rmtree(run.model / _TRAINING, ignore_errors=True)

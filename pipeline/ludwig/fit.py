@@ -1,7 +1,6 @@
 """Ludwig's training of one network, with what pneumo adds to it. Ludwig is loaded when it begins."""
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -9,27 +8,25 @@ from pydantic import ValidationError
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.ludwig import checkpoints, runtime
+from pneumo.pipeline.ludwig.cluster.placement import Placement
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run
-from pneumo.pipeline.training import cluster
-from pneumo.pipeline.training.profile_report import Profile
+from pneumo.pipeline.runs.training_profile import Profile
 from pneumo.serving.contracts.errors import InputError, first_problem
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pneumo.pipeline.ludwig.callback import Step
 
 
 def fit(
     run: Run,
     experiment: Experiment,
     frame: "pd.DataFrame",
-    placement: cluster.Placement | None,
+    placement: Placement | None,
     profiled: Profile | None,
     *,
     seed: int,
-    report: "Callable[[Step], None] | None",
-    after_round: "Callable[[dict[str, Any], float], None] | None" = None,
+    reporter: Reporter = SILENT,
 ) -> Any:
     """Train a network into a run's `model/` and load its best weights.
 
@@ -40,9 +37,7 @@ def fit(
         placement: Where on a cluster; None trains here.
         profiled: Told where the time goes.
         seed: Seed of weights and shuffling.
-        report: Told after each step.
-        after_round: Told of each evaluation round once its checkpoint is whole: the entry of `history.json`, and the
-            seconds since training began.
+        reporter: Receives steps and evaluation rounds.
 
     Returns:
         Ludwig's model.
@@ -51,7 +46,7 @@ def fit(
         InputError: Ludwig refuses the config, or a run with a model soup is to be resumed.
         KeyboardInterrupt: Training was stopped; the best weights so far are in `model/`.
     """
-    if experiment.config["trainer"].get("model_soup") and checkpoints.latest(run):
+    if experiment.config["trainer"].get("model_soup") and checkpoints.find_latest(run):
         raise InputError(
             f"{run.name}: trainer.model_soup: Ludwig forgets on a resume which weights it averages; train anew"
         )
@@ -62,12 +57,20 @@ def fit(
     from pneumo.pipeline.ludwig.callback import TrainingCallback
     from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
 
-    callback = TrainingCallback(run, experiment.label, report, after_round)
+    callback = TrainingCallback(run, experiment.label, reporter)
     try:
-        with runtime.checked_config():
+        with runtime.skip_schema_check():
             settings = {**experiment.config, "backend": {"type": "local"}}  # a saved model must not start a cluster
-            backend = cluster.backend(run, placement) if placement else PixelBackend()
-            callbacks = [callback, *([profiled.callback()] if profiled else [])]
+            backend = PixelBackend()
+            if placement:
+                from pneumo.pipeline.ludwig.cluster.driver import ClusterBackend
+
+                backend = ClusterBackend(run, placement)
+            callbacks: list[Any] = [callback]
+            if profiled:
+                from pneumo.pipeline.ludwig.trainer_profile import ProfilingCallback
+
+                callbacks.append(ProfilingCallback(profiled))
             model = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)
     except (ConfigValidationError, ValidationError) as error:
         reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else first_problem(error)
@@ -105,9 +108,9 @@ def save_best(run: Run) -> None:
 
     if list(run.model.glob("model_weights*")):
         return
-    if checkpoints.best_weights(run) is None:
+    if checkpoints.find_best_weights(run) is None:
         raise InputError(f"{run.folder}: no evaluation round was finished; resume it with `pneumo train --resume`")
-    with runtime.checked_config():
+    with runtime.skip_schema_check():
         model = LudwigModel(load_json(str(run.model / MODEL_HYPERPARAMETERS_FILE_NAME)), backend="local")
         metadata: Any = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
         model.training_set_metadata = metadata
@@ -117,7 +120,7 @@ def save_best(run: Run) -> None:
 
 def _keep_best(run: Run, model: Any) -> None:
     """Save the best weights so far as the run's model, where an evaluation round was finished."""
-    best = checkpoints.best_weights(run)
+    best = checkpoints.find_best_weights(run)
     if model.model is None or best is None:
         return
     from safetensors.torch import load_file

@@ -11,7 +11,7 @@ from pneumo.pipeline.ludwig import runtime
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation
-from pneumo.serving.model.calibration import calibrated
+from pneumo.serving.model.calibration import calibrate_logits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +28,10 @@ def load_model(run: Run) -> Any:
     """
     if not (run.model / "model_weights").exists() and not list(run.model.glob("model_weights*")):
         raise InputError(f"{run.folder}: no model in it yet; finish it with `pneumo train --resume {run.name}`")
-    runtime.load()
+    runtime.load_ludwig()
     from ludwig.api import LudwigModel
 
-    with runtime.checked_config():
+    with runtime.skip_schema_check():
         model = LudwigModel.load(str(run.model), backend="local")  # else it joins any Ray cluster of this machine
     _lay_out(model.model)
     return model
@@ -45,7 +45,7 @@ def _lay_out(network: Any) -> None:
         network.to(memory_format=torch.channels_last)
 
 
-def class_order(model: Any, label: str) -> list[str]:
+def read_class_order(model: Any, label: str) -> list[str]:
     """Class names in the order of the logits: negative then positive for a binary label."""
     metadata = model.training_set_metadata[label]
     if "bool2str" in metadata:
@@ -53,7 +53,7 @@ def class_order(model: Any, label: str) -> list[str]:
     return [str(name) for name in metadata["idx2str"]]
 
 
-def network(model: Any, info: RunInfo) -> "torch.nn.Module":
+def prepare_network(model: Any, info: RunInfo) -> "torch.nn.Module":
     """A Ludwig model as a plain network: images in, logits [N, K] and embedding [N, D] out, in evaluation mode."""
     import torch
     from ludwig.utils.torch_utils import Dense
@@ -79,7 +79,7 @@ def network(model: Any, info: RunInfo) -> "torch.nn.Module":
     return Network().eval()
 
 
-def logits_of(model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def predict_logits(model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Logits of images.
 
     Args:
@@ -90,16 +90,16 @@ def logits_of(model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]) ->
     Returns:
         float32 [N, K], columns in the order of `info.classes`.
     """
-    return outputs_of(model, info, images)[0]
+    return predict_outputs(model, info, images)[0]
 
 
-def outputs_of(
+def predict_outputs(
     model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits, as `logits_of` gives them, and embeddings float32 [N, D] of images; D is 0 where there are none."""
+    """Logits, as `predict_logits` gives them, and embeddings float32 [N, D] of images; D is 0 where there are none."""
     import torch
 
-    net = network(model, info)
+    net = prepare_network(model, info)
     device = next(net.parameters()).device
     logits = [np.zeros((0, len(info.classes)), dtype=np.float32)]
     embeddings = []
@@ -112,7 +112,7 @@ def outputs_of(
     return np.concatenate(logits), np.concatenate(embeddings) if embeddings else np.zeros((0, 0), dtype=np.float32)
 
 
-def predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.DataFrame":
+def make_predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.DataFrame":
     """Rows and logits as `predictions.parquet` holds them, with a column for each group of images."""
     import pandas as pd
 
@@ -124,7 +124,7 @@ def predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.D
             "patient": [row.patient for row in rows],
             "label": [row.label for row in rows],
             "logits": list(logits.astype(np.float64)),
-            "probabilities": list(calibrated(logits, 1.0)),
+            "probabilities": list(calibrate_logits(logits, 1.0)),
             **groups,
         }
     )
@@ -151,6 +151,6 @@ def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
     if unknown:
         raise InputError(f"{dataset.folder}: class {unknown[0]!r} is not one of {run.name}: {', '.join(info.classes)}")
     images = read_images(dataset, dataset.rows, preparation)
-    with runtime.logged(run.log):
+    with runtime.log_to_file(run.log):
         model = load_model(run)
-    return predictions_frame(dataset.rows, logits_of(model, info, images))
+    return make_predictions_frame(dataset.rows, predict_logits(model, info, images))

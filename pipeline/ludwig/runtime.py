@@ -12,20 +12,22 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-from pneumo.pipeline.runs.provenance import git_commit
+from pneumo.pipeline.runs.provenance import read_git_commit
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.install_hints import install_hint
 
 _UNUSED = ("bitsandbytes",)
 """Packages that Ludwig imports where they are there and that only its language models use."""
 
 
 @contextlib.contextmanager
-def without(*names: str) -> Iterator[None]:
+def hide_packages(*names: str) -> Iterator[None]:
     """Let packages look absent, unless they were imported before."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks what is not to be found
@@ -46,7 +48,7 @@ def _lean_imports() -> Iterator[None]:
     with contextlib.suppress(AttributeError):
         yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc,assignment]  # Ludwig reads 2 s of YAML at import
     try:
-        with without(*_UNUSED):
+        with hide_packages(*_UNUSED):
             yield
     finally:
         yaml.SafeLoader = loader  # type: ignore[misc]
@@ -59,23 +61,22 @@ def is_loaded() -> bool:
     return "ludwig.api" in sys.modules
 
 
-def load(say: Callable[[str], None] | None = None) -> ModuleType:
+def load_ludwig(reporter: Reporter = SILENT) -> ModuleType:
     """Import Ludwig with pneumo's encoders registered.
 
     Args:
-        say: Told before and after where the import has to be done.
+        reporter: Receives progress.
 
     Returns:
         The module `ludwig.api`.
 
     Raises:
-        MachineError: Ludwig is not installed.
+        MachineError: Ludwig is not installed, or one of pneumo's components cannot be registered.
     """
     if not is_loaded():
         if importlib.util.find_spec("ludwig") is None:
-            raise MachineError("Ludwig is not installed; run `pip install 'pneumo[train]'`")
-        if say:
-            say("loading Ludwig (10 to 30 s) ...")
+            raise MachineError(f"Ludwig is not installed; {install_hint('train')}")
+        reporter.message("loading Ludwig (10 to 30 s) ...")
         started = time.perf_counter()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pneumo trains on local files; without this a hub is asked
@@ -83,19 +84,20 @@ def load(say: Callable[[str], None] | None = None) -> ModuleType:
             import ludwig.api
             import ludwig.experiment_utils
         # Ludwig's own lets git complain on the terminal where a repository has no commit yet, as after `pneumo init`.
-        ludwig.experiment_utils.get_commit_hash = lambda: git_commit(Path())  # type: ignore[attr-defined]
-        if say:
-            say(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
+        ludwig.experiment_utils.get_commit_hash = lambda: read_git_commit(Path())  # type: ignore[attr-defined]
+        reporter.message(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
     import ludwig.api
 
-    import pneumo.pipeline.ludwig.components  # noqa: F401  # registers itself
+    from pneumo.pipeline.ludwig import components
 
+    for name, error in components.register().items():
+        raise MachineError(f"{name} cannot be registered with Ludwig: {error}") from error
     module: ModuleType = ludwig.api
     return module
 
 
 @contextlib.contextmanager
-def checked_config() -> Iterator[None]:
+def skip_schema_check() -> Iterator[None]:
     """Skip Ludwig's JSON-schema pass over a config that `pneumo.pipeline.config` has checked against the same schema.
 
     Ludwig builds 8 MB of schema for it, which took 3 s on two cores; its own checks of values stay.
@@ -112,7 +114,7 @@ def checked_config() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def logged(path: Path) -> Iterator[None]:
+def log_to_file(path: Path) -> Iterator[None]:
     """Append what Ludwig, torch and their helpers log, warn and print on standard output to a file, nowhere else."""
     with path.open("a", encoding="utf-8") as file:
         handler = logging.StreamHandler(file)

@@ -41,7 +41,7 @@ _PROSE = {"description", "title", "parameter_metadata", "enumDescriptions", "add
 
 def schema() -> dict[str, Any]:
     """Ludwig's JSON schema without prose and without what an image classifier cannot use. Loads Ludwig."""
-    runtime.load()
+    runtime.load_ludwig()
     from ludwig.config_validation.validation import get_schema
     from ludwig.modules.metric_registry import get_metric_names_for_type
 

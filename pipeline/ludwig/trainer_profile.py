@@ -7,7 +7,7 @@ import torch
 from ludwig.callbacks import Callback
 from torch.profiler import ProfilerAction, ProfilerActivity
 
-from pneumo.pipeline.training.profile_report import OPERATORS, STEPS, Operator, Profile
+from pneumo.pipeline.runs.training_profile import OPERATORS, STEPS, Operator, Profile
 
 _PARTS = {
     "_forward_pass": "forward",

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from pneumo.serving.contracts.errors import CheckFailedError, PneumoError
 if TYPE_CHECKING:
     from pneumo.pipeline.config import Experiment
     from pneumo.pipeline.data.manifest import Dataset
-    from pneumo.pipeline.ludwig.callback import Step
+    from pneumo.pipeline.runs.reporter import Reporter
     from pneumo.pipeline.runs.run import Run
     from pneumo.serving.drift.verdict import DriftCheck
 
@@ -58,8 +58,7 @@ def run_demo(
     folder: Path,
     config: Path,
     *,
-    say: Callable[[str], None],
-    report: "Callable[[Step], None] | None" = None,
+    reporter: Reporter,
 ) -> Demo:
     """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop, judge drift.
 
@@ -68,8 +67,7 @@ def run_demo(
     Args:
         folder: Gets everything.
         config: What to train.
-        say: Told what goes on, a line at a time.
-        report: Told after each step of training.
+        reporter: Receives progress.
 
     Raises:
         PneumoError: A step failed.
@@ -77,49 +75,51 @@ def run_demo(
     from pneumo.pipeline import config as configs
     from pneumo.pipeline.data import audit, importer, phantom
     from pneumo.pipeline.data.manifest import Split
-    from pneumo.pipeline.drift.check import check_files, write_report
+    from pneumo.pipeline.drift.check import check_files, write_drift_report
     from pneumo.pipeline.evaluation import read_metrics
     from pneumo.pipeline.export import bundle_export
     from pneumo.pipeline.release import registry
-    from pneumo.pipeline.release.gate import judge, read_gate
-    from pneumo.pipeline.release.gate.decide import Surroundings
+    from pneumo.pipeline.release.gate import judge_candidate, read_gate
+    from pneumo.pipeline.release.gate.decide import GateContext
     from pneumo.serving.model.bundle import Bundle
 
     seconds: dict[str, float] = {}
 
     @contextmanager
     def step(name: str, text: str) -> Iterator[None]:
-        say(f"[{len(seconds) + 1}/8] {text} ...")
+        reporter.message(f"[{len(seconds) + 1}/8] {text} ...")
         began = time.perf_counter()
         yield
         seconds[name] = round(time.perf_counter() - began, 1)
 
     raw, data, models = folder / "phantoms", folder / "data", folder / "models"
     with step("phantom", f"drawing {IMAGES} synthetic radiographs into {raw}"):
-        phantom.write(raw, images=IMAGES, seed=SEED)
+        phantom.write_phantoms(raw, images=IMAGES, seed=SEED)
     with step("import", f"importing them into {data}, split by patient"):
         dataset = importer.import_dataset(raw, data, seed=SEED)
     with step("audit", "auditing for damage, duplicates and leakage"):
         found = audit.audit(data)
         if found.defects:
             raise CheckFailedError(f"{data}: {len(found.defects)} defects; see `pneumo data check {data}`")
-    experiment = configs.load(config)
+    experiment = configs.load_config(config)
     with step("train", f"training and evaluating {config.name}"):
-        run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, say, report)
+        run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, reporter)
     with step("export", "exporting to ONNX, checked against Ludwig"):
-        bundle = registry.current_bundle(run) or bundle_export.export(run, say=say)
+        bundle = registry.current_bundle(run) or bundle_export.export_run(run, reporter=reporter)
     with step("promote", f"promoting to champion in {models}"):
-        verdict = judge(bundle, registry.CHAMPION, read_gate(), Surroundings(models, data, audit=found, say=say))
+        verdict = judge_candidate(
+            bundle, registry.CHAMPION, read_gate(), GateContext(models, data, audit=found, reporter=reporter)
+        )
         for why in verdict.objections:
-            say(f"the gate would refuse it: {why}")
+            reporter.message(f"the gate would refuse it: {why}")
         registry.promote(bundle, root=models, admission=verdict.admission("the demo shows its newest run"))
-    image = dataset.path(dataset.of(Split.TEST)[0])
+    image = dataset.path(dataset.select(Split.TEST)[0])
     with step("serve", "starting the service, sending it a test image, stopping it"):
         prediction = serve_once(models, image)
     images, drift_report = data / "images" / "test", folder / "drift-report"
     with step("drift", f"judging whether the images in {images} look like those that the model knows"):
         drift, _ = check_files(Bundle.open(bundle), [images])
-        write_report(drift, drift_report)
+        write_drift_report(drift, drift_report)
     estimates = read_metrics(run).splits["test"].metrics
     metrics = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
     return Demo(
@@ -181,7 +181,7 @@ def _finished(root: Path, experiment: "Experiment", dataset: "Dataset") -> "Run 
     from pneumo.pipeline.runs import provenance
     from pneumo.pipeline.runs.run import Status, list_runs
 
-    versions = provenance.versions()
+    versions = provenance.read_versions()
     for run in reversed(list_runs(root)):
         try:
             info = run.info()
@@ -197,10 +197,9 @@ def _train(
     folder: Path,
     experiment: "Experiment",
     dataset: "Dataset",
-    say: Callable[[str], None],
-    report: "Callable[[Step], None] | None",
+    reporter: Reporter,
 ) -> "Run":
     from pneumo.pipeline import training
 
     command = ["pneumo", "demo"]
-    return training.train(experiment, dataset, root=folder / "runs", command=command, say=say, report=report)
+    return training.train(experiment, dataset, root=folder / "runs", command=command, reporter=reporter)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pneumo.serving.contracts.cores import available_cores
+from pneumo.serving.contracts.install_hints import install_hint
 
 State = Literal["ok", "missing", "off"]
 
@@ -31,7 +32,6 @@ _FOR = {
     "dicom": "compressed DICOM of more kinds",
     "drift": "drift reports by Evidently",
     "gcs": "registry in a bucket",
-    "fetch": "pneumo data fetch",
     "hyperopt": "one more search algorithm of pneumo sweep",
     "tracing": "traces of pneumo serve",
     "client": "the Python client of the service",
@@ -69,7 +69,7 @@ class Finding:
     needed: bool = False
 
 
-def examine(folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> list[Finding]:
+def examine_environment(folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> list[Finding]:
     """Look at this machine, and at the project in a folder.
 
     Args:
@@ -111,9 +111,8 @@ def _packages() -> Iterator[Finding]:
             told = f"{purpose}; {versions}" if versions else purpose
             yield Finding("packages", name, "ok", told, needed=needed)
             continue
-        install = f"pip install 'pneumo[{extra}]'" if extra else "pip install --upgrade pneumo"
         told = f"{', '.join(problems[:4])}{', ...' if len(problems) > 4 else ''}; for {purpose}"
-        yield Finding("packages", name, "missing" if needed else "off", told, f"`{install}`", needed)
+        yield Finding("packages", name, "missing" if needed else "off", told, install_hint(extra), needed)
 
 
 def _problem(name: str, versions: str) -> str | None:

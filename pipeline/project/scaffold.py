@@ -4,10 +4,10 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import InputError, MachineError
 
 _INSTALLED, _CHECKOUT = Path(__file__).with_name("starters"), Path(__file__).resolve().parents[2] / "ludwig_configs"
@@ -97,24 +97,23 @@ class Project:
     dvc: bool
 
 
-def starter(path: Path) -> Path:
+def find_starter(path: Path) -> Path:
     """A config by its path, or the one of that name that comes with pneumo where there is none."""
     shipped = STARTERS / path.name
     return shipped if not path.exists() and path.parent == CONFIGS and shipped.is_file() else path
 
 
-def create(folder: Path, say: Callable[[str], None] | None = None) -> Project:
+def create_project(folder: Path, reporter: Reporter = SILENT) -> Project:
     """Make a project in a new or empty folder.
 
     Args:
         folder: Where.
-        say: Told what could not be set up, a line at a time.
+        reporter: Receives progress.
 
     Raises:
         InputError: The folder holds something.
         MachineError: It cannot be written.
     """
-    tell = say or (lambda text: None)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: is there and not empty; give the name of a new folder")
@@ -127,8 +126,8 @@ def create(folder: Path, say: Callable[[str], None] | None = None) -> Project:
         for name in names:
             shutil.copyfile(STARTERS / name, folder / CONFIGS / name)
         (folder / ".gitignore").write_text(GITIGNORE, encoding="utf-8")
-        git = _git(folder, tell)
-        dvc = _dvc(folder, git, tell)
+        git = _git(folder, reporter)
+        dvc = _dvc(folder, git, reporter)
         readme = README.format(name=folder.resolve().name, dvc=DVC_README if dvc else "")
         (folder / "README.md").write_text(readme, encoding="utf-8")
     except OSError as error:
@@ -136,23 +135,25 @@ def create(folder: Path, say: Callable[[str], None] | None = None) -> Project:
     return Project(folder, names, git, dvc)
 
 
-def _git(folder: Path, tell: Callable[[str], None]) -> bool:
+def _git(folder: Path, reporter: Reporter) -> bool:
     """Make a repository, unless the folder lies in one."""
     if shutil.which("git") is None:
-        tell("git is not installed: no repository was made")
+        reporter.message("git is not installed: no repository was made")
         return False
     if _runs(folder, "git", "rev-parse", "--git-dir"):
         return True
     return _runs(folder, "git", "init", "--quiet")
 
 
-def _dvc(folder: Path, git: bool, tell: Callable[[str], None]) -> bool:
+def _dvc(folder: Path, git: bool, reporter: Reporter) -> bool:
     if importlib.util.find_spec("dvc") is None:
-        tell("DVC is not installed: `pip install 'dvc[gs]'`, then `dvc init` in the project, to version its data")
+        reporter.message(
+            "DVC is not installed: `pip install 'dvc[gs]'`, then `dvc init` in the project, to version its data"
+        )
         return False
     options = () if git and (folder / ".git").exists() else ("--subdir",) if git else ("--no-scm",)
     if not _runs(folder, sys.executable, "-m", "dvc", "init", "--quiet", *options):
-        tell("`dvc init` failed: run it in the project to see why")
+        reporter.message("`dvc init` failed: run it in the project to see why")
         return False
     config = DVC_CONFIG if git else DVC_CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n")
     (folder / ".dvc" / "config").write_text(config, encoding="utf-8")

@@ -23,7 +23,7 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_commit(folder: Path) -> str | None:
+def read_git_commit(folder: Path) -> str | None:
     """Commit of the working tree around `folder`, `-dirty` where tracked files differ, None outside of git."""
 
     def git(*arguments: str) -> str:
@@ -50,7 +50,7 @@ def git_commit(folder: Path) -> str | None:
         return None
 
 
-def hardware() -> dict[str, Any]:
+def read_hardware() -> dict[str, Any]:
     """Processor, cores, memory in GiB, accelerators, threads. Needs torch to be installed."""
     import torch
 

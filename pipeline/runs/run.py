@@ -167,10 +167,14 @@ class Run:
         Raises:
             InputError: Another process holds it.
         """
-        with held(self.folder, self.name):
+        with lock_folder(self.folder, self.name):
             yield
 
-    def is_held(self) -> bool:
+    def is_done(self) -> bool:
+        """Return whether the run exists and was finished."""
+        return (self.folder / "run.json").is_file() and self.info().status is Status.DONE
+
+    def is_locked(self) -> bool:
         """Whether a process is training it now."""
         try:
             with self.locked():
@@ -214,7 +218,7 @@ def find_folder(name: str | Path, folders: Sequence[Path], *, kind: str, root: P
 
 
 @contextmanager
-def held(folder: Path, name: str) -> Iterator[None]:
+def lock_folder(folder: Path, name: str) -> Iterator[None]:
     """Hold a folder for this process; the system frees it when the process ends, however it ends.
 
     Raises:

@@ -1,7 +1,7 @@
 """What the trials of a sweep tell each other. A module of its own: an actor's process imports no more than this."""
 
 
-class Board:
+class BestValue:
     """Ray actor: the best value of all trials that ended, so that only a new best one is predicted and measured."""
 
     def __init__(self, maximize: bool, best: float | None = None) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,27 +16,26 @@ import yaml
 from numpy.typing import NDArray
 
 from pneumo.pipeline import config
-from pneumo.pipeline.config.document import read as read_document
+from pneumo.pipeline.config.document import read_document as read_document
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.data.training_images import read_images
 from pneumo.pipeline.runs import provenance
+from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.pipeline.sweep import experiments, space, sweep_settings, tune_callbacks, tune_setup
 from pneumo.pipeline.sweep import storage as places
-from pneumo.pipeline.sweep.best_value_actor import Board
+from pneumo.pipeline.sweep.best_value_actor import BestValue
 from pneumo.pipeline.sweep.record import SWEEPS, Sweep, SweepFolder
+from pneumo.pipeline.sweep.reporter import SWEEP_SILENT, SweepReporter
 from pneumo.pipeline.sweep.space import Space
-from pneumo.pipeline.sweep.sweep_settings import Limits, Settings
+from pneumo.pipeline.sweep.sweep_settings import SweepLimits, SweepSettings
 from pneumo.pipeline.sweep.trial import Task
 from pneumo.pipeline.sweep.tune_callbacks import Recorder
-from pneumo.pipeline.training.cluster.connection import cluster
+from pneumo.pipeline.training.cluster.connection import start_or_join_ray
 from pneumo.pipeline.training.run import SEED, check_data
-from pneumo.pipeline.training.tracking.tracker import Mode, resolve
+from pneumo.pipeline.training.tracking.tracker import resolve_mode
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
 from pneumo.serving.images.preparation import Preparation
-
-Watch = Callable[[Sweep, float], None]
-Say = Callable[[str], None]
 
 
 class SweepError(PneumoError):
@@ -69,14 +68,14 @@ class Plan:
         tracking: W&B mode.
     """
 
-    limits: Limits = field(default_factory=Limits)
+    limits: SweepLimits = field(default_factory=SweepLimits)
     seed: int = SEED
     seeds: int = 1
     top: int = 3
     refit: bool = False
     address: str | None = None
     storage: str | None = None
-    tracking: Mode = Mode.DISABLED
+    tracking: TrackingMode = TrackingMode.DISABLED
 
 
 def sweep(
@@ -87,8 +86,7 @@ def sweep(
     plan: Plan | None = None,
     root: Path = SWEEPS,
     command: Sequence[str] = (),
-    say: Say | None = None,
-    watch: Watch | None = None,
+    reporter: SweepReporter = SWEEP_SILENT,
 ) -> SweepFolder:
     """Search a config's space.
 
@@ -99,8 +97,7 @@ def sweep(
         plan: What the config leaves open.
         root: Folder that gets the sweep's folder.
         command: The command line, for the record.
-        say: Told what goes on, a line at a time.
-        watch: Told of the record after each event, and about once a second.
+        reporter: Receives progress.
 
     Returns:
         The folder, with status `done`.
@@ -112,10 +109,10 @@ def sweep(
         SweepError: Every trial failed.
     """
     plan = plan or Plan()
-    config.of_document(document, name)
-    how = sweep_settings.read(space.read(document, name), plan.limits)
+    config.build_experiment(document, name)
+    how = sweep_settings.read_settings(space.read_space(document, name), plan.limits)
     document = document.override([f"trainer.validation_metric={how.metric}"])  # chooses each trial's best epoch
-    asked = space.read(document, name)
+    asked = space.read_space(document, name)
     asked.check()
     check_data(_first(asked), dataset)
     if plan.storage:
@@ -148,12 +145,10 @@ def sweep(
         tracking=plan.tracking.value,
         started=datetime.now(UTC),
     )
-    return _carry_out(folder, record, asked, how, dataset, say, watch)
+    return _carry_out(folder, record, asked, how, dataset, reporter)
 
 
-def resume(
-    folder: SweepFolder, *, address: str | None = None, say: Say | None = None, watch: Watch | None = None
-) -> SweepFolder:
+def resume(folder: SweepFolder, *, address: str | None = None, reporter: SweepReporter = SWEEP_SILENT) -> SweepFolder:
     """Continue a sweep that was interrupted, however it was: finished trials stay, others go on from their last epoch.
 
     Raises:
@@ -162,21 +157,21 @@ def resume(
     record = folder.read()
     if record.status == "done":
         raise InputError(f"{folder.name}: done already; its best config is {folder.best}")
-    dataset = manifest.read(Path(record.data))
+    dataset = manifest.read_dataset(Path(record.data))
     if dataset.info.fingerprint != record.data_fingerprint:
         raise InputError(f"{record.data}: changed since {folder.name} began; sweep anew")
-    asked = space.read(read_document(folder.config), Path(record.config).stem)
-    limits = Limits(
+    asked = space.read_space(read_document(folder.config), Path(record.config).stem)
+    limits = SweepLimits(
         trials=record.wanted,
         time_budget=record.time_budget,
         concurrency=record.concurrency or None,
         cpus=record.cpus or None,
         gpus=record.gpus if record.cpus else None,  # placed before, or stated
     )
-    how = sweep_settings.read(asked, limits)
+    how = sweep_settings.read_settings(asked, limits)
     record.status, record.error = "running", None
     record.address = address or record.address
-    return _carry_out(folder, record, asked, how, dataset, say, watch)
+    return _carry_out(folder, record, asked, how, dataset, reporter)
 
 
 def _first(asked: Space) -> config.Experiment:
@@ -187,15 +182,13 @@ def _carry_out(
     folder: SweepFolder,
     record: Sweep,
     asked: Space,
-    how: Settings,
+    how: SweepSettings,
     dataset: Dataset,
-    say: Say | None,
-    watch: Watch | None,
+    reporter: SweepReporter,
 ) -> SweepFolder:
     began = time.time()
     dataset = replace(dataset, folder=dataset.folder.resolve())  # workers have other working directories
-    tune_setup.quiet()
-    tell = say or (lambda text: None)
+    tune_setup.silence_ray()
 
     def end(status: Any, error: str | None = None) -> None:
         record.status, record.error = status, error
@@ -205,9 +198,9 @@ def _carry_out(
     with folder.locked():
         folder.save(record)
         try:
-            tell(f"sweeping {folder.name}: starting Ray ...")
-            with _signals(), cluster(record.address):
-                placed = experiments.placed(record, how)
+            reporter.message(f"sweeping {folder.name}: starting Ray ...")
+            with _signals(), start_or_join_ray(record.address):
+                placed = experiments.allocate_resources(record, how)
                 task = Task(
                     sweep=folder.name,
                     space=asked,
@@ -217,16 +210,18 @@ def _carry_out(
                     seed=record.seed,
                     cpus=placed.cpus,
                     command=tuple(record.command),
-                    commit=provenance.git_commit(Path.cwd()),
+                    commit=provenance.read_git_commit(Path.cwd()),
                     board=None if record.address else _board(record),  # other machines lack the images of a report
-                    tracking=resolve(record.tracking, say),
+                    tracking=resolve_mode(record.tracking, reporter),
                 )
-                tell(f"{record.wanted} trials, {placed.concurrency} at a time, {placed.cpus:g} cores each ...")
+                reporter.message(
+                    f"{record.wanted} trials, {placed.concurrency} at a time, {placed.cpus:g} cores each ..."
+                )
                 pixels = _pixels(dataset)
-                writes = Recorder(folder, record, task, began, watch)
+                writes = Recorder(folder, record, task, began, reporter)
                 for stage in experiments.of_sweep(folder, record, asked, how, placed):
-                    trials = experiments.carry_out(stage, writes, pixels, placed)
-                    experiments.collect(folder, record, trials, dataset)
+                    trials = experiments.run_stage(stage, writes, pixels, placed)
+                    experiments.collect_trials(folder, record, trials, dataset)
                     if experiments.is_unfinished(stage, record, trials, writes.now()):
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
@@ -264,7 +259,7 @@ def _board(record: Sweep) -> Any:
     values = [value for value in ended if value is not None]
     maximize = record.goal == "maximize"
     best = (max if maximize else min)(values) if values else None
-    return ray.remote(Board).options(num_cpus=0).remote(maximize, best)
+    return ray.remote(BestValue).options(num_cpus=0).remote(maximize, best)
 
 
 def _pixels(dataset: Dataset) -> NDArray[np.uint8]:

@@ -21,12 +21,12 @@ from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.sweep import storage as places
 from pneumo.pipeline.sweep import tune_callbacks, tune_setup
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder
-from pneumo.pipeline.sweep.seed_repeats import contenders
+from pneumo.pipeline.sweep.seed_repeats import find_contenders
 from pneumo.pipeline.sweep.space import Space
-from pneumo.pipeline.sweep.sweep_settings import Settings
+from pneumo.pipeline.sweep.sweep_settings import SweepSettings
 from pneumo.pipeline.sweep.trial import POINT, VALUE, run_trial
 from pneumo.pipeline.sweep.tune_callbacks import Recorder
-from pneumo.pipeline.sweep.winner import say_what_is
+from pneumo.pipeline.sweep.winner import correct_run_info
 from pneumo.serving.contracts.errors import InputError, MachineError
 
 WORKER_MEMORY = 2.5 * 2**30
@@ -36,7 +36,7 @@ FIRST, SECOND = "trials", "seeds"
 
 
 @dataclass(frozen=True)
-class Placed:
+class Allocation:
     """What each trial is given, and how many there are at once."""
 
     cpus: float
@@ -44,7 +44,7 @@ class Placed:
     concurrency: int
 
 
-def placed(record: Sweep, how: Settings) -> Placed:
+def allocate_resources(record: Sweep, how: SweepSettings) -> Allocation:
     """Decide what config and command line left open, from what the cluster has.
 
     On a cluster that is joined a stated concurrency holds beyond what is there now, so that an autoscaler sees it.
@@ -75,7 +75,7 @@ def placed(record: Sweep, how: Settings) -> Placed:
     if how.limits.cpus is None and record.address is None:
         cpus = float(max(1, cores // concurrency))
     record.cpus, record.gpus, record.concurrency = cpus, gpus, concurrency
-    return Placed(cpus, gpus, concurrency)
+    return Allocation(cpus, gpus, concurrency)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ class Stage:
         return places.below(self.storage, self.name)
 
 
-def of_sweep(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, placed: Placed) -> Iterator[Stage]:
+def of_sweep(
+    folder: SweepFolder, record: Sweep, asked: Space, how: SweepSettings, placed: Allocation
+) -> Iterator[Stage]:
     """The stages of a sweep, the second once the first has shown which trials to repeat."""
     storage = places.below(record.storage, folder.name) if record.storage else str(folder.tune.resolve())
     common: dict[str, Any] = {
@@ -121,11 +123,11 @@ def of_sweep(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pl
         ),
         how.trials,
     )
-    if record.seeds > 1 and contenders(record):
+    if record.seeds > 1 and find_contenders(record):
         points = [
             {"parameters": trial.parameters, "seed": record.seed + more, "repeats": trial.name}
             for more in range(1, record.seeds)
-            for trial in contenders(record)[: record.top]
+            for trial in find_contenders(record)[: record.top]
         ]
         yield Stage(
             SECOND,
@@ -136,7 +138,7 @@ def of_sweep(folder: SweepFolder, record: Sweep, asked: Space, how: Settings, pl
         )
 
 
-def carry_out(stage: Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: Placed) -> list[TuneTrial]:
+def run_stage(stage: Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: Allocation) -> list[TuneTrial]:
     """Run a stage, from where Ray Tune's record of it ends where there is one.
 
     Args:
@@ -200,7 +202,7 @@ def is_unfinished(stage: Stage, record: Sweep, trials: Sequence[TuneTrial], now:
     return len(trials) < stage.wanted and not (spent and stage.name == FIRST)
 
 
-def collect(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], dataset: Dataset) -> None:
+def collect_trials(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], dataset: Dataset) -> None:
     """Make the trials' last checkpoints run folders of this sweep, as links; those in a bucket stay there."""
     for trial in trials:
         known = next((each for each in record.trials if each.id == trial.trial_id), None)
@@ -219,7 +221,7 @@ def collect(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], dat
         copy = os.link if here.stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
         shutil.copytree(here, target, copy_function=copy)
         known.run = f"runs/{target.name}"
-        say_what_is(Run(target), dataset.folder, known.error)
+        correct_run_info(Run(target), dataset.folder, known.error)
     under_way = ("waiting", "running")
     record.trials = [each for each in record.trials if each.rounds or each.error or each.status in under_way]
     folder.save(record)

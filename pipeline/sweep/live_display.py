@@ -3,9 +3,10 @@
 import math
 from typing import TYPE_CHECKING
 
+from pneumo.pipeline.sweep.parameter_format import Axis, axes, duration, number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
-from pneumo.pipeline.sweep.report.parameter_format import Axis, axes, duration, number
-from pneumo.pipeline.sweep.seed_repeats import contenders
+from pneumo.pipeline.sweep.reporter import SweepReporter
+from pneumo.pipeline.sweep.seed_repeats import find_contenders
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,7 +23,7 @@ _REDRAW = 0.2
 _STYLES = {TrialStatus.RUNNING: "cyan", TrialStatus.FAILED: "red", TrialStatus.STOPPED: "dim"}
 
 
-class Watch:
+class LiveDisplay(SweepReporter):
     """A context whose `update` shows how far a sweep is.
 
     Args:
@@ -32,12 +33,13 @@ class Watch:
     def __init__(self, console: "Console | None" = None) -> None:
         from rich.console import Console
 
+        super().__init__()
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._log = Log()
         self._drawn = -math.inf
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "LiveDisplay":
         if self._console.is_terminal:
             from rich.live import Live
 
@@ -50,9 +52,11 @@ class Watch:
             self._live.stop()
             self._live = None
 
-    def say(self, text: str) -> None:
-        """Tell a line, above the table where there is one."""
+    def message(self, text: str) -> None:
+        """Print a line, above the table if there is one."""
         self._console.print(text, soft_wrap=True, markup=False)
+
+    warning = message
 
     def update(self, sweep: Sweep, now: float) -> None:
         """Show a sweep.
@@ -98,7 +102,7 @@ class Log:
             if trial.name in self._ended:
                 continue
             found += self._epochs(sweep, trial)
-        leaders = contenders(sweep)
+        leaders = find_contenders(sweep)
         if leaders and leaders[0].name != self._leader:
             if self._leader is not None:
                 value = number(leaders[0].value(sweep.goal))
@@ -115,7 +119,7 @@ class Log:
         self._begun |= {trial.name for trial in ended}
         self._ended |= {trial.name for trial in ended}
         self._rounds |= {trial.name: len(trial.rounds) for trial in sweep.trials}
-        leaders = contenders(sweep)
+        leaders = find_contenders(sweep)
         self._leader = leaders[0].name if leaders else None
         if not ended:
             return []
@@ -154,14 +158,14 @@ def render(sweep: Sweep, now: float, *, height: int) -> "RenderableType":
 
     known = axes(sweep)
     running = [trial for trial in sweep.trials if trial.status == TrialStatus.RUNNING]
-    ranked = [trial for trial in contenders(sweep) if trial.status != TrialStatus.RUNNING]
+    ranked = [trial for trial in find_contenders(sweep) if trial.status != TrialStatus.RUNNING]
     named = {trial.name for trial in (*running, *ranked)}
     others = [trial for trial in sweep.trials if trial.name not in named]
     others.sort(key=lambda trial: trial.status == TrialStatus.WAITING)
     ordered = [*running, *ranked, *others]
     room = max(1, height - _AROUND)
     shown = ordered if len(ordered) <= room else ordered[: max(1, room - 1)]
-    leaders = contenders(sweep)
+    leaders = find_contenders(sweep)
     best = leaders[0].name if leaders else None
 
     table = Table(box=None, pad_edge=False, expand=True)
@@ -258,12 +262,12 @@ def _ends(sweep: Sweep, trial: Trial, now: float) -> str:
         text = f"{trial.name} {trial.status.value} after {after}: {sweep.metric} {number(trial.value(sweep.goal))}"
     else:
         text = f"{trial.name} {trial.status.value} after {after}"
-    best = f"; {_best_so_far(sweep)}" if contenders(sweep) else ""
+    best = f"; {_best_so_far(sweep)}" if find_contenders(sweep) else ""
     return f"{text}{best}; {headline(sweep, now)}"
 
 
 def _best_so_far(sweep: Sweep) -> str:
-    best = contenders(sweep)[0]
+    best = find_contenders(sweep)[0]
     return f"best so far {number(best.value(sweep.goal))} ({best.name})"
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pneumo.pipeline.runs.run import Run, find_folder, held, new_folder, write_text
+from pneumo.pipeline.runs.run import Run, find_folder, lock_folder, new_folder, write_text
 from pneumo.serving.contracts.errors import InputError, first_problem
 
 SWEEPS = Path("sweeps")
@@ -255,8 +255,12 @@ class SweepFolder:
         Raises:
             InputError: Another process holds it.
         """
-        with held(self.folder, self.name):
+        with lock_folder(self.folder, self.name):
             yield
+
+    def refit_run(self, winner: str) -> Run:
+        """Return the run that the refit of a winner is written to; it need not exist."""
+        return Run(self.runs / f"{winner}-refit")
 
     def run_of(self, trial: Trial) -> Run | None:
         """The run of a trial, where it has one here."""

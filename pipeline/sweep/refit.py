@@ -6,7 +6,6 @@ worth, only its test images tell.
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +15,12 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
 from pneumo.pipeline.data.training_images import ludwig_frame, read_images
 from pneumo.pipeline.runs import provenance
-from pneumo.pipeline.runs.run import Run, Status
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
+from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.sweep.record import SweepFolder
 from pneumo.pipeline.sweep.winner import best_run
 from pneumo.pipeline.training.hooks import Hooks
-from pneumo.pipeline.training.run import carry_out, describe
+from pneumo.pipeline.training.run import describe_run, execute_run
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> Run:
+def refit(folder: SweepFolder, *, reporter: Reporter = SILENT) -> Run:
     """Train the winner's config and seed on training and validation images.
 
     Every epoch is run, with the winner's schedule; the best of them is told by images that were trained on, so that it
@@ -44,26 +44,26 @@ def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> R
     """
     winner = best_run(folder)
     before = winner.info()
-    dataset = manifest.read(Path(before.data))
+    dataset = manifest.read_dataset(Path(before.data))
     if dataset.info.fingerprint != before.data_fingerprint:
         raise InputError(f"{before.data}: changed since {folder.name} began; sweep anew")
-    experiment = config.load(winner.config)
-    run = refit_run(folder, winner.name)
-    if is_done(run):
+    experiment = config.load_config(winner.config)
+    run = folder.refit_run(winner.name)
+    if run.is_done():
         return run
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
     run.config.write_text(winner.config.read_text(encoding="utf-8"), encoding="utf-8")
-    decided = decisions.read(winner)
-    decisions.save(run, decided.model_copy(update={"fitted_on": f"validation of {winner.name}"}))
+    decided = decisions.read_decisions(winner)
+    decisions.save_decisions(run, decided.model_copy(update={"fitted_on": f"validation of {winner.name}"}))
     seen = _all_seen(dataset)
-    info = describe(
+    info = describe_run(
         run,
         experiment,
         seen,
         seed=before.seed,
         command=before.command,
-        commit=provenance.git_commit(Path.cwd()),
+        commit=provenance.read_git_commit(Path.cwd()),
     ).model_copy(update={"refit_of": winner.name, "data": before.data})
 
     def frame() -> "pd.DataFrame":
@@ -75,17 +75,7 @@ def refit(folder: SweepFolder, *, say: Callable[[str], None] | None = None) -> R
 
     with run.locked():
         run.save(info)
-        return carry_out(run, info, experiment, seen, Hooks(say=say, frame=frame))
-
-
-def refit_run(folder: SweepFolder, winner: str) -> Run:
-    """Where the refit of a winner is, or will be."""
-    return Run(folder.runs / f"{winner}-refit")
-
-
-def is_done(run: Run) -> bool:
-    """Whether a refit is there and was carried out to its end."""
-    return (run.folder / "run.json").is_file() and run.info().status is Status.DONE
+        return execute_run(run, info, experiment, seen, Hooks(reporter=reporter, frame=frame))
 
 
 def _all_seen(dataset: Dataset) -> Dataset:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pneumo.pipeline.sweep.parameter_format import number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
-from pneumo.pipeline.sweep.report.parameter_format import number
 
 LEVEL = 0.95
 
@@ -84,15 +84,15 @@ class Choice:
     remark: str | None
 
 
-def contenders(sweep: Sweep) -> list[Trial]:
+def find_contenders(sweep: Sweep) -> list[Trial]:
     """First trials that can win: those that finished a round and did not fail, the best first."""
     return [trial for trial in sweep.ranked() if trial.status != TrialStatus.FAILED]
 
 
-def families(sweep: Sweep) -> list[Family]:
+def group_by_parameters(sweep: Sweep) -> list[Family]:
     """All families, the best mean first; those of several seeds before those of one, which may be lucky."""
     found = []
-    for first in contenders(sweep):
+    for first in find_contenders(sweep):
         pairs = [(trial, trial.value(sweep.goal)) for trial in sweep.family(first)]
         counted = [
             (trial, value)
@@ -106,9 +106,9 @@ def families(sweep: Sweep) -> list[Family]:
     return sorted(found, key=lambda family: (family.repeated, sign * family.mean.value), reverse=True)
 
 
-def choose(sweep: Sweep) -> Choice | None:
+def choose_winner(sweep: Sweep) -> Choice | None:
     """The family with the best mean, of those that were repeated if any was; None before a trial finished a round."""
-    ordered = families(sweep)
+    ordered = group_by_parameters(sweep)
     if not ordered:
         return None
     best = ordered[0]
@@ -119,11 +119,11 @@ def choose(sweep: Sweep) -> Choice | None:
     others = [family for family in ordered[1:] if family.repeated]
     if not others:
         return Choice(best, trial, None, None, "no other trial was repeated with other seeds: nothing to compare with")
-    difference = compare(sweep, best, others[0])
+    difference = compare_families(sweep, best, others[0])
     return Choice(best, trial, others[0], difference, _remark(sweep, best, others, difference))
 
 
-def compare(sweep: Sweep, one: Family, other: Family) -> Difference:
+def compare_families(sweep: Sweep, one: Family, other: Family) -> Difference:
     """How far `one` is ahead of `other`: seed by seed where two or more seeds agree, else by Welch's interval."""
     sign = _sign(sweep)
     by_seed = [{trial.seed: value for trial, value in zip(f.trials, f.values, strict=True)} for f in (one, other)]
@@ -185,7 +185,7 @@ def _remark(sweep: Sweep, best: Family, others: list[Family], difference: Differ
     amount = f"{second.first.name} by {number(gap.value)} on average"
     if gap.low is not None and gap.high is not None:
         amount += f" (95 % {number(gap.low)} to {number(gap.high)}, over {how})"
-    alike = [family.first.name for family in others if compare(sweep, best, family).luck]
+    alike = [family.first.name for family in others if compare_families(sweep, best, family).luck]
     if not difference.luck:
         more = f"; not told apart from {', '.join(alike)}" if alike else ""
         return f"{best.first.name} leads {amount}: more than luck{more}"

@@ -14,12 +14,12 @@ from typing import Any
 
 from pneumo.pipeline import config
 from pneumo.pipeline.config import Document
-from pneumo.pipeline.config.document import Path
+from pneumo.pipeline.config.document import KeyPath
 from pneumo.pipeline.config.rules import component_rules
 from pneumo.pipeline.config.schema import number_hint
 from pneumo.serving.contracts.errors import InputError
 
-SECTION: Path = ("hyperopt", "parameters")
+SECTION: KeyPath = ("hyperopt", "parameters")
 CHECKED_DRAWS = 24
 """Random points of the space that are checked before anything starts, besides the ends of each parameter."""
 
@@ -130,7 +130,7 @@ class Space:
         """
         document = substitute(self.document, values)
         document.data.pop("hyperopt", None)
-        return config.of_document(document, self.name)
+        return config.build_experiment(document, self.name)
 
     def check(self) -> None:
         """Refuse a space that has points which make no valid config.
@@ -164,7 +164,7 @@ class Space:
         return {parameter.name: parameter.draw(source) for parameter in self.parameters}
 
 
-def read(document: Document, name: str) -> Space:
+def read_space(document: Document, name: str) -> Space:
     """Read `hyperopt.parameters` of a config.
 
     Raises:
@@ -217,11 +217,11 @@ def substitute(document: Document, values: Mapping[str, Any]) -> Document:
     return replace(changed, lines=lines)
 
 
-def path_of(document: Document, name: str) -> Path:
+def path_of(document: Document, name: str) -> KeyPath:
     """Where a parameter stands in a config: a feature's name first means that feature."""
     if name == ".":
         return ()
-    parts: Path = tuple(name.split("."))
+    parts: KeyPath = tuple(name.split("."))
     for section in ("input_features", "output_features"):
         for index, feature in enumerate(document.get((section,)) or []):
             if isinstance(feature, dict) and feature.get("name") == parts[0]:
@@ -229,7 +229,7 @@ def path_of(document: Document, name: str) -> Path:
     return parts
 
 
-def _paths(value: Any, path: Path) -> Iterator[Path]:
+def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     yield path
     if isinstance(value, dict):
         for key, item in value.items():
@@ -239,12 +239,12 @@ def _paths(value: Any, path: Path) -> Iterator[Path]:
             yield from _paths(item, (*path, index))
 
 
-def _merged(known: Any, value: Any, path: Path) -> Any:
+def _merged(known: Any, value: Any, path: KeyPath) -> Any:
     if not isinstance(value, dict) or not isinstance(known, dict):
         return json.loads(json.dumps(value))  # a copy of its own
     kind = value.get("type", known.get("type"))
     if kind != known.get("type"):
-        understood = component_rules.schema_of("encoder", kind) if path[-1] == "encoder" else {}
+        understood = component_rules.find_component_schema("encoder", kind) if path[-1] == "encoder" else {}
         known = {key: item for key, item in known.items() if key in understood}
     return {**known, **{key: _merged(known.get(key), item, (*path, key)) for key, item in value.items()}}
 
@@ -260,7 +260,7 @@ def _merge_whole(data: dict[str, Any], value: dict[str, Any]) -> None:
 
 
 def _parameter(document: Document, name: str, given: Any) -> Parameter:
-    where: Path = (*SECTION, name)
+    where: KeyPath = (*SECTION, name)
     label = f"hyperopt.parameters.{name}"
 
     def fail(message: str) -> InputError:

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from pneumo.pipeline.config.document import Path
-from pneumo.pipeline.config.schema import SEARCHES, ludwig_schema
+from pneumo.pipeline.config.document import KeyPath
+from pneumo.pipeline.config.schema import SEARCHES, read_ludwig_schema
 from pneumo.pipeline.sweep.record import Goal
 from pneumo.pipeline.sweep.space import Space
 from pneumo.serving.contracts.errors import InputError
@@ -21,7 +21,7 @@ _MISSPELT = {"asha": "async_hyperband", "asynchyperband": "async_hyperband"}
 
 
 @dataclass(frozen=True)
-class Limits:
+class SweepLimits:
     """What a person may say on the command line over what the config says; None leaves the config's word.
 
     Attributes:
@@ -39,7 +39,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SweepSettings:
     """How a space is searched.
 
     Attributes:
@@ -62,16 +62,16 @@ class Settings:
     samples: int
     trials: int
     epochs: int
-    limits: Limits
+    limits: SweepLimits
 
 
-def read(space: Space, limits: Limits | None = None) -> Settings:
+def read_settings(space: Space, limits: SweepLimits | None = None) -> SweepSettings:
     """Read the `hyperopt` section of a config that passed the schema.
 
     Raises:
         InputError: Two settings contradict each other, or one does not work: file, line, and the mend.
     """
-    limits = limits or Limits()
+    limits = limits or SweepLimits()
     section: dict[str, Any] = space.document.get(("hyperopt",)) or {}
     executor: dict[str, Any] = section.get("executor") or {}
     metric, goal = _metric(space, section)
@@ -89,7 +89,7 @@ def read(space: Space, limits: Limits | None = None) -> Settings:
     if len(points) > samples:
         _fail(space, ("search_alg", "points_to_evaluate"), f"holds {len(points)} points, more than {samples} trials")
     concurrency = executor.get("max_concurrent_trials")
-    stated = Limits(
+    stated = SweepLimits(
         trials=samples * space.grid,
         time_budget=executor.get("time_budget_s"),
         concurrency=concurrency if isinstance(concurrency, int) else None,
@@ -97,7 +97,7 @@ def read(space: Space, limits: Limits | None = None) -> Settings:
         gpus=executor.get("gpu_resources_per_trial"),
     )
     given = {name: value for name, value in vars(limits).items() if value is not None}
-    return Settings(
+    return SweepSettings(
         metric,
         goal,
         search,
@@ -128,7 +128,7 @@ def seconds(text: str) -> float:
     return total
 
 
-def _fail(space: Space, path: Path, message: str) -> NoReturn:
+def _fail(space: Space, path: KeyPath, message: str) -> NoReturn:
     space.document.fail(("hyperopt", *path), f"{'.'.join(map(str, ('hyperopt', *path)))} {message}")
 
 
@@ -136,7 +136,7 @@ def _metric(space: Space, section: dict[str, Any]) -> tuple[str, Goal]:
     kind = space.document.get(("output_features", 0, "type"))
     label = space.document.get(("output_features", 0, "name"))
     metric, goal = section.get("metric", "loss"), section.get("goal", "minimize")
-    known = ludwig_schema()["metrics"][kind]
+    known = read_ludwig_schema()["metrics"][kind]
     if metric not in known:
         _fail(space, ("metric",), f"is {metric!r}; for a {kind} label choose from {', '.join(known)}")
     right = "minimize" if metric in _SMALLER else "maximize"

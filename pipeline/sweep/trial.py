@@ -27,12 +27,12 @@ from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.data.training_images import ludwig_frame
 from pneumo.pipeline.ludwig import checkpoints, runtime
+from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
 from pneumo.pipeline.sweep.record import Goal
 from pneumo.pipeline.sweep.space import Space
 from pneumo.pipeline.training.hooks import Hooks
-from pneumo.pipeline.training.run import carry_out, describe
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.training.run import describe_run, execute_run
 from pneumo.serving.contracts.errors import PneumoError
 from pneumo.serving.images import preparation as image
 from pneumo.serving.images.preparation import Preparation
@@ -76,7 +76,7 @@ class Task:
     command: tuple[str, ...]
     commit: str | None
     board: Any = None
-    tracking: Mode = Mode.DISABLED
+    tracking: TrackingMode = TrackingMode.DISABLED
 
     @property
     def worst(self) -> float:
@@ -104,22 +104,23 @@ def run_trial(drawn: dict[str, Any], *, task: Task, pixels: NDArray[np.uint8]) -
         pixels: uint8 [N, size, size], the images of the data set's rows as they are stored.
     """
     name = tune.get_context().get_trial_name()
-    told = _Teller(task, f"{task.sweep}-{name}")
-    with _folder(told.name) as folder:
+    run_name = f"{task.sweep}-{name}"
+    with _folder(run_name) as folder:
         run = Run(folder)
+        reporter = _TrialReporter(task, run)
         try:
             parameters, seed = task.point(drawn)
             experiment = task.space.experiment(parameters)
             info = _begin(run, experiment, task, seed)
             if info.status is not Status.DONE:  # done, and killed before the driver heard of it
-                _train(run, info, experiment, task, pixels, told, parameters)
+                _train(run, info, experiment, task, pixels, reporter, parameters)
         except PneumoError as error:
-            told.failure(str(error))
+            reporter.failure(str(error))
             return
         except (MemoryError, OSError) as error:
-            told.failure(f"{type(error).__name__}: {error}")
+            reporter.failure(f"{type(error).__name__}: {error}")
             return
-        told.end(run)
+        reporter.end()
 
 
 def _train(
@@ -128,22 +129,22 @@ def _train(
     experiment: Experiment,
     task: Task,
     pixels: NDArray[np.uint8],
-    told: "_Teller",
+    reporter: "_TrialReporter",
     parameters: dict[str, Any],
 ) -> None:
     _use_threads(task.cpus)
     preparation = Preparation.model_validate(info.preparation)
     hooks = Hooks(
-        after_round=lambda entry, seconds: told.round(run, entry, seconds),
+        reporter=reporter,
         frame=lambda: _frame(task.dataset, pixels, preparation, experiment),
-        measures=lambda: told.best is not None and _is_best(task, told.best),
+        measures=lambda: reporter.best is not None and _is_best(task, reporter.best),
         tracking=task.tracking,
         group=task.sweep,
         parameters=parameters,
     )
     with run.locked():
         run.save(info)
-        carry_out(run, info, experiment, task.dataset, hooks)
+        execute_run(run, info, experiment, task.dataset, hooks)
 
 
 def _is_best(task: Task, value: float) -> bool:
@@ -163,23 +164,24 @@ def _begin(run: Run, experiment: Experiment, task: Task, seed: int) -> RunInfo:
         before = run.info()
         if before.status is Status.DONE:
             return before
-        checkpoints.restore(run)
+        checkpoints.restore_checkpoint(run)
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")
-    return describe(run, experiment, task.dataset, seed=seed, command=task.command, commit=task.commit)
+    return describe_run(run, experiment, task.dataset, seed=seed, command=task.command, commit=task.commit)
 
 
-class _Teller:
-    """Tells Ray Tune how a trial goes."""
+class _TrialReporter(Reporter):
+    """Reports a trial to Ray Tune."""
 
-    def __init__(self, task: Task, name: str) -> None:
+    def __init__(self, task: Task, run: Run) -> None:
+        super().__init__()
         self.task = task
-        self.name = name
+        self.run = run
         self.session = uuid.uuid4().hex[:8]
         self.began = time.perf_counter()
         self.best: float | None = None
         self.last: dict[str, Any] = {"epoch": 0, "step": 0, "training": 0.0}
 
-    def round(self, run: Run, entry: dict[str, Any], seconds: float) -> None:
+    def round(self, entry: dict[str, Any], seconds: float) -> None:
         """Report an evaluation round, with the run as it stands."""
         measured = entry["validation"]
         value = measured.get(self.task.metric)
@@ -188,22 +190,22 @@ class _Teller:
                 f"diverged: {self.task.metric} or loss is not a finite number at epoch {entry['epoch']}"
             )
         if self.best is None:
-            self.best = _best_before(run, entry, self.task)
+            self.best = _best_before(self.run, entry, self.task)
         if self.task.better(value, self.best):
             self.best = value
         self.last = {"epoch": entry["epoch"], "step": entry["step"], "training": seconds}
-        with _snapshot(run) as folder:
+        with _snapshot(self.run) as folder:
             self._report({"round_value": value}, tune.Checkpoint.from_directory(folder))
 
     def failure(self, reason: str) -> None:
         """Report why the trial ends without a result."""
         tune.report(self._facts() | {VALUE: self.task.worst, "error": reason.splitlines()[0][:300]})
 
-    def end(self, run: Run) -> None:
+    def end(self) -> None:
         """Report that the trial ran to its end, with the finished run."""
         if self.best is None:
-            self.best = _best_before(run, None, self.task)
-        with _snapshot(run) as folder:
+            self.best = _best_before(self.run, None, self.task)
+        with _snapshot(self.run) as folder:
             self._report({"finished": True}, tune.Checkpoint.from_directory(folder))
 
     def _report(self, told: dict[str, Any], checkpoint: Any) -> None:
@@ -211,7 +213,7 @@ class _Teller:
 
     def _facts(self) -> dict[str, Any]:
         return self.last | {
-            "run": self.name,
+            "run": self.run.name,
             "session": self.session,
             "work": time.perf_counter() - self.began,
             "pid": os.getpid(),
@@ -281,7 +283,7 @@ def _frame(
 
 
 def _use_threads(cpus: float) -> None:
-    runtime.load()
+    runtime.load_ludwig()
     import torch
 
     torch.set_num_threads(max(1, int(cpus)))

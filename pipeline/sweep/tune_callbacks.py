@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ray.tune import Callback, Stopper
@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from pneumo.pipeline.sweep import seed_repeats
 from pneumo.pipeline.sweep.record import Round, Sweep, SweepFolder, Trial, TrialStatus
+from pneumo.pipeline.sweep.reporter import SWEEP_SILENT, SweepReporter
 from pneumo.pipeline.sweep.trial import POINT, VALUE, Task
 
 WATCH = 1.0
@@ -22,7 +23,7 @@ class Recorder:
     Attributes:
         sweep: The record; `folder` is where it is written.
         began: When this process took the sweep up, as `time.time()`, less the seconds that it had taken before.
-        watch: Called after each event, and about once a second, with seconds since the sweep began.
+        reporter: Receives the record after each event, and about once a second.
     """
 
     def __init__(
@@ -31,12 +32,12 @@ class Recorder:
         sweep: Sweep,
         task: Task,
         began: float,
-        watch: Callable[[Sweep, float], None] | None = None,
+        reporter: SweepReporter = SWEEP_SILENT,
     ) -> None:
         self.folder = folder
         self.sweep = sweep
         self.task = task
-        self.watch = watch
+        self.reporter = reporter
         self.began = began - sweep.seconds
         self.spent: dict[str, tuple[str, float, float]] = {}
         self.looked = 0.0
@@ -127,7 +128,7 @@ class Recorder:
             known.status = TrialStatus.STOPPED
             self.note()
 
-    def died(self, trial: TuneTrial) -> None:
+    def mark_failed(self, trial: TuneTrial) -> None:
         """A trial's worker died, once too often."""
         known = self._record(trial)
         known.status = TrialStatus.FAILED
@@ -136,7 +137,7 @@ class Recorder:
 
     def note(self) -> None:
         """Write the record and tell who watches."""
-        choice = seed_repeats.choose(self.sweep)
+        choice = seed_repeats.choose_winner(self.sweep)
         self.sweep.winner = choice.trial.name if choice else None
         self.sweep.seconds = round(self.now(), 3)
         self.folder.save(self.sweep)
@@ -144,9 +145,9 @@ class Recorder:
 
     def look(self, force: bool = False) -> None:
         """Tell who watches, now and then."""
-        if self.watch and (force or time.monotonic() - self.looked > WATCH):
+        if force or time.monotonic() - self.looked > WATCH:
             self.looked = time.monotonic()
-            self.watch(self.sweep, self.now())
+            self.reporter.update(self.sweep, self.now())
 
     def _known(self, trial: TuneTrial) -> Trial | None:
         return next((each for each in self.sweep.trials if each.id == trial.trial_id), None)
@@ -197,7 +198,7 @@ class Relay(Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:
         """A trial failed for good."""
         if _current:
-            _current.died(trial)
+            _current.mark_failed(trial)
 
 
 class Budget(Stopper):

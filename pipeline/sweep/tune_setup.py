@@ -14,7 +14,7 @@ from ray.tune.schedulers import (
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from pneumo.pipeline.sweep.space import Parameter, Space
-from pneumo.pipeline.sweep.sweep_settings import Settings
+from pneumo.pipeline.sweep.sweep_settings import SweepSettings
 from pneumo.pipeline.sweep.trial import VALUE
 from pneumo.serving.contracts.errors import InputError, MachineError
 
@@ -37,7 +37,7 @@ RETRIES = 2
 """Times that a trial is taken up again whose worker died; a trial that fails for its own reason is not."""
 
 
-def quiet() -> None:
+def silence_ray() -> None:
     """Set what Ray Tune reads from the environment, and let it speak up only where something is wrong."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -58,7 +58,7 @@ def domain(parameter: Parameter) -> Any:
     return getattr(tune, parameter.kind)(**parameter.options)
 
 
-def search(settings: Settings, space: Space, seed: int, concurrency: int) -> SearchAlgorithm | Searcher:
+def search(settings: SweepSettings, space: Space, seed: int, concurrency: int) -> SearchAlgorithm | Searcher:
     """The search algorithm.
 
     Raises:
@@ -92,7 +92,7 @@ def search(settings: Settings, space: Space, seed: int, concurrency: int) -> Sea
     return BasicVariantGenerator(points_to_evaluate=points or None, max_concurrent=concurrency, **options)
 
 
-def scheduler(settings: Settings, space: Space) -> TrialScheduler:
+def scheduler(settings: SweepSettings, space: Space) -> TrialScheduler:
     """The scheduler.
 
     Raises:

@@ -12,7 +12,7 @@ from pneumo.pipeline.ludwig import runtime
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Give SIGINT and SIGTERM back to who had them, and make both an interrupt meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -28,7 +28,7 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scratch(folder: Path) -> Iterator[None]:
+def use_scratch_folder(folder: Path) -> Iterator[None]:
     """Give Ludwig a temporary folder inside the run's.
 
     Ludwig leaves files in it, takes one lock in it for all trainings of a machine, and moves checkpoints out of it,
@@ -41,7 +41,7 @@ def scratch(folder: Path) -> Iterator[None]:
     before = tempfile.tempdir
     tempfile.tempdir = str(inside.resolve())
     try:
-        with runtime.without("wandb"):
+        with runtime.hide_packages("wandb"):
             yield
     finally:
         tempfile.tempdir = before

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
 from pneumo.pipeline.runs.run import Run, RunInfo
-from pneumo.pipeline.training.tracking.tracker import Mode, Plot, Tracker
+from pneumo.pipeline.training.tracking.tracker import Plot, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pneumo.pipeline.ludwig.callback import Step
-
-AfterRound = Callable[[dict[str, Any], float], None]
 
 
 @dataclass(frozen=True)
@@ -23,31 +20,42 @@ class Hooks:
     """What a caller wants to know and to decide.
 
     Attributes:
-        say: Told what goes on, a line at a time.
-        report: Told after each step.
-        after_round: Told of each evaluation round once its checkpoint is whole: the entry of `history.json`, and the
-            seconds since training began.
+        reporter: Receives progress.
         frame: Gives images, labels and splits instead of reading the data set.
         measures: Asked after training whether to predict every split and measure.
         tracking: Where Weights & Biases goes; as part of a `group`, with `parameters` in its config.
     """
 
-    say: Callable[[str], None] | None = None
-    report: "Callable[[Step], None] | None" = None
-    after_round: AfterRound | None = None
+    reporter: Reporter = SILENT
     frame: "Callable[[], pd.DataFrame] | None" = None
     measures: Callable[[], bool] = lambda: True
-    tracking: Mode = Mode.DISABLED
+    tracking: TrackingMode = TrackingMode.DISABLED
     group: str | None = None
     parameters: Mapping[str, Any] | None = None
 
 
+class _TrackedReporter(Reporter):
+    """Passes the progress of training on; evaluation rounds go to a tracker as well."""
+
+    def __init__(self, reporter: Reporter, tracker: Tracker) -> None:
+        super().__init__()
+        self.step = reporter.step  # type: ignore[method-assign]  # called after every step
+        self.inner = reporter
+        self.tracker = tracker
+        self.tracked: set[int] = set()
+
+    def round(self, entry: dict[str, Any], seconds: float) -> None:
+        self.tracked.add(entry["step"])
+        self.tracker.round(entry)
+        self.inner.round(entry, seconds)
+
+
 @contextmanager
-def tracked(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> Iterator[AfterRound]:
-    """Track a run while it is carried out, where the hooks want it.
+def track_run(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> Iterator[Reporter]:
+    """Track a run while it is trained, if the hooks ask for it.
 
     Yields:
-        What each evaluation round is to be told to: the tracker, and then the hooks.
+        The reporter of the training: what it receives goes to the tracker and to the hooks' reporter.
     """
     tracker = Tracker.start(
         hooks.tracking,
@@ -57,19 +65,12 @@ def tracked(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> It
         config={**experiment.config, **({"parameters": hooks.parameters} if hooks.parameters else {})},
         folder=run.folder,
         data_fingerprint=info.data_fingerprint,
-        say=hooks.say,
+        reporter=hooks.reporter,
     )
-    told: set[int] = set()
-
-    def after_round(entry: dict[str, Any], seconds: float) -> None:
-        told.add(entry["step"])
-        tracker.round(entry)
-        if hooks.after_round:
-            hooks.after_round(entry, seconds)
-
+    reporter = _TrackedReporter(hooks.reporter, tracker)
     status = "failed"
     try:
-        yield after_round
+        yield reporter
         status = "done"
     except SystemExit:  # how Ray Tune stops a trial
         status = "stopped"
@@ -77,7 +78,7 @@ def tracked(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> It
     finally:
         if tracker.active:
             for entry in _history(run):
-                if entry["step"] not in told:  # of rounds on a cluster's workers, or before a resume
+                if entry["step"] not in reporter.tracked:  # of rounds on a cluster's workers, or before a resume
                     tracker.round(entry)
             if run.metrics.is_file():
                 tracker.draw(lambda: _curves(run))

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +16,21 @@ from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.ludwig import checkpoints, runtime
+from pneumo.pipeline.ludwig.cluster.placement import Workers, read_workers
 from pneumo.pipeline.ludwig.fit import fit
 from pneumo.pipeline.runs import provenance
+from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
 from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
-from pneumo.pipeline.training import cluster
-from pneumo.pipeline.training.environment import interruptible, scratch
-from pneumo.pipeline.training.hooks import Hooks, tracked
-from pneumo.pipeline.training.profile_report import Profile
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.runs.training_profile import Profile
+from pneumo.pipeline.training.cluster.connection import connect_ray
+from pneumo.pipeline.training.environment import handle_signals, use_scratch_folder
+from pneumo.pipeline.training.hooks import Hooks, track_run
 from pneumo.serving.contracts.errors import InputError, PneumoError
 from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pneumo.pipeline.ludwig.callback import Step
 
 SEED = 42
 
@@ -56,10 +56,9 @@ def train(
     seed: int = SEED,
     address: str | None = None,
     profile: bool = False,
-    tracking: Mode = Mode.DISABLED,
+    tracking: TrackingMode = TrackingMode.DISABLED,
     command: Sequence[str] = (),
-    say: Callable[[str], None] | None = None,
-    report: "Callable[[Step], None] | None" = None,
+    reporter: Reporter = SILENT,
 ) -> Run:
     """Train a model, predict every split, evaluate.
 
@@ -72,8 +71,7 @@ def train(
         profile: Write down where the time goes, into `profile/` of the run folder.
         tracking: Weights & Biases: online, offline or disabled.
         command: The command line, for the record.
-        say: Told what goes on, a line at a time.
-        report: Told after each step.
+        reporter: Receives progress.
 
     Returns:
         The run, with status `done`.
@@ -87,14 +85,16 @@ def train(
     workers = _workers(experiment, address, profile=profile)
     run = Run.create(experiment.name, root=root)
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")
-    info = describe(run, experiment, dataset, seed=seed, command=command, commit=provenance.git_commit(Path.cwd()))
+    info = describe_run(
+        run, experiment, dataset, seed=seed, command=command, commit=provenance.read_git_commit(Path.cwd())
+    )
     with run.locked():
         run.save(info)
-        hooks = Hooks(say=say, report=report, tracking=tracking)
-        return carry_out(run, info, experiment, dataset, hooks, workers, profile=profile)
+        hooks = Hooks(reporter=reporter, tracking=tracking)
+        return execute_run(run, info, experiment, dataset, hooks, workers, profile=profile)
 
 
-def describe(
+def describe_run(
     run: Run, experiment: Experiment, dataset: Dataset, *, seed: int, command: Sequence[str], commit: str | None
 ) -> RunInfo:
     """What `run.json` says of a run that is about to begin in this process."""
@@ -112,7 +112,7 @@ def describe(
         image=experiment.image,
         label=experiment.label,
         seed=seed,
-        versions=provenance.versions(),
+        versions=provenance.read_versions(),
         git_commit=commit,
         hardware={},
         started=datetime.now(UTC),
@@ -125,9 +125,8 @@ def resume(
     *,
     address: str | None = None,
     profile: bool = False,
-    tracking: Mode = Mode.DISABLED,
-    say: Callable[[str], None] | None = None,
-    report: "Callable[[Step], None] | None" = None,
+    tracking: TrackingMode = TrackingMode.DISABLED,
+    reporter: Reporter = SILENT,
 ) -> Run:
     """Continue a run that was interrupted, from its last finished epoch, with the schedule where it was.
 
@@ -140,22 +139,22 @@ def resume(
         if info.status is Status.DONE:
             raise InputError(f"{run.name}: done already; nothing to resume")
         try:
-            dataset = manifest.read(Path(info.data))
+            dataset = manifest.read_dataset(Path(info.data))
         except InputError as error:
             raise InputError(f"{run.name}: its data set cannot be read: {error}") from None
         if dataset.info.fingerprint != info.data_fingerprint:
             raise InputError(f"{info.data}: changed since {run.name} began; train anew")
-        experiment = config.load(run.config)
+        experiment = config.load_config(run.config)
         workers = _workers(experiment, address, profile=profile)
         info = info.model_copy(update={"status": Status.RUNNING, "pid": os.getpid(), "error": None})
         run.save(info)
-        if not checkpoints.restore(run) and say:
-            say(f"{run.name}: no epoch was finished; starting anew")
-        hooks = Hooks(say=say, report=report, tracking=tracking)
-        return carry_out(run, info, experiment, dataset, hooks, workers, profile=profile)
+        if not checkpoints.restore_checkpoint(run):
+            reporter.message(f"{run.name}: no epoch was finished; starting anew")
+        hooks = Hooks(reporter=reporter, tracking=tracking)
+        return execute_run(run, info, experiment, dataset, hooks, workers, profile=profile)
 
 
-def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
+def complete(run: Run, *, reporter: Reporter = SILENT) -> Run:
     """Predict every split with a run's best weights and measure it, where a sweep left that out or stopped it early.
 
     Raises:
@@ -164,13 +163,13 @@ def complete(run: Run, *, say: Callable[[str], None] | None = None) -> Run:
     with run.locked():
         info = run.info()
         _refuse_refit(run, info)
-        dataset = manifest.read(Path(info.data))
+        dataset = manifest.read_dataset(Path(info.data))
         if dataset.info.fingerprint != info.data_fingerprint:
             raise InputError(f"{info.data}: changed since {run.name} began; train anew")
-        experiment = config.load(run.config)
+        experiment = config.load_config(run.config)
         frame = _frame(experiment, dataset, Preparation.model_validate(info.preparation))
-        runtime.load(say)
-        with runtime.logged(run.log), scratch(run.folder):
+        runtime.load_ludwig(reporter)
+        with runtime.log_to_file(run.log), use_scratch_folder(run.folder):
             from pneumo.pipeline.ludwig.fit import save_best
             from pneumo.pipeline.ludwig.inference import load_model
 
@@ -190,20 +189,20 @@ def _refuse_refit(run: Run, info: RunInfo) -> None:
         raise InputError(f"{run.name}: trained on validation images too; `pneumo sweep --resume` refits it anew")
 
 
-def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> cluster.Workers | None:
-    workers = cluster.requested(experiment, address)
+def _workers(experiment: Experiment, address: str | None, *, profile: bool) -> Workers | None:
+    workers = read_workers(experiment, address)
     if workers is not None and profile:
         raise InputError("--profile looks into a local training; set backend: {type: local}")
     return workers
 
 
-def carry_out(
+def execute_run(
     run: Run,
     info: RunInfo,
     experiment: Experiment,
     dataset: Dataset,
     hooks: Hooks,
-    workers: cluster.Workers | None = None,
+    workers: Workers | None = None,
     *,
     profile: bool = False,
 ) -> Run:
@@ -215,7 +214,6 @@ def carry_out(
         TrainingError: Ludwig failed; `train.log` has the details.
     """
     durations = dict(info.durations)
-    tell = hooks.say or (lambda text: None)
     profiled = Profile(run) if profile else None
 
     @contextlib.contextmanager
@@ -233,21 +231,21 @@ def carry_out(
             profiled.write()
 
     try:
-        with interruptible(), cluster.connected(workers) as placement:
+        with handle_signals(), connect_ray(workers) as placement:
             with stage("read"):
                 read = hooks.frame or (
                     lambda: _frame(experiment, dataset, Preparation.model_validate(info.preparation))
                 )
                 frame = read()
             with stage("load"):
-                runtime.load(hooks.say)
-            info = info.model_copy(update={"hardware": provenance.hardware()})
+                runtime.load_ludwig(hooks.reporter)
+            info = info.model_copy(update={"hardware": provenance.read_hardware()})
             run.save(info)
             if workers is None and experiment.config["trainer"].get("use_mixed_precision") and not _has_gpu():
-                tell("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
-            tell(f"training {run.name} on {len(frame)} images ...")
-            with tracked(run, info, experiment, hooks) as after_round:
-                with stage("train"), runtime.logged(run.log), scratch(run.folder):
+                hooks.reporter.message("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
+            hooks.reporter.message(f"training {run.name} on {len(frame)} images ...")
+            with track_run(run, info, experiment, hooks) as tracked:
+                with stage("train"), runtime.log_to_file(run.log), use_scratch_folder(run.folder):
                     model = fit(
                         run,
                         experiment,
@@ -255,8 +253,7 @@ def carry_out(
                         placement,
                         profiled,
                         seed=info.seed,
-                        report=hooks.report,
-                        after_round=after_round,
+                        reporter=tracked,
                     )
                 info = info.model_copy(update={"classes": _classes(model, experiment)})
                 run.save(info)
@@ -307,7 +304,7 @@ def check_data(experiment: Experiment, dataset: Dataset) -> None:
                 (section, 0, "name"), f"{column!r} must be {wanted!r}, the manifest's column{hint}"
             )
     for split in (Split.TRAIN, Split.VALIDATION):
-        present = {row.label for row in dataset.of(split)}
+        present = {row.label for row in dataset.select(split)}
         missing = [name for name in dataset.info.classes if name not in present]
         if missing:
             raise InputError(
@@ -325,20 +322,20 @@ def _frame(experiment: Experiment, dataset: Dataset, preparation: Preparation) -
 
 def _tidy(run: Run) -> None:
     """Remove what only a resume needs, and Ludwig's own report and card, which know no threshold and no interval."""
-    checkpoints.drop(run)
+    checkpoints.drop_checkpoints(run)
     shutil.rmtree(run.model / "llm_eval_examples", ignore_errors=True)
     for name in ("model_card.md", "training_report.json"):
         (run.folder / name).unlink(missing_ok=True)
 
 
 def _classes(model: Any, experiment: Experiment) -> list[str]:
-    from pneumo.pipeline.ludwig.inference import class_order
+    from pneumo.pipeline.ludwig.inference import read_class_order
 
-    return class_order(model, experiment.label)
+    return read_class_order(model, experiment.label)
 
 
 def _predict(run: Run, info: RunInfo, model: Any, dataset: Dataset, frame: "pd.DataFrame") -> None:
-    from pneumo.pipeline.ludwig.inference import logits_of, predictions_frame
+    from pneumo.pipeline.ludwig.inference import make_predictions_frame, predict_logits
 
-    logits = logits_of(model, info, list(frame[info.image])[: len(dataset.rows)])  # a refit shows some twice
-    predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)
+    logits = predict_logits(model, info, list(frame[info.image])[: len(dataset.rows)])  # a refit shows some twice
+    make_predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)

@@ -56,7 +56,7 @@ class Key(BaseModel):
     created: AwareDatetime
     expires: AwareDatetime | None = None
 
-    def expired(self, now: datetime) -> bool:
+    def is_expired(self, now: datetime) -> bool:
         """Whether it is too late for this key."""
         return self.expires is not None and now >= self.expires
 
@@ -154,8 +154,8 @@ def parse_lifetime(text: str) -> timedelta:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def opens(key: Key | None, presented: str) -> bool:
-    """Whether what a client presented is this key, in the same time whatever it is and whether there is a key."""
+def matches_key(key: Key | None, presented: str) -> bool:
+    """Return whether a client presented this key, in the same time whatever it is and whether there is a key."""
     same = hmac.compare_digest(_digest(presented), key.sha256 if key else _NO_DIGEST)
     return same and key is not None
 
@@ -186,10 +186,10 @@ class KeyRing:
 
     def usable(self, now: datetime) -> list[Key]:
         """The keys that have not expired."""
-        return [key for key in self._keys.values() if not key.expired(now)]
+        return [key for key in self._keys.values() if not key.is_expired(now)]
 
-    def named_by(self, presented: str) -> Key | None:
-        """The key whose public id is in what a client presented; whether it is that key, `opens` tells."""
+    def find_key(self, presented: str) -> Key | None:
+        """The key whose public id is in what a client presented; whether it is that key, `matches_key` tells."""
         self._look()
         found = _KEY.fullmatch(presented)
         return self._keys.get(found[1]) if found else None

@@ -1,40 +1,18 @@
 """Rate limits: a token bucket for each client, in exact arithmetic and bounded memory."""
 
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from pneumo.serving.contracts.setting_types import Rate
+
 NANOSECONDS = 10**9
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_RATE = re.compile(r"([1-9][0-9]{0,8})/([a-z]+)")
-
 
 @dataclass(frozen=True)
-class Rate:
-    """So many requests in so many seconds; an idle client may send all of them at once."""
-
-    count: int
-    seconds: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Rate":
-        """Read a rate such as `600/minute`.
-
-        Raises:
-            ValueError: Not a positive whole number, a slash and `second`, `minute`, `hour` or `day`.
-        """
-        found = _RATE.fullmatch(text)
-        if not found or found[2] not in _SECONDS:
-            raise ValueError(f"must be a whole number and one of {', '.join(_SECONDS)}, such as 600/minute")
-        return cls(int(found[1]), _SECONDS[found[2]])
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What a client hears when it asks.
+class RateDecision:
+    """Whether a client may send a request, and when it may send the next.
 
     Attributes:
         allowed: Whether it may go on.
@@ -49,7 +27,7 @@ class Turn:
     full_s: int
 
 
-class Limiter:
+class RateLimiter:
     """A token bucket for each client.
 
     It is kept as the time at which the client's bucket is full again (the generic cell rate algorithm, ITU-T I.371):
@@ -80,7 +58,7 @@ class Limiter:
         """How many clients are remembered."""
         return len(self._full_at)
 
-    def take(self, client: Hashable) -> Turn:
+    def take(self, client: Hashable) -> RateDecision:
         """Count a request of a client, unless it has to wait."""
         now = self._clock() * self.rate.count
         full_at = max(self._full_at.get(client, now), now)
@@ -90,15 +68,15 @@ class Limiter:
         self._remember(client, full_at)
         return self._turn(full_at - now, allowed=allowed)
 
-    def look(self, client: Hashable) -> Turn:
+    def look(self, client: Hashable) -> RateDecision:
         """What `take` would say, without counting."""
         now = self._clock() * self.rate.count
         behind = max(self._full_at.get(client, now) - now, 0)
         return self._turn(behind, allowed=behind + self._interval <= self._burst)
 
-    def _turn(self, behind: int, *, allowed: bool) -> Turn:
+    def _turn(self, behind: int, *, allowed: bool) -> RateDecision:
         short = behind + self._interval - self._burst
-        return Turn(
+        return RateDecision(
             allowed=allowed,
             remaining=(self._burst - behind) // self._interval,
             retry_s=self._whole_seconds(max(short, 0)),

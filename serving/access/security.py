@@ -11,11 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumo.serving.access import addresses
-from pneumo.serving.access.api_keys import Key, KeyRing, opens
-from pneumo.serving.access.rate_limits import Limiter, Rate, Turn
+from pneumo.serving.access.api_keys import Key, KeyRing, matches_key
+from pneumo.serving.access.rate_limits import RateDecision, RateLimiter
 from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -62,13 +63,13 @@ def open_keys(settings: Settings) -> KeyRing | None:
     return keys
 
 
-def gates(settings: Settings) -> list[Middleware]:
-    """The middlewares that stand before the routes, outermost first; CORS first, for browsers ask it without a key.
+def build_middleware(settings: Settings) -> list[Middleware]:
+    """Build the middlewares before the routes, outermost first: CORS first, since browsers ask it without a key.
 
     Raises:
         InputError: As `open_keys`.
     """
-    gate = Middleware(Gate, settings=settings, keys=open_keys(settings))
+    gate = Middleware(AccessMiddleware, settings=settings, keys=open_keys(settings))
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -80,7 +81,7 @@ def gates(settings: Settings) -> list[Middleware]:
     return [cors, gate] if settings.cors_origins else [gate]
 
 
-class Gate:
+class AccessMiddleware:
     """Lets in who has a key and has not asked too often; a request is refused before any of its body is read.
 
     `scope["state"]["key_name"]` tells who asked. Keys are never logged.
@@ -100,8 +101,8 @@ class Gate:
         # `uvicorn --host 0.0.0.0 pneumo.serving.http.app:...` listens elsewhere than the settings say.
         self._local_only = keys is None and settings.auth == "auto"
         limited = keys is not None or not addresses.is_loopback(settings.host)
-        self._limiter = Limiter(settings.rate) if settings.rate and limited else None
-        self._wrong = Limiter(WRONG_KEYS)
+        self._limiter = RateLimiter(settings.rate) if settings.rate and limited else None
+        self._wrong = RateLimiter(WRONG_KEYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let in or refuse."""
@@ -126,25 +127,25 @@ class Gate:
         path: str = scope["path"]
         if path in OPEN or path.startswith(OPEN_FOLDERS):
             return True
-        return path == METRICS and (self._metrics_public or addresses.is_from_here(scope))
+        return path == METRICS and (self._metrics_public or addresses.is_local_request(scope))
 
     def _authenticate(self, scope: Scope) -> str:
         """Whom a request is counted for: the name of its key, or its address where there are no keys."""
         if self._keys is None:
-            return addresses.client_of(scope)
+            return addresses.identify_client(scope)
         presented = _presented(scope)
         if presented is None:
             raise ProblemError(
                 "unauthorized", "this needs an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             )
-        name = self._check_key(scope, presented, self._keys.named_by(presented)).name
+        name = self._check_key(scope, presented, self._keys.find_key(presented)).name
         scope.setdefault("state", {})["key_name"] = name
         return name
 
     def _check_key(self, scope: Scope, presented: str, key: Key | None) -> Key:
         # Wrong secrets of one key lock that key alone, and only from where they come: a client with a mistyped key
         # must not lock out others behind the same proxy. Ids that no key has are counted together.
-        guesser = (addresses.client_of(scope), key.id if key else "")
+        guesser = (addresses.identify_client(scope), key.id if key else "")
         turn = self._wrong.look(guesser)
         if not turn.allowed:
             raise ProblemError(
@@ -152,16 +153,16 @@ class Gate:
                 f"too many wrong keys came from this address; try again in {turn.retry_s} s",
                 retry_after=turn.retry_s,
             )
-        if not opens(key, presented) or key is None:
+        if not matches_key(key, presented) or key is None:
             self._wrong.take(guesser)
             _log.warning("request %s: wrong key from %s", _request_id(scope), guesser[0])
             raise ProblemError("unauthorized", "this API key is not known here; it may have been revoked")
-        if key.expired(datetime.now(UTC)):
+        if key.is_expired(datetime.now(UTC)):
             _log.warning("request %s: the key of %s has expired", _request_id(scope), key.name)
             raise ProblemError("unauthorized", "this API key has expired; ask for a new one")
         return key
 
-    def _rate_headers(self, turn: Turn | None) -> Headers:
+    def _rate_headers(self, turn: RateDecision | None) -> Headers:
         """As of draft-ietf-httpapi-ratelimit-headers-10."""
         if turn is None or self._limiter is None:
             return ()
@@ -172,7 +173,7 @@ class Gate:
         )
 
 
-class SecurityHeaders:
+class HeadersMiddleware:
     """Tells browsers what the pages may do and who may show them; a header that an answer has already is left alone."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -278,7 +279,7 @@ def _check_bound_locally(scope: Scope) -> None:
         )
 
 
-def _check_turn(turn: Turn, rate: Rate) -> None:
+def _check_turn(turn: RateDecision, rate: Rate) -> None:
     if not turn.allowed:
         raise ProblemError(
             "too-many-requests",

@@ -1,6 +1,6 @@
 """The errors that a user can meet, shared by the command line and the service."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # pydantic would be half of the time that `pneumo --help` takes
     from pydantic import ValidationError
@@ -26,6 +26,14 @@ class InputError(PneumoError):
     """The user's input is wrong: the message says where, what, and how to mend it."""
 
     exit_code = 2
+
+
+class ImageError(InputError):
+    """The bytes cannot become an image. `reason` tells the kinds apart."""
+
+    def __init__(self, reason: Literal["not-an-image", "unreadable", "too-large"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MachineError(PneumoError):

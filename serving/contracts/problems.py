@@ -12,8 +12,8 @@ from fastapi.responses import Response
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
+from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.contracts.schemas import ImageProblem, Problem
-from pneumo.serving.images.preparation import ImageError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -55,13 +55,13 @@ KINDS: dict[Kind, tuple[int, str]] = {
 """HTTP status and title of each kind of problem."""
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """What the OpenAPI document says of answers that are problems."""
+def describe_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """Describe answers that are problems, for the OpenAPI document."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {status: {"description": "Problem (RFC 9457)", "content": content} for status in statuses}
 
 
-RESPONSES = responses(400, 401, 408, 413, 415, 422, 429, 503)
+RESPONSES = describe_responses(400, 401, 408, 413, 415, 422, 429, 503)
 """Of routes that take images."""
 
 _BODY_LEFT: frozenset[Kind] = frozenset(
@@ -102,13 +102,13 @@ class ProblemError(Exception):
         """Seconds after which the same request may do better."""
 
     @classmethod
-    def of_image(cls, error: ImageError, *, filename: str | None, index: int, count: int) -> "ProblemError":
+    def from_image_error(cls, error: ImageError, *, filename: str | None, index: int, count: int) -> "ProblemError":
         """The problem of image `index` (from 0) of `count`."""
         name = f" ({filename})" if filename else ""
         place = f"image {index + 1} of {count}{name}: " if count > 1 else ""
         return cls(_IMAGE_KINDS[error.reason], f"{place}{error}", filename=filename, index=index)
 
-    def of_one(self) -> ImageProblem:
+    def to_image_problem(self) -> ImageProblem:
         """The same about one image among others that have answers."""
         status, title = KINDS[self.kind]
         assert self.index is not None
@@ -122,7 +122,7 @@ class ProblemError(Exception):
         )
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     """Make every error of an application that it foresees a problem document."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -147,7 +147,7 @@ def _without_foreign_errors(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def on_bug(request: Request, error: Exception) -> Response:
+def respond_to_bug(request: Request, error: Exception) -> Response:
     """Answer for an exception that nothing foresaw, and log its type and place.
 
     Neither shows its message: it can quote what an image holds, such as the name of a patient.

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NOTICE = "research software, not a medical device"
 
+SlotName = Literal["champion", "challenger", "shadow"]
+"""What a loaded model is there for: to answer, to answer a share, or only to be compared."""
+
 
 class ModelName(BaseModel):
     """Which model spoke, and the class that `probability` and `threshold` are about (None with more than two)."""
@@ -58,7 +61,7 @@ class ServedPrediction(ImagePrediction):
     remarks: list[str] = []
 
     @classmethod
-    def of(
+    def from_prediction(
         cls,
         prediction: ImagePrediction,
         index: int,

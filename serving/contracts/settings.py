@@ -9,10 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from pneumo.serving.access.rate_limits import Rate
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import MAX_PIXELS
-from pneumo.serving.model.remote_registry import Root, root_of
+from pneumo.serving.contracts.setting_types import MAX_PIXELS, Rate, Root, parse_root
 
 PREFIX = "PNEUMO_"
 LOG_URL = "sqlite:///predictions.sqlite3"
@@ -107,7 +105,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str = "champion"
-    models_dir: Annotated[Root, BeforeValidator(root_of)] = Path("models")
+    models_dir: Annotated[Root, BeforeValidator(parse_root)] = Path("models")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     max_bytes: int = Field(default=20_000_000, ge=1)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pneumo.serving.drift.column_tests import Judge
-from pneumo.serving.drift.samples import Sample, reference_of, window_of
+from pneumo.serving.drift.column_tests import ColumnTests
+from pneumo.serving.drift.samples import Sample, build_window, read_reference
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
-from pneumo.serving.drift.wording import sentence
+from pneumo.serving.drift.wording import write_summary
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.predictions.rows import LogRow
 
@@ -17,8 +17,8 @@ TOP = 3
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A check with what it was made of, for `pneumo.serving.drift.evidently_page`.
+class DriftResult:
+    """A drift check with the samples it compared, for `pneumo.serving.drift.evidently_page`.
 
     Attributes:
         check: What it says.
@@ -31,7 +31,7 @@ class Checked:
     window: Sample
 
 
-def check(
+def check_drift(
     bundle: Bundle,
     rows: Sequence[LogRow] | Sequence[Mapping[str, Any]],
     *,
@@ -39,7 +39,7 @@ def check(
     reference: Sample | None = None,
     served: bool = True,
     now: datetime | None = None,
-) -> Checked:
+) -> DriftResult:
     """Compare rows of the prediction log with a bundle's reference.
 
     Args:
@@ -56,9 +56,9 @@ def check(
         BundleError: The reference is not the one that was sealed.
     """
     info = bundle.info
-    reference = reference or reference_of(bundle)
-    sample = window_of(rows, info)
-    verdict, columns = Judge(reference, positive_class=info.positive_class).judge(sample)
+    reference = reference or read_reference(bundle)
+    sample = build_window(rows, info)
+    verdict, columns = ColumnTests(reference, positive_class=info.positive_class).compare(sample)
     top = [column for column in columns if column.verdict is not Verdict.OK][:TOP]
     times = [row.time if isinstance(row, LogRow) else row["time"] for row in rows] if served else []
     made = DriftCheck(
@@ -72,7 +72,7 @@ def check(
         reference_images=len(reference),
         verdict=verdict,
         top=[column.name for column in top],
-        summary=sentence(verdict, top, len(sample)),
+        summary=write_summary(verdict, top, len(sample)),
         columns=columns,
     )
-    return Checked(made, reference, sample)
+    return DriftResult(made, reference, sample)

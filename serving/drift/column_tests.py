@@ -1,7 +1,7 @@
 """Reference against window: a test for each column, a correction for their number, one verdict.
 
 Each column has a statistic that sees a difference, and its p-value is the share of windows drawn out of the reference
-itself that look as different (`pneumo.serving.drift.resample`).
+itself that look as different (`pneumo.serving.drift.statistics.draw_windows`).
 Evidently's presets raise false alarms or miss small windows
 (docs/drift.md has the figures).
 """
@@ -11,20 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pneumo.serving.drift.resample import DRAWS, windows
+from pneumo.serving.contracts.arrays import Float64, Mask
 from pneumo.serving.drift.samples import LEAST as LEAST
-from pneumo.serving.drift.samples import Floats, Sample
+from pneumo.serving.drift.samples import Sample
 from pneumo.serving.drift.statistics import (
+    DRAWS,
     Kernel,
-    Mask,
     all_inside,
     anderson_darling,
+    count_leading,
+    draw_windows,
     fisher,
-    gap,
-    leading,
+    kolmogorov_smirnov,
 )
 from pneumo.serving.drift.verdict import ColumnResult, Middle, TestName, Verdict
-from pneumo.serving.drift.wording import meaning
+from pneumo.serving.drift.wording import describe_column
 
 WARNING, DRIFT = 0.05, 0.01
 """Adjusted p-values below which there is a warning, or drift; the first bounds the chance of any false alarm."""
@@ -64,7 +65,7 @@ class _Column:
     rises: bool = True
 
 
-class Judge:
+class ColumnTests:
     """Compares windows with one reference; what does not depend on a window is computed once for each size."""
 
     def __init__(self, reference: Sample, *, positive_class: str | None, draws: int = DRAWS, seed: int = 0) -> None:
@@ -82,9 +83,9 @@ class Judge:
         self._draws = draws
         self._seed = seed
         self._middles = {name: _middle(values) for name, values in reference.numbers.items()}
-        self._chance: dict[int, dict[str, Floats]] = {}
+        self._chance: dict[int, dict[str, Float64]] = {}
 
-    def judge(self, window: Sample) -> tuple[Verdict, list[ColumnResult]]:
+    def compare(self, window: Sample) -> tuple[Verdict, list[ColumnResult]]:
         """Compare a window with the reference.
 
         Returns:
@@ -96,25 +97,25 @@ class Judge:
         found = [column for measure in self._measures() for column in measure(window)]
         drawn = self._drawn(len(window))
         p_values = [max(column.least_p, self._p_value(drawn.get(column.name), column)) for column in found]
-        adjusted = holm(p_values)
+        adjusted = adjust_p_values(p_values)
         order = sorted(
             range(len(found)),
             key=lambda place: (adjusted[place] >= WARNING, -found[place].distance, adjusted[place]),
         )
         columns = [self._result(found[place], p_values[place], adjusted[place]) for place in order]
-        return worst(column.verdict for column in columns), columns
+        return find_worst_verdict(column.verdict for column in columns), columns
 
     def _measures(self) -> tuple[Callable[[Sample], list[_Column]], ...]:
         return self._numbers, self._shares, self._beyond, self._embedding
 
-    def _p_value(self, drawn: Floats | None, column: _Column) -> float:
+    def _p_value(self, drawn: Float64 | None, column: _Column) -> float:
         """Share of drawn windows, given in order, that are as extreme."""
         if drawn is None:
             return column.least_p
         reached = len(drawn) - int(np.searchsorted(drawn, column.extreme * (1 - 1e-9) - 1e-12))
         return (1 + reached) / (len(drawn) + 1)
 
-    def _drawn(self, count: int) -> dict[str, Floats]:
+    def _drawn(self, count: int) -> dict[str, Float64]:
         """How extreme windows of the reference are against the rest of it, in ascending order for each column.
 
         All statistics are in units that do not depend on sizes, so that half of the reference stands for larger
@@ -125,7 +126,7 @@ class Judge:
         if count in self._chance:
             return self._chance[count]
         groups = np.arange(len(reference)) if reference.groups is None else reference.groups
-        drawn = windows(groups, count, draws=self._draws, seed=self._seed)
+        drawn = draw_windows(groups, count, draws=self._draws, seed=self._seed)
         rest = len(reference) - count
         found = {
             name: anderson_darling(values, drawn)
@@ -135,10 +136,10 @@ class Judge:
         for name, of_kind in reference.shares.items():
             inside = drawn[:, of_kind].sum(axis=1)
             found[name] = -fisher(inside, count, of_kind.sum() - inside, rest)
-        found[BEYOND] = -all_inside(leading(reference.numbers[_STRANGENESS], drawn), count, rest)
+        found[BEYOND] = -all_inside(count_leading(reference.numbers[_STRANGENESS], drawn), count, rest)
         members = drawn[:, self.kernel.chosen]
         usable = (members.sum(axis=1) > 1) & ((~members).sum(axis=1) > 1)
-        found["embedding"] = self.kernel.of_members(members[usable])
+        found["embedding"] = self.kernel.measure_members(members[usable])
         self._chance[count] = {name: np.sort(values) for name, values in found.items()}
         return self._chance[count]
 
@@ -150,7 +151,7 @@ class Judge:
             rises = high.median > low.median
             if high.median == low.median:
                 rises = float(now.mean()) > float(before.mean())
-            distance = gap(before, now)
+            distance = kolmogorov_smirnov(before, now)
             if before.min() < before.max():
                 inside = np.arange(len(before) + len(now)) >= len(before)
                 statistic = float(anderson_darling(np.concatenate([before, now]), inside[None])[0])
@@ -179,14 +180,14 @@ class Judge:
         return [_share(BEYOND, "all_inside", np.zeros(len(known), dtype=np.bool_), now, chance)]
 
     def _embedding(self, window: Sample) -> list[_Column]:
-        value, extreme = self.kernel.of_window(window.embedding, self._seed)
+        value, extreme = self.kernel.measure_window(window.embedding, self._seed)
         return [_Column("embedding", "mmd", value, extreme, 0.0, float(np.sqrt(max(value, 0.0))))]
 
     def _result(self, column: _Column, p_value: float, adjusted: float) -> ColumnResult:
         verdict = Verdict.OK
         if adjusted < WARNING:
             verdict = Verdict.DRIFT if adjusted < DRIFT and column.name not in SIZES else Verdict.WARNING
-        words = meaning(column.name, rises=column.rises, positive_class=self._positive_class)
+        words = describe_column(column.name, rises=column.rises, positive_class=self._positive_class)
         return ColumnResult(
             name=column.name,
             test=column.test,
@@ -201,14 +202,14 @@ class Judge:
         )
 
 
-def judge(
+def compare_columns(
     reference: Sample, window: Sample, *, positive_class: str | None, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Verdict, list[ColumnResult]]:
-    """Compare one window with a reference; see `Judge`."""
-    return Judge(reference, positive_class=positive_class, draws=draws, seed=seed).judge(window)
+    """Compare one window with a reference; see `ColumnTests`."""
+    return ColumnTests(reference, positive_class=positive_class, draws=draws, seed=seed).compare(window)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_p_values(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979)."""
     order = np.argsort(p_values)
     count = len(p_values)
@@ -220,8 +221,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The most alarming of some verdicts."""
+def find_worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the most alarming of some verdicts."""
     found = set(verdicts)
     return next((each for each in (Verdict.DRIFT, Verdict.WARNING) if each in found), Verdict.OK)
 
@@ -241,6 +242,6 @@ def _share(name: str, test: TestName, before: Mask, now: Mask, p_value: float) -
     )
 
 
-def _middle(values: Floats) -> Middle:
+def _middle(values: Float64) -> Middle:
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
     return Middle(low=float(low), median=float(median), high=float(high))

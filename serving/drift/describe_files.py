@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumo.serving.images.descriptors import describe
-from pneumo.serving.images.preparation import MAX_PIXELS, ImageError, Picture, read_stored, to_input
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.setting_types import MAX_PIXELS
+from pneumo.serving.images.decode import read_stored
+from pneumo.serving.images.descriptors import compute_descriptors
+from pneumo.serving.images.preparation import to_input
+from pneumo.serving.images.types import Picture
 from pneumo.serving.model.predictor import BATCH, Predictor
 from pneumo.serving.predictions.rows import LogRow
 
@@ -19,14 +23,14 @@ LANE = "offline"
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What came of some files: rows of those that are images, and why others are none, by path."""
+class DescribedFiles:
+    """Rows of the files that are images, and why others could not be read, by path."""
 
     rows: list[LogRow]
     unreadable: dict[Path, str]
 
 
-def look(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
+def describe_images(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
     """Predict and describe images, in their order.
 
     Args:
@@ -42,10 +46,10 @@ def look(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
         began = time.perf_counter()
         outputs = predictor.run(np.stack([to_input(picture.gray, info.preparation) for picture in chunk]))
         share = (time.perf_counter() - began) * 1000 / len(chunk)
-        predictions = predictor.judge(outputs, elapsed_ms=share)
-        embeddings = predictor.familiarity.embedding.project(outputs.embedding).astype(np.float32)
+        predictions = predictor.interpret_outputs(outputs, elapsed_ms=share)
+        embeddings = predictor.outlier_scorer.embedding.project(outputs.embedding).astype(np.float32)
         for picture, prediction, embedding in zip(chunk, predictions, embeddings, strict=True):
-            yield LogRow.of(
+            yield LogRow.from_prediction(
                 prediction,
                 time=datetime.now(UTC),
                 request_id=LANE,
@@ -54,19 +58,19 @@ def look(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
                 version=info.version,
                 lane=LANE,
                 file_format=picture.format,
-                descriptors=describe(picture, picture.gray),
+                descriptors=compute_descriptors(picture, picture.gray),
                 embedding=embedding,
             )
             number += 1
 
 
-def look_at_files(
+def describe_files(
     predictor: Predictor,
     paths: Sequence[Path],
     *,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], object] | None = None,
-) -> Looked:
+) -> DescribedFiles:
     """Predict and describe image files, decoded as the service decodes them.
 
     Args:
@@ -99,4 +103,4 @@ def look_at_files(
             if progress:
                 progress(1)
 
-    return Looked(list(look(predictor, pictures())), unreadable)
+    return DescribedFiles(list(describe_images(predictor, pictures())), unreadable)

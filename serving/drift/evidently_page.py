@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.drift.column_tests import BEYOND, WARNING
 from pneumo.serving.drift.samples import Sample
@@ -31,8 +32,8 @@ _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What Evidently made of a check.
+class EvidentlyPage:
+    """A drift check as Evidently draws and records it.
 
     Attributes:
         page: Its HTML, UTF-8, whole in one file that needs no network, with our verdict above it.
@@ -43,12 +44,7 @@ class Drawing:
     record: bytes
 
 
-def draw(check: DriftCheck, reference: Sample, window: Sample) -> bytes:
-    """Evidently's page of a check; see `compose`."""
-    return compose(check, reference, window).page
-
-
-def compose(check: DriftCheck, reference: Sample, window: Sample) -> Drawing:
+def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> EvidentlyPage:
     """Let Evidently draw a check.
 
     It is given tests of ours, so that a column counts as drifted there where it does here, and the whole where any
@@ -70,8 +66,8 @@ def compose(check: DriftCheck, reference: Sample, window: Sample) -> Drawing:
     try:
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset
-    except ModuleNotFoundError:
-        raise MachineError("evidently is not installed: `pip install 'pneumo[drift]'` brings it") from None
+    except ModuleNotFoundError as error:
+        raise MachineError(missing_module(error)) from None
     before, now = _frames(check, reference, window)
     numbers = [name for name in now if now[name].dtype.kind == "f"]
     shares = [name for name in now if name not in numbers]
@@ -88,7 +84,7 @@ def compose(check: DriftCheck, reference: Sample, window: Sample) -> Drawing:
         snapshot = Report([preset], include_tests=True).run(current, known)
         page = snapshot.get_html_str(as_iframe=False)
         record = snapshot.dumps()
-    return Drawing(_with_verdict(page, check).encode(), record.encode())
+    return EvidentlyPage(_with_verdict(page, check).encode(), record.encode())
 
 
 def _register(columns: list[ColumnResult]) -> dict[str, Any]:

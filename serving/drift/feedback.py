@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
-from pneumo.serving.drift.bundle_lookup import KnownModels
+from pneumo.serving.drift.bundle_lookup import BundleLookup
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.tables import predictions
 
@@ -58,8 +58,8 @@ class FeedbackItems(BaseModel):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Labels as sent.
+class FeedbackRows:
+    """Ground-truth labels as sent.
 
     Attributes:
         items: At least one.
@@ -70,7 +70,7 @@ class Rows:
     places: Sequence[str]
 
 
-def read_json(body: bytes) -> Rows:
+def read_json(body: bytes) -> FeedbackRows:
     """Read `{"items": [...]}`, or one item alone.
 
     Raises:
@@ -87,7 +87,7 @@ def read_json(body: bytes) -> Rows:
         raise ProblemError("wrong-fields", first_problem(error)[:300]) from None
     if len(items) > MAX_ITEMS:
         raise _too_many()
-    return Rows(items, places)
+    return FeedbackRows(items, places)
 
 
 def _parse(body: bytes) -> tuple[list[FeedbackItem], list[str]]:
@@ -102,7 +102,7 @@ def _parse(body: bytes) -> tuple[list[FeedbackItem], list[str]]:
     return items, [f"items.{number}" for number in range(len(items))]
 
 
-def read_csv(body: bytes) -> Rows:
+def read_csv(body: bytes) -> FeedbackRows:
     """Read a table with the columns `request_id`, `label` and, where not all are 0, `index`.
 
     Raises:
@@ -131,7 +131,7 @@ def read_csv(body: bytes) -> Rows:
         raise ProblemError("unreadable-body", f"line {reader.line_num}: not valid CSV") from None
     if not items:
         raise ProblemError("wrong-fields", "no row below the header")
-    return Rows(items, places)
+    return FeedbackRows(items, places)
 
 
 def _item(row: dict[str, str], place: str, index: int) -> FeedbackItem:
@@ -145,7 +145,7 @@ def _too_many() -> ProblemError:
     return ProblemError("too-large", f"more than {MAX_ITEMS:,} labels; send several requests")
 
 
-def keep(store: LogStore, models: KnownModels, rows: Rows) -> list[tuple[str, int]]:
+def store_feedback(store: LogStore, models: BundleLookup, rows: FeedbackRows) -> list[tuple[str, int]]:
     """Write labels into the log, all or none; the last word on an image counts.
 
     Args:
@@ -184,7 +184,7 @@ def _answered(store: LogStore, request_ids: Iterable[str]) -> dict[tuple[str, in
     return found
 
 
-def _classes(models: KnownModels, model: tuple[str, str] | None) -> list[str]:
+def _classes(models: BundleLookup, model: tuple[str, str] | None) -> list[str]:
     """Of a version, none where it is gone; without one, of everything that answers now."""
     if model is None:
         return sorted({name for bundle in models.loaded() for name in bundle.info.classes})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LIMIT_S = 900.0
 """Seconds that a check may take: 13 of one core, but others go first."""
-UNTOLD = 4
+NOT_POSTED = 4
 """What the job exits with where the check is stored and its message did not arrive."""
 _UNTOLD_BEFORE = "PNEUMO_DRIFT_UNTOLD"
 _NICE = 10
@@ -36,14 +36,14 @@ def main(folder: Path) -> int:
     _be_modest()
     from sqlalchemy.exc import SQLAlchemyError
 
-    from pneumo.serving.predictions.store import why
+    from pneumo.serving.predictions.store import describe_error
 
     try:
         return _main(folder)
     except PneumoError as error:
         said, code = str(error), error.exit_code
     except SQLAlchemyError as error:
-        said, code = f"the log's database: {why(error)}", 3
+        said, code = f"the log's database: {describe_error(error)}", 3
     except Exception as error:  # its message can hold values of images
         said, code = f"{type(error).__name__} while the check was made", 1
     print(f"pneumo: {' '.join(said.split())}", file=sys.stderr)
@@ -52,8 +52,8 @@ def main(folder: Path) -> int:
 
 def _main(folder: Path) -> int:
     from pneumo.serving.contracts.settings import Settings
-    from pneumo.serving.drift.due import last_verdict
-    from pneumo.serving.drift.webhook import WebhookError, is_news, message, post
+    from pneumo.serving.drift.stored_checks import find_last_verdict
+    from pneumo.serving.drift.webhook import WebhookError, build_message, is_news, post_message
     from pneumo.serving.model.bundle import Bundle
     from pneumo.serving.predictions.store import LogStore
 
@@ -62,29 +62,29 @@ def _main(folder: Path) -> int:
         raise InputError("PNEUMO_LOG_URL is not set; it names the prediction log")
     bundle, store = Bundle.open(folder), LogStore(settings.log_url)
     store.prepare()
-    before = last_verdict(store, bundle.info.name)
+    before = find_last_verdict(store, bundle.info.name)
     made = _check(store, bundle, settings)
     print(made.model_dump_json())
     again = os.environ.get(_UNTOLD_BEFORE) == "1" and made.verdict.value != "too_few"
     if settings.drift_webhook and (again or is_news(made.verdict, before)):
         dashboard = settings.public_url and f"{settings.public_url}/drift"
         try:
-            post(settings.drift_webhook.get_secret_value(), message(made, before, dashboard))
+            post_message(settings.drift_webhook.get_secret_value(), build_message(made, before, dashboard))
         except WebhookError as error:
             print(f"pneumo: {error}", file=sys.stderr)
-            return UNTOLD
+            return NOT_POSTED
     return 0
 
 
 def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftCheck":
     """Judge the newest images, and keep the result with Evidently's page."""
-    from pneumo.serving.drift.check import check
-    from pneumo.serving.drift.keeping import keep
+    from pneumo.serving.drift.check import check_drift
+    from pneumo.serving.drift.stored_checks import store_result
     from pneumo.serving.predictions.windows import Window, read_window
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
-    made = check(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
-    keep(store, made, without_page=True)
+    made = check_drift(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
+    store_result(store, made, without_page=True)
     return made.check
 
 

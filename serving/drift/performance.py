@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.serving.model.calibration import Floats
+from pneumo.serving.contracts.arrays import Float64, Mask
 
 LEVEL = 0.95
 """Of every interval."""
@@ -24,8 +24,6 @@ TABLE_BINS = 10
 
 LEAST_EXPECTED = 5
 """Expected images of a class without which no share of it is estimated: the interval of a ratio needs some."""
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledAnswers:
     """N answers whose true label is known.
 
     Attributes:
@@ -71,14 +69,14 @@ class Labelled:
     day: NDArray[np.int64]
     truth: NDArray[Any]
     said: NDArray[Any]
-    probability: Floats
+    probability: Float64
 
     def __len__(self) -> int:
         return len(self.probability)
 
-    def take(self, rows: Mask | NDArray[np.integer]) -> "Labelled":
+    def take(self, rows: Mask | NDArray[np.integer]) -> "LabelledAnswers":
         """Some of them."""
-        return Labelled(self.day[rows], self.truth[rows], self.said[rows], self.probability[rows])
+        return LabelledAnswers(self.day[rows], self.truth[rows], self.said[rows], self.probability[rows])
 
     def measure(self, positive_class: str | None) -> Performance:
         """How well they were answered.
@@ -87,24 +85,24 @@ class Labelled:
             positive_class: What `probability` is about; None with more than two classes.
         """
         right = self.truth == self.said
-        accuracy = wilson(int(right.sum()), len(self))
+        accuracy = estimate_share(int(right.sum()), len(self))
         if positive_class is None:
             return Performance(len(self), accuracy)
         positive = self.truth == positive_class
         return Performance(
             len(self),
             accuracy,
-            wilson(int(right[positive].sum()), int(positive.sum())),
-            wilson(int(right[~positive].sum()), int((~positive).sum())),
-            auroc(positive, self.probability),
+            estimate_share(int(right[positive].sum()), int(positive.sum())),
+            estimate_share(int(right[~positive].sum()), int((~positive).sum())),
+            estimate_auroc(positive, self.probability),
         )
 
-    def claims(self, positive_class: str | None) -> tuple[Floats, Mask]:
+    def claims(self, positive_class: str | None) -> tuple[Float64, Mask]:
         """Each probability and whether what it is about came true."""
         about = self.said if positive_class is None else positive_class
         return self.probability, np.asarray(self.truth == about)
 
-    def spans(self, least: int) -> Iterator["Labelled"]:
+    def spans(self, least: int) -> Iterator["LabelledAnswers"]:
         """One part a day; days with fewer images go with those after them, the last ones with those before."""
         days, counts = np.unique(self.day, return_counts=True)
         span = np.zeros(len(days), dtype=np.int64)
@@ -121,8 +119,8 @@ class Labelled:
             yield self.take(of_row == each)
 
 
-def wilson(hits: int, count: int) -> Estimate | None:
-    """A share with the interval of Wilson (Probable Inference, 1927); None of nothing."""
+def estimate_share(hits: int, count: int) -> Estimate | None:
+    """Estimate a share, with Wilson's interval (Probable Inference, 1927); None of no images."""
     if not count:
         return None
     share, square = hits / count, _Z * _Z / count
@@ -131,8 +129,8 @@ def wilson(hits: int, count: int) -> Estimate | None:
     return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)), count)
 
 
-def auroc(positive: Mask, scores: Floats) -> Estimate | None:
-    """Area under the ROC curve; None without images of both classes.
+def estimate_auroc(positive: Mask, scores: Float64) -> Estimate | None:
+    """Estimate the area under the ROC curve; None without images of both classes.
 
     The variance is that of DeLong et al. (Comparing the Areas under Two or More Correlated ROC Curves, 1988), computed
     by ranks (Sun and Xu, Fast Implementation of DeLong's Algorithm, 2014); the interval is symmetric in log odds. Where
@@ -175,8 +173,8 @@ class Bin:
     observed: Estimate
 
 
-def reliability(claimed: Floats, came_true: Mask, bins: int = TABLE_BINS) -> list[Bin]:
-    """Equally wide bins of probabilities against what came true; empty ones are left out.
+def bin_reliability(claimed: Float64, came_true: Mask, bins: int = TABLE_BINS) -> list[Bin]:
+    """Return equally wide bins of probabilities against what came true; empty ones are left out.
 
     Args:
         claimed: In [0, 1], [N].
@@ -187,14 +185,14 @@ def reliability(claimed: Floats, came_true: Mask, bins: int = TABLE_BINS) -> lis
     found = []
     for number in np.unique(place).tolist():
         rows = place == number
-        observed = wilson(int(came_true[rows].sum()), int(rows.sum()))
+        observed = estimate_share(int(came_true[rows].sum()), int(rows.sum()))
         assert observed is not None
         found.append(Bin(number / bins, (number + 1) / bins, float(claimed[rows].mean()), observed))
     return found
 
 
-def calibration_error(claimed: Floats, came_true: Mask) -> float:
-    """Expected calibration error with 15 equally wide bins (Naeini et al., 2015), as in a bundle's metrics.
+def compute_calibration_error(claimed: Float64, came_true: Mask) -> float:
+    """Compute the expected calibration error of 15 equal bins (Naeini et al., 2015), as in a bundle's metrics.
 
     Of few images it is too high: chance alone moves each bin.
     """
@@ -204,8 +202,8 @@ def calibration_error(claimed: Floats, came_true: Mask) -> float:
 
 
 @dataclass(frozen=True)
-class Claims:
-    """What the probabilities of some answers add up to; sums, so that a database can do it.
+class ProbabilitySums:
+    """Sums over the probabilities of some answers, which a database can compute.
 
     With more than two classes every answer counts as positive, and its probability is that of the class said.
 
@@ -226,7 +224,7 @@ class Claims:
     negative_spread: float = 0.0
 
     @classmethod
-    def of(cls, probability: Floats, said_positive: Mask) -> "Claims":
+    def from_answers(cls, probability: Float64, said_positive: Mask) -> "ProbabilitySums":
         """Add up probabilities [N] of the positive class, with whether it was said [N]."""
         spread = probability * (1 - probability)
         yes, no = said_positive, ~said_positive
@@ -240,7 +238,7 @@ class Claims:
         )
 
     @classmethod
-    def total(cls, parts: Sequence["Claims"]) -> "Claims":
+    def total(cls, parts: Sequence["ProbabilitySums"]) -> "ProbabilitySums":
         """All of them together."""
         return cls(
             sum(part.positive for part in parts),
@@ -295,11 +293,11 @@ def _around(value: float, variance: float, images: float) -> Estimate:
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), round(images))
 
 
-def _midranks(values: Floats) -> Floats:
+def _midranks(values: Float64) -> Float64:
     """Ranks from 1, equal values sharing the mean of theirs."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     after = np.cumsum(counts)
-    ranks: Floats = (after - (counts - 1) / 2)[place]
+    ranks: Float64 = (after - (counts - 1) / 2)[place]
     return ranks
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float64, Mask
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.descriptors import Descriptors
 from pneumo.serving.model.bundle import Bundle, BundleInfo
-from pneumo.serving.model.calibration import certain, conformal_sets
+from pneumo.serving.model.calibration import build_prediction_sets, find_certain
 from pneumo.serving.predictions.rows import LogRow
 
 REFERENCE = "reference.parquet"
@@ -29,9 +30,6 @@ GROUP = "patient_number"
 LEAST = 20
 """Images of a reference, or of a window, without which nothing is said."""
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -44,9 +42,9 @@ class Sample:
         groups: Images of one patient have the same number, [N]; None where patients are not known.
     """
 
-    numbers: Mapping[str, Floats]
+    numbers: Mapping[str, Float64]
     shares: Mapping[str, Mask]
-    embedding: Floats
+    embedding: Float64
     groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -70,8 +68,8 @@ class Sample:
         )
 
 
-def reference_of(bundle: Bundle) -> Sample:
-    """The held-out images of a bundle's reference: training images look better to a network than any other do.
+def read_reference(bundle: Bundle) -> Sample:
+    """Read the held-out images of a bundle's reference: training images look better to a network than others do.
 
     Raises:
         InputError: The bundle has no reference.
@@ -93,7 +91,7 @@ def reference_of(bundle: Bundle) -> Sample:
     said = _said(probabilities, info)
     shares = {
         "out_of_distribution": frame["outlier_score"].to_numpy() > info.outlier.limit,
-        "uncertain": ~certain(conformal_sets(probabilities, info.conformal.limit), said),
+        "uncertain": ~find_certain(build_prediction_sets(probabilities, info.conformal.limit), said),
     }
     if info.positive_class is not None:
         shares["decision"] = said == info.classes.index(info.positive_class)
@@ -103,8 +101,8 @@ def reference_of(bundle: Bundle) -> Sample:
     return Sample(numbers, shares, embedding, groups)
 
 
-def window_of(rows: Sequence[LogRow] | Sequence[Mapping[str, Any]], info: BundleInfo) -> Sample:
-    """Rows of the prediction log, as they are or as columns of the database.
+def build_window(rows: Sequence[LogRow] | Sequence[Mapping[str, Any]], info: BundleInfo) -> Sample:
+    """Build a sample from rows of the prediction log, as they are or as columns of the database.
 
     Raises:
         InputError: Rows of another model, whose embeddings have another length.
@@ -124,7 +122,7 @@ def window_of(rows: Sequence[LogRow] | Sequence[Mapping[str, Any]], info: Bundle
     return Sample(numbers, shares, embedding)
 
 
-def _said(probabilities: Floats, info: BundleInfo) -> NDArray[np.int64]:
+def _said(probabilities: Float64, info: BundleInfo) -> NDArray[np.int64]:
     if info.positive_class is None:
         return probabilities.argmax(axis=1)
     column = info.classes.index(info.positive_class)

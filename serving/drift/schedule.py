@@ -15,17 +15,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.serving.contracts.settings import PREFIX, Settings
 from pneumo.serving.drift.column_tests import LEAST
-from pneumo.serving.drift.due import served_since
-from pneumo.serving.drift.job import LIMIT_S, UNTOLD
+from pneumo.serving.drift.job import LIMIT_S, NOT_POSTED
 from pneumo.serving.drift.stored_checks import latest_check
-from pneumo.serving.drift.verdict import DriftCheck
-from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.drift.verdict import DriftCheck, Verdict
+from pneumo.serving.model.bundle import Bundle, BundleInfo
 from pneumo.serving.predictions.leases import Lease
-from pneumo.serving.predictions.store import LogStore, why
+from pneumo.serving.predictions.store import LogStore, describe_error
+from pneumo.serving.predictions.tables import predictions
 from pneumo.serving.telemetry.metrics import SHARED, Metrics
 
 LOOK_S = 15.0
@@ -44,9 +45,9 @@ class CheckError(Exception):
     """A check failed; the message says why, without a secret."""
 
 
-def job(bundle: Bundle) -> Sequence[str]:
-    """The command that makes one check."""
-    return [sys.executable, "-m", "pneumo.serving.drift.job", str(bundle.folder)]
+def build_job_command(bundle: Bundle) -> Sequence[str]:
+    """Build the command that makes one check; `-P` keeps modules of the working directory out of it."""
+    return [sys.executable, "-P", "-m", "pneumo.serving.drift.job", str(bundle.folder)]
 
 
 class Schedule:
@@ -59,7 +60,7 @@ class Schedule:
         metrics: Metrics,
         champion: Callable[[], Bundle | None],
         *,
-        command: Command = job,
+        command: Command = build_job_command,
         look_s: float = LOOK_S,
         lease: timedelta = LEASE,
     ) -> None:
@@ -100,7 +101,7 @@ class Schedule:
             try:
                 self._look()
             except SQLAlchemyError as error:
-                self._say(f"the log's database {self._store.shown} is away ({why(error)})")
+                self._say(f"the log's database {self._store.shown} is away ({describe_error(error)})")
             except Exception as error:  # a document of another release, no memory for a process: the service goes on
                 self._failed(type(error).__name__)
             self._ends.wait(self._look_s)
@@ -118,7 +119,7 @@ class Schedule:
             self._prepared = True
         stored = latest_check(self._store, bundle.info.name, bundle.info.version)
         last = stored.check if stored else None
-        self._metrics.drift(last)
+        self._show(last)
         if time.monotonic() < self._not_before or not self._lease.take() or not self._is_due(bundle, last):
             return
         try:
@@ -127,14 +128,22 @@ class Schedule:
             self._failed(str(error))
             return
         if made is not None:
-            self._metrics.drift(made)
-            self._metrics.drift_checked(made.verdict.value)
+            self._show(made)
+            self._metrics.count_drift_check(made.verdict.value)
+
+    def _show(self, check: DriftCheck | None) -> None:
+        """Tell Prometheus of the last check; None if there is none of the model that is served."""
+        if check is None:
+            self._metrics.show_drift(Verdict.TOO_FEW.value, 0.0, {})
+        else:
+            p_values = {column.name: column.adjusted for column in check.columns}
+            self._metrics.show_drift(check.verdict.value, check.time.timestamp(), p_values)
 
     def _is_due(self, bundle: Bundle, last: DriftCheck | None) -> bool:
         settings = self._settings
         wanted = settings.drift_rows or LEAST
         since = (last.last or last.time) if last else None
-        came = served_since(self._store, bundle.info, since, most=max(wanted, LEAST))
+        came = count_served_since(self._store, bundle.info, since, most=max(wanted, LEAST))
         if settings.drift_rows is not None and came >= settings.drift_rows:
             return True
         if settings.drift_minutes is None:
@@ -165,15 +174,15 @@ class Schedule:
         if output is None:
             return None
         printed, said = output
-        if process.returncode not in (0, UNTOLD):
+        if process.returncode not in (0, NOT_POSTED):
             raise CheckError(_reason(process.returncode, said))
         try:
             made = DriftCheck.model_validate_json(printed)
         except ValidationError:
             raise CheckError("the job printed no check") from None
-        self._untold = process.returncode == UNTOLD
+        self._untold = process.returncode == NOT_POSTED
         if self._untold:
-            self._say(_reason(UNTOLD, said))
+            self._say(_reason(NOT_POSTED, said))
         elif self._said:
             _log.warning("drift checks work again")
             self._said = None
@@ -210,7 +219,7 @@ class Schedule:
         return kept | cores | {PREFIX + name: value for name, value in given.items() if value}
 
     def _failed(self, reason: str) -> None:
-        self._metrics.drift_checked("failed")
+        self._metrics.count_drift_check("failed")
         minutes = self._settings.drift_minutes
         self._not_before = time.monotonic() + (RETRY_S if minutes is None else min(RETRY_S, minutes * 60))
         self._say(f"a drift check failed: {reason}")
@@ -220,6 +229,21 @@ class Schedule:
         if text != self._said:
             self._said = text
             _log.error("%s", text)
+
+
+def count_served_since(store: LogStore, info: BundleInfo, since: datetime | None, *, most: int) -> int:
+    """Count the images that a version answered as champion after a moment, up to a number.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    table = predictions.c
+    where = [table.model == info.name, table.version == info.version, table.lane == "champion"]
+    if since is not None:
+        where.append(table.time > since)
+    with store.engine.connect() as connection:
+        few = select(table.id).where(*where).limit(most).subquery()
+        return connection.execute(select(func.count()).select_from(few)).scalar_one()
 
 
 def _reason(code: int, said: bytes) -> str:

@@ -10,6 +10,9 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy import func, select
 
+from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.drift.check import DriftResult
+from pneumo.serving.drift.evidently_page import compose_page
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.tables import checks
@@ -33,7 +36,7 @@ class StoredCheck:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class DayVerdicts:
     """How often each verdict was given on a day, UTC."""
 
     day: datetime
@@ -76,6 +79,33 @@ def add_check(store: LogStore, check: DriftCheck, page: bytes | None, snapshot: 
         if edge is not None:
             connection.execute(checks.delete().where(checks.c.time <= edge))
     return str(row["id"])
+
+
+def store_result(store: LogStore, checked: DriftResult, *, without_page: bool = False) -> str:
+    """Draw and store a check, for `/drift` and for Evidently's own pages.
+
+    Args:
+        store: The log.
+        checked: The check with what it compared.
+        without_page: Whether the verdict alone is kept where Evidently is not installed.
+
+    Returns:
+        The check's id.
+
+    Raises:
+        MachineError: Evidently is not installed.
+        SQLAlchemyError: The database is away; nothing was stored.
+    """
+    page = record = None
+    if checked.check.columns:
+        try:
+            drawing = compose_page(checked.check, checked.reference, checked.window)
+        except MachineError:
+            if not without_page:
+                raise
+        else:
+            page, record = drawing.page, drawing.record
+    return add_check(store, checked.check, page, record)
 
 
 def _newest(where: sa.ColumnElement[bool]) -> sa.Select[tuple[datetime]]:
@@ -128,8 +158,23 @@ def list_checks(
     return found
 
 
-def verdicts_by_day(store: LogStore, model: str, version: str, first: datetime, until: datetime) -> list[Verdicts]:
-    """How often each verdict was given, for each day with a check, oldest first.
+def find_last_verdict(store: LogStore, model: str) -> Verdict | None:
+    """Find the verdict of the newest check, of any version, that had enough images.
+
+    Raises:
+        SQLAlchemyError: The database is away.
+    """
+    said = sa.and_(checks.c.model == model, checks.c.verdict != Verdict.TOO_FEW.value)
+    query = select(checks.c.verdict).where(said).order_by(checks.c.time.desc()).limit(1)
+    with store.engine.connect() as connection:
+        found = connection.execute(query).scalar()
+    return None if found is None else Verdict(found)
+
+
+def count_verdicts_by_day(
+    store: LogStore, model: str, version: str, first: datetime, until: datetime
+) -> list[DayVerdicts]:
+    """Count how often each verdict was given, for each day with a check, oldest first.
 
     Raises:
         SQLAlchemyError: The database is away.
@@ -146,7 +191,7 @@ def verdicts_by_day(store: LogStore, model: str, version: str, first: datetime, 
     with store.engine.connect() as connection:
         for number, verdict, count in connection.execute(query):
             found.setdefault(int(number), {})[Verdict(verdict)] = int(count)
-    return [Verdicts(_EPOCH + number * _DAY, counts) for number, counts in found.items()]
+    return [DayVerdicts(_EPOCH + number * _DAY, counts) for number, counts in found.items()]
 
 
 def read_page(store: LogStore, key: str) -> bytes | None:

@@ -41,8 +41,8 @@ def is_news(verdict: Verdict, before: Verdict | None) -> bool:
     return verdict is not (before or Verdict.OK)
 
 
-def message(check: DriftCheck, before: Verdict | None, dashboard: str | None) -> dict[str, Any]:
-    """What is posted: numbers and words about many images together, nothing of any one of them.
+def build_message(check: DriftCheck, before: Verdict | None, dashboard: str | None) -> dict[str, Any]:
+    """Build what is posted: numbers and words about many images together, nothing of any one of them.
 
     Args:
         check: The newest.
@@ -64,7 +64,7 @@ def message(check: DriftCheck, before: Verdict | None, dashboard: str | None) ->
     }
 
 
-def post(
+def post_message(
     url: str,
     content: dict[str, Any],
     *,

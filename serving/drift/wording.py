@@ -33,8 +33,8 @@ _CAUSES = (
 )
 
 
-def meaning(name: str, *, rises: bool, positive_class: str | None) -> str:
-    """One column's difference in words.
+def describe_column(name: str, *, rises: bool, positive_class: str | None) -> str:
+    """Put the difference of one column in words.
 
     Args:
         name: Of the column.
@@ -57,8 +57,8 @@ def meaning(name: str, *, rises: bool, positive_class: str | None) -> str:
     return f"images are {_UP_DOWN[name][0 if rises else 1]}"
 
 
-def sentence(verdict: Verdict, top: Sequence[ColumnResult], images: int) -> str:
-    """A verdict with its strongest columns in one sentence."""
+def write_summary(verdict: Verdict, top: Sequence[ColumnResult], images: int) -> str:
+    """Write a verdict with its strongest columns in one sentence."""
     if verdict is Verdict.TOO_FEW:
         return f"{images} images are too few to say anything"
     if verdict is Verdict.OK or not top:

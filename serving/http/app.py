@@ -2,25 +2,31 @@
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
-from pneumo.serving.access.security import SecurityHeaders, gates
+from pneumo.serving.access.security import HeadersMiddleware, build_middleware
 from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.errors import PneumoError
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.contracts.settings import Settings
-from pneumo.serving.http.middleware import RequestMiddleware, Shedding
+from pneumo.serving.http.api_description import EXAMPLES
+from pneumo.serving.http.middleware import RequestMiddleware, SheddingMiddleware
 from pneumo.serving.http.routes import drift, explain, feedback, health, metrics, page, predict, protocol
-from pneumo.serving.http.routes.examples import EXAMPLES
 from pneumo.serving.inference.service import Service
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import resolve
 from pneumo.serving.telemetry import logs
+from pneumo.serving.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import, for those who log
+    from pneumo.serving.drift.schedule import Schedule
+    from pneumo.serving.predictions.store import LogStore
 
 _KEYS = [
     Security(HTTPBearer(auto_error=False, description="A key of `pneumo keys add`.")),
@@ -36,7 +42,7 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         InputError: Settings that cannot be: keys are asked for and there are none, or the log's address is wrong.
         MachineError: The driver of the log's database is not installed.
     """
-    service = Service(settings or Settings(), bundle)
+    service = Service(settings or Settings(), bundle, open_schedule=_open_schedule)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -51,10 +57,10 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         middleware=[
-            Middleware(SecurityHeaders),
+            Middleware(HeadersMiddleware),
             Middleware(RequestMiddleware, service=service),
-            *gates(service.settings),
-            Middleware(Shedding, service=service),
+            *build_middleware(service.settings),
+            Middleware(SheddingMiddleware, service=service),
         ],
     )
     app.state.service = service
@@ -62,8 +68,16 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         app.include_router(routes.router)
     for routes in (predict, explain, feedback, drift, protocol):
         app.include_router(routes.router, dependencies=_KEYS)
-    problems.install(app)
+    problems.install_handlers(app)
     return app
+
+
+def _open_schedule(
+    settings: Settings, store: "LogStore", metrics: Metrics, champion: Callable[[], Bundle | None]
+) -> "Schedule":
+    from pneumo.serving.drift.schedule import Schedule
+
+    return Schedule(settings, store, metrics, champion)
 
 
 def from_environment() -> FastAPI:

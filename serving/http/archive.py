@@ -39,8 +39,8 @@ def is_zip(data: bytes | bytearray) -> bool:
     return data.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
 
-def members(data: bytes, *, max_bytes: int, max_files: int) -> Iterator[Member]:
-    """The files in a zip, in its order; folders, hidden files and what macOS adds are passed over.
+def read_members(data: bytes, *, max_bytes: int, max_files: int) -> Iterator[Member]:
+    """Read the files in a zip, in its order, without folders, hidden files and what macOS adds.
 
     Args:
         data: A whole zip.

@@ -51,11 +51,11 @@ class RequestMiddleware:
                     headers["Connection"] = "close"  # the next request shall go to another process
             await send(message)
 
-        with self.service.metrics.in_progress(), self.service.tracer.request(scope) as span:
+        with self.service.metrics.track_request(), self.service.tracer.request(scope) as span:
             try:
                 await self.app(scope, receive, send_with_id)
             except Exception as error:
-                response = problems.on_bug(Request(scope), error)
+                response = problems.respond_to_bug(Request(scope), error)
                 if not answered:  # uvicorn closes the connection on half an answer
                     await response(scope, receive, send_with_id)
             finally:
@@ -65,7 +65,7 @@ class RequestMiddleware:
     def _tell(self, scope: Scope, span: Span, route: str, status: int, seconds: float) -> None:
         state = scope["state"]
         known = {name: state[name] for name in ("images", "bytes", "model", "lane") if name in state}
-        self.service.metrics.requested(route, scope["method"], status, seconds)
+        self.service.metrics.count_request(route, scope["method"], status, seconds)
         span.set(**known)
         span.answered(route, status)
         log_request(
@@ -82,7 +82,7 @@ class RequestMiddleware:
         )
 
 
-class Shedding:
+class SheddingMiddleware:
     """Turns images away before anything is done for them while those in front would keep them waiting too long.
 
     The routes do so too, but a service that is asked for several times what it can do spends its time on refusals, so
@@ -97,7 +97,7 @@ class Shedding:
         """Answer or pass on one request."""
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in COSTLY:
             try:
-                self.service.admission.check_wait()
+                self.service.load_shedding.check_wait()
             except ProblemError as error:
                 scope["state"]["route"] = scope["path"]
                 await problems.respond(Request(scope), error)(scope, receive, send)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pydantic_core
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
 
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import InputError, first_problem
 
 DATATYPE: Literal["FP32"] = "FP32"
@@ -25,8 +25,6 @@ SLACK = 1000
 """Commas and brackets that a request may hold beside those of its tensor."""
 
 _RAW = np.dtype("<f4")
-
-Tensor = NDArray[np.float32]
 
 type Few[Item] = Annotated[list[Item], Field(max_length=MOST), FailFast()]
 """A list whose faults are told one at a time: an account of a million of them would take gigabytes."""
@@ -187,7 +185,7 @@ def read_request(message: Message, shape: Shape) -> InferenceRequest:
         raise TensorError("not valid JSON") from None
 
 
-def read_images(message: Message, request: InferenceRequest, *, name: str, shape: Shape) -> Tensor:
+def read_images(message: Message, request: InferenceRequest, *, name: str, shape: Shape) -> Float32:
     """Read the one tensor of a request, float32 [N, channels, height, width] in [0, 1].
 
     Raises:
@@ -217,7 +215,7 @@ def read_images(message: Message, request: InferenceRequest, *, name: str, shape
     return values
 
 
-def _from_json(data: list[Any], shape: tuple[int, ...]) -> Tensor:
+def _from_json(data: list[Any], shape: tuple[int, ...]) -> Float32:
     values: Sequence[Any] = data
     if values and isinstance(values[0], list):  # nested: every level as long as the shape says
         for length in shape[1:]:
@@ -235,7 +233,7 @@ def _from_json(data: list[Any], shape: tuple[int, ...]) -> Tensor:
         raise TensorError("inputs.0.data: a number that is no float") from None
 
 
-def _from_raw(raw: bytes, size: int, shape: tuple[int, ...]) -> Tensor:
+def _from_raw(raw: bytes, size: int, shape: tuple[int, ...]) -> Float32:
     expected = _product(shape) * _RAW.itemsize
     if not size == len(raw) == expected:
         raise TensorError(
@@ -269,7 +267,7 @@ def choose_outputs(request: InferenceRequest, known: Sequence[str]) -> dict[str,
 
 
 def write_response(
-    tensors: dict[str, Tensor], chosen: dict[str, bool], *, request: InferenceRequest, name: str, version: str
+    tensors: dict[str, Float32], chosen: dict[str, bool], *, request: InferenceRequest, name: str, version: str
 ) -> Message:
     """Write an answer.
 

@@ -7,7 +7,6 @@ place on the disk of a service.
 import binascii
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 import anyio.to_thread
@@ -20,7 +19,8 @@ from starlette.requests import ClientDisconnect
 
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
-from pneumo.serving.http.archive import ArchiveError, TooLargeError, TooManyError, is_zip, members
+from pneumo.serving.http.archive import ArchiveError, TooLargeError, TooManyError, is_zip, read_members
+from pneumo.serving.inference.decoding import Upload
 
 FIELD = "file"
 MAX_FILENAME = 255
@@ -33,19 +33,6 @@ _MARKS_AN_IMAGE = MAX_FILENAME + 10
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
 _LONG = 2**18
 """Bytes that take longer to convert than a thread takes to start."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One image as sent.
-
-    Attributes:
-        filename: As the client named it, or its path in a zip, at most `MAX_FILENAME` characters, or None.
-        data: The bytes.
-    """
-
-    filename: str | None
-    data: bytes
 
 
 async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> list[Upload]:
@@ -102,7 +89,7 @@ def _expand_zips(parts: Iterable[Upload], max_bytes: int, max_images: int) -> li
             if not is_zip(part.data):
                 uploads.append(part)
                 continue
-            for member in members(part.data, max_bytes=left, max_files=max_images):
+            for member in read_members(part.data, max_bytes=left, max_files=max_images):
                 left -= len(member.data)
                 uploads.append(Upload(member.name[-MAX_FILENAME:], member.data))
     except TooLargeError:

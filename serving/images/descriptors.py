@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.serving.images.preparation import Gray, Picture
+from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.images.types import Gray, Picture
 
 BLACK = 5
 """Gray level up to which a pixel counts as black."""
@@ -54,8 +54,8 @@ class Descriptors:
     height: float
 
 
-def describe(picture: Picture, stored: Gray) -> Descriptors:
-    """Describe an image.
+def compute_descriptors(picture: Picture, stored: Gray) -> Descriptors:
+    """Compute the descriptors of an image.
 
     Args:
         picture: The decoded original: its size and aspect are taken.
@@ -102,5 +102,5 @@ def _edges(stored: Gray, step: int) -> tuple[float, float]:
     return squares - mean**2, math.sqrt(math.pi / 2) / 6 * absolute
 
 
-def _total(rows: NDArray[np.float32]) -> float:
+def _total(rows: Float32) -> float:
     return float(rows.sum(dtype=np.float64))

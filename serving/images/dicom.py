@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.serving.images.dicom_grayscale import present
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.install_hints import install_hint
+from pneumo.serving.images.dicom_grayscale import render_gray
 from pneumo.serving.images.grayscale import to_gray
-from pneumo.serving.images.library_warnings import hush
-from pneumo.serving.images.preparation import Gray, ImageError, Picture
-from pneumo.serving.images.size_limits import excess
+from pneumo.serving.images.library_warnings import silence_libraries
+from pneumo.serving.images.size_limits import find_excess
+from pneumo.serving.images.types import Gray, Picture
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -61,8 +63,8 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
     try:
         import pydicom  # noqa: F401 - whether it is there
     except ImportError:
-        raise ImageError("unreadable", "DICOM needs pydicom where pneumo runs: pip install 'pneumo[serve]'") from None
-    hush()  # after the import, which sets the level of the log
+        raise ImageError("unreadable", f"DICOM needs pydicom where pneumo runs; {install_hint('serve')}") from None
+    silence_libraries()  # after the import, which sets the level of the log
     try:
         header, place = open_header(data, _ATTRIBUTES)
         if place >= len(data):
@@ -75,7 +77,7 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
         raise ImageError("unreadable", "damaged DICOM header") from None
     try:
         pixels = _pixels(data, place, header, rows, columns)
-        gray = _luma(pixels) if pixels.ndim == 3 else present(pixels, header)
+        gray = _luma(pixels) if pixels.ndim == 3 else render_gray(pixels, header)
     except ImageError:
         raise
     except Exception:
@@ -179,7 +181,7 @@ def _pixels(data: bytes, place: int, header: "FileDataset", rows: int, columns: 
         if syntax == RLELossless:
             return _unpack_runs(frame, header, rows, columns)
         _check_plugin(syntax, int(header.BitsStored))
-        if told := excess(frame):
+        if told := find_excess(frame):
             raise ImageError("too-large", f"costs more than its pixels: {told}")
         if _size_of(frame) != (columns, rows):
             raise ValueError("compressed pixels of another size")
@@ -235,8 +237,8 @@ def _check_plugin(syntax: "UID", bits: int) -> None:
         missing = "openjpeg" if syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name else "libjpeg"
         raise ImageError(
             "unreadable",
-            f"DICOM data compressed as {syntax.name}, which needs pylibjpeg and pylibjpeg-{missing} where pneumo runs: "
-            "pip install 'pneumo[dicom]'",
+            f"DICOM data compressed as {syntax.name}, which needs pylibjpeg and pylibjpeg-{missing} where pneumo runs; "
+            f"{install_hint('dicom')}",
         )
 
 

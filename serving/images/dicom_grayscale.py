@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float64, Mask
+from pneumo.serving.images.types import Gray
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
@@ -17,10 +20,8 @@ _BAND = 2**20
 _TAILS = (0.005, 0.995)
 """Shares of the pixels between which gray is spread where a file tells no window."""
 
-Values = NDArray[np.float64]
 
-
-def present(codes: NDArray[Any], header: "Dataset") -> NDArray[np.uint8]:
+def render_gray(codes: NDArray[Any], header: "Dataset") -> Gray:
     """Turn stored codes into gray as a viewer would show it, uint8 of the same shape; padding is black.
 
     The modality LUT or rescale comes first, then the VOI LUT, else the first window, else the span between two
@@ -62,7 +63,7 @@ def _stored_values(bits: int, stored: int, *, signed: bool) -> NDArray[np.int32]
     return values
 
 
-def _padding(stored: NDArray[np.int32], header: "Dataset") -> NDArray[np.bool_]:
+def _padding(stored: NDArray[np.int32], header: "Dataset") -> Mask:
     first, last = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
     if first is None:
         return np.zeros(stored.shape, dtype=np.bool_)
@@ -70,7 +71,7 @@ def _padding(stored: NDArray[np.int32], header: "Dataset") -> NDArray[np.bool_]:
     return (stored >= low) & (stored <= high)
 
 
-def _modality(stored: NDArray[np.int32], header: "Dataset") -> Values:
+def _modality(stored: NDArray[np.int32], header: "Dataset") -> Float64:
     if header.get("ModalityLUTSequence"):
         return _look_up(stored.astype(np.float64), header.ModalityLUTSequence[0])[0]
     slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
@@ -82,7 +83,7 @@ def _modality(stored: NDArray[np.int32], header: "Dataset") -> Values:
     return values
 
 
-def _shown(values: Values, header: "Dataset") -> Values | None:
+def _shown(values: Float64, header: "Dataset") -> Float64 | None:
     """Brightness from 0 to 1 by the VOI LUT or the window; none where there is neither."""
     if header.get("VOILUTSequence"):
         looked_up, white = _look_up(values, header.VOILUTSequence[0])
@@ -93,7 +94,7 @@ def _shown(values: Values, header: "Dataset") -> Values | None:
         return None
     # PS3.3 C.11.2.1.2 and C.11.2.1.3
     if function == "SIGMOID":
-        sigmoid: Values = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+        sigmoid: Float64 = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
         return sigmoid
     if function == "LINEAR_EXACT":
         return (values - centre) / width + 0.5
@@ -102,7 +103,7 @@ def _shown(values: Values, header: "Dataset") -> Values | None:
     return (values - (centre - 0.5)) / (width - 1) + 0.5
 
 
-def _look_up(values: Values, table: "Dataset") -> tuple[Values, float]:
+def _look_up(values: Float64, table: "Dataset") -> tuple[Float64, float]:
     """Look values up in a LUT of a sequence: what it gives, and its white."""
     entries, first, bits = (int(value) for value in table.LUTDescriptor)
     entries = entries or 2**16
@@ -118,7 +119,7 @@ def _look_up(values: Values, table: "Dataset") -> tuple[Values, float]:
     return lut[at], 2.0**bits - 1
 
 
-def _spread(values: Values, counts: NDArray[np.int64]) -> Values:
+def _spread(values: Float64, counts: NDArray[np.int64]) -> Float64:
     """Brightness from 0 to 1 between two percentiles of the pixels, of which `counts` have each value."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(counts[order])

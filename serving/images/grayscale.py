@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo.serving.images.types import Gray
+
 _DEEP_BITS = (8, 10, 12, 14, 16)
 _BAND = 2**18
 """Pixels that are converted at once."""
 
 
-def to_gray(image: Image.Image) -> NDArray[np.uint8]:
+def to_gray(image: Image.Image) -> Gray:
     """Convert to uint8 [h, w].
 
     Colour becomes luma (ITU-R 601), transparency lies on black. Deeper than 8 bits is scaled by the smallest of 8, 10,
@@ -39,7 +41,7 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _shallow_to_gray(image: Image.Image) -> NDArray[np.uint8]:
+def _shallow_to_gray(image: Image.Image) -> Gray:
     if image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode == "RGBA":
@@ -49,7 +51,7 @@ def _shallow_to_gray(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
 
 
-def _deep_converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
+def _deep_converter(image: Image.Image) -> Callable[[Image.Image], Gray]:
     """How bands of an image deeper than 8 bits become gray, by what the whole image holds."""
     highest = 0.0
     for _, band in _bands(image):
@@ -65,8 +67,8 @@ def _deep_converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.ui
     else:
         white = next((2.0**bits - 1 for bits in _DEEP_BITS if highest < 2**bits), highest)
 
-    def convert(values: NDArray[Any]) -> NDArray[np.uint8]:
-        gray: NDArray[np.uint8] = np.rint(values * (255 / white)).astype(np.uint8)
+    def convert(values: NDArray[Any]) -> Gray:
+        gray: Gray = np.rint(values * (255 / white)).astype(np.uint8)
         return gray
 
     if not image.mode.startswith("I;16"):

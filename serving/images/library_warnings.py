@@ -4,10 +4,10 @@ import logging
 import re
 import warnings
 
-_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|serving\.(image|gray|dicom|presentation))(\.|$)"), 0)
+_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|pneumo\.serving\.images)(\.|$)"), 0)
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """Silence Pillow's and pydicom's warnings and logs in this process, at every call.
 
     Not `warnings.catch_warnings`: it changes the whole process and puts back what another thread still needs.

@@ -20,8 +20,8 @@ _NUMBERS = {1: "B", 3: "H", 16: "Q"}
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 
 
-def excess(data: bytes) -> str | None:
-    """Why a file would cost much more than its pixels, in words; none where it would not."""
+def find_excess(data: bytes) -> str | None:
+    """Say why a file would cost much more than its pixels; None if it would not."""
     try:
         if data.startswith(b"\xff\xd8"):
             return _jpeg(data)

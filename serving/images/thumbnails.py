@@ -5,16 +5,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float32, Float64
+
 SIDE = 16
 """Side of a thumbnail. On 782 validation X-rays 12 to 24 told strange images about equally well."""
 
 _LEAST_CONTRAST = 0.02
 """Added to the standard deviation of gray in [0, 1], so that a flat image becomes zeros rather than noise."""
 
-Floats = NDArray[np.float64]
 
-
-def thumbnails(inputs: NDArray[np.floating]) -> Floats:
+def make_thumbnails(inputs: NDArray[np.floating]) -> Float64:
     """Reduce model inputs to means over a grid, and those to mean 0 and deviation 1.
 
     Exposure and window are gone then, so that a darker film of a chest is still one.
@@ -28,12 +28,12 @@ def thumbnails(inputs: NDArray[np.floating]) -> Floats:
     gray = np.asarray(inputs[:, 0], dtype=np.float32)
     means = (_means(gray.shape[1]) @ gray @ _means(gray.shape[2]).T).astype(np.float64)
     centred = means - means.mean(axis=(1, 2), keepdims=True)
-    result: Floats = centred / (means.std(axis=(1, 2), keepdims=True) + _LEAST_CONTRAST)
+    result: Float64 = centred / (means.std(axis=(1, 2), keepdims=True) + _LEAST_CONTRAST)
     return result
 
 
-def turned(small: Floats) -> tuple[Floats, ...]:
-    """The ways in which a radiograph comes in wrong: upside down, turned by 180 and 90 degrees to both sides, negative.
+def turn_thumbnails(small: Float64) -> tuple[Float64, ...]:
+    """Return the ways in which a radiograph comes in wrong: upside down, turned by 180 or 90 degrees, negative.
 
     Args:
         small: Thumbnails [N, SIDE, SIDE].
@@ -51,10 +51,10 @@ def turned(small: Floats) -> tuple[Floats, ...]:
 
 
 @lru_cache(maxsize=16)
-def _means(length: int) -> NDArray[np.float32]:
+def _means(length: int) -> Float32:
     """Matrix [SIDE, length] that takes means over equal parts of an axis; pixels on a border count by their share."""
     edges = np.linspace(0, length, SIDE + 1)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    result: NDArray[np.float32] = (overlap.clip(min=0) * (SIDE / length)).astype(np.float32)
+    result: Float32 = (overlap.clip(min=0) * (SIDE / length)).astype(np.float32)
     return result

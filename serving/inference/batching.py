@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.model.predictor import BATCH, Input, Predictor
+from pneumo.serving.model.predictor import BATCH, Predictor
 
 WAITING = 4 * BATCH
 """Decoded images that wait for the network at most; decoding pauses beyond, since they take more memory than files."""
 
-Decode = Callable[[], Input]
+Decode = Callable[[], Float32]
 """Makes a prepared image, float32 [C, H, W], out of a file."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network made of one image, and how long that took.
+class BatchResult:
+    """Prediction and embedding of one image, and how long its batch took.
 
     Attributes:
         prediction: What is said about it.
@@ -34,7 +34,7 @@ class Seen:
     """
 
     prediction: ImagePrediction
-    embedding: NDArray[np.float32]
+    embedding: Float32
     began: float
     waited_s: float
     ran_s: float
@@ -43,14 +43,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    image: Input | Decode
+    image: Float32 | Decode
     answer: "Answer"
     since: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    image: Input
+    image: Float32
     answer: "Answer"
     since: float
 
@@ -63,11 +63,11 @@ class Answer:
     def __init__(self) -> None:
         """For the event loop that runs."""
         self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[Seen] = self._loop.create_future()
+        self._future: asyncio.Future[BatchResult] = self._loop.create_future()
         self.gone = False
         """Whether nobody waits for it any more."""
 
-    async def wait(self) -> Seen:
+    async def wait(self) -> BatchResult:
         """The answer, once there is one.
 
         Raises:
@@ -82,7 +82,7 @@ class Answer:
         """Say from any thread that there will be none."""
         _hand_over(self._loop, [(self, error)])
 
-    def _set(self, result: Seen | Exception) -> None:
+    def _set(self, result: BatchResult | Exception) -> None:
         if self._future.done():
             return
         if isinstance(result, Exception):
@@ -92,7 +92,7 @@ class Answer:
             self._future.set_result(result)
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, results: Sequence[tuple[Answer, Seen | Exception]]) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, results: Sequence[tuple[Answer, BatchResult | Exception]]) -> None:
     def hand() -> None:
         for answer, result in results:
             answer._set(result)
@@ -128,7 +128,7 @@ class Batcher:
         """Images that wait for the network."""
         return self._waiting.qsize()
 
-    def put(self, image: Input, answer: Answer, *, wait: bool = True) -> bool:
+    def put(self, image: Float32, answer: Answer, *, wait: bool = True) -> bool:
         """Give a prepared image, float32 [C, H, W], to the network; call it off the event loop.
 
         Args:
@@ -182,13 +182,13 @@ class Batcher:
 
     def _run(self, batch: list[_Decoded]) -> None:
         began = time.perf_counter()
-        results: list[Seen | Exception]
+        results: list[BatchResult | Exception]
         try:
             outputs = self.predictor.run(np.stack([each.image for each in batch]))
             took = time.perf_counter() - began
-            said = self.predictor.judge(outputs, elapsed_ms=took * 1000 / len(batch))
+            said = self.predictor.interpret_outputs(outputs, elapsed_ms=took * 1000 / len(batch))
             results = [
-                Seen(prediction, embedding, began, began - each.since, took, len(batch))
+                BatchResult(prediction, embedding, began, began - each.since, took, len(batch))
                 for each, prediction, embedding in zip(batch, said, outputs.embedding, strict=True)
             ]
         except Exception as error:
@@ -196,7 +196,7 @@ class Batcher:
         else:
             if self._batched:
                 self._batched(len(batch), took)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Seen | Exception]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Answer, BatchResult | Exception]]] = {}
         for each, result in zip(batch, results, strict=True):
             by_loop.setdefault(each.answer._loop, []).append((each.answer, result))
         for loop, answers in by_loop.items():

@@ -1,15 +1,31 @@
-"""An image of a request, decoded: what the network sees, and what it was made of."""
+"""An image of a request: as sent, and decoded to what the network sees."""
 
 import time
 from dataclasses import dataclass
 
-from pneumo.serving.images.preparation import MAX_PIXELS, Picture, Preparation, read_stored, to_input
-from pneumo.serving.model.predictor import Input
+from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.contracts.setting_types import MAX_PIXELS
+from pneumo.serving.images.decode import read_stored
+from pneumo.serving.images.preparation import Preparation, to_input
+from pneumo.serving.images.types import Picture
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One image.
+class Upload:
+    """One image as sent.
+
+    Attributes:
+        filename: As the client named it, or its path in a zip, or None.
+        data: The bytes.
+    """
+
+    filename: str | None
+    data: bytes
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image, ready for the network.
 
     Attributes:
         image: The network's input, float32 [C, H, W].
@@ -18,13 +34,13 @@ class Decoded:
         took_s: Seconds that it took.
     """
 
-    image: Input
+    image: Float32
     picture: Picture
     began: float
     took_s: float
 
 
-def decode(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_image(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode an image file.
 
     Args:
@@ -40,4 +56,4 @@ def decode(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXEL
         data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels
     )
     image = to_input(picture.gray, preparation)
-    return Decoded(image, picture, began, time.perf_counter() - began)
+    return DecodedImage(image, picture, began, time.perf_counter() - began)

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float32, Float64
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.schemas import ExplainResponse, ImagePrediction, ModelName
-from pneumo.serving.images.preparation import MAX_PIXELS, Decode, Gray, fit, read_gray, to_input
+from pneumo.serving.contracts.setting_types import MAX_PIXELS
+from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.preparation import fit, to_input
+from pneumo.serving.images.types import Decode, Gray
 from pneumo.serving.model.bundle import BundleInfo
-from pneumo.serving.model.heatmap import OPACITY, Heat, film_of, film_png, heat_png, on_film, overlay_png
-from pneumo.serving.model.predictor import BATCH, Input, Outputs, Predictor, named
+from pneumo.serving.model.heatmap import OPACITY, encode_film, encode_heat, encode_overlay, project_on_film, scale_film
+from pneumo.serving.model.predictor import BATCH, Outputs, Predictor, name_prediction
 
 GRID = 8
 """Occluding squares a side: 64 images go through the network beside the image itself, `BATCH` at a time."""
@@ -51,7 +54,7 @@ class HeatMap:
         margin: How far the image itself lies above the limit, in calibrated logits, smoothly cut off at 0.
     """
 
-    values: Heat
+    values: Float32
     method: Method
     margin: float
 
@@ -73,11 +76,11 @@ class Explanation:
     class_name: str
     method: Method
     film: Gray
-    evidence: Heat
+    evidence: Float32
     margin: float
 
     @property
-    def heat(self) -> Heat:
+    def heat(self) -> Float32:
         """Evidence as it is coloured: 1 where a `PATCH` holds the part `FULL` of the margin.
 
         The scale is the image's margin, not its own maximum, and never less than `LEAST_MARGIN`.
@@ -86,7 +89,7 @@ class Explanation:
 
     def overlay(self, opacity: float = OPACITY) -> bytes:
         """The film with its heat map on it as a PNG."""
-        return overlay_png(self.film, self.heat, opacity)
+        return encode_overlay(self.film, self.heat, opacity)
 
     def answer(self, request_id: str, model: ModelName) -> ExplainResponse:
         """The same for a program or a page, which can lay one over the other."""
@@ -98,12 +101,12 @@ class Explanation:
             method=self.method,
             peak=float(np.nanmax(self.heat)),
             margin=self.margin,
-            film=base64.b64encode(film_png(self.film)).decode("ascii"),
-            heat=base64.b64encode(heat_png(self.heat)).decode("ascii"),
+            film=base64.b64encode(encode_film(self.film)).decode("ascii"),
+            heat=base64.b64encode(encode_heat(self.heat)).decode("ascii"),
         )
 
 
-def explain(
+def explain_image(
     predictor: Predictor,
     data: bytes,
     *,
@@ -119,7 +122,7 @@ def explain(
         data: A whole image file.
         filename: As the client named it.
         class_name: What the evidence is for; by default the positive class, with more than two classes the label.
-        method: How; by default as `heat_map` does.
+        method: How; by default as `compute_heat_map` does.
         max_pixels: Largest width times height that is decoded.
 
     Raises:
@@ -139,22 +142,22 @@ def explain(
         image = predictor.prepare(data, max_pixels=max_pixels)
     decoding = time.perf_counter() - began
     seen = _look(predictor, image, how)
-    prediction = predictor.judge(seen.outputs, elapsed_ms=seen.took * 1000)[0]
+    prediction = predictor.interpret_outputs(seen.outputs, elapsed_ms=seen.took * 1000)[0]
     meant = class_name or info.positive_class or prediction.label
-    film = film_of(gray)
-    found = seen.of(info.classes.index(meant))
+    film = scale_film(gray)
+    found = seen.build_heat_map(info.classes.index(meant))
     return Explanation(
-        prediction=named(prediction, filename, decoding * 1000),
+        prediction=name_prediction(prediction, filename, decoding * 1000),
         class_name=meant,
         method=found.method,
         film=film,
         margin=found.margin,
-        evidence=on_film(found.values, preparation, _shape(gray), _shape(film)),
+        evidence=project_on_film(found.values, preparation, _shape(gray), _shape(film)),
     )
 
 
-def heat_map(predictor: Predictor, image: Input, class_index: int, method: Method | None = None) -> HeatMap:
-    """Where on a model's input, float32 [C, H, W], the evidence for a class lies.
+def compute_heat_map(predictor: Predictor, image: Float32, class_index: int, method: Method | None = None) -> HeatMap:
+    """Compute where on a model's input, float32 [C, H, W], the evidence for a class lies.
 
     The class activation map (Zhou et al., 2016) takes one run of the network; it is the default of networks that give
     one which was found to mark what they look at. For others squares of a quarter of each side in the image's mean gray
@@ -164,7 +167,7 @@ def heat_map(predictor: Predictor, image: Input, class_index: int, method: Metho
     Raises:
         NoMapsError: The network gives no class activation maps, and no others were asked for.
     """
-    return _look(predictor, image, _method(predictor, method)).of(class_index)
+    return _look(predictor, image, _method(predictor, method)).build_heat_map(class_index)
 
 
 def _method(predictor: Predictor, asked: Method | None) -> Method:
@@ -178,17 +181,17 @@ class _Look:
     """What was made of one image: for each class evidence [K, h, w] and margin [K]; seconds of the first run."""
 
     outputs: Outputs
-    evidence: NDArray[np.float64]
-    margins: NDArray[np.float64]
+    evidence: Float64
+    margins: Float64
     method: Method
     took: float
 
-    def of(self, index: int) -> HeatMap:
+    def build_heat_map(self, index: int) -> HeatMap:
         """The heat map of one class."""
         return HeatMap(self.evidence[index].astype(np.float32), self.method, float(self.margins[index]))
 
 
-def _look(predictor: Predictor, image: Input, method: Method) -> _Look:
+def _look(predictor: Predictor, image: Float32, method: Method) -> _Look:
     info = predictor.bundle.info
     began = time.perf_counter()
     outputs, maps = predictor.run_with_maps(image[None]) if method == "cam" else (predictor.run(image[None]), None)
@@ -203,13 +206,13 @@ def _look(predictor: Predictor, image: Input, method: Method) -> _Look:
     return _Look(outputs, evidence, margins[:, 0], method, took)
 
 
-def _margins(logits: NDArray[np.float32], info: BundleInfo) -> NDArray[np.float64]:
+def _margins(logits: Float32, info: BundleInfo) -> Float64:
     """How far classes lie above the limit of the decision, [K, N] as the logits; a smooth max(0, ...) of it."""
-    margins: NDArray[np.float64] = np.logaddexp(0, _above_limit(logits, info))
+    margins: Float64 = np.logaddexp(0, _above_limit(logits, info))
     return margins
 
 
-def _above_limit(logits: NDArray[np.float32], info: BundleInfo) -> NDArray[np.float64]:
+def _above_limit(logits: Float32, info: BundleInfo) -> Float64:
     """How far each class lies above the limit of the decision, in calibrated logits [K, ...].
 
     A class is measured by its lead over the mean of the others, which is what softmax leaves of logits and with two
@@ -218,11 +221,11 @@ def _above_limit(logits: NDArray[np.float32], info: BundleInfo) -> NDArray[np.fl
     count = len(logits)
     scaled = logits.astype(np.float64) / info.temperature
     lead = (scaled - scaled.mean(axis=0)) * (count / (count - 1))
-    above: NDArray[np.float64] = lead - _decision_limits(info).reshape(-1, *[1] * (logits.ndim - 1))
+    above: Float64 = lead - _decision_limits(info).reshape(-1, *[1] * (logits.ndim - 1))
     return above
 
 
-def _decision_limits(info: BundleInfo) -> NDArray[np.float64]:
+def _decision_limits(info: BundleInfo) -> Float64:
     """The lead [K] from which a class is said: with a positive class by its threshold, else 0."""
     limits = np.zeros(len(info.classes))
     if info.positive_class is not None:
@@ -232,7 +235,7 @@ def _decision_limits(info: BundleInfo) -> NDArray[np.float64]:
     return limits
 
 
-def _covered(image: Input, row: int, column: int) -> Input:
+def _covered(image: Float32, row: int, column: int) -> Float32:
     """The image with a square of its mean gray around a cell of the grid, as wide as two cells."""
     height, width = image.shape[1:]
     covered = image.copy()

@@ -1,4 +1,4 @@
-"""Who may come in: a service that is asked for more than it can do says so at once instead of queueing for ever."""
+"""Load shedding by predicted wait: refuse at once what would wait too long, instead of queueing for ever."""
 
 import math
 import time
@@ -11,7 +11,7 @@ _WEIGHT = 0.2
 """Of the newest measurement in the running mean of seconds an image."""
 
 
-class Admission:
+class LoadShedding:
     """Counts images and bytes in the service and refuses what would wait too long.
 
     How long it would wait is the number of images in front times the seconds between two answers, measured while
@@ -19,7 +19,7 @@ class Admission:
 
     Attributes:
         images: Images in the service.
-        held: Bytes of request bodies in the service.
+        body_bytes: Bytes of request bodies in the service.
         seconds_per_image: Measured, or 0 before there was anything to measure.
     """
 
@@ -27,7 +27,7 @@ class Admission:
         self,
         *,
         max_wait_s: float,
-        max_held: int,
+        max_body_bytes: int,
         shed: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -35,15 +35,15 @@ class Admission:
 
         Args:
             max_wait_s: Longest wait for the network that is accepted, in seconds.
-            max_held: Most bytes of request bodies at a time; one request is always let in.
+            max_body_bytes: Most bytes of request bodies at a time; one request is always let in.
             shed: Told why something was refused: `wait` or `memory`.
             clock: Seconds.
         """
         self.images = 0
-        self.held = 0
+        self.body_bytes = 0
         self.seconds_per_image = 0.0
         self._max_wait_s = max_wait_s
-        self._max_held = max_held
+        self._max_body_bytes = max_body_bytes
         self._shed = shed
         self._clock = clock
         self._last: float | None = None
@@ -54,23 +54,23 @@ class Admission:
         return self.images * self.seconds_per_image
 
     @contextmanager
-    def body(self, size: int) -> Iterator[None]:
+    def admit_body(self, size: int) -> Iterator[None]:
         """Let in a request body of `size` bytes.
 
         Raises:
             ProblemError: Over capacity.
         """
-        if self.held and self.held + size > self._max_held:
+        if self.body_bytes and self.body_bytes + size > self._max_body_bytes:
             self._refuse("memory", self.wait_s)
         self.check_wait()
-        self.held += size
+        self.body_bytes += size
         try:
             yield
         finally:
-            self.held -= size
+            self.body_bytes -= size
 
     @contextmanager
-    def work(self, images: int) -> Iterator[None]:
+    def admit_images(self, images: int) -> Iterator[None]:
         """Let in images.
 
         Raises:
@@ -88,7 +88,7 @@ class Admission:
                 if alone:  # no image takes longer than all of this: a measurement of a bad moment does not stay
                     self.seconds_per_image = min(self.seconds_per_image, (self._clock() - began) / images)
 
-    def answered(self, images: int) -> None:
+    def record_answers(self, images: int) -> None:
         """Tell that images were answered."""
         now = self._clock()
         if self._last is not None and images:
@@ -99,7 +99,7 @@ class Admission:
         self._last = now if self.images > images else None
 
     def check_wait(self) -> None:
-        """Say now what `body` and `work` would.
+        """Say now what `admit_body` and `admit_images` would.
 
         Raises:
             ProblemError: Over capacity.

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.schemas import SlotName
+from pneumo.serving.contracts.setting_types import is_address
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.inference.batching import Batcher
 from pneumo.serving.model.bundle import Bundle, BundleError
 from pneumo.serving.model.predictor import Predictor
-from pneumo.serving.model.registry import find_version, registry_stamp, resolve
-from pneumo.serving.model.remote_registry import is_address
+from pneumo.serving.model.registry import find_version, read_registry_stamp, resolve
 from pneumo.serving.telemetry.metrics import Metrics
 
 CHALLENGER = "challenger"
@@ -26,14 +26,12 @@ CHALLENGER = "challenger"
 BUCKET_S = 10.0
 """Least time between two looks at a registry in a bucket, where each costs a request, in seconds."""
 
-LaneName = Literal["champion", "challenger", "shadow"]
-
 _log = logging.getLogger("pneumo.service")
 
 
 @dataclass
-class Lane:
-    """One loaded model.
+class ModelSlot:
+    """One loaded model, and what it is there for.
 
     Attributes:
         name: What it is there for.
@@ -43,7 +41,7 @@ class Lane:
         users: Requests that use it now.
     """
 
-    name: LaneName
+    name: SlotName
     bundle: Bundle
     predictor: Predictor
     batcher: Batcher
@@ -52,7 +50,7 @@ class Lane:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def in_use(self) -> Iterator["Lane"]:
+    def in_use(self) -> Iterator["ModelSlot"]:
         """Keep it running meanwhile, also when another version takes its place."""
         with self.lock:
             self.users += 1
@@ -77,7 +75,7 @@ class Lane:
         threading.Thread(target=self.batcher.close, name="retire", daemon=True).start()
 
 
-class Fleet:
+class ModelSlots:
     """Champion, and where asked for a challenger that answers a share of the requests or all of them unseen.
 
     `refresh` looks whether the registry means something else by now, or a file of a bundle changed. Other methods are
@@ -95,7 +93,7 @@ class Fleet:
         self._settings = settings
         self._metrics = metrics
         self._answered = answered
-        self._lanes: dict[LaneName, Lane] = {}
+        self._loaded: dict[SlotName, ModelSlot] = {}
         self._seen: object = None
         self._stamp: object = None
         self._ask_again = 0.0
@@ -104,23 +102,23 @@ class Fleet:
         self._loading = threading.Lock()
 
     @property
-    def champion(self) -> Lane | None:
+    def champion(self) -> ModelSlot | None:
         """What answers, or None before it is loaded."""
-        return self._lanes.get("champion")
+        return self._loaded.get("champion")
 
     @property
-    def lanes(self) -> list[Lane]:
+    def loaded(self) -> list[ModelSlot]:
         """Everything that is loaded."""
-        return list(self._lanes.values())
+        return list(self._loaded.values())
 
     @property
-    def shadow(self) -> Lane | None:
+    def shadow(self) -> ModelSlot | None:
         """What sees every request without answering it, where there is one."""
-        return self._lanes.get("shadow")
+        return self._loaded.get("shadow")
 
-    def pick(self, request_id: str) -> Lane | None:
+    def pick(self, request_id: str) -> ModelSlot | None:
         """What shall answer a request: the same for the same id."""
-        challenger = self._lanes.get("challenger")
+        challenger = self._loaded.get("challenger")
         if challenger and zlib.crc32(request_id.encode()) < self._settings.challenger * 2**32:
             return challenger
         return self.champion
@@ -157,11 +155,11 @@ class Fleet:
                 self._follow(name, CHALLENGER)
 
     def close(self) -> None:
-        """Let every lane end, also one that is being loaded."""
+        """Let every model end, also one that is being loaded."""
         self._closed = True
-        for lane in self._lanes.values():
-            lane.retire()
-        self._lanes = {}
+        for slot in self._loaded.values():
+            slot.retire()
+        self._loaded = {}
 
     def _means(self, bundle: Bundle) -> bool:
         """Whether the settings name a bundle that was given; another one stays what it is."""
@@ -170,57 +168,57 @@ class Fleet:
         except (InputError, MachineError):
             return False
 
-    def _others(self) -> list[LaneName]:
-        wanted: list[LaneName] = ["challenger"] if self._settings.challenger else []
+    def _others(self) -> list[SlotName]:
+        wanted: list[SlotName] = ["challenger"] if self._settings.challenger else []
         return [*wanted, "shadow"] if self._settings.shadow else wanted
 
-    def _follow(self, name: LaneName, model: str) -> None:
-        lane = self._lanes.get(name)
+    def _follow(self, name: SlotName, model: str) -> None:
+        slot = self._loaded.get(name)
         try:
             if name != "champion" and find_version(model, self._settings.models_dir) is None:
-                if lane:
+                if slot:
                     self._drop(name)
                 return
             bundle = Bundle.open(resolve(model, self._settings.models_dir))
-            if lane is None or lane.bundle.digest != bundle.digest:
+            if slot is None or slot.bundle.digest != bundle.digest:
                 self._put(name, bundle)
-                self._metrics.reloaded(ok=True)
+                self._metrics.count_reload(ok=True)
         except (InputError, MachineError, OSError) as error:
-            self._metrics.reloaded(ok=False)
+            self._metrics.count_reload(ok=False)
             reason = type(error).__name__ if isinstance(error, OSError) else str(error)
-            _log.error("%s stays %s: %s", name, lane.bundle.info.id if lane else "without a model", reason)
-        if name in self._lanes:
-            self._metrics.bundle_changed(name, changed=not _is_whole(self._lanes[name].bundle))
+            _log.error("%s stays %s: %s", name, slot.bundle.info.id if slot else "without a model", reason)
+        if name in self._loaded:
+            self._metrics.set_bundle_changed(name, changed=not _is_whole(self._loaded[name].bundle))
 
-    def _put(self, name: LaneName, bundle: Bundle) -> None:
-        predictor = Predictor(bundle, threads=self._settings.threads or network_threads(self._settings.workers))
-        lane = Lane(name, bundle, predictor, Batcher(predictor, self._batched))
-        before = self._lanes.get(name)
-        self._lanes = {**self._lanes, name: lane}
+    def _put(self, name: SlotName, bundle: Bundle) -> None:
+        predictor = Predictor(bundle, threads=self._settings.threads or count_network_threads(self._settings.workers))
+        slot = ModelSlot(name, bundle, predictor, Batcher(predictor, self._batched))
+        before = self._loaded.get(name)
+        self._loaded = {**self._loaded, name: slot}
         if before:
             before.retire()
         if self._closed:  # the service ended meanwhile
             self.close()
             return
-        self._metrics.serves(name, bundle.info, bundle.digest)
+        self._metrics.set_model(name, bundle.info, bundle.digest)
         if before:
             _log.info("%s is now %s, it was %s", name, bundle.info.id, before.bundle.info.id)
 
-    def _drop(self, name: LaneName) -> None:
-        gone = self._lanes[name]
-        self._lanes = {other: lane for other, lane in self._lanes.items() if other != name}
+    def _drop(self, name: SlotName) -> None:
+        gone = self._loaded[name]
+        self._loaded = {other: slot for other, slot in self._loaded.items() if other != name}
         gone.retire()
-        self._metrics.retired(name)
+        self._metrics.clear_model(name)
         _log.info("%s is no alias any more", CHALLENGER)
 
     def _batched(self, images: int, seconds: float) -> None:
         self._answered(images)
-        self._metrics.batched(images, seconds)
+        self._metrics.observe_batch(images, seconds)
 
     def _signature(self) -> object:
         """What changes when the registry does, or a file of a bundle that is loaded or named."""
         settings = self._settings
-        folders = {Path(settings.model), *(lane.bundle.folder for lane in self._lanes.values())}
+        folders = {Path(settings.model), *(slot.bundle.folder for slot in self._loaded.values())}
         paths = [path for folder in sorted(folders) for path in _files(folder)]
         return (self._registry_stamp(), *((str(path), *_stat(path)) for path in paths))
 
@@ -228,19 +226,19 @@ class Fleet:
         """That of the registry; of one in a bucket as it was asked for last, where that was a moment ago or fails."""
         root = self._settings.models_dir
         if not is_address(root):
-            return registry_stamp(root)
+            return read_registry_stamp(root)
         if time.monotonic() >= self._ask_again:
             self._ask_again = time.monotonic() + max(self._settings.reload_s, BUCKET_S)
             try:
-                self._stamp = registry_stamp(root)
+                self._stamp = read_registry_stamp(root)
             except (InputError, MachineError) as error:
-                self._metrics.reloaded(ok=False)
+                self._metrics.count_reload(ok=False)
                 _log.error("the registry cannot be looked at: %s", error)
         return self._stamp
 
 
-def network_threads(workers: int) -> int:
-    """Threads of one network run: the cores that this process may use, shared by the workers of the service."""
+def count_network_threads(workers: int) -> int:
+    """Return the threads of one network run: the cores this process may use, shared by the service's workers."""
     return max(1, available_cores() // workers)
 
 

@@ -7,9 +7,9 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.errors import ImageError, InputError
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.images.preparation import MAX_PIXELS, ImageError
+from pneumo.serving.contracts.setting_types import MAX_PIXELS
 
 if TYPE_CHECKING:  # a client looks for images too, and has no ONNX Runtime
     from pneumo.serving.model.predictor import Predictor
@@ -53,8 +53,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def count_others(paths: Sequence[Path]) -> int:
-    """How many files in the given folders `find_images` passes over."""
+def count_skipped_files(paths: Sequence[Path]) -> int:
+    """Count the files in the given folders that `find_images` passes over."""
     files = sum(sum(file.is_file() for file in path.rglob("*")) for path in paths if path.is_dir())
     return files - (len(find_images([path for path in paths if path.is_dir()])) if files else 0)
 
@@ -69,7 +69,7 @@ def predict_files(
         paths: Image files.
         max_pixels: Largest image, width times height.
     """
-    from pneumo.serving.model.predictor import BATCH, named
+    from pneumo.serving.model.predictor import BATCH, name_prediction
 
     for chunk in batched(paths, BATCH):
         inputs, times, errors = [], [], {}
@@ -87,4 +87,4 @@ def predict_files(
                 yield FileResult(path, None, errors[path])
             else:
                 prediction, decoding = next(predictions)
-                yield FileResult(path, named(prediction, str(path), decoding), None)
+                yield FileResult(path, name_prediction(prediction, str(path), decoding), None)

@@ -218,7 +218,7 @@ class Bundle:
         for name, expected in self.info.files.items():
             if name not in found:
                 raise BundleError(f"{self.folder / name}: missing; copy the bundle again or export the model again")
-            if digest_of(self.folder / name) != expected:
+            if compute_digest(self.folder / name) != expected:
                 raise BundleError(_changed(self.folder / name))
 
     def read(self, name: str) -> bytes:
@@ -237,7 +237,7 @@ class Bundle:
         return content
 
 
-def seal(folder: Path, info: BundleInfo) -> BundleInfo:
+def seal_bundle(folder: Path, info: BundleInfo) -> BundleInfo:
     """Write `bundle.json` over the files in `folder`; last and atomically, so that a bundle with one is complete.
 
     Returns:
@@ -246,7 +246,7 @@ def seal(folder: Path, info: BundleInfo) -> BundleInfo:
     Raises:
         BundleError: The folder holds a folder or a link, or misses the model or the embedding space.
     """
-    files = {name: digest_of(folder / name) for name in _other_files(folder)}
+    files = {name: compute_digest(folder / name) for name in _other_files(folder)}
     for name in (MODEL, EMBEDDING_SPACE):
         if name not in files:
             raise BundleError(f"{folder / name}: missing; a bundle cannot do without")
@@ -257,8 +257,8 @@ def seal(folder: Path, info: BundleInfo) -> BundleInfo:
     return sealed
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+def compute_digest(path: Path) -> str:
+    """Compute the Compute the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

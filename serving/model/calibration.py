@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from pneumo.serving.contracts.arrays import Float64, Mask
 
 
-def calibrated(logits: NDArray[np.floating], temperature: float) -> Floats:
-    """Softmax of logits divided by a temperature (Guo et al., On Calibration of Modern Neural Networks, 2017).
+def calibrate_logits(logits: NDArray[np.floating], temperature: float) -> Float64:
+    """Return the softmax of logits over a temperature (Guo et al., On Calibration of Modern Neural Networks, 2017).
 
     Args:
         logits: [N, K]; with two classes of a binary output the first column is 0 and the second the logit.
@@ -18,12 +18,12 @@ def calibrated(logits: NDArray[np.floating], temperature: float) -> Floats:
     """
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=1, keepdims=True)
+    result: Float64 = powers / powers.sum(axis=1, keepdims=True)
     return result
 
 
-def conformal_sets(probabilities: Floats, limit: float) -> NDArray[np.bool_]:
-    """Which classes cannot be ruled out: those with 1 - probability at or below a limit.
+def build_prediction_sets(probabilities: Float64, limit: float) -> Mask:
+    """Return which classes cannot be ruled out: those with 1 - probability at or below a limit.
 
     Split conformal prediction with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019. A set may
     be empty.
@@ -38,8 +38,8 @@ def conformal_sets(probabilities: Floats, limit: float) -> NDArray[np.bool_]:
     return np.asarray(1.0 - probabilities <= limit)
 
 
-def certain(sets: NDArray[np.bool_], answers: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Whether the conformal set of a case is the answer and nothing else.
+def find_certain(sets: Mask, answers: NDArray[np.integer]) -> Mask:
+    """Return which cases have a prediction set of the answer and nothing else.
 
     A threshold that is far from 0.5 may say a class that the set rules out; that is uncertain too.
 

@@ -4,18 +4,17 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.serving.images.preparation import Fit, Gray, Preparation, encode_png, resize
+from pneumo.serving.contracts.arrays import Float32, Float64
+from pneumo.serving.images.preparation import Preparation, encode_png, resize
+from pneumo.serving.images.types import Fit, Gray
 
 LONGEST = 1024
 """Pixels of the longest side of a film that is shown."""
 
 OPACITY = 0.6
 """How much of the film the strongest evidence hides."""
-
-Heat = NDArray[np.float32]
 
 _COLOURS = np.array(
     [
@@ -36,13 +35,15 @@ It is perceptually uniform, readable with each kind of colour blindness, and hol
 """
 
 
-def film_of(gray: Gray) -> Gray:
-    """A film as it is shown: uint8 [h, w], the longest side at most `LONGEST`, never enlarged."""
+def scale_film(gray: Gray) -> Gray:
+    """Scale a film to be shown: uint8 [h, w], the longest side at most `LONGEST`, never enlarged."""
     shrink = min(1.0, LONGEST / max(gray.shape))
     return resize(gray, max(1, round(gray.shape[0] * shrink)), max(1, round(gray.shape[1] * shrink)))
 
 
-def on_film(values: Heat, preparation: Preparation, original: tuple[int, int], film: tuple[int, int]) -> Heat:
+def project_on_film(
+    values: Float32, preparation: Preparation, original: tuple[int, int], film: tuple[int, int]
+) -> Float32:
     """Lay what a model says about its input on the film that the input was made from, bilinearly.
 
     Args:
@@ -83,22 +84,22 @@ def _spans(preparation: Preparation, height: int, width: int) -> tuple[_Span, _S
     return (other, whole) if height < width else (whole, other)
 
 
-def _interpolation(cells: int, pixels: int, span: _Span) -> NDArray[np.float64]:
+def _interpolation(cells: int, pixels: int, span: _Span) -> Float64:
     """Weights [pixels, cells] of a bilinear interpolation from cells over a span of a line of pixels; NaN beyond it."""
     place = ((np.arange(pixels) + 0.5) / pixels - span.begin) / span.length
     nearest = np.clip(place * cells - 0.5, 0, cells - 1)
-    weights: NDArray[np.float64] = np.clip(1 - np.abs(nearest[:, None] - np.arange(cells)), 0, None)
+    weights: Float64 = np.clip(1 - np.abs(nearest[:, None] - np.arange(cells)), 0, None)
     weights[(place < 0) | (place > 1)] = np.nan
     return weights
 
 
-def film_png(film: Gray) -> bytes:
-    """A film as a gray PNG."""
+def encode_film(film: Gray) -> bytes:
+    """Encode a film as a gray PNG."""
     return encode_png(film)
 
 
-def heat_png(heat: Heat) -> bytes:
-    """A heat map as a PNG to be laid on the film: transparent without evidence, opaque where it is strongest.
+def encode_heat(heat: Float32) -> bytes:
+    """Encode a heat map as a PNG to lay on the film: transparent without evidence, opaque where it is strongest.
 
     Args:
         heat: float32 [h, w]: from 0, no colour, to 1, the strongest; what is less counts as 0, what is more as 1, and
@@ -110,12 +111,12 @@ def heat_png(heat: Heat) -> bytes:
     return buffer.getvalue()
 
 
-def overlay_png(film: Gray, heat: Heat, opacity: float = OPACITY) -> bytes:
-    """A film with its heat map on it as an RGB PNG.
+def encode_overlay(film: Gray, heat: Float32, opacity: float = OPACITY) -> bytes:
+    """Encode a film with its heat map on it as an RGB PNG.
 
     Args:
         film: uint8 [h, w].
-        heat: As for `heat_png`.
+        heat: As for `encode_heat`.
         opacity: How much of the film the strongest evidence hides, in [0, 1].
     """
     image, alphas = _coloured(heat, opacity)
@@ -126,7 +127,7 @@ def overlay_png(film: Gray, heat: Heat, opacity: float = OPACITY) -> bytes:
     return buffer.getvalue()
 
 
-def _coloured(heat: Heat, opacity: float) -> tuple[Image.Image, bytes]:
+def _coloured(heat: Float32, opacity: float) -> tuple[Image.Image, bytes]:
     """A heat map in 256 colours, and the opacity of each: 0 for none, growing as evenly as the evidence."""
     image = Image.fromarray(np.rint(np.clip(np.nan_to_num(heat), 0, 1) * 255).astype(np.uint8))
     steps = np.linspace(0, 1, 256)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.thumbnails import SIDE, turned
-
-Floats = NDArray[np.float64]
+from pneumo.serving.images.thumbnails import SIDE, turn_thumbnails
 
 _VARIANCE_FLOOR = 1e-12
 _RELATIVE_FLOOR = 1e-6
@@ -34,9 +33,9 @@ class EmbeddingSpace:
         residual_variance: Variance along any direction that no column spans, above 0.
     """
 
-    mean: Floats
-    basis: Floats
-    variance: Floats
+    mean: Float64
+    basis: Float64
+    variance: Float64
     residual_variance: float
 
     @property
@@ -78,7 +77,7 @@ class EmbeddingSpace:
             residual_variance=max(floor, float(rest.mean()) if rest.size else floor),
         )
 
-    def score(self, embeddings: NDArray[np.floating]) -> Floats:
+    def score(self, embeddings: NDArray[np.floating]) -> Float64:
         """Distance from the training images: root of the Mahalanobis distance squared over D.
 
         Args:
@@ -92,16 +91,16 @@ class EmbeddingSpace:
         inside = (coordinates**2 / self.variance).sum(axis=1)
         # The rest is taken as a vector: the difference of two squared lengths loses all digits where it is small.
         outside = ((centred - coordinates @ self.basis.T) ** 2).sum(axis=1) / self.residual_variance
-        result: Floats = np.sqrt((inside + outside) / self.dimensions)
+        result: Float64 = np.sqrt((inside + outside) / self.dimensions)
         return result
 
-    def project(self, embeddings: NDArray[np.floating]) -> Floats:
+    def project(self, embeddings: NDArray[np.floating]) -> Float64:
         """Whitened coordinates along the wide directions: [N, D] to [N, P], mean 0 and variance 1 in distribution."""
         centred = np.asarray(embeddings, dtype=np.float64) - self.mean
-        result: Floats = centred @ self.basis / np.sqrt(self.variance)
+        result: Float64 = centred @ self.basis / np.sqrt(self.variance)
         return result
 
-    def to_arrays(self, prefix: str = "") -> dict[str, Floats]:
+    def to_arrays(self, prefix: str = "") -> dict[str, Float64]:
         """The arrays of the space by name, as they lie in an `.npz` file."""
         return {
             f"{prefix}mean": self.mean,
@@ -138,16 +137,16 @@ class EmbeddingSpace:
 
 
 @dataclass(frozen=True)
-class Known:
-    """Images that a model should find familiar: embeddings [N, D] and thumbnails [N, SIDE, SIDE]."""
+class ImageFeatures:
+    """What the outlier score takes of N images: embeddings [N, D] and thumbnails [N, SIDE, SIDE]."""
 
     embeddings: NDArray[np.floating]
-    thumbnails: Floats
+    thumbnails: Float64
 
 
 @dataclass(frozen=True)
-class Familiarity:
-    """How strange an image is in three views, of which the strangest counts.
+class OutlierScorer:
+    """Out-of-distribution score of an image: the largest of its scores in three views.
 
     The network's embedding tells odd content, but a network that was trained to ignore exposure may not see a negative,
     and one that pools over the image hardly sees what is upside down. A thumbnail's distance from training thumbnails
@@ -163,10 +162,10 @@ class Familiarity:
 
     embedding: EmbeddingSpace
     thumbnail: EmbeddingSpace | None = None
-    scale: Floats | None = None
+    scale: Float64 | None = None
 
     @classmethod
-    def fit(cls, training: Known, held_out: Known, *, quantile: float) -> "Familiarity":
+    def fit(cls, training: ImageFeatures, held_out: ImageFeatures, *, quantile: float) -> "OutlierScorer":
         """Learn what is familiar from training images, and how far off is too far from held-out ones.
 
         Args:
@@ -179,7 +178,7 @@ class Familiarity:
         """
         thumbnail = EmbeddingSpace.fit(_flat(training.thumbnails))
         bare = cls(EmbeddingSpace.fit(training.embeddings), thumbnail, np.array([[0.0, 1.0]] * _VIEWS))
-        seen = bare.views(held_out.embeddings, held_out.thumbnails)
+        seen = bare.score_views(held_out.embeddings, held_out.thumbnails)
         middle = np.median(seen, axis=1)
         # A floor, since a handful of held-out images may all be alike.
         reach = np.maximum(np.quantile(seen, quantile, axis=1) - middle, 0.01 * np.abs(middle) + _VARIANCE_FLOOR)
@@ -187,7 +186,7 @@ class Familiarity:
         reach[-1] = max(reach[-1], -middle[-1] / 2)
         return cls(bare.embedding, thumbnail, np.stack([middle, reach], axis=1))
 
-    def views(self, embeddings: NDArray[np.floating], small: Floats) -> Floats:
+    def score_views(self, embeddings: NDArray[np.floating], small: Float64) -> Float64:
         """How strange images are in each view: 0 for the typical held-out image, 1 at its quantile.
 
         Args:
@@ -201,15 +200,15 @@ class Familiarity:
         by_embedding = self.embedding.score(embeddings)
         if self.thumbnail is None or self.scale is None:
             return by_embedding[None]
-        every = self.thumbnail.score(_flat(np.concatenate([small, *turned(small)])))  # one product, not six
+        every = self.thumbnail.score(_flat(np.concatenate([small, *turn_thumbnails(small)])))  # one product, not six
         distance, others = every[: len(small)], every[len(small) :].reshape(-1, len(small)).min(axis=0)
         seen = np.stack([by_embedding, distance, distance**2 - others**2])
-        result: Floats = (seen - self.scale[:, :1]) / self.scale[:, 1:]
+        result: Float64 = (seen - self.scale[:, :1]) / self.scale[:, 1:]
         return result
 
-    def score(self, embeddings: NDArray[np.floating], small: Floats) -> Floats:
-        """The strangest of the views, [N]; arguments as for `views`."""
-        result: Floats = self.views(embeddings, small).max(axis=0)
+    def score(self, embeddings: NDArray[np.floating], small: Float64) -> Float64:
+        """The strangest of the views, [N]; arguments as for `score_views`."""
+        result: Float64 = self.score_views(embeddings, small).max(axis=0)
         return result
 
     def to_bytes(self) -> bytes:
@@ -222,7 +221,7 @@ class Familiarity:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Familiarity":
+    def from_bytes(cls, data: bytes) -> "OutlierScorer":
         """Read what `to_bytes` wrote; nothing in it is unpickled.
 
         Raises:
@@ -244,5 +243,5 @@ class Familiarity:
         return cls(embedding, thumbnail, scale)
 
 
-def _flat(small: Floats) -> Floats:
+def _flat(small: Float64) -> Float64:
     return np.asarray(small.reshape(len(small), -1))

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from pneumo.serving.contracts.arrays import Float32, Float64
 from pneumo.serving.contracts.cores import available_cores, integers_overflow
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.images.preparation import MAX_PIXELS, prepare
-from pneumo.serving.images.thumbnails import thumbnails
+from pneumo.serving.contracts.setting_types import MAX_PIXELS
+from pneumo.serving.images.decode import prepare
+from pneumo.serving.images.thumbnails import make_thumbnails
 from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
-from pneumo.serving.model.calibration import calibrated, certain, conformal_sets
-from pneumo.serving.model.outlier_score import Familiarity
+from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
+from pneumo.serving.model.outlier_score import OutlierScorer
 
 BATCH = 8
 """Images that go through the network at once: 32 were no faster at 224 px and took 2.5 times the memory."""
@@ -25,8 +26,6 @@ MAPS = "maps"
 
 MAPS_POINT = "maps_point"
 """Key of the graph's metadata under which `true` says that the maps mark what the network looks at."""
-
-Input = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Outputs:
         thumbnails: float64 [N, SIDE, SIDE], see `pneumo.serving.images.thumbnails`.
     """
 
-    logits: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-    thumbnails: NDArray[np.float64]
+    logits: Float32
+    embedding: Float32
+    thumbnails: Float64
 
 
 class Predictor:
@@ -49,7 +48,7 @@ class Predictor:
 
     Attributes:
         bundle: What it runs.
-        familiarity: Says how strange an image is.
+        outlier_scorer: Says how strange an image is.
         has_maps: Whether the network gives class activation maps.
         maps_point: Whether they were found to mark what it looks at.
     """
@@ -67,7 +66,7 @@ class Predictor:
         self.bundle = bundle
         model, space = bundle.read(MODEL), bundle.read(EMBEDDING_SPACE)
         try:
-            self.familiarity = Familiarity.from_bytes(space)
+            self.outlier_scorer = OutlierScorer.from_bytes(space)
         except InputError as error:
             raise BundleError(f"{bundle.folder / EMBEDDING_SPACE}: {error}") from None
         try:
@@ -83,7 +82,7 @@ class Predictor:
         except Exception as error:  # ONNX Runtime raises many kinds that share no base
             reason = str(error).splitlines()[0][:200]
             raise BundleError(f"{bundle.folder / MODEL}: does not run: {reason}; export the model again") from None
-        expected = ((2, len(bundle.info.classes)), (2, self.familiarity.embedding.dimensions))
+        expected = ((2, len(bundle.info.classes)), (2, self.outlier_scorer.embedding.dimensions))
         if (outputs.logits.shape, outputs.embedding.shape) != expected:
             raise BundleError(
                 f"{bundle.folder / MODEL}: logits {outputs.logits.shape} and embedding {outputs.embedding.shape} for "
@@ -95,16 +94,16 @@ class Predictor:
                 "and width fit the bundle; export the model again"
             )
 
-    def run(self, batch: Input) -> Outputs:
+    def run(self, batch: Float32) -> Outputs:
         """Run the network on prepared images, float32 [N, C, H, W] in [0, 1].
 
         Raises:
             BundleError: The network gave values that are not finite.
         """
         logits, embedding = self._run(["logits", "embedding"], batch)
-        return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch))
+        return Outputs(logits=logits, embedding=embedding, thumbnails=make_thumbnails(batch))
 
-    def run_with_maps(self, batch: Input) -> tuple[Outputs, NDArray[np.float32]]:
+    def run_with_maps(self, batch: Float32) -> tuple[Outputs, Float32]:
         """Run a network that `has_maps` as `run` does.
 
         Returns:
@@ -114,15 +113,15 @@ class Predictor:
             BundleError: The network gave values that are not finite.
         """
         logits, embedding, maps = self._run(["logits", "embedding", MAPS], batch)
-        return Outputs(logits=logits, embedding=embedding, thumbnails=thumbnails(batch)), maps
+        return Outputs(logits=logits, embedding=embedding, thumbnails=make_thumbnails(batch)), maps
 
-    def _run(self, names: list[str], batch: Input) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = self._session.run(names, {"image": batch})
+    def _run(self, names: list[str], batch: Float32) -> list[Float32]:
+        found: list[Float32] = self._session.run(names, {"image": batch})
         if not all(np.isfinite(values).all() for values in found):
             raise BundleError(f"{self.bundle.folder / MODEL}: gave values that are not finite; export the model again")
         return found
 
-    def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Input:
+    def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Float32:
         """Turn the bytes of an image file into the network's input, float32 [C, H, W].
 
         Raises:
@@ -130,7 +129,7 @@ class Predictor:
         """
         return prepare(data, self.bundle.info.preparation, max_pixels=max_pixels)
 
-    def predict(self, inputs: Sequence[Input]) -> list[ImagePrediction]:
+    def predict(self, inputs: Sequence[Float32]) -> list[ImagePrediction]:
         """Predict prepared images, each float32 [C, H, W], `BATCH` at a time; the caller fills in file names."""
         predictions: list[ImagePrediction] = []
         for start in range(0, len(inputs), BATCH):
@@ -138,17 +137,17 @@ class Predictor:
             began = time.perf_counter()
             outputs = self.run(np.stack(chunk))
             share = (time.perf_counter() - began) * 1000 / len(chunk)
-            predictions += self.judge(outputs, elapsed_ms=share)
+            predictions += self.interpret_outputs(outputs, elapsed_ms=share)
         return predictions
 
-    def judge(self, outputs: Outputs, *, elapsed_ms: float) -> list[ImagePrediction]:
+    def interpret_outputs(self, outputs: Outputs, *, elapsed_ms: float) -> list[ImagePrediction]:
         """Say what the network's outputs mean: calibrated, with certainty and whether the image is a known kind."""
         info = self.bundle.info
-        probabilities = calibrated(outputs.logits, info.temperature)
+        probabilities = calibrate_logits(outputs.logits, info.temperature)
         said = [self._say(row) for row in probabilities]
         answers = np.array([info.classes.index(label) for label, _ in said], dtype=np.int64)
-        sure = certain(conformal_sets(probabilities, info.conformal.limit), answers)
-        scores = self.familiarity.score(outputs.embedding, outputs.thumbnails)
+        sure = find_certain(build_prediction_sets(probabilities, info.conformal.limit), answers)
+        scores = self.outlier_scorer.score(outputs.embedding, outputs.thumbnails)
         return [
             ImagePrediction(
                 filename=None,
@@ -164,9 +163,9 @@ class Predictor:
             for row, (label, probability), known, score in zip(probabilities, said, sure, scores, strict=True)
         ]
 
-    def project(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    def project(self, embedding: Float32) -> Float32:
         """An embedding, float32 [D], as reference and log keep it: float32 [P], whitened, P at most 32."""
-        return np.asarray(self.familiarity.embedding.project(embedding[None])[0], dtype=np.float32)
+        return np.asarray(self.outlier_scorer.embedding.project(embedding[None])[0], dtype=np.float32)
 
     def predict_bytes(
         self, data: bytes, filename: str | None = None, *, max_pixels: int = MAX_PIXELS
@@ -179,9 +178,9 @@ class Predictor:
         began = time.perf_counter()
         prepared = self.prepare(data, max_pixels=max_pixels)
         decoding = (time.perf_counter() - began) * 1000
-        return named(self.predict([prepared])[0], filename, decoding)
+        return name_prediction(self.predict([prepared])[0], filename, decoding)
 
-    def _say(self, probabilities: NDArray[np.float64]) -> tuple[str, float]:
+    def _say(self, probabilities: Float64) -> tuple[str, float]:
         classes, positive = self.bundle.info.classes, self.bundle.info.positive_class
         if positive is None:
             best = int(probabilities.argmax())
@@ -191,8 +190,8 @@ class Predictor:
         return classes[column if probability >= self.bundle.info.thresholds["default"] else 1 - column], probability
 
 
-def named(prediction: ImagePrediction, filename: str | None, decoding_ms: float) -> ImagePrediction:
-    """A prediction with its file name, and the time of decoding added."""
+def name_prediction(prediction: ImagePrediction, filename: str | None, decoding_ms: float) -> ImagePrediction:
+    """Return a prediction with its file name, and the time of decoding added."""
     return prediction.model_copy(
         update={"filename": filename, "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3)}
     )

@@ -14,9 +14,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model import remote_registry
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError, Name, Sha256
-from pneumo.serving.model.remote_registry import Root, is_address, place
+from pneumo.serving.model.remote_registry import format_path
 
 MODELS = Path("models")
 REGISTRY = "registry.yaml"
@@ -120,11 +121,11 @@ class Registry(_Strict):
         wanted = self.aliases.get(model, model)
         return next((version for version in self.versions if version.id == wanted), None)
 
-    def aliases_of(self, version: Version) -> list[str]:
+    def list_aliases(self, version: Version) -> list[str]:
         """The aliases that mean a version now."""
         return sorted(alias for alias, meant in self.aliases.items() if meant == version.id)
 
-    def promotions_of(self, version: str) -> list[Promotion]:
+    def list_promotions(self, version: str) -> list[Promotion]:
         """The changes that made an alias mean a version, oldest first."""
         return [each for each in self.promotions if each.version == version]
 
@@ -136,9 +137,11 @@ def read_registry(root: Root = MODELS) -> Registry:
         InputError: It is damaged.
         MachineError: It lies in a bucket that cannot be read.
     """
-    path = place(root, REGISTRY)
+    path = format_path(root, REGISTRY)
     try:
-        content = remote_registry.read(root, REGISTRY) if is_address(root) else (Path(root) / REGISTRY).read_bytes()
+        content = (
+            remote_registry.read_file(root, REGISTRY) if is_address(root) else (Path(root) / REGISTRY).read_bytes()
+        )
     except FileNotFoundError:
         return Registry()
     except OSError as error:
@@ -166,14 +169,14 @@ def parse_registry(content: bytes, path: str) -> Registry:
         raise InputError(f"{path}: {first_problem(error)}; restore it from version control") from None
 
 
-def registry_stamp(root: Root) -> object:
-    """What changes when the registry is written again.
+def read_registry_stamp(root: Root) -> object:
+    """Return what changes when the registry is written again.
 
     Raises:
         MachineError: It lies in a bucket that cannot be read.
     """
     if is_address(root):
-        return remote_registry.stamp(root, REGISTRY)
+        return remote_registry.read_stamp(root, REGISTRY)
     try:
         found = (Path(root) / REGISTRY).stat()
     except OSError:
@@ -209,18 +212,18 @@ def resolve(model: str, root: Root = MODELS) -> Path:
         if (Path(model) / INFO).is_file():
             return Path(model)
         raise InputError(f"{model}: {_unknown(model, root)}")
-    return folder_of(version, root)
+    return locate_bundle(version, root)
 
 
-def folder_of(version: Version, root: Root = MODELS) -> Path:
-    """The folder of a registered bundle, see `resolve`.
+def locate_bundle(version: Version, root: Root = MODELS) -> Path:
+    """Find the folder of a registered bundle, see `resolve`.
 
     Raises:
         BundleError: It is missing, or another one lies in its place.
         MachineError: It lies in a bucket that cannot be read.
     """
     if is_address(root):
-        return remote_registry.fetch(root, version.bundle, version.digest)
+        return remote_registry.fetch_bundle(root, version.bundle, version.digest)
     folder = Path(root) / version.bundle
     if not (folder / INFO).is_file():
         raise BundleError(f"{folder}: the bundle of {version.id} is missing; promote it again")

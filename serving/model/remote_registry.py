@@ -10,36 +10,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
+from pneumo.serving.contracts.install_hints import install_hint
+from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError
-
-Root = Path | str
-"""Where a registry lies: a folder, or an address with `://` in it."""
 
 CACHE = "PNEUMO_CACHE"
 """Environment variable: folder of downloaded bundles; by default `pneumo` in the user's cache folder."""
 
 
-def is_address(root: object) -> TypeGuard[str]:
-    """Whether a root is an address, not a folder."""
-    return isinstance(root, str) and "://" in root
-
-
-def root_of(given: object) -> Any:
-    """An address as it is, without a slash at its end; any other text as a folder."""
-    if is_address(given):
-        return given.rstrip("/")
-    return Path(given) if isinstance(given, str) else given
-
-
-def place(root: Root, name: str) -> str:
-    """A file under a root, for messages."""
+def format_path(root: Root, name: str) -> str:
+    """Format the place of a file under a root, for messages."""
     return f"{root}/{name}" if is_address(root) else str(Path(root) / name)
 
 
-def read(address: str, name: str) -> bytes:
+def read_file(address: str, name: str) -> bytes:
     """Read a file under an address.
 
     Raises:
@@ -47,7 +34,7 @@ def read(address: str, name: str) -> bytes:
         InputError: No such kind of address, or no such bucket.
         MachineError: What reads it is not installed, nobody may read it, or it cannot be reached.
     """
-    with plain_errors(address):
+    with translate_errors(address):
         files, path = open_files(address)
         try:
             content: bytes = files.cat_file(f"{path}/{name}")
@@ -57,14 +44,14 @@ def read(address: str, name: str) -> bytes:
         return content
 
 
-def stamp(address: str, name: str) -> str | None:
-    """What changes when a file under an address is written again; None where there is none.
+def read_stamp(address: str, name: str) -> str | None:
+    """Return what changes when a file under an address is written again; None if there is none.
 
     Raises:
-        InputError: As `read`.
-        MachineError: As `read`.
+        InputError: As `read_file`.
+        MachineError: As `read_file`.
     """
-    with plain_errors(address):
+    with translate_errors(address):
         files, path = open_files(address)
         try:
             found = files.info(f"{path}/{name}")
@@ -74,7 +61,7 @@ def stamp(address: str, name: str) -> str | None:
         return next((str(found[key]) for key in keys if found.get(key) is not None), "")
 
 
-def fetch(address: str, folder: str, digest: str) -> Path:
+def fetch_bundle(address: str, folder: str, digest: str) -> Path:
     """Download a bundle into the cache, unless it is there, and verify every file of it.
 
     Args:
@@ -87,7 +74,7 @@ def fetch(address: str, folder: str, digest: str) -> Path:
 
     Raises:
         BundleError: A file is missing, or not the one that was promoted.
-        MachineError: As `read`, or the cache cannot be written.
+        MachineError: As `read_file`, or the cache cannot be written.
     """
     target = _cache() / digest
     if _is_whole(target, digest):
@@ -121,7 +108,7 @@ def open_files(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def plain_errors(address: str) -> Iterator[None]:
+def translate_errors(address: str) -> Iterator[None]:
     """Turn what fsspec and its back ends raise into one line; what is not found stays a FileNotFoundError."""
     try:
         yield
@@ -129,7 +116,7 @@ def plain_errors(address: str) -> Iterator[None]:
         raise
     except ImportError as error:
         name = getattr(error, "name", None) or "gcsfs"
-        raise MachineError(f"{address}: {name} is not installed: `pip install 'pneumo[gcs]'` brings it") from None
+        raise MachineError(f"{address}: {name} is not installed; {install_hint('gcs')}") from None
     except Exception as error:  # fsspec's back ends share no base
         raise _plain(address, error) from None
 
@@ -164,7 +151,7 @@ def _plain(address: str, error: Exception) -> PneumoError:
 def _download(address: str, folder: str, digest: str, partial: Path) -> None:
     def take(name: str) -> bytes:
         try:
-            return read(address, f"{folder}/{name}")
+            return read_file(address, f"{folder}/{name}")
         except FileNotFoundError:
             raise BundleError(f"{address}/{folder}/{name}: missing; promote the model again") from None
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.schemas import ImagePrediction
 from pneumo.serving.images.descriptors import Descriptors
 
@@ -53,7 +51,7 @@ class LogRow:
     lane: str
     format: str
     descriptors: Descriptors
-    embedding: NDArray[np.float32]
+    embedding: Float32
     label: str
     probability: float
     certain: bool
@@ -63,7 +61,7 @@ class LogRow:
     id: str = field(default_factory=_new_id)
 
     @classmethod
-    def of(
+    def from_prediction(
         cls,
         prediction: ImagePrediction,
         *,
@@ -75,7 +73,7 @@ class LogRow:
         lane: str,
         file_format: str,
         descriptors: Descriptors,
-        embedding: NDArray[np.float32],
+        embedding: Float32,
     ) -> "LogRow":
         """The row of a prediction; its file name is left out."""
         return cls(
@@ -115,8 +113,8 @@ class LogRow:
 _OWN = tuple(each.name for each in dataclasses.fields(LogRow) if each.name != "descriptors")
 
 
-def values_of_json(line: str) -> dict[str, Any]:
-    """Columns out of a line of a spool file.
+def parse_row(line: str) -> dict[str, Any]:
+    """Read the columns of a row from a line of a spool file.
 
     Raises:
         ValueError, KeyError: The line is damaged.

@@ -9,7 +9,7 @@ from itertools import batched
 from pathlib import Path
 from typing import Any, TextIO
 
-from pneumo.serving.predictions.rows import LogRow, values_of_json
+from pneumo.serving.predictions.rows import LogRow, parse_row
 
 _SUFFIX = ".jsonl"
 
@@ -74,6 +74,6 @@ class Spool:
 def _read(file: TextIO) -> Iterator[dict[str, Any]]:
     for line in file:
         try:
-            yield values_of_json(line)
+            yield parse_row(line)
         except (ValueError, KeyError, TypeError):
             continue  # cut off

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.predictions.tables import feedback, metadata, predictions
 
 _TIMEOUT_S = 5
@@ -125,8 +126,8 @@ def _engine(url: str) -> Engine:
             pool_pre_ping=True,
             connect_args={"connect_timeout": _TIMEOUT_S},
         )
-    except ModuleNotFoundError:
-        raise MachineError("psycopg is not installed: `pip install 'pneumo[postgres]'` brings it") from None
+    except ModuleNotFoundError as error:
+        raise MachineError(missing_module(error)) from None
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
@@ -138,8 +139,8 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def why(error: SQLAlchemyError | OSError) -> str:
-    """What is wrong with the database, without statement or values, which SQLAlchemy quotes."""
+def describe_error(error: SQLAlchemyError | OSError) -> str:
+    """Say what is wrong with the database, without statement or values, which SQLAlchemy quotes."""
     cause = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines() if isinstance(cause, Exception) else []
     return f"{type(cause).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.serving.predictions.rows import LogRow
 from pneumo.serving.predictions.spool import Spool
-from pneumo.serving.predictions.store import LogStore, why
+from pneumo.serving.predictions.store import LogStore, describe_error
 
 BATCH = 500
 """Rows written in one transaction at most."""
@@ -155,7 +155,7 @@ class LogWriter:
         try:
             self._spool.add(rows)
         except OSError as error:
-            _log.error("%d rows of the prediction log are lost: %s", len(rows), why(error))
+            _log.error("%d rows of the prediction log are lost: %s", len(rows), describe_error(error))
             self._dropped(len(rows))
 
     def _reach(self) -> bool:
@@ -181,7 +181,7 @@ class LogWriter:
             _log.error(
                 "the prediction log's database %s is away (%s); rows wait in %s",
                 self._store.shown,
-                why(error),
+                describe_error(error),
                 self._spool.folder,
             )
         self._away, self._away_until = True, time.monotonic() + RETRY_S

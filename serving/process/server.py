@@ -45,7 +45,7 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
         else:
             from pneumo.serving.process.workers import run_workers
 
-            run_workers(settings, bundle.folder, listener, lambda: announce(bundle, address))
+            run_workers(run, settings, bundle.folder, listener, lambda: announce(bundle, address))
     finally:
         listener.close()
 

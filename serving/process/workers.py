@@ -25,6 +25,9 @@ STOP_S = 30
 
 _PAUSE_S = 1.0
 
+RunWorker = Callable[[Settings, Bundle, socket.socket, Callable[[], object]], None]
+"""Serves a bundle on a socket until it is told to stop, and calls the last argument once it takes requests."""
+
 
 @dataclass
 class _Worker:
@@ -33,10 +36,13 @@ class _Worker:
     ready: bool = False
 
 
-def run_workers(settings: Settings, folder: Path, listener: socket.socket, ready: Callable[[], object]) -> None:
+def run_workers(
+    run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, ready: Callable[[], object]
+) -> None:
     """Keep `settings.workers` processes serving until SIGINT or SIGTERM; one that dies is started anew.
 
     Args:
+        run: Serves a bundle in one process; a function of a module, since a new process imports it by its name.
         settings: How to serve.
         folder: The champion's bundle to begin with.
         listener: Bound, not yet listening.
@@ -50,7 +56,7 @@ def run_workers(settings: Settings, folder: Path, listener: socket.socket, ready
 
     def start() -> _Worker:
         mine, its = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(settings, folder, listener, its), daemon=True)
+        process = context.Process(target=_work, args=(run, settings, folder, listener, its), daemon=True)
         process.start()
         its.close()
         return _Worker(process, mine)
@@ -67,7 +73,7 @@ def run_workers(settings: Settings, folder: Path, listener: socket.socket, ready
                 for index, worker in enumerate(workers):
                     if worker.process.is_alive() or told.is_set():
                         continue
-                    metrics.forget(worker.process.pid or 0)
+                    metrics.forget_worker(worker.process.pid or 0)
                     if not worker.ready:
                         raise MachineError(f"a worker ended before it was ready (exit {worker.process.exitcode})")
                     time.sleep(_PAUSE_S)
@@ -125,10 +131,8 @@ def _shared_metrics() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _work(settings: Settings, folder: Path, listener: socket.socket, said: Connection) -> None:
+def _work(run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, said: Connection) -> None:
     """One worker, in a process of its own."""
-    from pneumo.serving.process.server import run
-
     logs.configure(settings.log_format)
     _end_with_parent()
     try:

@@ -102,7 +102,7 @@ def log_request(request: RequestFields) -> None:
     """Log a request that was answered: one line."""
     level = logging.WARNING if request.status >= 500 else logging.INFO
     if _log.isEnabledFor(level):
-        method = known_method(request.method)
+        method = normalize_method(request.method)
         known = {name: value for name in _NAMES if (value := getattr(request, name)) is not None}
         known["method"] = method
         known["duration_ms"] = round(request.duration_ms, 2)
@@ -118,8 +118,8 @@ def log_request(request: RequestFields) -> None:
         )
 
 
-def known_method(method: str) -> str:
-    """An HTTP method, or `_OTHER` for one that a client made up."""
+def normalize_method(method: str) -> str:
+    """Return an HTTP method, or `_OTHER` for one that a client made up."""
     return method if method in METHODS else "_OTHER"
 
 

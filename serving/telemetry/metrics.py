@@ -11,26 +11,20 @@ is imported, which is when `prometheus_client` looks. Then any worker answers fo
 import os
 import platform
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import mark_process_dead
 
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.contracts.schemas import ImagePrediction
+from pneumo.serving.contracts.schemas import ImagePrediction, SlotName
 from pneumo.serving.model.bundle import BundleInfo
 from pneumo.serving.telemetry.exposition import Exposition
-from pneumo.serving.telemetry.logs import known_method
-
-if TYPE_CHECKING:
-    from pneumo.serving.drift.verdict import DriftCheck
-
-LaneName = Literal["champion", "challenger", "shadow"]
-"""What a model is there for: to answer, to answer a share, or only to be compared."""
+from pneumo.serving.telemetry.logs import normalize_method
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the folder which workers share."""
@@ -52,7 +46,7 @@ _PROBABILITY = tuple(step / 20 for step in range(1, 21))
 _DIFFERENCE = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
-def forget(pid: int) -> None:
+def forget_worker(pid: int) -> None:
     """Take the gauges of a worker that ended out of the shared folder; what it counted stays counted."""
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
@@ -70,7 +64,7 @@ class Metrics:
         self._shared = folder is not None
         self._exposed = Exposition(folder)
         self._lock = threading.Lock()
-        self._models: dict[LaneName, tuple[str, ...]] = {}
+        self._models: dict[SlotName, tuple[str, ...]] = {}
         self._of_requests()
         self._of_work()
         self._of_predictions()
@@ -115,10 +109,10 @@ class Metrics:
         self._changed = self._gauge("bundle_changed", text, "livemax", "lane")
         self._reloads = _Children(self._counter("reloads", "Attempts to load another version.", "result"))
         for result in ("ok", "failed"):
-            self._reloads.of(result)
+            self._reloads.series(result)
         self._log_rows = _Children(self._counter("log_rows", "Rows of the prediction log.", "result"))
         for result in ("written", "lost"):
-            self._log_rows.of(result)
+            self._log_rows.series(result)
         build = self._gauge("build_info", "What is installed.", "livemax", "version", "python", "onnxruntime")
         build.labels(_version("pneumo"), platform.python_version(), _version("onnxruntime")).set(1)
 
@@ -133,7 +127,7 @@ class Metrics:
         self._columns: set[str] = set()
         self._checks = _Children(self._counter("drift_checks", "Drift checks that this service made.", "result"))
         for result in (*_VERDICTS, "failed"):
-            self._checks.of(result)
+            self._checks.series(result)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"pneumo_{name}_total", text, labels, registry=self._exposed.registry)
@@ -144,11 +138,11 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"pneumo_{name}", text, labels, registry=self._exposed.registry, buckets=buckets)
 
-    def in_progress(self) -> AbstractContextManager[None]:
+    def track_request(self) -> AbstractContextManager[None]:
         """Around the answering of a request."""
         return self._in_progress.track_inprogress()
 
-    def requested(self, route: str, method: str, status: int, seconds: float) -> None:
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered.
 
         Args:
@@ -157,117 +151,122 @@ class Metrics:
             status: HTTP status.
             seconds: From its first byte to the last of the answer.
         """
-        self._requests.of(route, known_method(method), str(status)).inc()
-        self._durations.of(route).observe(seconds)
+        self._requests.series(route, normalize_method(method), str(status)).inc()
+        self._durations.series(route).observe(seconds)
 
-    def shed(self, reason: str) -> None:
+    def count_shed(self, reason: str) -> None:
         """Count a request turned away, by a fixed word of the code such as `memory`."""
-        self._shed.of(reason).inc()
+        self._shed.series(reason).inc()
 
-    def queued(self, images: int) -> None:
+    def set_queue(self, images: int) -> None:
         """Set how many images are in the service."""
         self._queue.set(images)
 
-    def decoded(self, seconds: float) -> None:
+    def observe_decoding(self, seconds: float) -> None:
         """Add the time that decoding an image took."""
         self._decode.observe(seconds)
 
-    def refused_image(self, reason: str) -> None:
+    def count_refused_image(self, reason: str) -> None:
         """Count an image that cannot be used, by `ImageError.reason`."""
-        self._image_errors.of(reason).inc()
+        self._image_errors.series(reason).inc()
 
-    def waited(self, seconds: float) -> None:
+    def observe_wait(self, seconds: float) -> None:
         """Add the time that an image waited for the network."""
         self._wait.observe(seconds)
 
-    def batched(self, size: int, seconds: float) -> None:
+    def observe_batch(self, size: int, seconds: float) -> None:
         """Add one run of the network: its images and its time."""
         self._batch.observe(size)
         self._inference.observe(seconds)
 
-    def predicted(self, lane: LaneName, predictions: Sequence[ImagePrediction]) -> None:
+    def count_predictions(self, slot: SlotName, predictions: Sequence[ImagePrediction]) -> None:
         """Count what a model said."""
         if not predictions:
             return
-        self._images.of(lane, "predicted").inc(len(predictions))
-        probability = self._probabilities.of(lane)
+        self._images.series(slot, "predicted").inc(len(predictions))
+        probability = self._probabilities.series(slot)
         for prediction in predictions:
-            self._labels.of(lane, prediction.label).inc()
+            self._labels.series(slot, prediction.label).inc()
             probability.observe(prediction.probability)
             if prediction.certainty == "uncertain":
-                self._uncertain.of(lane).inc()
+                self._uncertain.series(slot).inc()
             if not prediction.in_distribution:
-                self._strangers.of(lane).inc()
+                self._strangers.series(slot).inc()
 
-    def failed(self, lane: LaneName, images: int = 1) -> None:
+    def count_failures(self, slot: SlotName, images: int = 1) -> None:
         """Count images that a model gave no answer for, because it broke or was behind."""
-        self._images.of(lane, "failed").inc(images)
+        self._images.series(slot, "failed").inc(images)
 
-    def compared(self, champion: ImagePrediction, shadow: ImagePrediction) -> None:
+    def compare_shadow(self, champion: ImagePrediction, shadow: ImagePrediction) -> None:
         """Count how the shadow's word on an image differs from the one that was given."""
         if champion.label != shadow.label:
             self._disagreements.inc()
         given, other = champion.probabilities, shadow.probabilities
         self._differences.observe(max(abs(given.get(name, 0) - other.get(name, 0)) for name in given | other))
 
-    def serves(self, lane: LaneName, info: BundleInfo, digest: str) -> None:
-        """Set the model of a lane; the one before is no longer told of."""
+    def set_model(self, slot: SlotName, info: BundleInfo, digest: str) -> None:
+        """Set the model of a slot; the one before is no longer told of."""
         with self._lock:
-            self._forget_model(lane)
-            self._models[lane] = (lane, info.name, info.version, digest)
-            self._model.labels(*self._models[lane]).set(1)
-        self._loaded.labels(lane).set_to_current_time()
-        self.bundle_changed(lane, changed=False)
+            self._forget_model(slot)
+            self._models[slot] = (slot, info.name, info.version, digest)
+            self._model.labels(*self._models[slot]).set(1)
+        self._loaded.labels(slot).set_to_current_time()
+        self.set_bundle_changed(slot, changed=False)
         for result in ("predicted", "failed"):
-            self._images.of(lane, result)
+            self._images.series(slot, result)
         for label in info.classes:  # a series that begins at its first event hides that event from rate()
-            self._labels.of(lane, label)
+            self._labels.series(slot, label)
         for metric in (self._probabilities, self._uncertain, self._strangers):
-            metric.of(lane)
+            metric.series(slot)
 
-    def retired(self, lane: LaneName) -> None:
-        """Say that a lane has no model any more."""
+    def clear_model(self, slot: SlotName) -> None:
+        """Say that a slot has no model any more."""
         with self._lock:
-            self._forget_model(lane)
-        self._loaded.labels(lane).set(0)
-        self.bundle_changed(lane, changed=False)
+            self._forget_model(slot)
+        self._loaded.labels(slot).set(0)
+        self.set_bundle_changed(slot, changed=False)
 
-    def _forget_model(self, lane: LaneName) -> None:
-        labels = self._models.pop(lane, None)
+    def _forget_model(self, slot: SlotName) -> None:
+        labels = self._models.pop(slot, None)
         if labels is None:
             return
         self._model.labels(*labels).set(0)  # what a shared folder holds cannot be removed; 0 is not shown
         if not self._shared:
             self._model.remove(*labels)
 
-    def log_written(self, rows: int) -> None:
+    def count_written_rows(self, rows: int) -> None:
         """Count rows of the prediction log that its database took."""
-        self._log_rows.of("written").inc(rows)
+        self._log_rows.series("written").inc(rows)
 
-    def log_dropped(self, rows: int) -> None:
+    def count_lost_rows(self, rows: int) -> None:
         """Count rows of the prediction log that were lost."""
-        self._log_rows.of("lost").inc(rows)
+        self._log_rows.series("lost").inc(rows)
 
-    def drift(self, check: "DriftCheck | None") -> None:
-        """Set what the last drift check said; None where there is none of the model that is served."""
-        self._verdict.set(_VERDICTS["too_few" if check is None else check.verdict.value])
-        self._checked.set(0 if check is None else check.time.timestamp())
-        found = {column.name: column.adjusted for column in check.columns} if check else {}
-        self._columns |= found.keys()
+    def show_drift(self, verdict: str, checked_at: float, p_values: Mapping[str, float]) -> None:
+        """Set what the last drift check of the model that is served said.
+
+        Args:
+            verdict: Its verdict, such as `ok`; `too_few` if there is no check.
+            checked_at: When it was made, in seconds since 1970; 0 if there is none.
+            p_values: Adjusted p-value of each column.
+        """
+        self._verdict.set(_VERDICTS[verdict])
+        self._checked.set(checked_at)
+        self._columns |= p_values.keys()
         for name in self._columns:  # what a shared folder holds cannot be removed
-            self._p_values.labels(name).set(found.get(name, 1.0))
+            self._p_values.labels(name).set(p_values.get(name, 1.0))
 
-    def drift_checked(self, result: str) -> None:
+    def count_drift_check(self, result: str) -> None:
         """Count a drift check, by its verdict or as `failed`."""
-        self._checks.of(result).inc()
+        self._checks.series(result).inc()
 
-    def bundle_changed(self, lane: LaneName, changed: bool) -> None:
+    def set_bundle_changed(self, slot: SlotName, changed: bool) -> None:
         """Set whether the files of a loaded bundle are other ones by now."""
-        self._changed.labels(lane).set(changed)
+        self._changed.labels(slot).set(changed)
 
-    def reloaded(self, ok: bool) -> None:
+    def count_reload(self, ok: bool) -> None:
         """Count an attempt to load another version."""
-        self._reloads.of("ok" if ok else "failed").inc()
+        self._reloads.series("ok" if ok else "failed").inc()
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics as text, and its media type; off the event loop, since it takes milliseconds.
@@ -285,7 +284,7 @@ class _Children[M: (Counter, Histogram)]:
         self._metric: M = metric
         self._children: dict[tuple[str, ...], M] = {}
 
-    def of(self, *labels: str) -> M:
+    def series(self, *labels: str) -> M:
         child = self._children.get(labels)
         if child is None:
             known = labels if len(self._children) < MAX_SERIES else (OTHER,) * len(labels)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
-from pneumo.serving.telemetry.logs import known_method
+from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.telemetry.logs import normalize_method
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -106,8 +107,7 @@ def from_environment() -> Tracer:
     try:
         return _Recorder(endpoint)
     except ModuleNotFoundError as error:
-        mend = "`pip install 'pneumo[tracing]'` brings it"
-        _log.warning("no traces: %s is set, but %s is not installed; %s", endpoint, error.name, mend)
+        _log.warning("no traces: %s is set, but %s", endpoint, missing_module(error))
         return Tracer()
 
 
@@ -139,7 +139,7 @@ class _Recorder(Tracer):
             return _NOTHING
         given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
         parent = self._propagator.extract({"traceparent": given}, context=self._no_parent)
-        return self._entered(known_method(scope["method"]), parent, self._api.SpanKind.SERVER, {})
+        return self._entered(normalize_method(scope["method"]), parent, self._api.SpanKind.SERVER, {})
 
     def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
         return self._entered(name, None, self._api.SpanKind.INTERNAL, attributes)

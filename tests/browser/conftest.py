@@ -6,7 +6,6 @@ import io
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.model.bundle import Bundle
 from tests.support.bundles import make_bundle
+from tests.support.waiting import until
 
 MAX_BYTES = 3_000_000
 MODEL = {"name": "tiny", "version": "1", "positive_class": "PNEUMONIA"}
@@ -67,11 +67,15 @@ def serve(bundle: Bundle, **settings: object) -> Iterator[Site]:
 
 
 def _wait(attempt: Callable[[], Any]) -> Any:
-    for _ in range(400):
+    found: list[Any] = []
+
+    def came() -> bool:
         with contextlib.suppress(Exception):
-            return attempt()
-        time.sleep(0.05)
-    return attempt()
+            found.append(attempt())
+        return bool(found)
+
+    until(came)
+    return found[0]
 
 
 def _recorded(app, bodies: list[bytes]):

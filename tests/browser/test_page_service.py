@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from pneumo.serving.access.api_keys import add_key
-from pneumo.serving.http.routes import page as page_routes
 from pneumo.serving.inference.service import State
+from pneumo.serving.pages import upload_page
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytestmark = pytest.mark.browser
@@ -172,7 +172,7 @@ def test_who_has_no_key_is_asked_once_for_all_images(screen):
 
 def test_images_wait_for_a_model_that_is_being_loaded(screen, site, problem):
     loading = True
-    without = page_routes.render(None, State.LOADING, max_bytes=1_000_000)
+    without = upload_page.render_upload_page(None, State.LOADING, max_bytes=1_000_000)
 
     def root(route):
         if loading:

@@ -203,7 +203,7 @@ def test_the_service_answers_as_the_image_starts_it(image: Prefix, exported: Pat
         return subprocess.run(docker.words(check), env=env, capture_output=True, timeout=30).returncode
 
     with installed.served([program, *command[1:]], port, cwd=image.root / "opt", env=env, user=user) as server:
-        image_of = dataset.path(dataset.of(Split.TEST)[0]).read_bytes()
+        image_of = dataset.path(dataset.select(Split.TEST)[0]).read_bytes()
         prediction = installed.ask(port, image_of, {"Authorization": f"Bearer {key}"})
         assert healthy() == 0
         status = Path(f"/proc/{server.pid}/status")

@@ -1,6 +1,6 @@
 """Load as a ward makes it: small X-rays, some as they come from the detector, and people who open the page.
 
-    pip install 'pneumo[load]'
+    pip install '.[load]'
     pneumo serve --model real/bundle
     locust -f tests/load/locustfile.py --host http://127.0.0.1:8000 --headless -u 100 -r 20 -t 60s --only-summary
 

@@ -1,6 +1,5 @@
 import contextlib
 import io
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from PIL import Image
 
 from pneumo.serving.model.bundle import Bundle
 from tests.support.bundles import make_bundle
+from tests.support.postgres import Postgres, run_postgres
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +39,17 @@ def pngs() -> list[bytes]:
     return [_encode(seed) for seed in range(12)]
 
 
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the test's own."""
+    with run_postgres() as server:
+        yield server
+
+
 @contextlib.contextmanager
 def _started(app: FastAPI, *, raises: bool = False) -> Iterator[TestClient]:
     with TestClient(app, raise_server_exceptions=raises) as client:
-        ends = time.monotonic() + 30
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < ends
-            time.sleep(0.005)
+        until(lambda: client.get("/readyz").status_code == 200)
         yield client
 
 

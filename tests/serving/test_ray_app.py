@@ -5,8 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from pneumo.serving.inference.service import State
 from pneumo.serving.model.bundle import BundleError
 from pneumo.serving.model.predictor import Predictor
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 serve = pytest.importorskip("ray.serve")
 ray_app = pytest.importorskip("pneumo.serving.ray_app")
@@ -105,11 +105,16 @@ class OnRay:
                 found[values["process_start_time_seconds"]] = float(predicted)
         return found
 
-    def wait_for_replicas(self, wanted: int, seconds: float) -> dict[str, float]:
-        ends = time.monotonic() + seconds
-        while len(found := self.counted()) != wanted:
-            assert time.monotonic() < ends, f"{len(found)} replicas after {seconds} s"
-            time.sleep(1)
+    def wait_for_replicas(self, *, besides: Iterable[str] = (), timeout: float = 120) -> dict[str, float]:
+        """Wait until two replicas answer, one of them at least none of those."""
+        found: dict[str, float] = {}
+
+        def came() -> bool:
+            found.clear()
+            found.update(self.counted())
+            return len(found) == 2 and found.keys() != set(besides)
+
+        until(came, timeout)
         return found
 
 
@@ -145,10 +150,11 @@ def on_ray(bundle, tmp_path_factory) -> Iterator[OnRay]:
             each.kill()
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_two_replicas_answer_and_one_that_is_killed_comes_back(on_ray, bundle, pngs):
     at_once = 4
-    running = on_ray.wait_for_replicas(2, 120)
+    running = on_ray.wait_for_replicas()
     expected = [Predictor(bundle, threads=1).predict_bytes(data).probability for data in pngs]
     failures: list[str] = []
     wrong: list[float] = []
@@ -172,14 +178,18 @@ def test_two_replicas_answer_and_one_that_is_killed_comes_back(on_ray, bundle, p
     threads = [threading.Thread(target=ask) for _ in range(at_once)]
     for thread in threads:
         thread.start()
-    time.sleep(5)
-    before = answered, len(failures)
-    counted = on_ray.counted()
-    on_ray.replicas()[0].kill()
-    time.sleep(8)
-    told.set()
-    for thread in threads:
-        thread.join()
+    try:
+        until(lambda: answered > 100)
+        before = answered, len(failures)
+        counted = on_ray.counted()
+        on_ray.replicas()[0].kill()
+        again = on_ray.wait_for_replicas(besides=running)
+        late = answered
+        until(lambda: answered > late + 20)
+    finally:
+        told.set()
+        for thread in threads:
+            thread.join()
 
     assert not wrong
     assert before[0] > 0
@@ -188,5 +198,4 @@ def test_two_replicas_answer_and_one_that_is_killed_comes_back(on_ray, bundle, p
     assert all(predicted > 0 for predicted in counted.values())
     assert len(failures) <= at_once, failures
     assert answered > before[0]
-    again = on_ray.wait_for_replicas(2, 120)
     assert len(again.keys() - running.keys()) == 1

@@ -8,9 +8,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pneumo.serving.images.preparation import Preparation
-from pneumo.serving.images.thumbnails import thumbnails
-from pneumo.serving.model.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, seal
-from pneumo.serving.model.outlier_score import Familiarity, Known
+from pneumo.serving.images.thumbnails import make_thumbnails
+from pneumo.serving.model.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, seal_bundle
+from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
 
 FEATURES = 6
 
@@ -91,8 +91,8 @@ def make_bundle(folder: Path, *, seed: int = 0, network: bytes | None = None, **
     images = rng.uniform(0, rng.uniform(0.2, 1, (64, 1, 1, 1)), shape).astype(np.float32)
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     (embeddings,) = session.run(["embedding"], {"image": images})
-    known = Known(embeddings, thumbnails(images))
-    (folder / "embedding_space.npz").write_bytes(Familiarity.fit(known, known, quantile=0.99).to_bytes())
+    known = ImageFeatures(embeddings, make_thumbnails(images))
+    (folder / "embedding_space.npz").write_bytes(OutlierScorer.fit(known, known, quantile=0.99).to_bytes())
     (folder / "card.md").write_text("# A tiny model\n", encoding="utf-8")
-    seal(folder, info)
+    seal_bundle(folder, info)
     return Bundle.open(folder)

@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 ABSENT = """
 import importlib.util, sys
@@ -58,13 +58,16 @@ def served(
         list(command), cwd=cwd, env=None if env is None else dict(env), stderr=subprocess.PIPE, text=True, **rights
     )
     try:
-        for _ in range(300):
+
+        def ready() -> bool:
             assert server.poll() is None, server.stderr.read() if server.stderr else ""
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).close()
-                break
             except OSError:
-                time.sleep(0.1)
+                return False
+            return True
+
+        until(ready)
         yield server
     finally:
         server.terminate()

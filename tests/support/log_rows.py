@@ -1,7 +1,5 @@
 """Rows of the prediction log."""
 
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -39,10 +37,3 @@ def row(number: int = 0, **changes: object) -> LogRow:
 def count(store: LogStore) -> int:
     with store.engine.connect() as connection:
         return connection.execute(sa.select(sa.func.count()).select_from(predictions)).scalar()
-
-
-def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < ends
-        time.sleep(0.02)

@@ -27,20 +27,20 @@ def busy(bundle: Bundle) -> Metrics:
     """Metrics to which everything happened once."""
     metrics = Metrics()
     for lane in ("champion", "challenger", "shadow"):
-        metrics.serves(lane, bundle.info, bundle.digest)
-        metrics.predicted(lane, [prediction(0.3, certainty="uncertain", in_distribution=False)])
-        metrics.failed(lane)
-    with metrics.in_progress():
-        metrics.queued(1)
-        metrics.decoded(0.004)
-        metrics.waited(0.001)
-        metrics.batched(3, 0.02)
-    metrics.requested("/v1/predict", "POST", 200, 0.03)
-    metrics.shed("memory")
-    metrics.refused_image("unreadable")
-    metrics.compared(prediction(0.3), prediction(0.6))
-    metrics.reloaded(ok=False)
-    metrics.bundle_changed("champion", changed=True)
+        metrics.set_model(lane, bundle.info, bundle.digest)
+        metrics.count_predictions(lane, [prediction(0.3, certainty="uncertain", in_distribution=False)])
+        metrics.count_failures(lane)
+    with metrics.track_request():
+        metrics.set_queue(1)
+        metrics.observe_decoding(0.004)
+        metrics.observe_wait(0.001)
+        metrics.observe_batch(3, 0.02)
+    metrics.count_request("/v1/predict", "POST", 200, 0.03)
+    metrics.count_shed("memory")
+    metrics.count_refused_image("unreadable")
+    metrics.compare_shadow(prediction(0.3), prediction(0.6))
+    metrics.count_reload(ok=False)
+    metrics.set_bundle_changed("champion", changed=True)
     return metrics
 
 

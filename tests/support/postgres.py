@@ -1,15 +1,17 @@
 """A PostgreSQL server on this machine, for as long as a test takes."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import until
 
 
 class Postgres:
@@ -41,17 +43,15 @@ class Postgres:
     def kill(self) -> None:
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
-        ends = time.monotonic() + 30
-        while Path(f"/proc/{pid}").exists():
-            assert time.monotonic() < ends
-            time.sleep(0.05)
+        until(lambda: not Path(f"/proc/{pid}").exists())
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
 
 
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
+@contextlib.contextmanager
+def run_postgres() -> Iterator[Postgres]:
+    """A server that runs meanwhile; the test is skipped if PostgreSQL is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     if not found:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
@@ -60,6 +60,8 @@ def postgres() -> Iterator[Postgres]:
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     server = Postgres(folder, found[-1].parent)
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from pneumo.serving.drift.check import check
-from pneumo.serving.drift.evidently_page import compose
+from pneumo.serving.drift.check import check_drift
+from pneumo.serving.drift.evidently_page import compose_page
 from pneumo.serving.drift.samples import NUMBERS
 from pneumo.serving.drift.stored_checks import add_check
-from pneumo.serving.model.bundle import Bundle, BundleInfo, seal
+from pneumo.serving.model.bundle import Bundle, BundleInfo, seal_bundle
 from pneumo.serving.predictions.rows import DESCRIPTORS
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.tables import predictions
@@ -124,7 +124,7 @@ def with_reference(bundle: Bundle, *, images: int = 400) -> Bundle:
     frame.to_parquet(buffer)
     (bundle.folder / "reference.parquet").write_bytes(buffer.getvalue())
     limits = {"outlier": {"limit": STRANGE, "quantile": 0.99}, "thresholds": {"default": THRESHOLD}}
-    seal(bundle.folder, BundleInfo.model_validate(bundle.info.model_dump() | limits | {"files": {}}))
+    seal_bundle(bundle.folder, BundleInfo.model_validate(bundle.info.model_dump() | limits | {"files": {}}))
     return Bundle.open(Path(bundle.folder))
 
 
@@ -166,6 +166,6 @@ def simulate(
         )
         with store.engine.connect() as connection:
             window = [dict(row) for row in connection.execute(query).mappings()]
-        found = check(bundle, window, window="the last 200 images", now=evening)
-        drawn = compose(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
+        found = check_drift(bundle, window, window="the last 200 images", now=evening)
+        drawn = compose_page(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
         add_check(store, found.check, drawn and drawn.page, drawn and drawn.record)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pneumo.serving.drift.describe_files import look
+from pneumo.serving.drift.describe_files import describe_images
 from pneumo.serving.images.descriptors import Descriptors
-from pneumo.serving.images.preparation import Picture
-from pneumo.serving.model.bundle import Bundle, seal
+from pneumo.serving.images.types import Picture
+from pneumo.serving.model.bundle import Bundle, seal_bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.support.bundles import make_bundle
 
@@ -34,7 +34,7 @@ def png(image: np.ndarray) -> bytes:
 def rows_of(bundle: Bundle, seeds: range, *, darker: int = 0) -> list:
     """Rows of the log for images of some seeds."""
     pictures = [Picture(gray(seed, darker=darker), "PNG", "L", SIDE, SIDE) for seed in seeds]
-    return list(look(Predictor(bundle), pictures))
+    return list(describe_images(Predictor(bundle), pictures))
 
 
 def make_judged(folder: Path, *, images: int = 150, **changes: object) -> Bundle:
@@ -58,7 +58,7 @@ def make_judged(folder: Path, *, images: int = 150, **changes: object) -> Bundle
     )
     frame.to_parquet(bundle.folder / "reference.parquet", index=False)
     (bundle.folder / "bundle.json").unlink()
-    seal(bundle.folder, bundle.info)
+    seal_bundle(bundle.folder, bundle.info)
     return Bundle.open(bundle.folder)
 
 

@@ -2,22 +2,24 @@
 
 import json
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.support.waiting import until
 
 
 def records(folder: Path) -> list[Any]:
     """What a run file holds once wandb's service has written the end of the run, which it does a moment later."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        found = list(parsed(path.read_bytes()))
-        if any(record.HasField("exit") for record in found):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{path}: no end after 20 s")
+    found: list[Any] = []
+
+    def ended() -> bool:
+        found[:] = parsed(path.read_bytes())
+        return any(record.HasField("exit") for record in found)
+
+    until(ended)
+    return found
 
 
 def parsed(content: bytes) -> Iterator[Any]:

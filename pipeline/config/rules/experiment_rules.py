@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from pneumo.pipeline.config import schema
-from pneumo.pipeline.config.document import Document, Path
+from pneumo.pipeline.config.document import Document, KeyPath
 from pneumo.pipeline.config.rules import component_rules
 from pneumo.pipeline.config.rules.component_rules import IMAGE, LABEL
 
 
-def check(document: Document) -> None:
+def check_rules(document: Document) -> None:
     """Apply every rule.
 
     Raises:
@@ -18,7 +18,7 @@ def check(document: Document) -> None:
         rule(document)
 
 
-def one_image_one_label(document: Document) -> None:
+def check_features(document: Document) -> None:
     """A classifier of radiographs has one image in and one label out."""
     for section, kind, word in (
         ("input_features", ("image",), "an image"),
@@ -39,7 +39,7 @@ def one_image_one_label(document: Document) -> None:
             document.fail((section, 0, "type"), f"{section}.0.type is {feature['type']!r}; it must be {word}")
 
 
-def eager_images(document: Document) -> None:
+def check_image_mode(document: Document) -> None:
     """Ludwig's other modes decode each epoch (`lazy`) or can show test images as validation images (`lazy_cached`)."""
     path = (*IMAGE, "preprocessing", "mode")
     mode = document.get(path)
@@ -51,7 +51,7 @@ def eager_images(document: Document) -> None:
         document.fail(path, f"input_features.0.preprocessing.mode must be 'eager': {why}")
 
 
-def stated_size(document: Document) -> None:
+def check_image_size(document: Document) -> None:
     """Size and channels are part of the exported contract, so they are written, not inferred."""
     for key in ("height", "width"):
         value = document.get((*IMAGE, "preprocessing", key))
@@ -67,13 +67,13 @@ def stated_size(document: Document) -> None:
         )
 
 
-def scaling_inside_the_network(document: Document) -> None:
+def check_scaling(document: Document) -> None:
     """What Ludwig does to pixels outside the network is lost at export."""
     path = (*IMAGE, "preprocessing", "standardize_image")
     if document.get(path) is not None:
         document.fail(path, "standardize_image is lost at export; use an encoder that scales inside, or leave it out")
     kind = document.get((*IMAGE, "encoder", "type"))
-    if "model_variant" in component_rules.schema_of("encoder", kind):
+    if "model_variant" in component_rules.find_component_schema("encoder", kind):
         document.fail(
             (*IMAGE, "encoder", "type"),
             f"encoder {kind!r} forces torchvision's own size, channels and scaling, which are lost at export; "
@@ -81,17 +81,17 @@ def scaling_inside_the_network(document: Document) -> None:
         )
 
 
-def channels_of_pretrained_networks(document: Document) -> None:
+def check_pretrained_channels(document: Document) -> None:
     """Networks made for photographs take three channels; Ludwig says so only with torch's own message, in training."""
     kind = document.get((*IMAGE, "encoder", "type"))
     path = (*IMAGE, "preprocessing", "num_channels")
-    if "use_pretrained" in component_rules.schema_of("encoder", kind) and document.get(path) != 3:
+    if "use_pretrained" in component_rules.find_component_schema("encoder", kind) and document.get(path) != 3:
         document.fail(
             path, f"encoder {kind!r} takes three channels: num_channels: 3 gives it the gray image three times"
         )
 
 
-def stated_positive(document: Document) -> None:
+def check_positive_class(document: Document) -> None:
     """Ludwig takes the first class of the alphabet as positive, which is NORMAL."""
     path = (*LABEL, "preprocessing", "fallback_true_label")
     if document.get((*LABEL, "type")) == "binary" and not document.get(path):
@@ -102,14 +102,14 @@ def stated_positive(document: Document) -> None:
         )
 
 
-def own_calibration(document: Document) -> None:
+def check_calibration(document: Document) -> None:
     """Pneumo fits a temperature itself, on validation only, and ships it; two would be applied one over the other."""
     path = (*LABEL, "calibration")
     if document.get(path):
         document.fail(path, "calibration is pneumo's own (temperature on validation, in the bundle); leave it out")
 
 
-def fixed_split(document: Document) -> None:
+def check_split(document: Document) -> None:
     """Any other split of Ludwig's ignores patients."""
     split = document.get(("preprocessing", "split")) or {}
     if split.get("type") != "fixed" or split.get("column", "split") != "split":
@@ -119,10 +119,10 @@ def fixed_split(document: Document) -> None:
         )
 
 
-def known_metric(document: Document) -> None:
+def check_validation_metric(document: Document) -> None:
     """Which epoch is best is decided by a metric of the label."""
-    path: Path = ("trainer", "validation_metric")
-    name, known = document.get(path), schema.ludwig_schema()["metrics"][document.get((*LABEL, "type"))]
+    path: KeyPath = ("trainer", "validation_metric")
+    name, known = document.get(path), schema.read_ludwig_schema()["metrics"][document.get((*LABEL, "type"))]
     if name is not None and name not in known:
         document.fail(path, f"trainer.validation_metric is {name!r}; choose from {', '.join(known)}")
     path = ("trainer", "validation_field")
@@ -131,9 +131,9 @@ def known_metric(document: Document) -> None:
         document.fail(path, f"trainer.validation_field is {field!r}; leave it out, there is one label")
 
 
-def learning_rate_in_range(document: Document) -> None:
+def check_learning_rate(document: Document) -> None:
     """Ludwig takes any learning rate, and text."""
-    path: Path = ("trainer", "learning_rate")
+    path: KeyPath = ("trainer", "learning_rate")
     value = document.get(path)
     if isinstance(value, str) and value != "auto":
         document.fail(path, f"trainer.learning_rate must be a number, not {value!r}{schema.number_hint(value)}")
@@ -143,10 +143,10 @@ def learning_rate_in_range(document: Document) -> None:
         document.fail(path, f"trainer.learning_rate is {value}; it must lie above 0 and at most at 1")
 
 
-def batch_sizes(document: Document) -> None:
+def check_batch_sizes(document: Document) -> None:
     """Ludwig's automatic batch size is timed, so that two runs differ."""
     for key in ("batch_size", "eval_batch_size"):
-        path: Path = ("trainer", key)
+        path: KeyPath = ("trainer", key)
         value = document.get(path)
         if value is None and key == "eval_batch_size":
             continue
@@ -156,9 +156,9 @@ def batch_sizes(document: Document) -> None:
             )
 
 
-def schedule_means_what_it_says(document: Document) -> None:
+def check_learning_rate_schedule(document: Document) -> None:
     """`cosine` restarts at each evaluation without t_0; `one_cycle` peaks at 1/25 of the rate without max_lr."""
-    path: Path = ("trainer", "learning_rate_scheduler")
+    path: KeyPath = ("trainer", "learning_rate_scheduler")
     schedule = document.get(path) or {}
     if schedule.get("decay") == "cosine" and not schedule.get("t_0"):
         document.fail(
@@ -174,22 +174,22 @@ def schedule_means_what_it_says(document: Document) -> None:
 
 
 RULES: tuple[Callable[[Document], None], ...] = (
-    one_image_one_label,
-    eager_images,
-    stated_size,
-    scaling_inside_the_network,
-    channels_of_pretrained_networks,
-    stated_positive,
-    own_calibration,
-    fixed_split,
-    known_metric,
-    learning_rate_in_range,
-    batch_sizes,
-    schedule_means_what_it_says,
-    component_rules.augmentation_in_order,
-    component_rules.ensemble_stays_one,
-    component_rules.average_of_what_moves,
-    component_rules.loss_options_that_work,
-    component_rules.balancing_that_works,
-    component_rules.soup_that_works,
+    check_features,
+    check_image_mode,
+    check_image_size,
+    check_scaling,
+    check_pretrained_channels,
+    check_positive_class,
+    check_calibration,
+    check_split,
+    check_validation_metric,
+    check_learning_rate,
+    check_batch_sizes,
+    check_learning_rate_schedule,
+    component_rules.check_augmentation,
+    component_rules.check_ensemble,
+    component_rules.check_weight_average,
+    component_rules.check_loss_options,
+    component_rules.check_class_balancing,
+    component_rules.check_model_soup,
 )

@@ -6,7 +6,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.serving.images.preparation import Gray, resize
+from pneumo.serving.images.preparation import resize
+from pneumo.serving.images.types import Gray
 
 NEAR_DISTANCE = 28
 """Bits of 256 in which the hashes of copies may differ.
@@ -22,7 +23,7 @@ _SIDE, _WAVES = 32, 16
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """Numbers that describe an image.
 
     Attributes:
@@ -42,7 +43,7 @@ class Look:
     white: float
 
 
-def look(gray: Gray, *, width: int | None = None, height: int | None = None) -> Look:
+def describe_appearance(gray: Gray, *, width: int | None = None, height: int | None = None) -> Appearance:
     """Describe an image.
 
     Args:
@@ -53,7 +54,7 @@ def look(gray: Gray, *, width: int | None = None, height: int | None = None) -> 
     levels = np.arange(256)
     shares = np.bincount(gray.ravel(), minlength=256) / gray.size
     mean = float(shares @ levels)
-    return Look(
+    return Appearance(
         width=width or gray.shape[1],
         height=height or gray.shape[0],
         hash=perceptual_hash(gray),
@@ -75,7 +76,7 @@ def perceptual_hash(gray: Gray) -> bytes:
     return np.packbits(waves > waves[0]).tobytes()
 
 
-def near_pairs(hashes: list[bytes], distance: int) -> NDArray[np.intp]:
+def find_near_pairs(hashes: list[bytes], distance: int) -> NDArray[np.intp]:
     """Find pairs of hashes that differ in at most `distance` bits.
 
     Returns:

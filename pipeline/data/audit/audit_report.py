@@ -94,7 +94,7 @@ class AuditReport:
     findings: tuple[Finding, ...]
 
     @classmethod
-    def of(
+    def build(
         cls,
         source: str,
         images: int,

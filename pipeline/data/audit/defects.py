@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pneumo.pipeline.data.audit.appearance import Look, near_pairs
+from pneumo.pipeline.data.audit.appearance import Appearance, find_near_pairs
 from pneumo.pipeline.data.audit.audit_report import Finding, Kind, Severity
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.splits import components
+from pneumo.pipeline.data.splits import connected_components
 
 _BLANK_SPREAD = 4.0
 _BLACK, _WHITE = 0.5, 0.1
@@ -37,7 +37,7 @@ class Record:
     split: Split | None
     patient: str
     sha256: str
-    look: Look
+    look: Appearance
 
 
 def split_name(split: Split | None) -> str:
@@ -45,7 +45,7 @@ def split_name(split: Split | None) -> str:
     return "all" if split is None else split.name.lower()
 
 
-def identical(records: Sequence[Record]) -> Iterator[Finding]:
+def find_identical(records: Sequence[Record]) -> Iterator[Finding]:
     """Byte-identical images across labels, across splits, and inside a split."""
     by_kind: defaultdict[Kind, list[tuple[str, ...]]] = defaultdict(list)
     for group in _grouped(records, lambda record: record.sha256):
@@ -66,7 +66,7 @@ def identical(records: Sequence[Record]) -> Iterator[Finding]:
             yield Finding(kind, severity, f"{_groups(groups)} {text}", tuple(sorted(groups)))
 
 
-def patients_across_splits(records: Sequence[Record]) -> Iterator[Finding]:
+def find_patients_across_splits(records: Sequence[Record]) -> Iterator[Finding]:
     """Patients with images in more than one split."""
     groups = [
         tuple(record.name for record in group)
@@ -78,7 +78,7 @@ def patients_across_splits(records: Sequence[Record]) -> Iterator[Finding]:
         yield Finding(Kind.PATIENT_ACROSS_SPLITS, Severity.DEFECT, summary, tuple(sorted(groups)))
 
 
-def near_identical(records: Sequence[Record], distance: int) -> Iterator[Finding]:
+def find_near_identical(records: Sequence[Record], distance: int) -> Iterator[Finding]:
     """Images that look the same though their bytes differ, by perceptual hash.
 
     Never a defect: a hash cannot prove that two films are one. Between patients it is a warning where the two stand in
@@ -86,7 +86,7 @@ def near_identical(records: Sequence[Record], distance: int) -> Iterator[Finding
     """
     seen = [record for record in records if not _is_blank(record.look)]
     kinds: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
-    for one, other in near_pairs([record.look.hash for record in seen], distance).tolist():
+    for one, other in find_near_pairs([record.look.hash for record in seen], distance).tolist():
         a, b = seen[one], seen[other]
         if a.sha256 == b.sha256:
             continue
@@ -111,7 +111,7 @@ def near_identical(records: Sequence[Record], distance: int) -> Iterator[Finding
             yield Finding(kind, severity, f"{_groups(groups)} {text} (within {distance} of 256 bits)", groups)
 
 
-def class_balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+def check_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     """Classes that a split lacks, that are rare, or whose share differs between splits."""
     labels = sorted({label for classes in counts.values() for label in classes})
     problems: list[str] = []
@@ -134,7 +134,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
         yield Finding(Kind.CLASS_BALANCE, Severity.WARNING, "; ".join(problems))
 
 
-def odd_sizes(records: Sequence[Record], smallest: int) -> Iterator[Finding]:
+def find_odd_sizes(records: Sequence[Record], smallest: int) -> Iterator[Finding]:
     """Originals that are tiny, or unlike the others in size or aspect.
 
     Args:
@@ -161,7 +161,7 @@ def odd_sizes(records: Sequence[Record], smallest: int) -> Iterator[Finding]:
         yield _each(Kind.ODD_ASPECT, Severity.WARNING, text, aspects)
 
 
-def blank_or_clipped(records: Sequence[Record]) -> Iterator[Finding]:
+def find_blank_or_clipped(records: Sequence[Record]) -> Iterator[Finding]:
     """Images that show nothing, or have lost much of it to black or white."""
     blank = [record.name for record in records if _is_blank(record.look)]
     clipped = [
@@ -192,7 +192,7 @@ def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> list[li
 
 
 def _components(records: Sequence[Record], pairs: Sequence[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
-    parts = components(len(records), pairs)
+    parts = connected_components(len(records), pairs)
     sizes = Counter(parts)
     held: defaultdict[int, list[str]] = defaultdict(list)
     for record, part in zip(records, parts, strict=True):
@@ -201,7 +201,7 @@ def _components(records: Sequence[Record], pairs: Sequence[tuple[int, int]]) -> 
     return tuple(sorted(tuple(sorted(names)) for names in held.values()))
 
 
-def _is_blank(look: Look) -> bool:
+def _is_blank(look: Appearance) -> bool:
     return look.spread < _BLANK_SPREAD
 
 

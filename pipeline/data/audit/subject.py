@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import defects as rules
-from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE, look
+from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE, describe_appearance
 from pneumo.pipeline.data.audit.audit_report import AuditReport, Finding, Kind, Severity
 from pneumo.pipeline.data.audit.defects import Record, split_name
 from pneumo.pipeline.data.manifest import COLUMNS, DATASET, DIGESTS, MANIFEST, Dataset, Row, Split
@@ -17,8 +17,9 @@ from pneumo.pipeline.data.parallel import apply, choose_workers
 from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.sources import Item, Skipped, Source, UnreadableError, open_source
 from pneumo.pipeline.data.staging import IMAGES
-from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Fit, Gray, ImageError, read_gray
+from pneumo.serving.contracts.errors import ImageError, InputError
+from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.types import Fit, Gray
 
 _SMALLEST = 64
 """Sides below this, in pixels, show no lung texture; asked of raw sources, whose size of preparation is not known."""
@@ -75,7 +76,7 @@ def open_subject(path: Path) -> Iterator[Subject]:
         InputError: Neither is there.
     """
     if is_dataset(path):
-        yield manifest.read(path)
+        yield manifest.read_dataset(path)
         return
     with open_source(path) as source:
         yield source
@@ -122,7 +123,9 @@ def _audit_dataset(data: Dataset, near: int, workers: int | None, progress: Prog
     count = choose_workers(len(tasks), 0, workers)
     records, problems = _collect(apply(_look_at_stored, tasks, workers=count), progress)
     info = data.info
-    made = manifest.fingerprint(data.rows, size=info.size, fit=info.fit, decode=info.decode, digests=data.digests)
+    made = manifest.compute_fingerprint(
+        data.rows, size=info.size, fit=info.fit, decode=info.decode, digests=data.digests
+    )
     if made != info.fingerprint:
         problems.append(
             _Problem(Kind.CHANGED, MANIFEST, f"it or {DIGESTS} does not match the fingerprint in {DATASET}")
@@ -173,14 +176,14 @@ def _report(
     patients = {split_name(split): len({who for own, _, who in everything if own is split}) for split in splits}
     found = [
         *found,
-        *rules.identical(records),
-        *rules.patients_across_splits(records),
-        *rules.near_identical(records, near),
-        *rules.class_balance(counts),
-        *rules.odd_sizes(records, smallest),
-        *rules.blank_or_clipped(records),
+        *rules.find_identical(records),
+        *rules.find_patients_across_splits(records),
+        *rules.find_near_identical(records, near),
+        *rules.check_class_balance(counts),
+        *rules.find_odd_sizes(records, smallest),
+        *rules.find_blank_or_clipped(records),
     ]
-    return AuditReport.of(source, len(everything), counts, patients, found)
+    return AuditReport.build(source, len(everything), counts, patients, found)
 
 
 def _collect(results: Generator[Record | _Problem], progress: Progress | None) -> tuple[list[Record], list[_Problem]]:
@@ -203,7 +206,7 @@ def _look_at_raw(task: _Raw) -> Record | _Problem:
         gray = read_gray(task.data).gray
     except ImageError as error:
         return _Problem(Kind.UNREADABLE, item.name, str(error))
-    return Record(item.name, item.label, item.split, task.patient, task.sha256, look(gray))
+    return Record(item.name, item.label, item.split, task.patient, task.sha256, describe_appearance(gray))
 
 
 def _look_at_stored(task: _Stored) -> Record | _Problem:
@@ -225,7 +228,12 @@ def _look_at_stored(task: _Stored) -> Record | _Problem:
         return _Problem(Kind.CHANGED, row.image, f"its SHA-256 is not the one in {DIGESTS}")
     content = _without_padding(picture.gray, row) if task.fit is Fit.PAD else picture.gray
     return Record(
-        row.image, row.label, row.split, row.patient, row.sha256, look(content, width=row.width, height=row.height)
+        row.image,
+        row.label,
+        row.split,
+        row.patient,
+        row.sha256,
+        describe_appearance(content, width=row.width, height=row.height),
     )
 
 

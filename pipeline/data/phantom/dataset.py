@@ -90,7 +90,7 @@ class _Shot:
     path: str
 
 
-def write(
+def write_phantoms(
     out: Path,
     *,
     images: int = 400,

@@ -48,7 +48,9 @@ def choose_kind(label: str, rng: np.random.Generator) -> Kind | None:
     return "bacteria" if bacterial else "virus"
 
 
-def draw(label: str, rng: np.random.Generator, *, size: int = 224, scanner: Scanner | None = None) -> NDArray[np.uint8]:
+def draw_radiograph(
+    label: str, rng: np.random.Generator, *, size: int = 224, scanner: Scanner | None = None
+) -> NDArray[np.uint8]:
     """Draw one synthetic chest radiograph of a new patient.
 
     The pixels depend on the arguments and the state of rng alone, on any machine.

@@ -1,6 +1,6 @@
 """Download public data sets: checked, resumed where a connection broke, with licence and source told."""
 
-from pneumo.pipeline.data.public_sets.catalogue import SETS, PublicSet, find
-from pneumo.pipeline.data.public_sets.download import Fetched, fetch
+from pneumo.pipeline.data.public_sets.catalogue import SETS, PublicSet, find_public_set
+from pneumo.pipeline.data.public_sets.download import Fetched, download_public_set
 
-__all__ = ["SETS", "Fetched", "PublicSet", "fetch", "find"]
+__all__ = ["SETS", "Fetched", "PublicSet", "download_public_set", "find_public_set"]

@@ -77,7 +77,7 @@ SETS = {
 }
 
 
-def find(name: str) -> PublicSet:
+def find_public_set(name: str) -> PublicSet:
     """The set of a name.
 
     Raises:

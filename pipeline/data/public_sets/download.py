@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pneumo.pipeline.data.public_sets.catalogue import PublicSet, find
+from pneumo.pipeline.data.public_sets.catalogue import PublicSet, find_public_set
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 Progress = Callable[[int, int | None], None]
@@ -43,7 +43,7 @@ class Fetched:
     resumed: int
 
 
-def fetch(
+def download_public_set(
     name: str,
     folder: Path,
     *,
@@ -69,7 +69,7 @@ def fetch(
         CheckFailedError: What came is another file.
         MachineError: No network, or the server gave up.
     """
-    wanted = find(name)
+    wanted = find_public_set(name)
     address = f"{mirror.rstrip('/')}/{wanted.file}" if mirror else wanted.address
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise InputError(f"--from {mirror}: no web address; give one that begins with https://")

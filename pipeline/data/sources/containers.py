@@ -150,7 +150,7 @@ class ZipArchive:
         try:
             return self._zip.read(self._members[name])
         except _DAMAGE as error:
-            raise UnreadableError(f"damaged in the archive: {brief(error)}") from None
+            raise UnreadableError(f"damaged in the archive: {shorten_name(error)}") from None
 
     def close(self) -> None:
         """Close the archive."""
@@ -193,7 +193,7 @@ class TarArchive:
             file = self._tar.extractfile(self._members[name])
             return file.read() if file else b""
         except _DAMAGE as error:
-            raise UnreadableError(f"damaged in the archive: {brief(error)}") from None
+            raise UnreadableError(f"damaged in the archive: {shorten_name(error)}") from None
 
     def close(self) -> None:
         """Close the archive."""
@@ -215,7 +215,7 @@ def open_container(path: Path) -> Container:
         return ZipArchive(path) if zipped else TarArchive(path)
     except _DAMAGE as error:
         if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
-            raise InputError(f"{path}: a damaged archive ({brief(error)}); get it again") from None
+            raise InputError(f"{path}: a damaged archive ({shorten_name(error)}); get it again") from None
         raise InputError(f"{path}: not a source of images; give a folder, a .csv, an .npz, a .zip or a .tar") from None
 
 
@@ -230,6 +230,6 @@ def clean_name(name: str) -> str:
     return "/".join(kept) or "unnamed"
 
 
-def brief(error: Exception) -> str:
+def shorten_name(error: Exception) -> str:
     """The first line of an error's text, or its kind where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

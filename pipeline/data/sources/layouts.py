@@ -64,7 +64,7 @@ def from_folders(container: Container) -> Listing:
     A folder called train, val or test (at any depth) with folders in it makes its folders the classes. Without one, the
     topmost folders that branch are the classes.
     """
-    images, skipped = tell_images(container)
+    images, skipped = select_images(container)
     parts = {name: PurePosixPath(name).parts for name in images}
     at = {name: _split_position(path) for name, path in parts.items()}
     items: list[Item] = []
@@ -87,7 +87,7 @@ def from_folders(container: Container) -> Listing:
     return Listing(tuple(items), tuple(skipped), layout)
 
 
-def tell_images(container: Container, but: Iterable[str] = ()) -> tuple[list[str], list[Skipped]]:
+def select_images(container: Container, but: Iterable[str] = ()) -> tuple[list[str], list[Skipped]]:
     """Tell images from other files, by name.
 
     Args:

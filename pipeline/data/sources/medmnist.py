@@ -9,7 +9,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.pipeline.data.sources.containers import UnreadableError, brief
+from pneumo.pipeline.data.sources.containers import UnreadableError, shorten_name
 from pneumo.pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing
 from pneumo.serving.contracts.errors import InputError
 
@@ -28,7 +28,7 @@ class MedMnist:
             self._npz: NpzFile = np.load(file, allow_pickle=False)
             self.listing = self._list(name)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError) as error:
-            raise InputError(f"{where}: not a MedMNIST .npz: {brief(error)}") from None
+            raise InputError(f"{where}: not a MedMNIST .npz: {shorten_name(error)}") from None
 
     def _list(self, name: str) -> Listing:
         names = _PNEUMONIA if "pneumoniamnist" in name.lower() else ()

@@ -18,7 +18,7 @@ from pneumo.pipeline.data.sources.layouts import (
     Item,
     Listing,
     is_hidden,
-    tell_images,
+    select_images,
     too_large,
 )
 from pneumo.serving.contracts.errors import InputError
@@ -105,7 +105,7 @@ def from_table(container: Container, table: str, *, where: str) -> Listing:
         split = table_split(record.get("split", ""), where=f"{where}:{line}")
         others_of = {column: value for column, value in record.items() if value and column not in _OWN}
         items[name] = Item(name, label, split, record.get("patient") or None, container.sizes[name], others_of)
-    unlisted, others = tell_images(container, but=told)
+    unlisted, others = select_images(container, but=told)
     if unlisted:
         others.append(Skipped(unlisted[0], "not listed in the table", len(unlisted)))
     order = {name: position for position, name in enumerate(container.sizes)}

@@ -33,7 +33,7 @@ class Fault:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_dvc() -> Iterator[None]:
     """Keep DVC's log, with its tracebacks, off the terminal; errors are told by those that are raised."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
@@ -47,7 +47,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def explained(remote: "Remote", find: Callable[[bool], list[Fault]] | None = None) -> Iterator[None]:
+def explain_failures(remote: "Remote", find: Callable[[bool], list[Fault]] | None = None) -> Iterator[None]:
     """Turn what a transfer raises into one line.
 
     Args:
@@ -123,7 +123,7 @@ def _parts(output: "Output", remote: "Remote") -> Iterator[tuple[Path, str]]:
                 yield folder.joinpath(*key), digest.value
 
 
-def refuse(remote: "Remote", faults: Sequence[Fault]) -> NoReturn:
+def raise_faults(remote: "Remote", faults: Sequence[Fault]) -> NoReturn:
     """Raise what was found, which is not nothing.
 
     Raises:
@@ -142,7 +142,7 @@ def refuse(remote: "Remote", faults: Sequence[Fault]) -> NoReturn:
 
 def _look(remote: "Remote", find: Callable[[bool], list[Fault]] | None, *, arrived: bool) -> None:
     if find is not None and (faults := find(arrived)):
-        refuse(remote, faults)
+        raise_faults(remote, faults)
 
 
 def _near(path: Path) -> str:

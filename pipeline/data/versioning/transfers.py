@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import MANIFEST
-from pneumo.pipeline.data.versioning.dvc_failures import explained, find_faults, quiet, refuse
+from pneumo.pipeline.data.versioning.dvc_failures import explain_failures, find_faults, raise_faults, silence_dvc
 from pneumo.pipeline.data.versioning.remote_check import check_remote
 from pneumo.serving.contracts.errors import InputError, MachineError
 
@@ -65,10 +65,10 @@ def push(
         _refuse_changed(repo, targets)
         verified = sum(_verify(Path(output.fs_path)) for output in outputs)
         check_remote(found)
-        with explained(found):
+        with explain_failures(found):
             files = repo.push(_names(targets), remote=found.name, jobs=jobs)
         if faults := find_faults(repo, found, outputs, arrived=False):  # DVC passes over what it lacks
-            refuse(found, faults)
+            raise_faults(found, faults)
         return _transfer(found, files, outputs, verified)
 
 
@@ -96,7 +96,7 @@ def pull(
     """
     with _opened(targets, remote, root) as (repo, found, outputs):
         check_remote(found)
-        with explained(found, lambda arrived: find_faults(repo, found, outputs, arrived=arrived)):
+        with explain_failures(found, lambda arrived: find_faults(repo, found, outputs, arrived=arrived)):
             done = repo.pull(_names(targets), remote=found.name, jobs=jobs, force=force)
         verified = sum(_verify(Path(output.fs_path)) for output in outputs)
         return _transfer(found, done["stats"]["fetched"], outputs, verified)
@@ -115,7 +115,7 @@ def _opened(
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed, which DVC needs; run `pip install 'dvc[gs]'`") from None
     folder = root or Path.cwd()
-    with quiet():
+    with silence_dvc():
         try:
             settings = Config(Repo.find_dvc_dir(str(folder)))
         except NotDvcRepoError:
@@ -183,7 +183,7 @@ def _verify(folder: Path) -> int:
     """Compare the images of a data set with what was imported; other folders have nothing to compare with."""
     if not (folder / MANIFEST).is_file():
         return 0
-    data = manifest.read(folder)
+    data = manifest.read_dataset(folder)
     for row in data.rows:
         data.check(row, data.path(row).read_bytes())
     return len(data.rows)

@@ -9,7 +9,9 @@ import numpy as np
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Fit, encode_png, fit, read_gray
+from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.preparation import encode_png, fit
+from pneumo.serving.images.types import Fit
 
 SHOWN = 12
 _SIDE = 160
@@ -69,7 +71,7 @@ def worst_mistakes(
 
 def _why_no_images(folder: Path, fingerprint: str) -> str | None:
     try:
-        found = manifest.read(folder).info.fingerprint
+        found = manifest.read_dataset(folder).info.fingerprint
     except (InputError, OSError):
         return f"The data set {folder.name or folder} is not where it was when this report was made."
     if found != fingerprint:

@@ -34,7 +34,7 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
 
     info = run.info()
     positive = positive_column(metrics.classes, metrics.positive)
-    parts = {name: Cases.make(scores.of(name), metrics.decisions, positive) for name in metrics.splits}
+    parts = {name: Cases.make(scores.select(name), metrics.decisions, positive) for name in metrics.splits}
     mistakes, wrong, missing = worst_mistakes(parts[lead], metrics.classes, images, metrics.data_fingerprint)
     curves = read_curves(run)
     result = metrics.splits[lead]
@@ -50,10 +50,10 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
         headline=[name for name in _HEADLINE if name in result.metrics][:_TILES],
         subgroup_metrics=[name for name in _SUBGROUP if any(name in part.metrics for part in result.subgroups)],
         shares=[_shares(row) for row in result.confusion.counts],
-        roc=Markup(plots.roc(parts, metrics.classes, lead)),
-        precision_recall=Markup(plots.precision_recall(parts, metrics.classes, lead)),
-        reliability=Markup(plots.reliability(parts[lead], metrics.classes)),
-        learning=Markup(plots.learning(curves)) if curves else None,
+        roc=Markup(plots.plot_roc(parts, metrics.classes, lead)),
+        precision_recall=Markup(plots.plot_precision_recall(parts, metrics.classes, lead)),
+        reliability=Markup(plots.plot_reliability(parts[lead], metrics.classes)),
+        learning=Markup(plots.plot_learning(curves)) if curves else None,
         mistakes=mistakes,
         wrong=wrong,
         missing=missing,

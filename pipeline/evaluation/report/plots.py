@@ -20,7 +20,7 @@ _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line"} | {
 }
 
 
-def roc(parts: dict[str, Cases], classes: list[str], lead: str) -> str:
+def plot_roc(parts: dict[str, Cases], classes: list[str], lead: str) -> str:
     """Draw the ROC curve of the leading split with its operating point, the others thin; one a class with more."""
     from sklearn.metrics import roc_curve
 
@@ -37,7 +37,7 @@ def roc(parts: dict[str, Cases], classes: list[str], lead: str) -> str:
     return _svg(figure, "roc", "ROC curve")
 
 
-def precision_recall(parts: dict[str, Cases], classes: list[str], lead: str) -> str:
+def plot_precision_recall(parts: dict[str, Cases], classes: list[str], lead: str) -> str:
     """Draw precision over recall, with the prevalence as the line that guessing reaches."""
     from sklearn.metrics import precision_recall_curve
 
@@ -55,7 +55,7 @@ def precision_recall(parts: dict[str, Cases], classes: list[str], lead: str) -> 
     return _svg(figure, "pr", "Precision-recall curve")
 
 
-def reliability(cases: Cases, classes: list[str]) -> str:
+def plot_reliability(cases: Cases, classes: list[str]) -> str:
     """Draw what was claimed against what came true, by bin, before and after the temperature; beneath, the counts."""
     from matplotlib.figure import Figure
 
@@ -90,7 +90,7 @@ def reliability(cases: Cases, classes: list[str]) -> str:
     return _svg(figure, "reliability", "Reliability diagram")
 
 
-def learning(curves: Sequence[Curve]) -> str:
+def plot_learning(curves: Sequence[Curve]) -> str:
     """Draw each metric over the epochs, training and validation."""
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ from pneumo.pipeline.evaluation.cases import Cases, positive_column, to_scores
 from pneumo.pipeline.evaluation.metrics import calibration_bins
 from pneumo.pipeline.evaluation.results import read_metrics
 from pneumo.pipeline.runs.run import Run
-from pneumo.serving.model.calibration import Floats
+from pneumo.serving.contracts.arrays import Float64
 
 Points = list[tuple[float, float]]
 
@@ -20,7 +20,7 @@ def read_cases(run: Run, split: str) -> Cases:
     import pandas as pd
 
     metrics = read_metrics(run)
-    scores = to_scores(pd.read_parquet(run.predictions), metrics.classes, place=str(run.predictions)).of(split)
+    scores = to_scores(pd.read_parquet(run.predictions), metrics.classes, place=str(run.predictions)).select(split)
     return Cases.make(scores, metrics.decisions, positive_column(metrics.classes, metrics.positive))
 
 
@@ -37,7 +37,7 @@ def roc_points(cases: Cases) -> Points:
     return list(zip(false.tolist(), found.tolist(), strict=True))
 
 
-def reliability_points(cases: Cases, probabilities: Floats) -> Points:
+def reliability_points(cases: Cases, probabilities: Float64) -> Points:
     """Mean claimed probability and the share that came true, by bin that holds images.
 
     Args:

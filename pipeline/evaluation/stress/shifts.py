@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pneumo.serving.images.preparation import Gray
+from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.images.types import Gray
 
 REFERENCE_SIDE = 224
 """Side in pixels of the image that lengths in pixels are about."""
@@ -23,7 +23,6 @@ _ABSORPTION = 3.0
 
 _LEVELS = np.arange(256, dtype=np.float64) / 255
 
-Floats = NDArray[np.float64]
 Random = np.random.Generator
 
 
@@ -51,7 +50,7 @@ class Shift:
         return self.change(gray, np.random.default_rng(zlib.crc32(f"{self.title}\n{key}".encode())))
 
 
-def shifts() -> tuple[Shift, ...]:
+def list_shifts() -> tuple[Shift, ...]:
     """The fixed set of changes that a stress test makes, each kind at two strengths."""
     found: list[Shift] = []
 
@@ -203,10 +202,10 @@ def _scaled(gray: Gray, pixels: float) -> float:
     return float(pixels * max(gray.shape) / REFERENCE_SIDE)
 
 
-def _look_up(gray: Gray, table: Floats) -> Gray:
+def _look_up(gray: Gray, table: Float64) -> Gray:
     return _to_gray(table)[gray]
 
 
-def _to_gray(values: Floats) -> Gray:
+def _to_gray(values: Float64) -> Gray:
     levels: Gray = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
     return levels

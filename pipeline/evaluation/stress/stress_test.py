@@ -15,17 +15,18 @@ from pydantic import BaseModel, ConfigDict
 from pneumo.pipeline import decisions as deciding
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
-from pneumo.pipeline.decisions.outlier_limit import Guard
-from pneumo.pipeline.evaluation.bootstrap import estimates
+from pneumo.pipeline.decisions.outlier_limit import OutlierLimit
+from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
-from pneumo.pipeline.evaluation.stress.shifts import Shift, shifts
+from pneumo.pipeline.evaluation.stress.shifts import Shift, list_shifts
 from pneumo.pipeline.ludwig import runtime
 from pneumo.pipeline.runs.run import Run, RunInfo, write_text
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images import preparation as image
-from pneumo.serving.images.preparation import Gray, Preparation
+from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.images.types import Gray
 
 if TYPE_CHECKING:
     from pneumo.pipeline.decisions import Decisions
@@ -106,7 +107,7 @@ class StressReport(_Frozen):
         threshold: Probability from which the positive class is said.
         bootstrap: How intervals were made.
         unchanged: The same images as they are.
-        shifts: Under each change, in the order of `shifts.shifts`.
+        shifts: Under each change, in the order of `shifts.list_shifts`.
         summary: The changes in a few numbers.
     """
 
@@ -126,7 +127,7 @@ class StressReport(_Frozen):
     summary: Summary
 
 
-def stress(
+def run_stress_test(
     run: Run,
     *,
     images: int = IMAGES,
@@ -134,7 +135,7 @@ def stress(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> StressReport:
-    """Predict validation images under every change of `shifts`, measure, write `stress.json` into the run folder.
+    """Predict validation images under every change of `list_shifts`, measure, write `stress.json` into the run folder.
 
     Args:
         run: A finished run that was evaluated.
@@ -147,20 +148,20 @@ def stress(
         InputError: The run has no model or was not evaluated, or its data set is gone, has changed or has no validation
             images.
     """
-    from pneumo.pipeline.ludwig.inference import load_model, outputs_of
+    from pneumo.pipeline.ludwig.inference import load_model, predict_outputs
 
     info = run.info()
-    decisions = deciding.read(run)
+    decisions = deciding.read_decisions(run)
     dataset, rows = _validation(info, images)
     preparation = Preparation.model_validate(info.preparation)
     stored = _stored(dataset, rows, preparation)
-    with runtime.logged(run.log):
+    with runtime.log_to_file(run.log):
         model = load_model(run)
     if progress:
         progress("known images")
     quantile = decisions.outlier_quantile
-    guard = Guard.of_bundle(run, quantile=quantile) or Guard.of_model(
-        lambda inputs: outputs_of(model, info, inputs)[1], info, dataset, quantile=quantile
+    guard = OutlierLimit.of_bundle(run, quantile=quantile) or OutlierLimit.of_model(
+        lambda inputs: predict_outputs(model, info, inputs)[1], info, dataset, quantile=quantile
     )
     settings = Bootstrap(resamples=resamples, seed=seed)
 
@@ -171,7 +172,7 @@ def stress(
         return _measure(model, info, rows, inputs, decisions, guard, settings, shift, plain)
 
     unchanged, plain = measure(None)
-    results = [measure(shift, plain)[0] for shift in shifts()]
+    results = [measure(shift, plain)[0] for shift in list_shifts()]
     report = StressReport(
         run=info.name,
         data=dataset.folder.name or info.data,
@@ -185,13 +186,13 @@ def stress(
         bootstrap=settings,
         unchanged=unchanged,
         shifts=results,
-        summary=summarise(results),
+        summary=summarise_shifts(results),
     )
     write_text(run.folder / FILE, report.model_dump_json(indent=2) + "\n")
     return report
 
 
-def summarise(results: Sequence[ShiftResult]) -> Summary:
+def summarise_shifts(results: Sequence[ShiftResult]) -> Summary:
     """Mean and worst of the metrics under all changes."""
     auroc = {
         result.title: estimate.value for result in results if (estimate := result.metrics["auroc"]).value is not None
@@ -216,7 +217,7 @@ def summarise(results: Sequence[ShiftResult]) -> Summary:
 
 def _validation(info: RunInfo, images: int) -> tuple[Dataset, tuple[Row, ...]]:
     try:
-        dataset = manifest.read(Path(info.data))
+        dataset = manifest.read_dataset(Path(info.data))
     except InputError as error:
         raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
     if dataset.info.fingerprint != info.data_fingerprint:
@@ -224,7 +225,7 @@ def _validation(info: RunInfo, images: int) -> tuple[Dataset, tuple[Row, ...]]:
             f"{info.data}: not the data set that {info.name} was trained on (its fingerprint differs); "
             "import that one again"
         )
-    rows = dataset.of(Split.VALIDATION)
+    rows = dataset.select(Split.VALIDATION)
     if not rows:
         raise InputError(
             f"{info.data}: no validation images, which --stress changes; import it with a validation split"
@@ -259,14 +260,14 @@ def _measure(
     rows: Sequence[Row],
     inputs: Sequence[Gray],
     decisions: "Decisions",
-    guard: Guard,
+    guard: OutlierLimit,
     settings: Bootstrap,
     shift: Shift | None,
     plain: Cases | None,
 ) -> tuple[ShiftResult, Cases]:
-    from pneumo.pipeline.ludwig.inference import outputs_of
+    from pneumo.pipeline.ludwig.inference import predict_outputs
 
-    logits, embedding = outputs_of(model, info, inputs)
+    logits, embedding = predict_outputs(model, info, inputs)
     scores = Scores(
         image=[row.image for row in rows],
         split=np.full(len(rows), "validation"),
@@ -275,7 +276,7 @@ def _measure(
         logits=logits.astype(np.float64),
     )
     cases = Cases.make(scores, decisions, positive_column(info.classes, info.positive))
-    metrics, _ = estimates(cases, info.classes, settings)
+    metrics, _ = estimate_metrics(cases, info.classes, settings)
     result = ShiftResult(
         name=shift.name if shift else "unchanged",
         strength=shift.strength if shift else "",

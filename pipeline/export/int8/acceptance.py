@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pneumo.pipeline.decisions import Decisions
-from pneumo.pipeline.evaluation.bootstrap import draws, resampled
+from pneumo.pipeline.evaluation.bootstrap import draw_patients, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
 from pneumo.pipeline.evaluation.exact_intervals import share_bounds
 from pneumo.pipeline.evaluation.metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap
-from pneumo.pipeline.export.int8.graph import batches
-from pneumo.pipeline.export.int8.wording import told
-from pneumo.serving.images.preparation import Gray
+from pneumo.pipeline.export.int8.graph import make_batches
+from pneumo.pipeline.export.int8.wording import describe_change
+from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import Change, Quantization, Speed
-from pneumo.serving.model.calibration import Floats
 from pneumo.serving.model.predictor import BATCH, open_session
 
 _SECONDS = 4.0
@@ -26,7 +26,7 @@ _MOST_TURNS = 60
 
 
 @dataclass(frozen=True)
-class Limits:
+class AcceptanceLimits:
     """What a quantised graph is refused for.
 
     Attributes:
@@ -50,7 +50,7 @@ class Difference:
     max_probability_difference: float
 
 
-def difference(
+def measure_difference(
     before: Scores, after: Scores, classes: list[str], decisions: Decisions, positive: int | None, settings: Bootstrap
 ) -> Difference | None:
     """Compare two graphs on the same images, with the same decisions; intervals are of a paired bootstrap by patient.
@@ -72,8 +72,10 @@ def difference(
         return None
     other = old.answer != new.answer
     changes, shares = [], []
-    for drawn in draws(old, settings):
-        changes.append(resampled(new, classes, drawn)[0]["auroc"] - resampled(old, classes, drawn)[0]["auroc"])
+    for drawn in draw_patients(old, settings):
+        changes.append(
+            resample_metrics(new, classes, drawn)[0]["auroc"] - resample_metrics(old, classes, drawn)[0]["auroc"]
+        )
         weights = drawn[:, old.patient]
         shares.append(weights @ other / weights.sum(axis=1))
     return Difference(
@@ -84,7 +86,7 @@ def difference(
     )
 
 
-def speeds(before: bytes, after: bytes, images: Sequence[Gray]) -> list[Speed]:
+def measure_speeds(before: bytes, after: bytes, images: Sequence[Gray]) -> list[Speed]:
     """How many times as fast a graph is, for one image and for a batch.
 
     Both run in turns on one thread, and what counts is the median of the processor time: neighbours on the same machine
@@ -98,7 +100,7 @@ def speeds(before: bytes, after: bytes, images: Sequence[Gray]) -> list[Speed]:
     sessions = [open_session(graph, 1) for graph in (before, after)]
     found = []
     for size in (1, BATCH):
-        batch = next(batches([images[index % len(images)] for index in range(size)]))
+        batch = next(make_batches([images[index % len(images)] for index in range(size)]))
         for session in sessions:
             session.run(["logits"], {"image": batch})
         spent: list[list[float]] = [[], []]
@@ -112,13 +114,14 @@ def speeds(before: bytes, after: bytes, images: Sequence[Gray]) -> list[Speed]:
     return found
 
 
-def objections(found: Quantization, limits: Limits) -> list[str]:
+def list_objections(found: Quantization, limits: AcceptanceLimits) -> list[str]:
     """Why a quantised graph is refused; empty where it is not."""
     auroc, decisions = found.auroc, found.decisions
     slowest = min(found.speed, key=lambda speed: speed.ratio)
     reasons = {
-        f"AUROC changes by {told(auroc, '+.4f')}, more than {limits.auroc:g}": abs(auroc.value) > limits.auroc,
-        f"{told(decisions, '.1%')} of decisions change, more than {limits.decisions:.1%}": (
+        f"AUROC changes by {describe_change(auroc, '+.4f')}, more than {limits.auroc:g}": abs(auroc.value)
+        > limits.auroc,
+        f"{describe_change(decisions, '.1%')} of decisions change, more than {limits.decisions:.1%}": (
             decisions.value > limits.decisions
         ),
         f"a batch of {slowest.batch} is {slowest.ratio:.2f} times as fast on {found.processor}, less than "
@@ -127,7 +130,7 @@ def objections(found: Quantization, limits: Limits) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
-def _change(value: float, values: Floats, settings: Bootstrap) -> Change:
+def _change(value: float, values: Float64, settings: Bootstrap) -> Change:
     valid = values[np.isfinite(values)]
     if not len(valid):
         return Change(value=value)
@@ -136,7 +139,7 @@ def _change(value: float, values: Floats, settings: Bootstrap) -> Change:
     return Change(value=value, low=float(low), high=float(high))
 
 
-def _share(value: float, values: Floats, patients: int, settings: Bootstrap) -> Change:
+def _share(value: float, values: Float64, patients: int, settings: Bootstrap) -> Change:
     """A share with its interval; where nothing or everything changed, no resample differs and an exact one stands."""
     if value in (0, 1):
         low, high = share_bounds(value, patients, settings.level)

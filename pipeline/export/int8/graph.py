@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pneumo.serving.images.preparation import Gray
+from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.images.types import Gray
 
 METHOD = (
     "static, QDQ; convolutions with int8 weights, a scale for each channel, and uint8 activations with a zero point; "
@@ -30,17 +30,15 @@ BATCH = 8
 _ACTIVATIONS = ("Clip", "Relu")
 _OUTPUTS = ("logits", "embedding")
 
-Floats = NDArray[np.float32]
 
-
-def batches(images: Sequence[Gray]) -> Iterator[Floats]:
+def make_batches(images: Sequence[Gray]) -> Iterator[Float32]:
     """Model inputs, uint8 [H, W, C] each, as the graph takes them: float32 [n, C, H, W] in [0, 1]."""
     for start in range(0, len(images), BATCH):
         pixels = np.stack(images[start : start + BATCH]).transpose(0, 3, 1, 2)
         yield np.ascontiguousarray(pixels, dtype=np.float32) / np.float32(255)
 
 
-def fold(graph: bytes) -> Any:
+def fold_batch_norms(graph: bytes) -> Any:
     """Fold what is constant, batch norm above all, into weights, and name every node; an `onnx.ModelProto`."""
     import onnx
     import onnxruntime
@@ -61,7 +59,7 @@ def fold(graph: bytes) -> Any:
     return model
 
 
-def convolutions(model: Any) -> list[str]:
+def list_convolutions(model: Any) -> list[str]:
     """Names of the convolutions with constant weights that logits or embedding depend on, in the graph's order."""
     constants = {item.name for item in model.graph.initializer}
     needed = set(_OUTPUTS)
@@ -75,15 +73,15 @@ def convolutions(model: Any) -> list[str]:
     return found[::-1]
 
 
-def calibrate(model: Any, images: Sequence[Gray]) -> Any:
+def calibrate_ranges(model: Any, images: Sequence[Gray]) -> Any:
     """The range of every tensor that could be quantised, over model inputs uint8 [H, W, C]."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
-            self._batches = batches(images)
+            self._batches = make_batches(images)
 
-        def get_next(self) -> dict[str, Floats] | None:
+        def get_next(self) -> dict[str, Float32] | None:
             batch = next(self._batches, None)
             return None if batch is None else {"image": batch}
 
@@ -100,7 +98,7 @@ def calibrate(model: Any, images: Sequence[Gray]) -> Any:
         return calibrator.compute_data()
 
 
-def with_integers(model: Any, ranges: Any, nodes: Collection[str]) -> bytes:
+def quantize_graph(model: Any, ranges: Any, nodes: Collection[str]) -> bytes:
     """The graph with some of its convolutions, by name, at least one, in integers; `model` stays as it is."""
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
@@ -138,10 +136,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def run(graph: bytes, images: Sequence[Gray]) -> Floats:
+def run_graph(graph: bytes, images: Sequence[Gray]) -> Float32:
     """Logits, float32 [N, K], of model inputs uint8 [H, W, C], as the service would compute them."""
     from pneumo.serving.contracts.cores import available_cores
     from pneumo.serving.model.predictor import open_session
 
     session = open_session(graph, available_cores())
-    return np.concatenate([session.run(["logits"], {"image": batch})[0] for batch in batches(images)])
+    return np.concatenate([session.run(["logits"], {"image": batch})[0] for batch in make_batches(images)])

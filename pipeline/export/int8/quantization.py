@@ -1,6 +1,6 @@
 """Make a quantised graph on some validation images, judge it on the others, and refuse it or tell of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,14 @@ from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.cases import Scores
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.export.int8 import graph as graphs
-from pneumo.pipeline.export.int8.acceptance import Limits, difference, objections, speeds
-from pneumo.pipeline.export.int8.sensitivity import choose, log_odds_change, rms
-from pneumo.pipeline.export.int8.wording import told
+from pneumo.pipeline.export.int8.acceptance import AcceptanceLimits, list_objections, measure_difference, measure_speeds
+from pneumo.pipeline.export.int8.sensitivity import choose_float_layers, log_odds_change, rms
+from pneumo.pipeline.export.int8.wording import describe_change
 from pneumo.pipeline.runs.provenance import processor
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.images.preparation import Gray, Preparation
+from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import Quantization
 
 CALIBRATION_IMAGES = 128
@@ -50,19 +52,19 @@ class Sample:
 
         return cls(rows, read_images(dataset, rows, preparation), logits)
 
-    def of(self, indices: NDArray[np.int64]) -> "Sample":
+    def select(self, indices: NDArray[np.int64]) -> "Sample":
         """Some of the images."""
         return Sample([self.rows[i] for i in indices], [self.images[i] for i in indices], self.logits[indices])
 
 
-def quantise(
+def quantize(
     graph: bytes,
     sample: Sample,
     classes: list[str],
     positive: str | None,
     decisions: Decisions,
-    limits: Limits,
-    tell: Callable[[str], None] = lambda text: None,
+    limits: AcceptanceLimits,
+    reporter: Reporter = SILENT,
 ) -> tuple[bytes, Quantization]:
     """Quantise the convolutions of a graph, as many as do not hurt.
 
@@ -80,7 +82,7 @@ def quantise(
         positive: The positive class with two classes, None with more.
         decisions: Of the float graph.
         limits: What it is refused for.
-        tell: Told what goes on, a line at a time.
+        reporter: Receives progress.
 
     Returns:
         The quantised graph and what it changed.
@@ -91,19 +93,19 @@ def quantise(
     """
     import onnxruntime
 
-    making, judging = divide(sample)
-    model = graphs.fold(graph)
-    nodes = graphs.convolutions(model)
+    making, judging = split_sample(sample)
+    model = graphs.fold_batch_norms(graph)
+    nodes = graphs.list_convolutions(model)
     if not nodes:
         raise CheckFailedError("INT8 was refused: the graph has no convolutions to quantise; no bundle was written")
-    tell(f"finding ranges on {len(making.rows)} validation images ...")
-    ranges = graphs.calibrate(model, making.images)
-    chosen = choose(model, ranges, nodes, making.images, making.logits, decisions.temperature, tell)
-    tell(f"judging the graph on {len(judging.rows)} other validation images ...")
-    logits = graphs.run(chosen.graph, judging.images)
-    found = difference(
-        scores_of(judging, judging.logits, classes),
-        scores_of(judging, logits, classes),
+    reporter.message(f"finding ranges on {len(making.rows)} validation images ...")
+    ranges = graphs.calibrate_ranges(model, making.images)
+    chosen = choose_float_layers(model, ranges, nodes, making.images, making.logits, decisions.temperature, reporter)
+    reporter.message(f"judging the graph on {len(judging.rows)} other validation images ...")
+    logits = graphs.run_graph(chosen.graph, judging.images)
+    found = measure_difference(
+        predict_scores(judging, judging.logits, classes),
+        predict_scores(judging, logits, classes),
         classes,
         decisions,
         None if positive is None else classes.index(positive),
@@ -125,24 +127,25 @@ def quantise(
         certainty=found.certainty,
         max_probability_difference=found.max_probability_difference,
         log_odds=rms(log_odds_change(logits, judging.logits, decisions.temperature)),
-        speed=speeds(graph, chosen.graph, judging.images),
+        speed=measure_speeds(graph, chosen.graph, judging.images),
         processor=processor(),
         runtime=f"onnxruntime {onnxruntime.__version__}",
     )
-    if reasons := objections(quantization, limits):
+    if reasons := list_objections(quantization, limits):
         raise CheckFailedError(
             f"INT8 was refused: {'; '.join(reasons)}; {len(judging.rows)} validation images, {len(chosen.floats)} of "
             f"{len(nodes)} convolutions in float; no bundle was written"
         )
     ratios = ", ".join(f"{speed.ratio:.2f} with a batch of {speed.batch}" for speed in quantization.speed)
-    tell(
-        f"INT8: AUROC {told(found.auroc, '+.4f')}, decisions that are others {told(found.decisions, '.1%')}, "
+    reporter.message(
+        f"INT8: AUROC {describe_change(found.auroc, '+.4f')}, "
+        f"decisions that are others {describe_change(found.decisions, '.1%')}, "
         f"speed {ratios}"
     )
     return chosen.graph, quantization
 
 
-def divide(sample: Sample) -> tuple[Sample, Sample]:
+def split_sample(sample: Sample) -> tuple[Sample, Sample]:
     """Divide images by patient: for making, at most a third and not many more than CALIBRATION_IMAGES, and for judging.
 
     Raises:
@@ -156,10 +159,10 @@ def divide(sample: Sample) -> tuple[Sample, Sample]:
     images = np.cumsum(np.bincount(places))  # of the first patients
     wanted = min(CALIBRATION_IMAGES, len(places) * _CALIBRATION_SHARE)
     taken = max(1, int(np.searchsorted(images, wanted, side="right")))
-    return sample.of(np.flatnonzero(places < taken)), sample.of(np.flatnonzero(places >= taken))
+    return sample.select(np.flatnonzero(places < taken)), sample.select(np.flatnonzero(places >= taken))
 
 
-def scores_of(sample: Sample, logits: NDArray[np.floating], classes: list[str]) -> Scores:
+def predict_scores(sample: Sample, logits: NDArray[np.floating], classes: list[str]) -> Scores:
     """What some graph says of a sample, logits [N, K], as metrics take it."""
     return Scores(
         image=[row.image for row in sample.rows],

@@ -1,16 +1,16 @@
 """Which convolutions stay in float: those that change the logits most, as few as it takes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.pipeline.export.int8.graph import run, with_integers
-from pneumo.serving.images.preparation import Gray
-
-Floats = NDArray[np.float64]
+from pneumo.pipeline.export.int8.graph import quantize_graph, run_graph
+from pneumo.pipeline.runs.reporter import Reporter
+from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.images.types import Gray
 
 ENOUGH = 0.2
 """Root mean square change of calibrated log odds at which no more layers are put back: a probability of 0.5 moves by
@@ -29,7 +29,7 @@ _MOST = 0.5
 
 
 @dataclass(frozen=True)
-class Chosen:
+class FloatLayers:
     """A quantised graph, and the names of the convolutions that it computes in integers and in float."""
 
     graph: bytes
@@ -37,15 +37,15 @@ class Chosen:
     floats: list[str]
 
 
-def choose(
+def choose_float_layers(
     model: Any,
     ranges: Any,
     nodes: Sequence[str],
     images: Sequence[Gray],
     logits: NDArray[np.floating],
     temperature: float,
-    tell: Callable[[str], None],
-) -> Chosen:
+    reporter: Reporter,
+) -> FloatLayers:
     """Quantise all convolutions, then put back into float those that hurt most until the change is small.
 
     Each group of neighbouring convolutions is quantised alone and the groups are ordered by what that changes: errors
@@ -58,7 +58,7 @@ def choose(
         images: Model inputs, uint8 [H, W, C] each.
         logits: What the float graph says of them, [N, K].
         temperature: What logits are divided by.
-        tell: Told what goes on, a line at a time.
+        reporter: Receives progress.
 
     Returns:
         The first graph that changes little enough; with half of the groups in float, that one, however much it changes.
@@ -66,34 +66,34 @@ def choose(
     images, logits = images[:IMAGES], logits[:IMAGES]
 
     def changed(graph: bytes) -> float:
-        return rms(log_odds_change(run(graph, images), logits, temperature))
+        return rms(log_odds_change(run_graph(graph, images), logits, temperature))
 
-    graph = with_integers(model, ranges, nodes)
+    graph = quantize_graph(model, ranges, nodes)
     change = changed(graph)
-    tell(f"all {len(nodes)} convolutions in integers: log odds change by {change:.3f}")
+    reporter.message(f"all {len(nodes)} convolutions in integers: log odds change by {change:.3f}")
     if change <= ENOUGH or len(nodes) == 1:
-        return Chosen(graph, list(nodes), [])
+        return FloatLayers(graph, list(nodes), [])
     groups = neighbours(nodes)
-    alone = [changed(with_integers(model, ranges, group)) for group in groups]
+    alone = [changed(quantize_graph(model, ranges, group)) for group in groups]
     order = np.argsort(alone)[::-1]
     for count in _counts(len(groups)):
         back = {name for index in order[:count] for name in groups[index]}
         integers = [name for name in nodes if name not in back]
-        graph = with_integers(model, ranges, integers)
+        graph = quantize_graph(model, ranges, integers)
         change = changed(graph)
-        tell(f"{len(back)} of {len(nodes)} convolutions in float: log odds change by {change:.3f}")
+        reporter.message(f"{len(back)} of {len(nodes)} convolutions in float: log odds change by {change:.3f}")
         if change <= ENOUGH:
             break
-    return Chosen(graph, integers, [name for name in nodes if name in back])
+    return FloatLayers(graph, integers, [name for name in nodes if name in back])
 
 
-def log_odds_change(after: NDArray[np.floating], before: NDArray[np.floating], temperature: float) -> Floats:
+def log_odds_change(after: NDArray[np.floating], before: NDArray[np.floating], temperature: float) -> Float64:
     """Largest change of the calibrated log odds of any two classes, for logits [N, K]; [N]."""
     change = (np.asarray(after, dtype=np.float64) - before) / temperature
     return np.asarray(change.max(axis=1) - change.min(axis=1))
 
 
-def rms(values: Floats) -> float:
+def rms(values: Float64) -> float:
     """Root mean square."""
     return float(np.sqrt(np.mean(values**2)))
 

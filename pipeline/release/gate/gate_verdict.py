@@ -44,7 +44,7 @@ class Figure(_Strict):
     outcome: Outcome
 
     @classmethod
-    def of(cls, difference: Difference, margin: float) -> "Figure":
+    def from_difference(cls, difference: Difference, margin: float) -> "Figure":
         """Judge a difference."""
         value, low = difference.value, difference.low
         if value is None or value < -margin:

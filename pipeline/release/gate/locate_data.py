@@ -25,7 +25,7 @@ def find_data(bundle: Bundle, given: Path | None, runs: Iterable[Path]) -> Datas
     """
     wanted = bundle.info.data_fingerprint
     if given is not None:
-        dataset = manifest.read(given)
+        dataset = manifest.read_dataset(given)
         if dataset.info.fingerprint != wanted:
             raise InputError(
                 f"--data {given}: not the data set that {bundle.info.id} was trained on (fingerprint "
@@ -35,7 +35,7 @@ def find_data(bundle: Bundle, given: Path | None, runs: Iterable[Path]) -> Datas
     looked = []
     for folder in dict.fromkeys(_places(bundle, runs)):
         try:
-            dataset = manifest.read(folder)
+            dataset = manifest.read_dataset(folder)
         except InputError:
             looked.append(f"none in {folder}")
             continue

@@ -6,15 +6,16 @@ import numpy as np
 
 from pneumo.pipeline.data.manifest import Dataset, Row
 from pneumo.pipeline.evaluation.cases import Cases, positive_column
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.model.bundle import Bundle, BundleInfo
-from pneumo.serving.model.calibration import Floats, calibrated, conformal_sets
+from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits
 from pneumo.serving.model.predictor import BATCH, Predictor
 
 Progress = Callable[[int], None]
 """Called with the number of images done so far."""
 
 
-def why_not_alike(champion: BundleInfo, challenger: BundleInfo, dataset: Dataset) -> str | None:
+def explain_mismatch(champion: BundleInfo, challenger: BundleInfo, dataset: Dataset) -> str | None:
     """Why two bundles cannot be compared on a data set; None where they can."""
     if sorted(champion.classes) != sorted(challenger.classes):
         theirs, ours = ", ".join(champion.classes), ", ".join(challenger.classes)
@@ -32,13 +33,13 @@ def why_not_alike(champion: BundleInfo, challenger: BundleInfo, dataset: Dataset
     return None
 
 
-def measure(
+def measure_bundles(
     bundles: Sequence[Bundle], dataset: Dataset, rows: Sequence[Row], progress: Progress | None = None
 ) -> list[Cases]:
     """What each bundle says about some images, with its own temperature, threshold and conformal limit.
 
     Args:
-        bundles: What to run; `why_not_alike` found nothing.
+        bundles: What to run; `explain_mismatch` found nothing.
         dataset: Where the images lie; each is checked against its digest.
         rows: The images, at least one.
         progress: Told how many images are done.
@@ -51,7 +52,7 @@ def measure(
         BundleError: A bundle does not run.
     """
     predictors = [Predictor(bundle) for bundle in bundles]
-    logits: list[list[Floats]] = [[] for _ in bundles]
+    logits: list[list[Float64]] = [[] for _ in bundles]
     for start in range(0, len(rows), BATCH):
         contents = []
         for row in rows[start : start + BATCH]:
@@ -69,10 +70,10 @@ def measure(
     ]
 
 
-def _cases(info: BundleInfo, logits: Floats, rows: Sequence[Row], classes: list[str]) -> Cases:
+def _cases(info: BundleInfo, logits: Float64, rows: Sequence[Row], classes: list[str]) -> Cases:
     logits = logits[:, [info.classes.index(name) for name in classes]]
     positive = positive_column(classes, info.positive_class)
-    probabilities = calibrated(logits, info.temperature)
+    probabilities = calibrate_logits(logits, info.temperature)
     answer = probabilities.argmax(axis=1)
     if positive is not None:
         answer = np.where(probabilities[:, positive] >= info.thresholds["default"], positive, 1 - positive)
@@ -83,8 +84,8 @@ def _cases(info: BundleInfo, logits: Floats, rows: Sequence[Row], classes: list[
         patients=len(names),
         truth=np.array([classes.index(row.label) for row in rows], dtype=np.int64),
         probabilities=probabilities,
-        uncalibrated=calibrated(logits, 1.0),
+        uncalibrated=calibrate_logits(logits, 1.0),
         answer=answer.astype(np.int64),
-        sets=conformal_sets(probabilities, info.conformal.limit),
+        sets=build_prediction_sets(probabilities, info.conformal.limit),
         positive=positive,
     )

@@ -29,7 +29,7 @@ class Margins(_Strict):
     sensitivity: float = Field(default=0.03, ge=0, lt=1)
     specificity: float = Field(default=0.05, ge=0, lt=1)
 
-    def of(self, metric: str) -> float:
+    def get(self, metric: str) -> float:
         """The margin of a metric, `sensitivity:COVID` included."""
         return float(getattr(self, metric.partition(":")[0]))
 
@@ -69,7 +69,7 @@ def read_gate(path: Path | None = None) -> Gate:
     """
     if path is None and not FILE.is_file():
         return Gate()
-    found = document.read(path or FILE)
+    found = document.read_document(path or FILE)
     try:
         return Gate.model_validate(found.data)
     except ValidationError as error:
@@ -82,4 +82,4 @@ def _told(error: ValidationError, place: tuple[str | int, ...]) -> str:
     if first["type"] != "extra_forbidden":
         return first_problem(error)
     model: type[BaseModel] = Margins if place[0] == "margins" else Gate
-    return f"unknown key {document.dotted(place)!r}; the keys are {', '.join(model.model_fields)}"
+    return f"unknown key {document.format_key_path(place)!r}; the keys are {', '.join(model.model_fields)}"

@@ -14,40 +14,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pneumo.pipeline.release.registry.store import Edit, text_of
+from pneumo.pipeline.release.registry.store import Edit, serialise_registry
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.model.bundle import INFO, Bundle
 from pneumo.serving.model.registry import REGISTRY, Registry, parse_registry
-from pneumo.serving.model.remote_registry import open_files, place, plain_errors, stamp
+from pneumo.serving.model.remote_registry import format_path, open_files, read_stamp, translate_errors
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.2
 
 
-class BucketShelf:
+class BucketStore:
     """A registry under an address."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def change(self, edit: Edit) -> None:
-        """See `pneumo.pipeline.release.registry.store.Shelf.change`.
+        """See `pneumo.pipeline.release.registry.store.RegistryStore.change`.
 
         Raises:
             InputError: There is no such bucket.
             MachineError: It cannot be read or written, or others write all the time.
         """
         for _ in range(_ATTEMPTS):
-            generation = stamp(self._address, REGISTRY)  # before reading: what is newer is then refused, not lost
+            generation = read_stamp(self._address, REGISTRY)  # before reading: what is newer is then refused, not lost
             before = self._read()
             after = edit(before)
-            if after == before or self._write(text_of(after).encode(), generation):
+            if after == before or self._write(serialise_registry(after).encode(), generation):
                 return
             time.sleep(random.uniform(0, _PAUSE_S))
-        raise MachineError(f"{place(self._address, REGISTRY)}: others kept changing it; nothing was changed, try again")
+        raise MachineError(
+            f"{format_path(self._address, REGISTRY)}: others kept changing it; nothing was changed, try again"
+        )
 
     def put(self, bundle: Bundle, folder: str) -> None:
-        """See `pneumo.pipeline.release.registry.store.Shelf.put`; the file that names all others comes last.
+        """See `pneumo.pipeline.release.registry.store.RegistryStore.put`; the file that names all others comes last.
 
         Raises:
             InputError: There is no such bucket.
@@ -61,13 +63,13 @@ class BucketShelf:
                     files.pipe_file(there, local.read_bytes())
 
     def _read(self) -> Registry:
-        with plain_errors(self._address):
+        with translate_errors(self._address):
             files, path = open_files(self._address)
             try:
                 content = files.cat_file(f"{path}/{REGISTRY}")
             except FileNotFoundError:
                 return Registry()
-        return parse_registry(content, place(self._address, REGISTRY))
+        return parse_registry(content, format_path(self._address, REGISTRY))
 
     def _write(self, content: bytes, generation: str | None) -> bool:
         """Write the registry over a generation, None where there was no file; False where it has another one now."""
@@ -75,7 +77,7 @@ class BucketShelf:
             files, path = open_files(self._address)
             target = f"{path}/{REGISTRY}"
             if "gs" not in files.protocol:
-                if stamp(self._address, REGISTRY) != generation:
+                if read_stamp(self._address, REGISTRY) != generation:
                     return False
                 files.pipe_file(target, content)
                 return True
@@ -98,7 +100,7 @@ class BucketShelf:
 
 @contextmanager
 def _writing(address: str) -> Iterator[None]:
-    with plain_errors(address):
+    with translate_errors(address):
         try:
             yield
         except FileNotFoundError:

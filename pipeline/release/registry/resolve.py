@@ -1,20 +1,20 @@
 """The bundle that a word on the command line means."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import RUNS, Run
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.setting_types import Root
 from pneumo.serving.model.bundle import INFO, Bundle
 from pneumo.serving.model.registry import MODELS, find_version, resolve
-from pneumo.serving.model.remote_registry import Root
 
 BUNDLE = "bundle"
 """Folder of the bundle inside a run."""
 
 
-def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, say: Callable[[str], None] | None = None) -> Path:
+def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, reporter: Reporter = SILENT) -> Path:
     """The bundle that an alias, a version, a bundle folder or a run means; a run is exported if need be.
 
     A registered name goes before a folder of that name, as in `serving.model.registry.resolve`; with a slash in it, as
@@ -24,7 +24,7 @@ def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, say: Calla
         what: What is given on the command line.
         root: The registry.
         runs: Folder of the runs.
-        say: Told how far an export is, a line at a time.
+        reporter: Receives progress.
 
     Raises:
         InputError: Nothing is meant by it.
@@ -38,9 +38,9 @@ def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, say: Calla
     bundle = current_bundle(run)
     if bundle is not None:
         return bundle
-    from pneumo.pipeline.export.bundle_export import export
+    from pneumo.pipeline.export.bundle_export import export_run
 
-    return export(run, say=say)
+    return export_run(run, reporter=reporter)
 
 
 def current_bundle(run: Run) -> Path | None:

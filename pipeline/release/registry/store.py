@@ -15,14 +15,13 @@ from pneumo.pipeline.runs.run import write_text
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError
 from pneumo.serving.model.registry import REGISTRY, Registry, read_registry
-from pneumo.serving.model.remote_registry import Root, is_address
 
 _PARTIAL = ".partial-"
 
 Edit = Callable[[Registry], Registry]
 
 
-class Shelf(Protocol):
+class RegistryStore(Protocol):
     """A place for a registry and its bundles."""
 
     def change(self, edit: Edit) -> None:
@@ -35,29 +34,20 @@ class Shelf(Protocol):
         """Make sure that a bundle lies whole under a folder, relative to the registry."""
 
 
-def shelf_of(root: Root) -> Shelf:
-    """The shelf at a root."""
-    if is_address(root):
-        from pneumo.pipeline.release.registry.bucket import BucketShelf
-
-        return BucketShelf(root)
-    return FolderShelf(Path(root))
-
-
-def text_of(registry: Registry) -> str:
-    """A registry as its file holds it, after checking that it agrees with itself."""
+def serialise_registry(registry: Registry) -> str:
+    """Return the text of `registry.yaml`, after checking that the registry is consistent."""
     checked = Registry.model_validate(registry.model_dump() | {"schema_version": 2})
     return yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-class FolderShelf:
+class FolderStore:
     """A folder; one process at a time changes it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def change(self, edit: Edit) -> None:
-        """See `Shelf.change`.
+        """See `RegistryStore.change`.
 
         Raises:
             MachineError: The folder cannot be written.
@@ -66,10 +56,10 @@ class FolderShelf:
             before = read_registry(self._root)
             after = edit(before)
             if after != before:
-                write_text(self._root / REGISTRY, text_of(after))
+                write_text(self._root / REGISTRY, serialise_registry(after))
 
     def put(self, bundle: Bundle, place: str) -> None:
-        """See `Shelf.put`."""
+        """See `RegistryStore.put`."""
         target = self._root / place
         try:
             if Bundle.open(target).digest == bundle.digest:

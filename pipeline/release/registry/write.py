@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pneumo.pipeline.release.registry.store import shelf_of
+from pneumo.pipeline.release.registry.bucket import BucketStore
+from pneumo.pipeline.release.registry.store import FolderStore, RegistryStore
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import (
     MODELS,
@@ -20,7 +22,7 @@ from pneumo.serving.model.registry import (
     read_registry,
     resolve,
 )
-from pneumo.serving.model.remote_registry import Root, place
+from pneumo.serving.model.remote_registry import format_path
 
 CHAMPION = "champion"
 
@@ -67,14 +69,14 @@ def promote(
     check_alias(alias)
     bundle = Bundle.open(bundle_folder)
     moment = _moment(now)
-    shelf = shelf_of(root)
+    store = _open_store(root)
 
     def edit(registry: Registry) -> Registry:
         version = registry.find(bundle.info.id)
         if version is not None and version.digest != bundle.digest:
             raise InputError(
-                f"{bundle_folder}: {place(root, REGISTRY)} holds another bundle as {version.id}; export under a new "
-                "version"
+                f"{bundle_folder}: {format_path(root, REGISTRY)} holds another bundle as {version.id}; export under a "
+                "new version"
             )
         before = registry.aliases.get(alias)
         if admission is not None and before not in (admission.before, bundle.info.id):
@@ -83,7 +85,7 @@ def promote(
                 "somebody else changed it; nothing was changed, promote again"
             )
         new = _describe(bundle, moment) if version is None else version
-        shelf.put(bundle, new.bundle)
+        store.put(bundle, new.bundle)
         if version is None:
             registry = registry.model_copy(update={"versions": [*registry.versions, new]})
         if before == new.id:
@@ -100,7 +102,7 @@ def promote(
         )
         return _with_history(registry, alias, [*registry.history.get(alias, []), new.id], record)
 
-    shelf.change(edit)
+    store.change(edit)
     return _known(read_registry(root), bundle.info.id)
 
 
@@ -118,7 +120,7 @@ def rollback(alias: str = CHAMPION, *, root: Root = MODELS, now: datetime | None
         past = registry.history.get(alias)
         if not past:
             known = ", ".join(sorted(registry.aliases)) or "none; `pneumo promote RUN` makes one"
-            raise InputError(f"{alias}: no such alias in {place(root, REGISTRY)}; known: {known}")
+            raise InputError(f"{alias}: no such alias in {format_path(root, REGISTRY)}; known: {known}")
         if len(past) < 2:
             raise InputError(f"{alias}: {past[0]} is the earliest that it meant; there is nothing to go back to")
         Bundle.open(resolve(past[-2], root))
@@ -126,7 +128,7 @@ def rollback(alias: str = CHAMPION, *, root: Root = MODELS, now: datetime | None
         record = Promotion(alias=alias, version=past[-2], at=moment, action="rollback", before=past[-1])
         return _with_history(registry, alias, past[:-1], record)
 
-    shelf_of(root).change(edit)
+    _open_store(root).change(edit)
     return found[-1]
 
 
@@ -189,3 +191,7 @@ def _known(registry: Registry, wanted: str) -> Version:
 
 def _moment(now: datetime | None) -> datetime:
     return (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
+
+
+def _open_store(root: Root) -> RegistryStore:
+    return BucketStore(root) if is_address(root) else FolderStore(Path(root))

@@ -49,8 +49,8 @@ class Hardware:
     gpus: int = 0
 
     @classmethod
-    def of(cls, described: Mapping[str, Any]) -> "Hardware":
-        """From what `pneumo.pipeline.runs.provenance.hardware` says."""
+    def from_description(cls, described: Mapping[str, Any]) -> "Hardware":
+        """From what `pneumo.pipeline.runs.provenance.read_hardware` says."""
         return cls(described["cores"], described.get("memory_gib"), len(described.get("accelerators") or ()))
 
 

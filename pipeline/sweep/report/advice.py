@@ -3,11 +3,11 @@
 import math
 from collections import Counter
 
+from pneumo.pipeline.sweep.parameter_format import Axis, axes, number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
 from pneumo.pipeline.sweep.report.importance import Importance
-from pneumo.pipeline.sweep.report.parameter_format import Axis, axes, number
 from pneumo.pipeline.sweep.report.table import training_share
-from pneumo.pipeline.sweep.seed_repeats import Choice, contenders, families
+from pneumo.pipeline.sweep.seed_repeats import Choice, find_contenders, group_by_parameters
 
 FEW = 10
 """Trials with a value, below which random search rarely lands near the best 20 % (0.8^10 is a chance of 11 %)."""
@@ -17,7 +17,7 @@ _MATTERS = 0.05
 _TIES = 1e-4
 
 
-def advice(sweep: Sweep, choice: Choice | None, found: Importance) -> list[str]:
+def list_advice(sweep: Sweep, choice: Choice | None, found: Importance) -> list[str]:
     """Sentences without a full stop, what weighs most first; none where all is well."""
     told = [*_failures(sweep), *_unfinished(sweep)]
     if choice is None:
@@ -64,7 +64,7 @@ def _unfinished(sweep: Sweep) -> list[str]:
 
 
 def _few(sweep: Sweep) -> list[str]:
-    count = len(contenders(sweep))
+    count = len(find_contenders(sweep))
     points = _grid(sweep)
     if count >= FEW or (points is not None and count >= points):
         return []
@@ -75,7 +75,7 @@ def _few(sweep: Sweep) -> list[str]:
 
 def _luck(sweep: Sweep, choice: Choice) -> list[str]:
     told = []
-    best = [trial for trial in contenders(sweep) if trial.status != TrialStatus.RUNNING]
+    best = [trial for trial in find_contenders(sweep) if trial.status != TrialStatus.RUNNING]
     values = [value for trial in best if (value := trial.value(sweep.goal)) is not None]
     near = sum(abs(value - values[0]) < _TIES for value in values) if values else 0
     spread = _spread(sweep)
@@ -145,7 +145,7 @@ def _length(sweep: Sweep, trial: Trial) -> list[str]:
 def _spread(sweep: Sweep) -> float | None:
     """Standard deviation over seeds, pooled over families; None where nothing was repeated."""
     squares, freedom = 0.0, 0
-    for family in families(sweep):
+    for family in group_by_parameters(sweep):
         squares += math.fsum((value - family.mean.value) ** 2 for value in family.values)
         freedom += len(family.values) - 1
     return math.sqrt(squares / freedom) if freedom else None

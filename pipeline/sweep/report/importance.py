@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pneumo.pipeline.sweep.parameter_format import Axis, axes
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
-from pneumo.pipeline.sweep.report.parameter_format import Axis, axes
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -64,7 +64,7 @@ class Importance:
         return next((each.share for each in self.shares if each.parameter == parameter), None)
 
 
-def importance(sweep: Sweep, *, seed: int = 0) -> Importance:
+def measure_importance(sweep: Sweep, *, seed: int = 0) -> Importance:
     """Tell how much each parameter mattered, from first trials that ended with a value.
 
     Log-scaled parameters are measured on their log scale and Gaussian ones by their probability, so that every region

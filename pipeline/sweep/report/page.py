@@ -13,12 +13,19 @@ from urllib.parse import quote
 import yaml
 
 from pneumo.pipeline.runs.run import write_text
+from pneumo.pipeline.sweep.parameter_format import Axis, axes, duration, number, words
 from pneumo.pipeline.sweep.record import Goal, Sweep, SweepFolder, Trial, TrialStatus
-from pneumo.pipeline.sweep.report.advice import advice
-from pneumo.pipeline.sweep.report.importance import Importance, importance
-from pneumo.pipeline.sweep.report.parameter_format import Axis, axes, duration, number, words
+from pneumo.pipeline.sweep.report.advice import list_advice
+from pneumo.pipeline.sweep.report.importance import Importance, measure_importance
 from pneumo.pipeline.sweep.report.table import counts, training_share, wall_seconds
-from pneumo.pipeline.sweep.seed_repeats import Choice, Mean, choose, compare, contenders, families
+from pneumo.pipeline.sweep.seed_repeats import (
+    Choice,
+    Mean,
+    choose_winner,
+    compare_families,
+    find_contenders,
+    group_by_parameters,
+)
 
 _HERE = Path(__file__).parent
 _TEMPLATE, _SCRIPT, _STYLE = "report.html", "report.js", "report.css"
@@ -35,7 +42,7 @@ def write_report(folder: SweepFolder, sweep: Sweep) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    found, choice, known = importance(sweep), choose(sweep), axes(sweep)
+    found, choice, known = measure_importance(sweep), choose_winner(sweep), axes(sweep)
     script = (_HERE / _SCRIPT).read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(_HERE),
@@ -59,7 +66,7 @@ def write_report(folder: SweepFolder, sweep: Sweep) -> Path:
         choice=choice,
         winners={trial.name for trial in choice.family.trials} if choice else set(),
         importance=found,
-        advice=advice(sweep, choice, found),
+        advice=list_advice(sweep, choice, found),
         families=_compared(sweep, choice),
         counts={status.value: count for status, count in counts(sweep).items()},
         began=ended,
@@ -92,7 +99,7 @@ def page_data(sweep: Sweep, choice: Choice | None, found: Importance) -> dict[st
     winners = {trial.name for trial in choice.family.trials} if choice else set()
     rounds = [each.value for trial in begun for each in trial.rounds]
     reached = [value for value in values.values() if value is not None]
-    curves = progress(sweep)
+    curves = describe_progress(sweep)
     return {
         "metric": sweep.metric,
         "goal": sweep.goal,
@@ -128,18 +135,18 @@ def page_data(sweep: Sweep, choice: Choice | None, found: Importance) -> dict[st
                 "mean": family.mean.value,
                 "winner": choice is not None and family.first.name == choice.family.first.name,
             }
-            for family in families(sweep)
+            for family in group_by_parameters(sweep)
             if family.repeated
         ],
     }
 
 
-def progress(sweep: Sweep) -> dict[str, list[tuple[float, float, str]]]:
+def describe_progress(sweep: Sweep) -> dict[str, list[tuple[float, float, str]]]:
     """The best so far, wherever it changed: over seconds of wall time and over trials, with who reached it.
 
     First trials that did not fail; repetitions with other seeds cannot change what was found.
     """
-    trials = contenders(sweep)
+    trials = find_contenders(sweep)
     by_time = sorted(
         (each.at, each.value, trial.name) for trial in trials for each in trial.rounds if math.isfinite(each.value)
     )
@@ -220,7 +227,7 @@ def _heat(values: list[tuple[str, float]], goal: Goal) -> dict[str, float]:
 
 
 def _ordered(sweep: Sweep) -> list[Trial]:
-    first = [trial for family in families(sweep) for trial in family.trials]
+    first = [trial for family in group_by_parameters(sweep) for trial in family.trials]
     named = {trial.name for trial in first}
     return [*first, *(trial for trial in sweep.trials if trial.name not in named)]
 
@@ -243,11 +250,11 @@ def _row(folder: SweepFolder, sweep: Sweep, known: list[Axis], trial: Trial) -> 
 def _compared(sweep: Sweep, choice: Choice | None) -> list[dict[str, Any]]:
     """Families of several seeds, each with how far the winner is ahead of it."""
     found = []
-    for family in families(sweep):
+    for family in group_by_parameters(sweep):
         if choice is None or not family.repeated:
             continue
         is_winner = family.first.name == choice.family.first.name
-        difference = None if is_winner else compare(sweep, choice.family, family)
+        difference = None if is_winner else compare_families(sweep, choice.family, family)
         found.append({"family": family, "difference": difference})
     return found
 

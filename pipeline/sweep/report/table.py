@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumo.pipeline.runs.run import write_text
+from pneumo.pipeline.sweep.parameter_format import axes, duration, number
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
-from pneumo.pipeline.sweep.report.parameter_format import axes, duration, number
-from pneumo.pipeline.sweep.seed_repeats import LEVEL, Mean, choose, contenders, families
+from pneumo.pipeline.sweep.seed_repeats import LEVEL, Mean, choose_winner, find_contenders, group_by_parameters
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def document(sweep: Sweep) -> dict[str, Any]:
         "winner": _winner(sweep),
         "seeds_compared": [
             {"trial": family.first.name, "values": list(family.values), **_mean(family.mean)}
-            for family in families(sweep)
+            for family in group_by_parameters(sweep)
             if family.repeated
         ],
         "trials": [{**_facts(sweep, trial), "parameters": trial.parameters} for trial in sweep.trials],
@@ -109,9 +109,9 @@ def trial_table(sweep: Sweep, *, limit: int = _SHOWN) -> "Table":
 
     shown = [axis for axis in axes(sweep) if any(axis.name in trial.parameters for trial in sweep.trials)]
     shown = shown[:_SHOWN_PARAMETERS]
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     winners = {trial.name for trial in choice.family.trials} if choice else set()
-    first = [trial for family in families(sweep) for trial in family.trials]
+    first = [trial for family in group_by_parameters(sweep) for trial in family.trials]
     named = {trial.name for trial in first}
     ordered = [*first, *(trial for trial in sweep.trials if trial.name not in named)]
     table = Table(title=Text(f"{sweep.metric} on validation, {sweep.goal}d"), title_justify="left")
@@ -143,7 +143,7 @@ def trial_table(sweep: Sweep, *, limit: int = _SHOWN) -> "Table":
 
 
 def _winner(sweep: Sweep) -> dict[str, Any] | None:
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     if choice is None:
         return None
     facts = _facts(sweep, choice.trial)
@@ -153,7 +153,7 @@ def _winner(sweep: Sweep) -> dict[str, Any] | None:
         **_mean(choice.family.mean),
         "seeds": [trial.seed for trial in choice.family.trials],
         "remark": choice.remark,
-        "of": len(contenders(sweep)),
+        "of": len(find_contenders(sweep)),
     }
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pneumo.pipeline.training.cluster.placement import Placement, Workers
+from pneumo.pipeline.ludwig.cluster.placement import Placement, Workers
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError
 
@@ -29,7 +29,7 @@ _SETTINGS = {
 
 
 @contextlib.contextmanager
-def connected(workers: Workers | None) -> Iterator[Placement | None]:
+def connect_ray(workers: Workers | None) -> Iterator[Placement | None]:
     """Start or join a cluster, and leave it again with everything of ours in it ended.
 
     Args:
@@ -45,16 +45,16 @@ def connected(workers: Workers | None) -> Iterator[Placement | None]:
     if workers is None:
         yield None
         return
-    with cluster(workers.address, workers.local_cpus()):
+    with start_or_join_ray(workers.address, workers.local_cpus()):
         import ray
 
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         machines = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
-        yield workers.placed(resources, machines)
+        yield workers.allocate_resources(resources, machines)
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
+def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[None]:
     """Start or join a Ray cluster, and leave it again with everything of ours in it ended.
 
     Args:
@@ -78,7 +78,7 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
     folder = None
     try:
         if address is None:
-            _remove_left()
+            _remove_abandoned_folders()
             # Ray's sockets need a short path
             folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
             _start(cpus or available_cores(), folder)
@@ -96,13 +96,24 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
 _PREFIX = "pneumo-ray-"
 
 
-def _remove_left() -> None:
+def _remove_abandoned_folders(temp: Path = Path("/tmp")) -> None:
     """Remove folders of clusters whose process was killed."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
+    for folder in temp.glob(f"{_PREFIX}*-*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
-            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not Path("/proc", pid).exists():
+            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not _is_alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process runs, on any POSIX system: macOS has no `/proc`."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # it runs as another user; the number is no process id
+        return True
+    return True
 
 
 def _remove(folder: Path) -> None:

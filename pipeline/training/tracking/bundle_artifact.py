@@ -1,21 +1,22 @@
 """A bundle at Weights & Biases: an artifact with its digest and figures, under the names that it goes by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pneumo.pipeline.evaluation.results import values_by_split
-from pneumo.pipeline.training.tracking.tracker import Artifact, Mode, Tracker
+from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
+from pneumo.pipeline.training.tracking.tracker import Artifact, Tracker
 from pneumo.serving.model.bundle import Bundle
 
 
 def track_bundle(
     bundle: Bundle,
-    mode: Mode,
+    mode: TrackingMode,
     *,
     job: str,
     folder: Path,
     aliases: Sequence[str] = (),
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> None:
     """Keep a bundle as an artifact of kind `model`, in a run of its own that names training run and data.
 
@@ -27,7 +28,7 @@ def track_bundle(
         job: What is done with it: `export` or `promote`.
         folder: What wandb writes goes below it.
         aliases: Names of this version besides its own, such as `champion`.
-        say: Told, in a line, why it is not tracked as asked.
+        reporter: Receives progress.
     """
     info = bundle.info
     source = str(info.provenance.get("run") or info.id)
@@ -48,7 +49,7 @@ def track_bundle(
         folder=folder,
         data_fingerprint=info.data_fingerprint,
         job_type=job,
-        say=say,
+        reporter=reporter,
     )
     names = tuple(dict.fromkeys((info.version, *aliases)))
     tracker.finish(values, artifacts=[Artifact(info.name, bundle.folder, aliases=names, facts=facts | values)])

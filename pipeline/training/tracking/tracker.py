@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
 
 PROJECT = "pneumo"
 
@@ -43,17 +44,6 @@ _POINTS = 100
 _IMAGES = frozenset((".png", ".jpg", ".jpeg", ".dcm", ".bmp", ".tif", ".tiff", ".gif", ".webp"))
 _GOOD_ENDS = ("done", "finished", "stopped")
 _SURROUNDINGS = threading.Lock()
-
-Say = Callable[[str], None]
-
-
-class Mode(StrEnum):
-    """Where tracking goes."""
-
-    ONLINE = "online"
-    OFFLINE = "offline"
-    """Into the run's folder; `wandb sync` sends it later."""
-    DISABLED = "disabled"
 
 
 @dataclass(frozen=True)
@@ -97,12 +87,12 @@ class Tracker:
 
     Args:
         run: A `wandb.Run`.
-        say: Told, once, what is wrong.
+        reporter: Receives progress.
     """
 
-    def __init__(self, run: Any = None, say: Say | None = None) -> None:
+    def __init__(self, run: Any = None, reporter: Reporter = SILENT) -> None:
         self._run = run
-        self._say = say or _to_stderr
+        self._reporter = reporter
 
     @property
     def active(self) -> bool:
@@ -112,7 +102,7 @@ class Tracker:
     @classmethod
     def start(
         cls,
-        mode: Mode | str,
+        mode: TrackingMode | str,
         *,
         run_name: str,
         config: Mapping[str, Any],
@@ -122,7 +112,7 @@ class Tracker:
         job_type: str = "train",
         project: str = PROJECT,
         tags: Sequence[str] = (),
-        say: Say | None = None,
+        reporter: Reporter = SILENT,
     ) -> "Tracker":
         """Begin to track a run; works in any thread and leaves the process as it was.
 
@@ -136,14 +126,13 @@ class Tracker:
             job_type: `train`, `trial`, ...
             project: The project at Weights & Biases.
             tags: Words to find it by.
-            say: Told, in a line, why a run is not tracked as asked; by default standard error.
+            reporter: Receives a warning if a run is not tracked as asked.
 
         Returns:
             A tracker; the null tracker where tracking is not possible.
         """
-        tell = say or _to_stderr
-        asked = resolve(mode, tell)
-        if asked is Mode.DISABLED:
+        asked = resolve_mode(mode, reporter)
+        if asked is TrackingMode.DISABLED:
             return cls()
         given: dict[str, Any] = {
             "project": project,
@@ -156,17 +145,19 @@ class Tracker:
         try:
             run = _begin(asked, folder, given | {"id": re.sub(r"[^\w.-]", "-", run_name)[-128:]})
         except Exception as error:
-            if asked is Mode.OFFLINE:
-                tell(f"W&B: {_in_a_line(error)}; {run_name} is not tracked")
+            if asked is TrackingMode.OFFLINE:
+                reporter.warning(f"W&B: {_in_a_line(error)}; {run_name} is not tracked")
                 return cls()
             try:
-                run = _begin(Mode.OFFLINE, folder, given)
+                run = _begin(TrackingMode.OFFLINE, folder, given)
             except Exception:
-                tell(f"W&B: {_in_a_line(error)}; {run_name} is not tracked")
+                reporter.warning(f"W&B: {_in_a_line(error)}; {run_name} is not tracked")
                 return cls()
-            tell(f"W&B: {_in_a_line(error)}; kept here instead, send it with: wandb sync {folder / 'wandb'}/offline-*")
-            asked = Mode.OFFLINE
-        tracker = cls(run, tell)
+            reporter.warning(
+                f"W&B: {_in_a_line(error)}; kept here instead, send it with: wandb sync {folder / 'wandb'}/offline-*"
+            )
+            asked = TrackingMode.OFFLINE
+        tracker = cls(run, reporter)
         tracker._guarded(lambda: _describe(run, asked, data_fingerprint))
         return tracker
 
@@ -186,7 +177,7 @@ class Tracker:
         try:
             plots = make()
         except Exception as error:
-            self._say(f"W&B: no curves ({_in_a_line(error)})")
+            self._reporter.warning(f"W&B: no curves ({_in_a_line(error)})")
             return
         self._guarded(lambda: _draw(self._run, plots))
 
@@ -219,7 +210,7 @@ class Tracker:
             action()
         except Exception as error:
             self._run = None
-            self._say(f"W&B: {_in_a_line(error)}; tracking ends here, the run goes on")
+            self._reporter.warning(f"W&B: {_in_a_line(error)}; tracking ends here, the run goes on")
 
 
 def _settle(file: Path) -> None:
@@ -230,23 +221,24 @@ def _settle(file: Path) -> None:
         time.sleep(0.2)
 
 
-def resolve(mode: Mode | str, say: Say | None = None) -> Mode:
+def resolve_mode(mode: TrackingMode | str, reporter: Reporter = SILENT) -> TrackingMode:
     """What is possible of what was asked: `disabled` without wandb, and online without an account.
 
     Args:
         mode: What was asked.
-        say: Told in a line what is missing.
+        reporter: Receives progress.
     """
-    asked = Mode(mode)
-    if asked is Mode.DISABLED:
+    asked = TrackingMode(mode)
+    if asked is TrackingMode.DISABLED:
         return asked
-    tell = say or _to_stderr
     if find_spec("wandb") is None:
-        tell("W&B: not installed (pip install wandb); not tracked")
-        return Mode.DISABLED
-    if asked is Mode.ONLINE and not has_account():
-        tell("W&B: no account here (set WANDB_API_KEY, or `wandb login`); not tracked. --wandb offline needs none")
-        return Mode.DISABLED
+        reporter.warning("W&B: not installed (pip install wandb); not tracked")
+        return TrackingMode.DISABLED
+    if asked is TrackingMode.ONLINE and not has_account():
+        reporter.warning(
+            "W&B: no account here (set WANDB_API_KEY, or `wandb login`); not tracked. --wandb offline needs none"
+        )
+        return TrackingMode.DISABLED
     return asked
 
 
@@ -263,7 +255,7 @@ def has_account() -> bool:
         return False
 
 
-def _begin(mode: Mode, folder: Path, given: Mapping[str, Any]) -> Any:
+def _begin(mode: TrackingMode, folder: Path, given: Mapping[str, Any]) -> Any:
     hooks = sys.exit, sys.excepthook
     try:
         with _quietly():
@@ -292,16 +284,16 @@ def _begin(mode: Mode, folder: Path, given: Mapping[str, Any]) -> Any:
                 finish_timeout_raises=True,
                 stop_fn=_ignore,
             )
-            online = {"resume": "allow"} if mode is Mode.ONLINE else {}
+            online = {"resume": "allow"} if mode is TrackingMode.ONLINE else {}
             return wandb.init(**given, **online, settings=settings)  # type: ignore[arg-type]
     finally:
         sys.exit, sys.excepthook = hooks  # wandb puts its own there  # type: ignore[assignment]
 
 
-def _describe(run: Any, mode: Mode, data_fingerprint: str) -> None:
+def _describe(run: Any, mode: TrackingMode, data_fingerprint: str) -> None:
     """Say what curves run over, and which data the run is from."""
     run.define_metric("*", step_metric="epoch")
-    if mode is Mode.ONLINE:  # offline wandb takes no lineage; the fingerprint stands in the config
+    if mode is TrackingMode.ONLINE:  # offline wandb takes no lineage; the fingerprint stands in the config
         import wandb
 
         data = wandb.Artifact(f"data-{data_fingerprint[:12]}", "dataset", metadata={"fingerprint": data_fingerprint})
@@ -367,7 +359,3 @@ def _ignore() -> None:
 
 def _in_a_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)

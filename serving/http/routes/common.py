@@ -11,12 +11,13 @@ from fastapi import Depends, Request
 
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ModelName
-from pneumo.serving.http.uploads import FIELD, Upload, read_uploads
-from pneumo.serving.inference.model_slots import Lane
+from pneumo.serving.http.uploads import FIELD, read_uploads
+from pneumo.serving.inference.decoding import Upload
+from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service
 
 if TYPE_CHECKING:  # for those who log
-    from pneumo.serving.drift.bundle_lookup import KnownModels
+    from pneumo.serving.drift.bundle_lookup import BundleLookup
     from pneumo.serving.predictions.store import LogStore
 
 _log = logging.getLogger("pneumo.service")
@@ -62,38 +63,38 @@ IMAGES_BODY = {
 """The request body of routes that take images, for the OpenAPI document."""
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request came to."""
+def get_service(request: Request) -> Service:
+    """Return the service that a request came to."""
     service: Service = request.app.state.service
     return service
 
 
-async def _service_of(request: Request) -> Service:
-    return service_of(request)  # FastAPI would call it in another thread were it not a coroutine
+async def _get_service(request: Request) -> Service:
+    return get_service(request)  # FastAPI would call it in another thread were it not a coroutine
 
 
-ServiceOf = Annotated[Service, Depends(_service_of)]
+ServiceDependency = Annotated[Service, Depends(_get_service)]
 
 
 @contextlib.asynccontextmanager
-async def received(request: Request, service: Service) -> AsyncIterator[list[Upload]]:
-    """The images of a request, as long as there is room for them and a model to look at them.
+async def receive_images(request: Request, service: Service) -> AsyncIterator[list[Upload]]:
+    """Receive the images of a request, if there is room for them and a model to look at them.
 
     Raises:
         ProblemError: Not ready, over capacity, too slow to come, or no images.
     """
-    service.lane(request.state.request_id)
+    service.pick_slot(request.state.request_id)
     settings = service.settings
     read = partial(read_uploads, request, max_bytes=settings.max_bytes, max_images=settings.max_images)
-    async with taken_in(request, service, read) as uploads:
+    async with receive_body(request, service, read) as uploads:
         request.state.images = len(uploads)
         request.state.bytes = sum(len(upload.data) for upload in uploads)
         yield uploads
 
 
 @contextlib.asynccontextmanager
-async def taken_in[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
-    """What is read from a body, which keeps its place in memory until this ends.
+async def receive_body[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
+    """Receive a body, which keeps its place in memory until this ends.
 
     Args:
         request: Whose body.
@@ -106,7 +107,7 @@ async def taken_in[T](request: Request, service: Service, read: Callable[[], Awa
     settings = service.settings
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else settings.max_bytes
-    with service.admission.body(min(size, settings.max_bytes)):
+    with service.load_shedding.admit_body(min(size, settings.max_bytes)):
         try:
             async with asyncio.timeout(settings.timeout_s):
                 found = await read()
@@ -116,15 +117,15 @@ async def taken_in[T](request: Request, service: Service, read: Callable[[], Awa
         yield found
 
 
-def answered_by(request: Request, lane: Lane) -> ModelName:
-    """Say which model answers, in the log and for the answer."""
-    info = lane.bundle.info
-    request.state.lane, request.state.model = lane.name, info.id
+def record_model(request: Request, slot: ModelSlot) -> ModelName:
+    """Record which model answers for the log, and return its name for the answer."""
+    info = slot.bundle.info
+    request.state.lane, request.state.model = slot.name, info.id
     return ModelName(name=info.name, version=info.version, positive_class=info.positive_class)
 
 
-def log_of(service: Service) -> "LogStore":
-    """The prediction log.
+def require_log(service: Service) -> "LogStore":
+    """Return the prediction log.
 
     Raises:
         ProblemError: None is kept.
@@ -134,14 +135,14 @@ def log_of(service: Service) -> "LogStore":
     return service.store
 
 
-def known_models(service: Service) -> "KnownModels":
-    """The models that the log may speak of."""
-    from pneumo.serving.drift.bundle_lookup import KnownModels
+def build_bundle_lookup(service: Service) -> "BundleLookup":
+    """Build the lookup of models that the log may speak of."""
+    from pneumo.serving.drift.bundle_lookup import BundleLookup
 
-    return KnownModels(service.fleet, service.settings.models_dir)
+    return BundleLookup(service.slots, service.settings.models_dir)
 
 
-async def reached[T](store: "LogStore", work: Callable[[], T]) -> T:
+async def run_on_log[T](store: "LogStore", work: Callable[[], T]) -> T:
     """Do work on the prediction log in a thread.
 
     Raises:
@@ -149,11 +150,11 @@ async def reached[T](store: "LogStore", work: Callable[[], T]) -> T:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from pneumo.serving.predictions.store import why
+    from pneumo.serving.predictions.store import describe_error
 
     try:
         return await asyncio.to_thread(work)
     except SQLAlchemyError as error:
-        _log.error("the prediction log's database %s is away (%s)", store.shown, why(error))
+        _log.error("the prediction log's database %s is away (%s)", store.shown, describe_error(error))
         detail = "its database does not answer; try again later"
         raise ProblemError("log-away", detail, retry_after=10) from None

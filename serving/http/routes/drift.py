@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.problems import KINDS, ProblemError
 from pneumo.serving.drift.verdict import DriftCheck
-from pneumo.serving.http.routes.common import ServiceOf, known_models, log_of, reached
+from pneumo.serving.http.routes.common import ServiceDependency, build_bundle_lookup, require_log, run_on_log
 
 PLOTLY = "/static/vendor/plotly.min.js"
 
@@ -38,29 +38,29 @@ router = APIRouter()
 
 
 @router.api_route("/drift", methods=["GET", "HEAD"], include_in_schema=False)
-async def dashboard(request: Request, service: ServiceOf) -> Response:
+async def dashboard(request: Request, service: ServiceDependency) -> Response:
     """What the prediction log says of a model: verdict, trends, distributions, performance, reports."""
     try:
-        store = log_of(service)
-        models = known_models(service)
+        store = require_log(service)
+        models = build_bundle_lookup(service)
 
         def work() -> str:
-            from pneumo.serving.pages.dashboard.board import Asked, gather
-            from pneumo.serving.pages.dashboard.page import render
+            from pneumo.serving.pages.dashboard.board import BoardQuery, gather_board
+            from pneumo.serving.pages.dashboard.page import render_dashboard
 
-            board = gather(store, models, Asked.of(request.query_params), now=datetime.now(UTC))
-            return render(board, draws=_plotly() is not None)
+            board = gather_board(store, models, BoardQuery.from_query(request.query_params), now=datetime.now(UTC))
+            return render_dashboard(board, draws=_plotly() is not None)
 
-        return _page(await reached(store, work))
+        return _page(await run_on_log(store, work))
     except ProblemError as error:
         return _in_words(error)
 
 
 @router.api_route("/drift/reports/{key}", methods=["GET", "HEAD"], include_in_schema=False)
-async def report(request: Request, service: ServiceOf, key: str) -> Response:
+async def report(request: Request, service: ServiceDependency, key: str) -> Response:
     """Evidently's page of a stored check, locked into a sandbox of its own."""
     try:
-        store = log_of(service)
+        store = require_log(service)
 
         def work() -> bytes | None:
             from pneumo.serving.drift.stored_checks import read_page
@@ -68,7 +68,7 @@ async def report(request: Request, service: ServiceOf, key: str) -> Response:
             store.prepare()
             return read_page(store, key) if key.isalnum() else None  # PostgreSQL takes no NUL
 
-        page = await reached(store, work)
+        page = await run_on_log(store, work)
         if page is None:
             raise ProblemError("no-check", "no such check, or its report is not kept any more; the newest ones are")
         return _packed(request, page, "text/html; charset=utf-8", {"Content-Security-Policy": _REPORT_POLICY})
@@ -79,16 +79,16 @@ async def report(request: Request, service: ServiceOf, key: str) -> Response:
 @router.get(
     "/v1/drift",
     response_model=DriftCheck,
-    responses=problems.responses(401, 404, 409, 429, 503),
+    responses=problems.describe_responses(401, 404, 409, 429, 503),
     tags=["drift"],
     summary="The latest drift check",
 )
 async def latest(
-    service: ServiceOf,
+    service: ServiceDependency,
     version: Annotated[str | None, Query(description="Of one version, as `name:version`; by default of any.")] = None,
 ) -> Response:
     """The verdict on the newest images, with the columns behind it and what they mean."""
-    store = log_of(service)
+    store = require_log(service)
 
     def work() -> DriftCheck | None:
         from pneumo.serving.drift.stored_checks import latest_check
@@ -100,7 +100,7 @@ async def latest(
         found = latest_check(store, model, number)
         return found.check if found else None
 
-    check = await reached(store, work)
+    check = await run_on_log(store, work)
     if check is None:
         raise ProblemError(
             "no-check", "none was made yet; `pneumo drift report --store` makes one of the newest images"

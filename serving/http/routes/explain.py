@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from pneumo.serving.contracts import problems
+from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ExplainResponse
-from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceOf, answered_by, received
-from pneumo.serving.images.preparation import ImageError
+from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceDependency, receive_images, record_model
 from pneumo.serving.inference.explanation import Method, NoMapsError, UnknownClassError
 
 router = APIRouter(tags=["prediction"])
@@ -25,7 +25,7 @@ router = APIRouter(tags=["prediction"])
 )
 async def explain(
     request: Request,
-    service: ServiceOf,
+    service: ServiceDependency,
     class_name: Annotated[
         str | None, Query(alias="class", description="What the evidence is for; by default the positive class.")
     ] = None,
@@ -38,15 +38,15 @@ async def explain(
     ] = None,
 ) -> Response:
     """Predict one image and lay a heat map over it. The prediction log does not count it."""
-    async with received(request, service) as uploads:
+    async with receive_images(request, service) as uploads:
         if len(uploads) > 1:
             raise ProblemError("wrong-fields", f"{len(uploads)} images; a heat map is made of one at a time")
-        lane = service.lane(request.state.request_id)
-        model = answered_by(request, lane)
+        slot = service.pick_slot(request.state.request_id)
+        model = record_model(request, slot)
         try:
-            found = await service.explain(lane, uploads[0], class_name, method)
+            found = await service.explain(slot, uploads[0], class_name, method)
         except ImageError as error:
-            raise ProblemError.of_image(error, filename=uploads[0].filename, index=0, count=1) from None
+            raise ProblemError.from_image_error(error, filename=uploads[0].filename, index=0, count=1) from None
         except (UnknownClassError, NoMapsError) as error:
             raise ProblemError("wrong-fields", str(error)) from None
         if format == "png":

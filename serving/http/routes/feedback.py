@@ -10,7 +10,13 @@ from python_multipart.multipart import parse_options_header
 from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import NOTICE
-from pneumo.serving.http.routes.common import ServiceOf, known_models, log_of, reached, taken_in
+from pneumo.serving.http.routes.common import (
+    ServiceDependency,
+    build_bundle_lookup,
+    receive_body,
+    require_log,
+    run_on_log,
+)
 from pneumo.serving.http.uploads import read_whole
 
 SHOWN = 1000
@@ -69,28 +75,28 @@ class FeedbackResponse(BaseModel):
 @router.post(
     "/v1/feedback",
     response_model=FeedbackResponse,
-    responses=problems.responses(400, 401, 408, 409, 413, 415, 422, 429, 503),
+    responses=problems.describe_responses(400, 401, 408, 409, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _BODY},
     summary="Tell the true labels of earlier images",
 )
-async def feedback(request: Request, service: ServiceOf) -> Response:
+async def feedback(request: Request, service: ServiceDependency) -> Response:
     """Keep true labels, as JSON or as a CSV with the header `request_id,index,label`; all of them or none.
 
     A later label of the same image replaces an earlier one. `/drift` shows what follows for the model.
     """
-    store = log_of(service)
-    service.lane(request.state.request_id)  # without a model there are no classes
-    from pneumo.serving.drift.feedback import MAX_BYTES, keep, read_csv, read_json
+    store = require_log(service)
+    service.pick_slot(request.state.request_id)  # without a model there are no classes
+    from pneumo.serving.drift.feedback import MAX_BYTES, read_csv, read_json, store_feedback
 
     media_type, _ = parse_options_header(request.headers.get("content-type", ""))
     if media_type not in (b"application/json", b"text/csv"):
         raise ProblemError("unsupported-media-type", "send application/json, or text/csv with request_id,index,label")
     most = min(MAX_BYTES, service.settings.max_bytes)
-    async with taken_in(request, service, partial(read_whole, request, most)) as body:
+    async with receive_body(request, service, partial(read_whole, request, most)) as body:
 
         def work() -> FeedbackResponse:
             rows = (read_csv if media_type == b"text/csv" else read_json)(body)
-            unmatched = keep(store, known_models(service), rows)
+            unmatched = store_feedback(store, build_bundle_lookup(service), rows)
             taken = len({item.image for item in rows.items})
             return FeedbackResponse(
                 request_id=request.state.request_id,
@@ -99,5 +105,5 @@ async def feedback(request: Request, service: ServiceOf) -> Response:
                 unmatched=[UnmatchedImage(request_id=name, index=index) for name, index in unmatched[:SHOWN]],
             )
 
-        answer = await reached(store, work)
+        answer = await run_on_log(store, work)
     return Response(answer.model_dump_json(), media_type="application/json")

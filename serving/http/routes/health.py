@@ -3,14 +3,14 @@
 from fastapi import APIRouter, Response
 
 from pneumo.serving.contracts.schemas import Status
-from pneumo.serving.http.routes.common import ServiceOf
+from pneumo.serving.http.routes.common import ServiceDependency
 from pneumo.serving.inference.service import State
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="Liveness")
-async def healthz(service: ServiceOf, response: Response) -> Status:
+async def healthz(service: ServiceDependency, response: Response) -> Status:
     """The process answers; 503 where its model cannot be loaded, so that it is started anew."""
     failed = service.state is State.FAILED
     response.status_code = 503 if failed else 200
@@ -18,7 +18,7 @@ async def healthz(service: ServiceOf, response: Response) -> Status:
 
 
 @router.get("/readyz", summary="Readiness")
-async def readyz(service: ServiceOf, response: Response) -> Status:
+async def readyz(service: ServiceDependency, response: Response) -> Status:
     """200 where requests are taken; 503 while the model is being loaded, and once the service was told to stop."""
     response.status_code = 200 if service.state is State.READY else 503
     return Status(status=service.state.value)

@@ -4,13 +4,13 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
-from pneumo.serving.http.routes.common import ServiceOf
+from pneumo.serving.http.routes.common import ServiceDependency
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/metrics", summary="Metrics in Prometheus' text format or as OpenMetrics", response_class=Response)
-async def metrics(request: Request, service: ServiceOf) -> Response:
+async def metrics(request: Request, service: ServiceDependency) -> Response:
     """Requests, times, batches, predictions by class, uncertain and strange images, and which version speaks."""
     text, media_type = await asyncio.to_thread(service.metrics.exposition, request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": media_type})

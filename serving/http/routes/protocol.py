@@ -18,9 +18,10 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
 from pneumo.serving.contracts import problems
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.http.routes.common import ServiceOf, taken_in
+from pneumo.serving.http.routes.common import ServiceDependency, receive_body
 from pneumo.serving.http.routes.protocol_schemas import (
     INFERENCE_BODY,
     INPUT,
@@ -38,7 +39,6 @@ from pneumo.serving.http.tensors import (
     InferenceResponse,
     Message,
     Shape,
-    Tensor,
     TensorError,
     choose_outputs,
     read_images,
@@ -46,7 +46,7 @@ from pneumo.serving.http.tensors import (
     write_response,
 )
 from pneumo.serving.http.uploads import read_whole
-from pneumo.serving.inference.model_slots import Lane
+from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service, State
 from pneumo.serving.model.predictor import BATCH
 
@@ -107,7 +107,7 @@ async def server() -> ServerMetadata:
 
 
 @router.get("/health/live", summary="Liveness", responses={503: {"model": Live}})
-async def live(service: ServiceOf, response: Response) -> Live:
+async def live(service: ServiceDependency, response: Response) -> Live:
     """As `/healthz`."""
     alive = service.state is not State.FAILED
     response.status_code = 200 if alive else 503
@@ -115,7 +115,7 @@ async def live(service: ServiceOf, response: Response) -> Live:
 
 
 @router.get("/health/ready", summary="Readiness", responses={503: {"model": Ready}})
-async def ready(service: ServiceOf, response: Response) -> Ready:
+async def ready(service: ServiceDependency, response: Response) -> Ready:
     """As `/readyz`."""
     takes = service.state is State.READY
     response.status_code = 200 if takes else 503
@@ -123,26 +123,26 @@ async def ready(service: ServiceOf, response: Response) -> Ready:
 
 
 @router.get("/models/{name}", summary="Model metadata", responses=_NOT_FOUND)
-async def model(request: Request, service: ServiceOf, name: str) -> ModelMetadata:
+async def model(request: Request, service: ServiceDependency, name: str) -> ModelMetadata:
     """Tensors of the model, with every version that may be asked for."""
-    return _describe(service, _lane(request, service, name))
+    return _describe(service, _find_slot(request, service, name))
 
 
 @router.get("/models/{name}/versions/{version}", summary="Metadata of a version", responses=_NOT_FOUND)
-async def model_version(request: Request, service: ServiceOf, name: str, version: str) -> ModelMetadata:
+async def model_version(request: Request, service: ServiceDependency, name: str, version: str) -> ModelMetadata:
     """Tensors of the model, with every version that may be asked for."""
-    return _describe(service, _lane(request, service, name, version))
+    return _describe(service, _find_slot(request, service, name, version))
 
 
 @router.get("/models/{name}/ready", summary="Model readiness", responses=_NOT_READY)
-async def model_ready(request: Request, service: ServiceOf, response: Response, name: str) -> ModelReady:
+async def model_ready(request: Request, service: ServiceDependency, response: Response, name: str) -> ModelReady:
     """Whether the model takes requests."""
     return _readiness(request, service, response, name)
 
 
 @router.get("/models/{name}/versions/{version}/ready", summary="Readiness of a version", responses=_NOT_READY)
 async def version_ready(
-    request: Request, service: ServiceOf, response: Response, name: str, version: str
+    request: Request, service: ServiceDependency, response: Response, name: str, version: str
 ) -> ModelReady:
     """Whether this version takes requests."""
     return _readiness(request, service, response, name, version)
@@ -151,7 +151,7 @@ async def version_ready(
 @router.post(
     "/models/{name}/infer", summary="Infer prepared images", responses=_ANSWER | _REFUSED, openapi_extra=INFERENCE_BODY
 )
-async def infer(request: Request, service: ServiceOf, name: str, length: DocumentLength = None) -> Response:
+async def infer(request: Request, service: ServiceDependency, name: str, length: DocumentLength = None) -> Response:
     """Give prepared images, FP32 [N, channels, height, width] in [0, 1], to the network.
 
     `probabilities` are calibrated. Values may be JSON, or bytes as of the binary tensor data extension, which are much
@@ -167,7 +167,7 @@ async def infer(request: Request, service: ServiceOf, name: str, length: Documen
     openapi_extra=INFERENCE_BODY,
 )
 async def version_infer(
-    request: Request, service: ServiceOf, name: str, version: str, length: DocumentLength = None
+    request: Request, service: ServiceDependency, name: str, version: str, length: DocumentLength = None
 ) -> Response:
     """Give prepared images to one version of the network."""
     return await _infer(request, service, length, name, version)
@@ -176,21 +176,21 @@ async def version_infer(
 async def _infer(
     request: Request, service: Service, length: str | None, name: str, version: str | None = None
 ) -> Response:
-    lane = _lane(request, service, name, version)
-    preparation, info = lane.bundle.info.preparation, lane.bundle.info
+    slot = _find_slot(request, service, name, version)
+    preparation, info = slot.bundle.info.preparation, slot.bundle.info
     shape = Shape(preparation.channels, preparation.height, preparation.width, service.settings.max_images)
-    async with taken_in(request, service, partial(read_whole, request, service.settings.max_bytes)) as body:
+    async with receive_body(request, service, partial(read_whole, request, service.settings.max_bytes)) as body:
         request.state.bytes = len(body)
         async with service.in_time():
             message = Message.split(body, length)
             asked, images = await _in_turn(_read, message, shape)
             chosen = choose_outputs(asked, OUTPUTS)
-            request.state.images, request.state.lane, request.state.model = len(images), lane.name, info.id
-            with service.admission.work(len(images)), lane.in_use():
-                service.metrics.queued(service.admission.images)
-                tensors, predictions = await _in_turn(_run, service, lane, images)
-    service.metrics.queued(service.admission.images)
-    service.metrics.predicted(lane.name, predictions)
+            request.state.images, request.state.lane, request.state.model = len(images), slot.name, info.id
+            with service.load_shedding.admit_images(len(images)), slot.in_use():
+                service.metrics.set_queue(service.load_shedding.images)
+                tensors, predictions = await _in_turn(_run, service, slot, images)
+    service.metrics.set_queue(service.load_shedding.images)
+    service.metrics.count_predictions(slot.name, predictions)
     answer = write_response(tensors, chosen, request=asked, name=info.name, version=info.version)
     if not any(chosen.values()):
         return Response(answer.document, media_type="application/json")
@@ -202,12 +202,12 @@ async def _in_turn[**P, R](work: Callable[P, R], *args: P.args, **kwargs: P.kwar
     return await asyncio.get_running_loop().run_in_executor(_TENSORS, lambda: work(*args, **kwargs))
 
 
-def _read(message: Message, shape: Shape) -> tuple[InferenceRequest, Tensor]:
+def _read(message: Message, shape: Shape) -> tuple[InferenceRequest, Float32]:
     asked = read_request(message, shape)
     return asked, read_images(message, asked, name=INPUT, shape=shape)
 
 
-def _run(service: Service, lane: Lane, images: Tensor) -> tuple[dict[str, Tensor], list[ImagePrediction]]:
+def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, Float32], list[ImagePrediction]]:
     """Run the network, `BATCH` images at a time.
 
     Returns:
@@ -218,45 +218,45 @@ def _run(service: Service, lane: Lane, images: Tensor) -> tuple[dict[str, Tensor
         chunk = images[start : start + BATCH]
         began = time.perf_counter()
         try:
-            outputs = lane.predictor.run(chunk)
+            outputs = slot.predictor.run(chunk)
         except Exception:
-            service.metrics.failed(lane.name, len(images))
+            service.metrics.count_failures(slot.name, len(images))
             raise
         took = time.perf_counter() - began
-        predictions += lane.predictor.judge(outputs, elapsed_ms=took * 1000 / len(chunk))
-        service.admission.answered(len(chunk))
-        service.metrics.batched(len(chunk), took)
+        predictions += slot.predictor.interpret_outputs(outputs, elapsed_ms=took * 1000 / len(chunk))
+        service.load_shedding.record_answers(len(chunk))
+        service.metrics.observe_batch(len(chunk), took)
         logits.append(outputs.logits)
         embedding.append(outputs.embedding)
-    classes = lane.bundle.info.classes
+    classes = slot.bundle.info.classes
     probabilities = [[each.probabilities[label] for label in classes] for each in predictions]
     tensors = np.concatenate(logits), np.concatenate(embedding), np.array(probabilities, dtype=np.float32)
     return dict(zip(OUTPUTS, tensors, strict=True)), predictions
 
 
-def _lane(request: Request, service: Service, name: str, version: str | None = None) -> Lane:
+def _find_slot(request: Request, service: Service, name: str, version: str | None = None) -> ModelSlot:
     """The loaded model that is meant; where several are, the one that answers this request elsewhere.
 
     Raises:
         ProblemError: None is loaded yet.
         _UnknownModelError: No such model.
     """
-    answering = service.lane(request.state.request_id)
-    for lane in (answering, *service.fleet.lanes):
-        info = lane.bundle.info
-        if lane.name != "shadow" and info.name == name and version in (None, info.version):
-            return lane
+    answering = service.pick_slot(request.state.request_id)
+    for slot in (answering, *service.slots.loaded):
+        info = slot.bundle.info
+        if slot.name != "shadow" and info.name == name and version in (None, info.version):
+            return slot
     raise _UnknownModelError(f"no such model; served is {answering.bundle.info.id}")
 
 
-def _describe(service: Service, lane: Lane) -> ModelMetadata:
-    info, images = lane.bundle.info, lane.bundle.info.preparation
+def _describe(service: Service, slot: ModelSlot) -> ModelMetadata:
+    info, images = slot.bundle.info, slot.bundle.info.preparation
     dimensions = {
         "logits": len(info.classes),
-        "embedding": lane.predictor.familiarity.embedding.dimensions,
+        "embedding": slot.predictor.outlier_scorer.embedding.dimensions,
         "probabilities": len(info.classes),
     }
-    loaded = [each.bundle.info for each in service.fleet.lanes if each.name != "shadow"]
+    loaded = [each.bundle.info for each in service.slots.loaded if each.name != "shadow"]
     return ModelMetadata(
         name=info.name,
         versions=list(dict.fromkeys(each.version for each in loaded if each.name == info.name)),
@@ -270,7 +270,7 @@ def _readiness(
 ) -> ModelReady:
     takes = service.state is State.READY
     if takes:
-        _lane(request, service, name, version)
+        _find_slot(request, service, name, version)
     response.status_code = 200 if takes else 503
     return ModelReady(name=name, ready=takes)
 

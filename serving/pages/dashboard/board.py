@@ -6,28 +6,37 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.drift.bundle_lookup import KnownModels, reference
+from pneumo.serving.contracts.install_hints import install_hint
+from pneumo.serving.drift.bundle_lookup import BundleLookup, load_reference
 from pneumo.serving.drift.column_tests import LEAST
+from pneumo.serving.drift.log_queries import (
+    Selection,
+    ServedVersion,
+    Span,
+    count_over_time,
+    list_versions,
+    read_labelled_answers,
+    read_sample,
+)
 from pneumo.serving.drift.performance import (
     Bin,
-    Claims,
-    Labelled,
+    LabelledAnswers,
     Performance,
-    calibration_error,
-    reliability,
+    ProbabilitySums,
+    bin_reliability,
+    compute_calibration_error,
 )
 from pneumo.serving.drift.samples import Sample
 from pneumo.serving.drift.stored_checks import (
+    DayVerdicts,
     StoredCheck,
-    Verdicts,
+    count_verdicts_by_day,
     latest_check,
     list_checks,
-    verdicts_by_day,
 )
 from pneumo.serving.model.bundle import Bundle
-from pneumo.serving.model.calibration import Floats
-from pneumo.serving.predictions.queries import Selection, Served, Span, labelled, over_time, sample, served
 from pneumo.serving.predictions.store import LogStore
 
 DAYS = 30
@@ -44,8 +53,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a reader asked for, as far as it can be understood.
+class BoardQuery:
+    """The query of a reader, as far as it can be understood.
 
     Attributes:
         version: `name:version`.
@@ -62,7 +71,7 @@ class Asked:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> "Asked":
+    def from_query(cls, query: Mapping[str, str]) -> "BoardQuery":
         """From the query of an address: `version`, `from`, `to` and `report`."""
         notes: list[str] = []
 
@@ -96,13 +105,13 @@ class Distribution:
     """
 
     name: str
-    edges: Floats
-    before: Floats
-    now: Floats
+    edges: Float64
+    before: Float64
+    now: Float64
 
 
 @dataclass(frozen=True)
-class Live:
+class LivePerformance:
     """Performance on the images in view.
 
     Attributes:
@@ -150,23 +159,23 @@ class Board:
         live: Performance.
     """
 
-    asked: Asked
+    asked: BoardQuery
     now: datetime
-    versions: Sequence[Served]
-    chosen: Served | None = None
+    versions: Sequence[ServedVersion]
+    chosen: ServedVersion | None = None
     bundle: Bundle | None = None
     first: date = date.min
     last: date = date.min
     step: timedelta = DAY
     spans: Sequence[Span] = ()
     latest: StoredCheck | None = None
-    verdicts: Sequence[Verdicts] = ()
+    verdicts: Sequence[DayVerdicts] = ()
     checks: Sequence[StoredCheck] = ()
     distributions: Sequence[Distribution] = ()
     reference_images: int = 0
     sampled: int = 0
     no_reference: str | None = None
-    live: Live | None = None
+    live: LivePerformance | None = None
 
     @property
     def images(self) -> int:
@@ -184,7 +193,7 @@ class Board:
         return next((each for each in self.checks if each.id == self.asked.report and each.has_page), None)
 
 
-def gather(store: LogStore, models: KnownModels, asked: Asked, *, now: datetime) -> Board:
+def gather_board(store: LogStore, models: BundleLookup, asked: BoardQuery, *, now: datetime) -> Board:
     """Ask the log for everything that a page shows.
 
     Args:
@@ -197,23 +206,23 @@ def gather(store: LogStore, models: KnownModels, asked: Asked, *, now: datetime)
         SQLAlchemyError: The database is away.
     """
     store.prepare()
-    versions = served(store)
+    versions = list_versions(store)
     if not versions:
         return Board(asked, now, versions)
     chosen, unknown = _choose(versions, models, asked.version)
     if unknown:
-        asked = Asked(asked.version, asked.first, asked.last, asked.report, (*asked.notes, unknown))
+        asked = BoardQuery(asked.version, asked.first, asked.last, asked.report, (*asked.notes, unknown))
     first, last = _range(asked, chosen)
     start = datetime.combine(first, time(), UTC)
     selection = Selection(chosen.model, chosen.version, start, datetime.combine(last, time(), UTC) + DAY)
     bundle = models.find(chosen.model, chosen.version)
     positive = bundle.info.positive_class if bundle else None
     step = HOUR if (last - first).days < HOURLY_DAYS else DAY
-    spans = over_time(store, selection, step, positive)
+    spans = count_over_time(store, selection, step, positive)
     images = sum(span.images for span in spans)
     before, why_not = _reference(bundle)
-    numbers = sample(store, selection, images) if before and images >= LEAST else {}
-    answers = labelled(store, selection, images, bundle.info.classes if bundle else None)
+    numbers = read_sample(store, selection, images) if before and images >= LEAST else {}
+    answers = read_labelled_answers(store, selection, images, bundle.info.classes if bundle else None)
     mine = (chosen.model, chosen.version)
     return Board(
         asked=asked,
@@ -226,7 +235,7 @@ def gather(store: LogStore, models: KnownModels, asked: Asked, *, now: datetime)
         step=step,
         spans=spans,
         latest=latest_check(store, *mine),
-        verdicts=verdicts_by_day(store, *mine, selection.first, selection.until),
+        verdicts=count_verdicts_by_day(store, *mine, selection.first, selection.until),
         checks=list_checks(store, *mine, first=selection.first, until=selection.until),
         distributions=[_distribution(name, before.numbers[name], values) for name, values in numbers.items()]
         if before
@@ -238,7 +247,9 @@ def gather(store: LogStore, models: KnownModels, asked: Asked, *, now: datetime)
     )
 
 
-def _choose(versions: Sequence[Served], models: KnownModels, wanted: str | None) -> tuple[Served, str | None]:
+def _choose(
+    versions: Sequence[ServedVersion], models: BundleLookup, wanted: str | None
+) -> tuple[ServedVersion, str | None]:
     """The version to show: the one asked for, else the one that answers now, else the last that did."""
     by_id = {f"{each.model}:{each.version}": each for each in versions}
     if wanted in by_id:
@@ -248,7 +259,7 @@ def _choose(versions: Sequence[Served], models: KnownModels, wanted: str | None)
     return found, f"The log knows no version “{wanted[:100]}”." if wanted else None
 
 
-def _range(asked: Asked, chosen: Served) -> tuple[date, date]:
+def _range(asked: BoardQuery, chosen: ServedVersion) -> tuple[date, date]:
     last = asked.last or max(chosen.last.date(), asked.first or date.min)
     earliest = max(chosen.first.date(), last - (DAYS - 1) * DAY)
     return asked.first or min(earliest, last), last
@@ -258,14 +269,14 @@ def _reference(bundle: Bundle | None) -> tuple[Sample | None, str | None]:
     if bundle is None:
         return None, "its bundle is neither loaded nor in the registry any more"
     try:
-        return reference(bundle), None
+        return load_reference(bundle), None
     except InputError:
         return None, "its bundle holds no reference that can be read; export the model again"
     except ImportError:
-        return None, "what reads the reference is not installed: pip install 'pneumo[drift]'"
+        return None, f"what reads the reference is not installed; {install_hint('drift')}"
 
 
-def _distribution(name: str, before: Floats, now: Floats) -> Distribution:
+def _distribution(name: str, before: Float64, now: Float64) -> Distribution:
     both = np.concatenate([before, now])
     low, high = np.quantile(both, [0.005, 0.995])
     if name == "probability":
@@ -274,32 +285,32 @@ def _distribution(name: str, before: Floats, now: Floats) -> Distribution:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BARS + 1)
 
-    def shares(values: Floats) -> Floats:
+    def shares(values: Float64) -> Float64:
         counts, _ = np.histogram(np.clip(values, low, high), edges)
-        result: Floats = counts / len(values)
+        result: Float64 = counts / len(values)
         return result
 
     return Distribution(name, edges, shares(before), shares(now))
 
 
-def _live(spans: Sequence[Span], answers: Labelled, bundle: Bundle | None) -> Live:
+def _live(spans: Sequence[Span], answers: LabelledAnswers, bundle: Bundle | None) -> LivePerformance:
     positive = bundle.info.positive_class if bundle else None
     two_classes = positive is not None
     images = sum(span.images for span in spans)
     # Without its bundle it is not known what the probabilities of a version are about.
-    claims = Claims.total([span.claims for span in spans]) if bundle else Claims()
+    claims = ProbabilitySums.total([span.claims for span in spans]) if bundle else ProbabilitySums()
     estimated = [span.claims.estimate(two_classes=two_classes) for span in spans] if bundle else []
     if not len(answers):
-        return Live(images, 0, Performance(0), [], claims.estimate(two_classes=two_classes), estimated)
+        return LivePerformance(images, 0, Performance(0), [], claims.estimate(two_classes=two_classes), estimated)
     parts = [(_EPOCH + int(part.day[0]) * DAY, part.measure(positive)) for part in answers.spans(LEAST_LABELLED)]
     claimed, came_true = answers.claims(positive)
-    return Live(
+    return LivePerformance(
         images,
         len(answers),
         answers.measure(positive),
         parts,
         claims.estimate(two_classes=two_classes),
         estimated,
-        reliability(claimed, came_true) if bundle else [],
-        calibration_error(claimed, came_true) if bundle else None,
+        bin_reliability(claimed, came_true) if bundle else [],
+        compute_calibration_error(claimed, came_true) if bundle else None,
     )

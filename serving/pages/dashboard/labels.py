@@ -45,8 +45,8 @@ _SHARES = frozenset(
 )
 
 
-def column_title(name: str, positive_class: str | None) -> str:
-    """A column in words."""
+def format_column(name: str, positive_class: str | None) -> str:
+    """Name a column in words."""
     about = positive_class or "the class said"
     if name == "probability":
         return f"Probability of {about}"
@@ -60,11 +60,11 @@ def is_share(name: str) -> bool:
     return name in _SHARES
 
 
-def number(value: float, name: str) -> str:
-    """A value of a column with its digits."""
-    return share(value) if is_share(name) else (f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}")
+def format_number(value: float, name: str) -> str:
+    """Format a value of a column with its digits."""
+    return format_share(value) if is_share(name) else (f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}")
 
 
-def share(value: float) -> str:
-    """A share in percent."""
+def format_share(value: float) -> str:
+    """Format a share in percent."""
     return f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")

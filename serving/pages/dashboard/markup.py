@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pneumo.serving.drift.performance import Estimate
 from pneumo.serving.drift.verdict import Middle, Verdict
-from pneumo.serving.pages.dashboard.labels import VERDICTS, number, share
+from pneumo.serving.pages.dashboard.labels import VERDICTS, format_number, format_share
 from pneumo.serving.pages.dashboard.plots import Plot, Series
 
 NOTHING = "\N{EN DASH}"
@@ -66,7 +66,7 @@ def cell(plot: Plot, series: Series, place: int) -> str:
 
 def _told(plot: Plot, value: float) -> str:
     if plot.unit == "share":
-        return share(value)
+        return format_share(value)
     return f"{value:,.0f}" if plot.unit == "count" else f"{value:.3f}"
 
 
@@ -91,39 +91,40 @@ def css_class(verdict: Verdict) -> str:
     return verdict.value.replace("_", "-")
 
 
-def estimate_of(found: Estimate | None) -> str:
-    """A figure with its interval."""
+def format_estimate(found: Estimate | None) -> str:
+    """Format a figure with its interval."""
     if found is None:
         return NOTHING
     return f"{found.value:.3f} <small>{found.low:.3f} to {found.high:.3f}, {found.images:,} images</small>"
 
 
-def middle_of(middle: Middle | None, name: str) -> str:
-    """Where the middle nine tenths of a column lie."""
+def format_middle(middle: Middle | None, name: str) -> str:
+    """Format where the middle nine tenths of a column lie."""
     if middle is None:
         return NOTHING
     if middle.low == middle.median == middle.high:
-        return number(middle.median, name)
-    return f"{number(middle.median, name)} <small>{number(middle.low, name)} to {number(middle.high, name)}</small>"
+        return format_number(middle.median, name)
+    low, median, high = (format_number(value, name) for value in (middle.low, middle.median, middle.high))
+    return f"{median} <small>{low} to {high}</small>"
 
 
-def p_value(value: float) -> str:
-    """With three digits, never as 0."""
+def format_p_value(value: float) -> str:
+    """Format a p-value with three digits, never as 0."""
     return "&lt;&nbsp;0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def sentence(words: str) -> str:
-    """With a capital."""
+def capitalize(words: str) -> str:
+    """Return a sentence with a capital."""
     return words[:1].upper() + words[1:]
 
 
-def moment(when: datetime) -> str:
-    """A time in UTC."""
+def format_moment(when: datetime) -> str:
+    """Format a time in UTC."""
     return f'<time datetime="{when.isoformat()}">{when:%Y-%m-%d %H:%M} UTC</time>'
 
 
-def ago(age: timedelta) -> str:
-    """How long ago that is, in words."""
+def format_age(age: timedelta) -> str:
+    """Say how long ago that is."""
     minutes = int(age.total_seconds() // 60)
     for length, name in ((1440, "day"), (60, "hour"), (1, "minute")):
         if minutes >= length:
@@ -132,6 +133,6 @@ def ago(age: timedelta) -> str:
     return "just now"
 
 
-def in_query(value: str) -> str:
-    """A value inside an address."""
+def quote_query(value: str) -> str:
+    """Quote a value inside an address."""
     return escape(quote(value, safe=":"))

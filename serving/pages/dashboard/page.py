@@ -5,31 +5,29 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from html import escape
-from pathlib import Path
-from string import Template
 
+from pneumo.serving.contracts.install_hints import install_hint
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.drift.column_tests import LEAST
 from pneumo.serving.drift.stored_checks import StoredCheck
 from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.pages.assets import read_template
 from pneumo.serving.pages.dashboard import plots, sections
 from pneumo.serving.pages.dashboard.board import HOURLY_DAYS, Board
-from pneumo.serving.pages.dashboard.labels import METRICS, VERDICTS, share
+from pneumo.serving.pages.dashboard.labels import METRICS, VERDICTS, format_share
 from pneumo.serving.pages.dashboard.markup import (
-    ago,
     badge,
+    capitalize,
     css_class,
+    format_age,
+    format_moment,
     grid,
     icon,
-    in_query,
-    moment,
     note,
+    quote_query,
     section,
-    sentence,
 )
 from pneumo.serving.pages.dashboard.plots import Plot
-
-WEB = Path(__file__).parents[1] / "web"
 
 _DRAW = (
     '<script src="static/vendor/plotly.min.js" defer></script>\n<script type="module" src="static/drift.js"></script>'
@@ -39,7 +37,7 @@ _OLD = timedelta(days=2)
 """After which a check is called old."""
 
 
-def render(board: Board, *, draws: bool) -> str:
+def render_dashboard(board: Board, *, draws: bool) -> str:
     """The dashboard.
 
     Args:
@@ -59,7 +57,9 @@ def render(board: Board, *, draws: bool) -> str:
         _form(board),
         *(note(escape(words)) for words in board.asked.notes),
         _verdict(board),
-        "" if draws else note("Plots need Plotly.", "<code>pip install 'pneumo[drift]'</code> brings it; tables do."),
+        ""
+        if draws
+        else note("Plots need Plotly; tables do not.", f"Where pneumo is installed: {escape(install_hint('drift'))}."),
         _figures(board),
         _over_time(board, shown, draws),
         sections.columns(board.latest.check, board) if board.latest else "",
@@ -88,7 +88,7 @@ def _document(body: str, shown: Iterable[Plot] = ()) -> str:
         # `<` could end the element, whatever the element says it holds.
         block = data.replace("<", "\\u003c")
         scripts = f'<script type="application/json" id="plots">{block}</script>\n{_DRAW}'
-    return Template((WEB / "drift.html").read_text(encoding="utf-8")).substitute(
+    return read_template("drift.html").substitute(
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
         release=escape(importlib.metadata.version("pneumo")),
         body=body,
@@ -144,8 +144,8 @@ def _verdict(board: Board) -> str:
     return f"""<section class="verdict {css_class(check.verdict)}" aria-labelledby="verdict-title">
   {icon(_ICONS[check.verdict])}
   <div><h2 id="verdict-title">{VERDICTS[check.verdict]}</h2>
-  <p class="said">{escape(sentence(check.summary))}</p>
-  <p class="small">Checked {moment(check.time)}, {ago(age)}: {escape(check.window)} of
+  <p class="said">{escape(capitalize(check.summary))}</p>
+  <p class="small">Checked {format_moment(check.time)}, {format_age(age)}: {escape(check.window)} of
   {escape(check.model)}:{escape(check.version)} ({check.images:,} images) against {check.reference_images:,} reference
   images.{old}{page}</p></div>
 </section>"""
@@ -160,8 +160,8 @@ def _figures(board: Board) -> str:
     labels = board.live.labels if board.live else 0
     facts = [
         ("Images", f"{images:,}", f"{board.first} to {board.last}"),
-        ("Uncertain", share(uncertain), "the model cannot settle on its answer"),
-        ("Out of distribution", share(strange), "unlike the images of training"),
+        ("Uncertain", format_share(uncertain), "the model cannot settle on its answer"),
+        ("Out of distribution", format_share(strange), "unlike the images of training"),
         ("With a true label", f"{labels:,}", "sent to <code>/v1/feedback</code>"),
     ]
     few = ""
@@ -215,7 +215,7 @@ def _report_row(each: StoredCheck, board: Board) -> str:
         current = ' aria-current="true"' if each is board.report else ""
         link = f'<a href="{_link(board, each)}"{current}>Open<span class="unseen"> the report of {when}</span></a>'
     return f"""<tr><td class="when">{when}</td><td>{badge(each.check.verdict)}</td>
-  <td class="whole">{escape(sentence(each.check.summary))}</td>
+  <td class="whole">{escape(capitalize(each.check.summary))}</td>
   <td class="n" data-name="Images">{each.check.images:,}</td><td>{link}</td></tr>"""
 
 
@@ -223,7 +223,7 @@ def _versions(board: Board) -> str:
     if len(board.versions) < 2:
         return ""
     rows = "\n".join(
-        f"""<tr><th scope="row"><a href="drift?version={in_query(f"{each.model}:{each.version}")}">
+        f"""<tr><th scope="row"><a href="drift?version={quote_query(f"{each.model}:{each.version}")}">
   {escape(each.model)}:{escape(each.version)}</a></th><td class="n whole" data-name="Images">{each.images:,}</td>
   <td class="when" data-name="First (UTC)">{each.first:%Y-%m-%d %H:%M}</td>
   <td class="when" data-name="Last (UTC)">{each.last:%Y-%m-%d %H:%M}</td></tr>"""
@@ -244,6 +244,6 @@ def _versions(board: Board) -> str:
 def _link(board: Board, check: StoredCheck | None) -> str:
     """The same view with the report of a check, or with none."""
     assert board.chosen is not None
-    version = in_query(f"{board.chosen.model}:{board.chosen.version}")
+    version = quote_query(f"{board.chosen.model}:{board.chosen.version}")
     opened = f"&amp;report={check.id}#opened" if check else "#reports-title"
     return f"drift?version={version}&amp;from={board.first}&amp;to={board.last}{opened}"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pneumo.serving.drift.performance import Estimate, Performance
 from pneumo.serving.drift.verdict import Verdict
-from pneumo.serving.pages.dashboard.board import DAY, Board, Distribution, Live
-from pneumo.serving.pages.dashboard.labels import METRICS, VERDICTS, column_title, is_share, number
+from pneumo.serving.pages.dashboard.board import DAY, Board, Distribution, LivePerformance
+from pneumo.serving.pages.dashboard.labels import METRICS, VERDICTS, format_column, format_number, is_share
 
 Unit = Literal["count", "share", "area"]
 Kind = Literal["bars", "line", "points", "steps"]
@@ -168,7 +168,7 @@ def verdicts(board: Board) -> Plot:
 def distribution(each: Distribution, positive_class: str | None) -> Plot:
     """A column of the reference and of the images in view."""
     pairs = list(itertools.pairwise(each.edges.tolist()))
-    title = column_title(each.name, positive_class)
+    title = format_column(each.name, positive_class)
     return Plot(
         f"column-{each.name}",
         title,
@@ -180,13 +180,13 @@ def distribution(each: Distribution, positive_class: str | None) -> Plot:
             Series("In view", "steps", "accent", each.now.tolist()),
         ],
         unit="share",
-        names=[f"{number(low, each.name)} to {number(high, each.name)}" for low, high in pairs],
+        names=[f"{format_number(low, each.name)} to {format_number(high, each.name)}" for low, high in pairs],
         compact=True,
         percent=is_share(each.name),
     )
 
 
-def performance(board: Board, live: Live, metric: str) -> Plot | None:
+def performance(board: Board, live: LivePerformance, metric: str) -> Plot | None:
     """One metric over time, as labels tell it and as probabilities say; None where neither does."""
     measured = dict(live.measured_over_time)
     estimated = dict(zip((span.start for span in board.spans), live.estimated_over_time, strict=False))
@@ -214,7 +214,7 @@ def performance(board: Board, live: Live, metric: str) -> Plot | None:
     )
 
 
-def calibration(live: Live) -> Plot:
+def calibration(live: LivePerformance) -> Plot:
     """Probabilities against what came true."""
     bins = live.bins
     return Plot(

@@ -5,16 +5,16 @@ from html import escape
 
 from pneumo.serving.drift.performance import Estimate, Performance
 from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, Verdict
-from pneumo.serving.pages.dashboard.board import Board, Live
-from pneumo.serving.pages.dashboard.labels import METRICS, TESTS, column_title, share
+from pneumo.serving.pages.dashboard.board import Board, LivePerformance
+from pneumo.serving.pages.dashboard.labels import METRICS, TESTS, format_column, format_share
 from pneumo.serving.pages.dashboard.markup import (
     NOTHING,
     badge,
-    estimate_of,
+    format_estimate,
+    format_middle,
+    format_p_value,
     grid,
-    middle_of,
     note,
-    p_value,
     section,
 )
 from pneumo.serving.pages.dashboard.plots import Plot
@@ -43,13 +43,13 @@ def columns(check: DriftCheck, board: Board) -> str:
 def _column(each: ColumnResult, positive_class: str | None) -> str:
     distance = min(1.0, max(0.0, each.distance))
     alike = '<span class="alike">alike</span>'
-    return f"""<tr><th scope="row">{escape(column_title(each.name, positive_class))}</th>
+    return f"""<tr><th scope="row">{escape(format_column(each.name, positive_class))}</th>
   <td>{alike if each.verdict is Verdict.OK else badge(each.verdict)}</td>
   <td class="whole">{escape(each.words or "")}</td>
-  <td class="n" data-name="Reference">{middle_of(each.reference, each.name)}</td>
-  <td class="n" data-name="Window">{middle_of(each.window, each.name)}</td>
+  <td class="n" data-name="Reference">{format_middle(each.reference, each.name)}</td>
+  <td class="n" data-name="Window">{format_middle(each.window, each.name)}</td>
   <td data-name="Distance"><meter min="0" max="1" value="{distance:.3f}">{distance:.2f}</meter></td>
-  <td class="n" data-name="p">{p_value(each.adjusted)}</td><td class="test">{TESTS[each.test]}</td></tr>"""
+  <td class="n" data-name="p">{format_p_value(each.adjusted)}</td><td class="test">{TESTS[each.test]}</td></tr>"""
 
 
 def distributions(board: Board, shown: Sequence[Plot], draws: bool) -> str:
@@ -75,7 +75,7 @@ def performance(board: Board, shown: Sequence[Plot], draws: bool) -> str:
     return section("performance", "Live performance", _of_labels(live), _metrics(board, live) + grid(found, draws))
 
 
-def _of_labels(live: Live) -> str:
+def _of_labels(live: LivePerformance) -> str:
     estimate = (
         "The estimate needs no labels: it believes the model's probabilities, as confidence-based performance "
         "estimation does, and cannot know where these stop being right."
@@ -88,17 +88,18 @@ def _of_labels(live: Live) -> str:
     calibration = ""
     if live.calibration_error is not None:
         calibration = f" Expected calibration error {live.calibration_error:.3f}; of few images it is too high."
+    share = format_share(live.labels / live.images)
     return (
-        f"True labels of {live.labels:,} of {live.images:,} images ({share(live.labels / live.images)}): if these are "
-        f"not typical, neither are the figures. {estimate}{calibration}"
+        f"True labels of {live.labels:,} of {live.images:,} images ({share}): if these are not typical, neither are "
+        f"the figures. {estimate}{calibration}"
     )
 
 
-def _metrics(board: Board, live: Live) -> str:
+def _metrics(board: Board, live: LivePerformance) -> str:
     rows = "\n".join(
         f"""<tr><th scope="row">{title}</th>
-  <td class="n" data-name="Measured with labels">{estimate_of(_get(live.measured, name))}</td>
-  <td class="n" data-name="Estimated without">{estimate_of(_get(live.estimated, name))}</td>
+  <td class="n" data-name="Measured with labels">{format_estimate(_get(live.measured, name))}</td>
+  <td class="n" data-name="Estimated without">{format_estimate(_get(live.estimated, name))}</td>
   <td class="n" data-name="When exported">{_exported(board, name) or NOTHING}</td></tr>"""
         for name, title in METRICS.items()
         if _get(live.measured, name) or _get(live.estimated, name) or _exported(board, name)

@@ -8,9 +8,9 @@ from typer.testing import CliRunner, Result
 
 from pneumo.pipeline.cli import data as commands
 from pneumo.pipeline.data.audit import NEAR_DISTANCE
-from pneumo.pipeline.data.import_settings import Settings, SplitMethod
+from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.images.preparation import Decode, Fit
+from pneumo.serving.images.types import Decode, Fit
 
 
 def run(*arguments: str | Path) -> Result:
@@ -98,7 +98,7 @@ def test_the_choices_and_defaults_are_those_of_the_library(source: Path, tmp_pat
     assert [choice.value for choice in commands.DecodeChoice] == [decode.value for decode in Decode]
     assert [choice.value for choice in commands.SplitChoice] == [method.value for method in SplitMethod]
     made = json.loads(run("import", source, "--out", tmp_path / "data", "--json").stdout)
-    settings = Settings()
+    settings = ImportSettings()
     assert (made["size"], made["fit"], made["decode"]) == (settings.size, settings.fit.value, settings.decode.value)
     assert made["split"]["seed"] == settings.seed
     assert list(made["split"]["fractions"].values()) == [0.7, 0.15, 0.15]

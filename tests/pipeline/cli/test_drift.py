@@ -179,6 +179,7 @@ def test_the_log_is_exported(pneumo, log, here):
     assert (here / "log.parquet").is_file()
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_a_simulation_of_a_tiny_model_sees_when_alarms_come(pneumo, exported, dataset, here):
     """Phantoms, six windows: what is told is right, not what would be told of more."""

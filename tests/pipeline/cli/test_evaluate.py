@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from pneumo.pipeline.cli import app
 from pneumo.serving.contracts.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 
 def invoke(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -94,7 +96,7 @@ def test_an_unknown_run_or_split_is_refused(run) -> None:
     assert invoke("evaluate", run.folder, "--split", "holdout").exit_code == 2
 
 
-def test_another_data_set_is_predicted_and_written_beside(run, synthesise_run, monkeypatch) -> None:
+def test_another_data_set_is_predicted_and_written_beside(run, synthesise_run, monkeypatch, page) -> None:
     other = synthesise_run(seed=2, splits=("validation",))
     asked = []
 

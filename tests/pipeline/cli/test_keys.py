@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pneumo.pipeline.cli import app
-from pneumo.serving.access.api_keys import KeyRing, add_key, opens
+from pneumo.serving.access.api_keys import KeyRing, add_key, matches_key
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.settings import Settings
 
@@ -28,7 +28,7 @@ def pneumo(*arguments: str):
 
 def accepts(path: Path, key: str) -> bool:
     ring = KeyRing(path)
-    return opens(ring.named_by(key), key)
+    return matches_key(ring.find_key(key), key)
 
 
 def test_a_new_key_stands_alone_on_standard_output(folder):

@@ -1,7 +1,6 @@
 """The whole loop through the command line, as a person would type it."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +56,7 @@ def test_from_images_to_a_prediction_over_http(pneumo: Pneumo, tmp_path: Path, m
     assert predicted["label"] == served["label"]
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_the_demo_is_idempotent(
     pneumo: Pneumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: object
@@ -72,11 +72,9 @@ def test_the_demo_is_idempotent(
 
     first = pneumo("demo", "--folder", folder, "--config", config, "--json")
     assert first.code == 0, first.err
-    began = time.perf_counter()
     second = pneumo("demo", "--folder", folder, "--config", config)
 
     assert second.code == 0, second.err
-    assert time.perf_counter() - began < 60
     assert len(list((folder / "runs").iterdir())) == 1
     assert len(list((folder / "models").glob("*/*"))) == 1
     assert json.loads(first.out)["drift"]["images"] == len(list((folder / "data" / "images" / "test").rglob("*.png")))
@@ -142,7 +140,7 @@ def test_a_full_disk_is_one_line_with_exit_code_3(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "x.png"))
 
-    monkeypatch.setattr(phantom, "write", full)
+    monkeypatch.setattr(phantom, "write_phantoms", full)
 
     outcome = pneumo("data", "phantom", tmp_path / "raw", "--images", "2")
 

@@ -1,12 +1,15 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from typer.testing import CliRunner
 
 from pneumo.pipeline.cli import app
-from pneumo.pipeline.comparing.run_list import summaries
+from pneumo.pipeline.comparing.run_list import summarise_runs
 from pneumo.pipeline.evaluation import evaluate_run
 from pneumo.pipeline.runs.run import Status
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 def invoke(*arguments: object):
@@ -56,14 +59,14 @@ def test_a_running_run_has_taken_the_time_since_it_began(synthesise_run) -> None
     run = synthesise_run(status=Status.RUNNING)
     now = datetime(2026, 1, 2, 3, 4, tzinfo=UTC) + timedelta(hours=2)
     with run.locked():
-        assert summaries(run.folder.parent, now=now)[0].seconds == 7200
+        assert summarise_runs(run.folder.parent, now=now)[0].seconds == 7200
 
 
 def test_a_damaged_run_does_not_hide_the_others(synthesise_run) -> None:
     broken, whole = synthesise_run(seed=1), synthesise_run(seed=2)
     (broken.folder / "run.json").write_text("{")
     whole.metrics.write_text("{")
-    found = {summary.name: summary for summary in summaries(whole.folder.parent)}
+    found = {summary.name: summary for summary in summarise_runs(whole.folder.parent)}
     assert found[broken.name].status == "damaged"
     assert "run.json" in found[broken.name].error
     assert found[whole.name].status == "done"

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import queue
@@ -60,13 +61,20 @@ def models(tmp_path_factory) -> Path:
     return folder / "models"
 
 
-@pytest.fixture
-def server(models, tmp_path) -> Iterator[Server]:
+@contextlib.contextmanager
+def running(models: Path) -> Iterator[Server]:
     server = Server("--models-dir", str(models), environment={"PNEUMO_MAX_BYTES": "2000000"})
     yield server
     if server.process.poll() is None:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(models) -> Iterator[Server]:
+    """A server that tests share; none of them ends it."""
+    with running(models) as server:
+        yield server
 
 
 def request(address: str, *, body: bytes | None = None, media_type: str = "image/png") -> tuple[int, dict]:
@@ -89,8 +97,13 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_real_server_predicts_over_http_and_ends_cleanly_on_a_signal(server, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_real_server_predicts_over_http_and_ends_cleanly_on_a_signal(models, number):
+    with running(models) as server:
+        predict_and_end(server, number)
+
+
+def predict_and_end(server: Server, number: int) -> None:
     assert request(f"{server.address}/readyz") == (200, {"status": "ready"})
     status, answer = request(f"{server.address}/v1/predict", body=picture())
     assert status == 200

@@ -36,14 +36,14 @@ def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
 
 
 def test_each_epoch_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], ludwig: object) -> None:
-    from pneumo.pipeline.ludwig.callback import Step
+    from pneumo.pipeline.runs.reporter import Step
 
-    with TrainingProgress() as report:
+    with TrainingProgress() as progress:
         for step in range(1, 5):
             epoch = step // 2
-            report(Step(step, 4, epoch, (step - 1) // 2, "roc_auc", None if step < 3 else 0.75))
+            progress.step(Step(step, 4, epoch, (step - 1) // 2, "roc_auc", None if step < 3 else 0.75))
             if step % 2 == 0:
-                report(Step(step, 4, epoch, epoch, "roc_auc", 0.75))
+                progress.step(Step(step, 4, epoch, epoch, "roc_auc", 0.75))
 
     lines = capsys.readouterr().err.splitlines()
     assert lines == [

@@ -11,10 +11,12 @@ from pneumo.pipeline.comparing.side_by_side import compare_runs
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.cases import Cases, read_predictions, to_scores
-from pneumo.pipeline.evaluation.paired import compare
+from pneumo.pipeline.evaluation.paired import compare_models
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.serving.contracts.errors import InputError
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture
@@ -32,9 +34,9 @@ def test_figures_are_those_of_the_runs_differences_those_of_the_same_images_and_
     cases = []
     for run in runs:
         info = run.info()
-        scores = to_scores(read_predictions(run), info.classes, place="").of("test")
+        scores = to_scores(read_predictions(run), info.classes, place="").select("test")
         cases.append(Cases.make(scores, read_metrics(run).decisions, 1))
-    wanted = compare(*cases, runs[0].info().classes, Bootstrap(resamples=100))
+    wanted = compare_models(*cases, runs[0].info().classes, Bootstrap(resamples=100))
     assert found.differences == wanted
     auroc = next(each for each in found.differences if each.metric == "auroc")
     assert auroc.first == read_metrics(runs[0]).splits["test"].metrics["auroc"].value
@@ -60,14 +62,14 @@ def test_runs_on_other_data_are_compared_on_the_images_that_both_held_back(synth
 
 def test_images_are_told_by_their_digest_where_data_sets_differ(synthesise_run):
     first, second = (synthesise_run(seed=4, shift=shift, images=240) for shift in (0.4, 1.6))
-    dataset = manifest.read(Path(first.info().data))
+    dataset = manifest.read_dataset(Path(first.info().data))
     other = dataset.folder.with_name("other")
     shutil.copytree(dataset.folder, other)
     moved = [row for row in dataset.rows if row.patient != "person2"]
     changed = dataset.info.model_copy(
-        update={"fingerprint": manifest.fingerprint(moved, size=16, fit=dataset.info.fit)}
+        update={"fingerprint": manifest.compute_fingerprint(moved, size=16, fit=dataset.info.fit)}
     )
-    manifest.write(other, moved, changed)
+    manifest.write_dataset(other, moved, changed)
     second.save(second.info().model_copy(update={"data": str(other), "data_fingerprint": changed.fingerprint}))
     frame = read_predictions(second)
     frame[frame["patient"] != "person2"].to_parquet(second.predictions)
@@ -105,7 +107,9 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_command_prints_tables_json_and_a_page_in_the_look_of_a_report_that_loads_nothing(runs, pneumo, tmp_path):
+def test_the_command_prints_tables_json_and_a_page_in_the_look_of_a_report_that_loads_nothing(
+    page, runs, pneumo, tmp_path
+):
     names = [run.name for run in runs]
     runs_dir = ("--runs-dir", runs[0].folder.parent)
     shown = pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "new" / "page.html")

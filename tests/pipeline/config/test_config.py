@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.pipeline import config
-from pneumo.pipeline.config.document import Document, parse
-from pneumo.pipeline.decisions import Policy, Rules
+from pneumo.pipeline.config.document import Document, parse_document
+from pneumo.pipeline.decisions import DecisionRules, Policy
 from pneumo.serving.contracts.errors import InputError
 from tests.support.paths import ROOT
 
@@ -20,13 +20,13 @@ def error_of(tmp_path: Path, text: str) -> str:
     file = tmp_path / "mine.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        config.load(file)
+        config.load_config(file)
     return str(caught.value).replace(f"{tmp_path}/", "")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_passes(path: Path) -> None:
-    experiment = config.load(path)
+    experiment = config.load_config(path)
 
     assert experiment.image == "image"
     assert experiment.label == "label"
@@ -105,7 +105,7 @@ def test_what_is_no_config_is_refused(tmp_path: Path, text: str, message: str) -
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InputError, match=r"nowhere\.yaml: no such file"):
-        config.load(Path("nowhere.yaml"))
+        config.load_config(Path("nowhere.yaml"))
 
 
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs(tmp_path: Path) -> None:
@@ -125,22 +125,22 @@ def test_torchvision_encoders_are_refused_because_their_scaling_is_lost_at_expor
 
 
 def test_overrides_replace_values_and_are_named_in_errors() -> None:
-    experiment = config.load(SMOKE, ["trainer.epochs=2", "input_features.0.preprocessing.height=96"])
+    experiment = config.load_config(SMOKE, ["trainer.epochs=2", "input_features.0.preprocessing.height=96"])
     assert experiment.config["trainer"]["epochs"] == 2
     assert experiment.preparation(size=224, fit="pad").height == 96
 
     with pytest.raises(InputError, match=r"^-o trainer\.epochs: trainer\.epochs is 0"):
-        config.load(SMOKE, ["trainer.epochs=0"])
+        config.load_config(SMOKE, ["trainer.epochs=0"])
 
 
 @pytest.mark.parametrize("assignment", ["trainer.epochs", "=3", "input_features.7.name=x", "trainer.epochs.x=1", "a=["])
 def test_an_override_that_cannot_be_is_refused(assignment: str) -> None:
     with pytest.raises(InputError, match=r"^-o "):
-        config.load(SMOKE, [assignment])
+        config.load_config(SMOKE, [assignment])
 
 
 def test_what_pneumo_decides_is_written_into_the_resolved_config() -> None:
-    resolved = yaml.safe_load(config.load(SMOKE).to_yaml())
+    resolved = yaml.safe_load(config.load_config(SMOKE).to_yaml())
 
     assert resolved["trainer"]["eval_batch_size"] == resolved["trainer"]["batch_size"]
     assert resolved["trainer"]["validation_metric"] == "roc_auc"
@@ -149,13 +149,13 @@ def test_what_pneumo_decides_is_written_into_the_resolved_config() -> None:
 
 def test_a_resolved_config_resolves_to_itself(tmp_path: Path) -> None:
     again = tmp_path / "config.yaml"
-    again.write_text(config.load(SMOKE).to_yaml(), encoding="utf-8")
+    again.write_text(config.load_config(SMOKE).to_yaml(), encoding="utf-8")
 
-    assert config.load(again).to_yaml() == again.read_text(encoding="utf-8")
+    assert config.load_config(again).to_yaml() == again.read_text(encoding="utf-8")
 
 
 def test_classes_of_the_data_must_fit_the_label() -> None:
-    experiment = config.load(SMOKE)
+    experiment = config.load_config(SMOKE)
     experiment.check_classes(["NORMAL", "PNEUMONIA"])
 
     with pytest.raises(InputError, match="the data set has 3: use type: category"):
@@ -171,15 +171,15 @@ def test_the_decisions_of_a_config_are_read_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(SMOKE.read_text(encoding="utf-8") + DECIDED, encoding="utf-8")
 
-    experiment = config.load(file, ["decisions.coverage=0.85"])
+    experiment = config.load_config(file, ["decisions.coverage=0.85"])
 
-    assert experiment.decisions == Rules(Policy("sensitivity", 0.95), 0.85, 0.95)
+    assert experiment.decisions == DecisionRules(Policy("sensitivity", 0.95), 0.85, 0.95)
     resolved = yaml.safe_load(experiment.to_yaml())
     assert resolved["decisions"] == {"threshold": "sensitivity >= 0.95", "coverage": 0.85, "outliers": 0.95}
 
 
 def test_a_config_that_is_silent_about_decisions_says_the_defaults_once_resolved() -> None:
-    resolved = yaml.safe_load(config.load(SMOKE).to_yaml())
+    resolved = yaml.safe_load(config.load_config(SMOKE).to_yaml())
 
     assert resolved["decisions"] == {"threshold": "max balanced accuracy", "coverage": 0.9, "outliers": 0.99}
 
@@ -213,15 +213,15 @@ def test_a_wrong_decision_is_one_line_with_file_line_and_mend(
 
 def test_a_decision_on_the_command_line_is_named_in_the_error() -> None:
     with pytest.raises(InputError, match=r"^-o decisions\.threshold: decisions\.threshold 'best': not a rule"):
-        config.load(SMOKE, ["decisions.threshold=best"])
+        config.load_config(SMOKE, ["decisions.threshold=best"])
 
 
 def test_a_threshold_for_more_than_two_classes_is_refused() -> None:
     label = "output_features=[{name: label, type: category}]"
 
     with pytest.raises(InputError, match="is for a binary label; leave it out"):
-        config.load(SMOKE, [label, "decisions.threshold=max accuracy"])
-    assert "threshold" not in config.load(SMOKE, [label, "decisions.coverage=0.8"]).config["decisions"]
+        config.load_config(SMOKE, [label, "decisions.threshold=max accuracy"])
+    assert "threshold" not in config.load_config(SMOKE, [label, "decisions.coverage=0.8"]).config["decisions"]
 
 
 def test_hyperopt_sections_are_accepted(tmp_path: Path) -> None:
@@ -233,13 +233,13 @@ def test_hyperopt_sections_are_accepted(tmp_path: Path) -> None:
     )
     file.write_text(text, encoding="utf-8")
 
-    assert config.load(file).config["hyperopt"]["goal"] == "maximize"
+    assert config.load_config(file).config["hyperopt"]["goal"] == "maximize"
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_a_document_or_an_input_error(text: str) -> None:
     try:
-        document = parse(text, "any.yaml")
+        document = parse_document(text, "any.yaml")
     except InputError as error:
         assert str(error).startswith("any.yaml")
     else:
@@ -270,7 +270,7 @@ def test_any_value_in_any_section_passes_or_is_an_input_error(value: object, sec
     data = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
     data[section] = value
     try:
-        config.of_document(Document("any.yaml", data, {(): 1}), "any")
+        config.build_experiment(Document("any.yaml", data, {(): 1}), "any")
     except InputError as error:
         assert str(error).startswith("any.yaml")
 
@@ -293,7 +293,7 @@ def test_ludwig_accepts_every_shipped_config_as_it_is(ludwig: object, path: Path
 def test_ludwig_passes_over_the_decisions(ludwig: object) -> None:
     from ludwig.api import LudwigModel
 
-    resolved = yaml.safe_load(config.load(SMOKE, ["decisions.threshold=max accuracy"]).to_yaml())
+    resolved = yaml.safe_load(config.load_config(SMOKE, ["decisions.threshold=max accuracy"]).to_yaml())
 
     model = LudwigModel(resolved)
 

@@ -73,7 +73,7 @@ def test_groups_of_names_are_imported_written_and_read_back(tmp_path: Path) -> N
     assert found["NORMAL2-IM-0000-0001"] == {"source": "NORMAL2-IM"}
     header = (data.folder / MANIFEST).read_text().splitlines()[0]
     assert header == ",".join([*manifest.COLUMNS, "group:kind", "group:source"])
-    assert manifest.read(data.folder) == data
+    assert manifest.read_dataset(data.folder) == data
     assert is_dataset(data.folder / MANIFEST)
 
 
@@ -116,10 +116,10 @@ def test_a_data_set_without_groups_has_the_fingerprint_and_the_columns_of_before
     data = plain(tmp_path)
     assert (data.folder / MANIFEST).read_text().splitlines()[0] == ",".join(manifest.COLUMNS)
     one = manifest.Row("images/a.png", "A", manifest.Split.TRAIN, "p", "a.png", "0" * 64, 3, 4)
-    made = manifest.fingerprint([one], size=16, fit=data.info.fit)
+    made = manifest.compute_fingerprint([one], size=16, fit=data.info.fit)
     assert made == "d1c63972978d4dff659bc081fdd166da885609d5063e83d2af1bd7f7ec15b256"
     grouped = dataclasses.replace(one, groups={"sex": "f"})
-    assert manifest.fingerprint([grouped], size=16, fit=data.info.fit) != made
+    assert manifest.compute_fingerprint([grouped], size=16, fit=data.info.fit) != made
 
 
 def test_groups_are_covered_by_the_fingerprint(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_groups_are_covered_by_the_fingerprint(tmp_path: Path) -> None:
     path = data.folder / MANIFEST
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0] + ",group:sex", lines[1] + ",f", *(line + "," for line in lines[2:])]) + "\n")
-    assert manifest.read(data.folder).rows[0].groups == {"sex": "f"}
+    assert manifest.read_dataset(data.folder).rows[0].groups == {"sex": "f"}
     with open_subject(data.folder) as subject:
         found = audit(subject, workers=1)
     assert "changed" in [finding.kind.value for finding in found.defects]

@@ -25,7 +25,7 @@ def test_the_digests_are_those_sha256sum_writes_in_manifest_order(data: Dataset)
     expected = [f"{hashlib.sha256(data.path(row).read_bytes()).hexdigest()}  {row.image}" for row in data.rows]
     assert (data.folder / DIGESTS).read_bytes().decode() == "\n".join(expected) + "\n"
     before = (data.folder / DIGESTS).read_bytes()
-    manifest.write(data.folder, data.rows, data.info)
+    manifest.write_dataset(data.folder, data.rows, data.info)
     assert (data.folder / DIGESTS).read_bytes() == before
 
 
@@ -33,7 +33,7 @@ def test_a_prepared_image_is_checked_against_its_digest(data: Dataset) -> None:
     first, second = data.rows[:2]
     content = data.path(first).read_bytes()
     some = dataclasses.replace(data, rows=data.rows[:1])
-    for dataset in (data, some, manifest.read(data.folder)):
+    for dataset in (data, some, manifest.read_dataset(data.folder)):
         dataset.check(first, content)
         for other in (content + b"\0", data.path(second).read_bytes(), b""):
             with pytest.raises(InputError) as caught:
@@ -43,10 +43,10 @@ def test_a_prepared_image_is_checked_against_its_digest(data: Dataset) -> None:
 
 def test_the_fingerprint_covers_the_prepared_images_where_their_digests_are_given(data: Dataset) -> None:
     settings = {"size": data.info.size, "fit": data.info.fit, "decode": data.info.decode}
-    assert manifest.fingerprint(data.rows, **settings, digests=data.digests) == data.info.fingerprint  # type: ignore[arg-type]
+    assert manifest.compute_fingerprint(data.rows, **settings, digests=data.digests) == data.info.fingerprint  # type: ignore[arg-type]
     changed = {**data.digests, data.rows[0].image: "0" * 64}
-    assert manifest.fingerprint(data.rows, **settings, digests=changed) != data.info.fingerprint  # type: ignore[arg-type]
-    assert manifest.fingerprint(data.rows, **settings) != data.info.fingerprint  # type: ignore[arg-type]
+    assert manifest.compute_fingerprint(data.rows, **settings, digests=changed) != data.info.fingerprint  # type: ignore[arg-type]
+    assert manifest.compute_fingerprint(data.rows, **settings) != data.info.fingerprint  # type: ignore[arg-type]
 
 
 def test_lost_or_damaged_digests_are_refused_with_the_mend(data: Dataset) -> None:
@@ -64,7 +64,7 @@ def test_lost_or_damaged_digests_are_refused_with_the_mend(data: Dataset) -> Non
         else:
             path.write_text(text)
         with pytest.raises(InputError) as caught:
-            manifest.read(data.folder)
+            manifest.read_dataset(data.folder)
         assert place in str(caught.value)
         assert str(caught.value).endswith("import the data set again")
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line(data: Dataset, name: 
     lines[2] = lines[2][:-1] + b"\xff"
     path.write_bytes(b"\n".join(lines))
     with pytest.raises(InputError) as caught:
-        manifest.read(data.folder)
+        manifest.read_dataset(data.folder)
     assert str(caught.value) == f"{path}:3: not UTF-8; import the data set again"
 
 
@@ -87,4 +87,4 @@ def test_a_field_too_long_for_a_csv_is_refused_with_its_line(data: Dataset, line
     lines[line] += "x" * 200_000
     path.write_text("\n".join(lines))
     with pytest.raises(InputError, match=f"{MANIFEST}:{line + 1}: not a CSV"):
-        manifest.read(data.folder)
+        manifest.read_dataset(data.folder)

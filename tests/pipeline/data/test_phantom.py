@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.pipeline.data.phantom import Scanner, draw, write
+from pneumo.pipeline.data.phantom import Scanner, draw_radiograph, write_phantoms
 from pneumo.serving.contracts.errors import InputError
 
 NORMAL_NAME = re.compile(r"(?:NORMAL2-)?IM-(\d{4,})-(\d{4})\.png")
@@ -40,25 +40,25 @@ def auroc(labels: NDArray[np.int_], scores: NDArray[np.float64]) -> float:
 
 
 def shot(scanner: Scanner, label: str = "PNEUMONIA", seed: int = 5) -> NDArray[np.uint8]:
-    return draw(label, np.random.default_rng(seed), size=128, scanner=scanner)
+    return draw_radiograph(label, np.random.default_rng(seed), size=128, scanner=scanner)
 
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantoms") / "set"
-    write(out, images=60, seed=3, size=48)
+    write_phantoms(out, images=60, seed=3, size=48)
     return out
 
 
 def test_same_seed_gives_bit_identical_files(tmp_path: Path) -> None:
-    write(tmp_path / "a", seed=1, **SMALL)
-    write(tmp_path / "b", seed=1, **SMALL)
+    write_phantoms(tmp_path / "a", seed=1, **SMALL)
+    write_phantoms(tmp_path / "b", seed=1, **SMALL)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
 def test_other_seed_gives_other_images(tmp_path: Path) -> None:
-    write(tmp_path / "a", seed=1, **SMALL)
-    write(tmp_path / "b", seed=2, **SMALL)
+    write_phantoms(tmp_path / "a", seed=1, **SMALL)
+    write_phantoms(tmp_path / "b", seed=2, **SMALL)
     assert not set(digests(tmp_path / "a").values()) & set(digests(tmp_path / "b").values())
 
 
@@ -78,13 +78,13 @@ def test_pixels_are_the_same_on_every_machine(label: str, seed: int, expected: s
     # Holds across CPUs and NumPy builds: only operations that IEEE 754 rounds exactly. The gamma table is the one
     # exception; it is rounded to 1e-6, which leaves a risk of about 1e-9 an entry.
     scanner = Scanner(contrast=0.9, gamma=1.2, brightness=5, blur=0.8, noise=3)
-    image = draw(label, np.random.default_rng(seed), size=96, scanner=scanner)
+    image = draw_radiograph(label, np.random.default_rng(seed), size=96, scanner=scanner)
     assert hashlib.sha256(image.tobytes()).hexdigest() == expected
 
 
 @pytest.mark.parametrize("size", [32, 65, 224])
 def test_draw_gives_a_gray_square_with_a_wide_range(size: int) -> None:
-    image = draw("NORMAL", np.random.default_rng(0), size=size)
+    image = draw_radiograph("NORMAL", np.random.default_rng(0), size=size)
     assert image.shape == (size, size)
     assert image.dtype == np.uint8
     assert image.std() > 20
@@ -121,7 +121,7 @@ def test_patients_have_one_to_four_images(phantoms: Path, label: str, pattern: r
 def test_summary_counts_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "set"
     seen: list[int] = []
-    summary = write(out, seed=4, progress=seen.append, **SMALL)
+    summary = write_phantoms(out, seed=4, progress=seen.append, **SMALL)
     assert (summary.out, summary.images, summary.seed) == (out, 12, 4)
     assert summary.counts == {"NORMAL": 6, "PNEUMONIA": 6}
     people = {re.split(r"_|-\d{4}\.", path.name)[0] for path in out.rglob("*.png")}
@@ -131,48 +131,48 @@ def test_summary_counts_what_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 3), (1.0, 12)])
 def test_class_mix_is_respected(tmp_path: Path, share: float, expected: int) -> None:
-    summary = write(tmp_path, pneumonia_share=share, **SMALL)
+    summary = write_phantoms(tmp_path, pneumonia_share=share, **SMALL)
     assert summary.counts == {"NORMAL": 12 - expected, "PNEUMONIA": expected}
     assert len(list(tmp_path.glob("train/PNEUMONIA/*.png"))) == expected
 
 
 def test_a_larger_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
-    write(tmp_path / "few", images=8, size=48)
-    write(tmp_path / "many", images=20, size=48, pneumonia_share=0.6)
+    write_phantoms(tmp_path / "few", images=8, size=48)
+    write_phantoms(tmp_path / "many", images=20, size=48, pneumonia_share=0.6)
     assert digests(tmp_path / "few").items() <= digests(tmp_path / "many").items()
 
 
 def test_second_write_leaves_the_files_alone(tmp_path: Path) -> None:
-    first = write(tmp_path, **SMALL)
+    first = write_phantoms(tmp_path, **SMALL)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    again = write(tmp_path, progress=lambda _: pytest.fail("drew an image again"), **SMALL)
+    again = write_phantoms(tmp_path, progress=lambda _: pytest.fail("drew an image again"), **SMALL)
     assert again == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_a_set_that_lost_a_file_is_drawn_again(tmp_path: Path) -> None:
-    write(tmp_path, **SMALL)
+    write_phantoms(tmp_path, **SMALL)
     whole = digests(tmp_path)
     next(tmp_path.rglob("person*.png")).unlink()
-    write(tmp_path, **SMALL)
+    write_phantoms(tmp_path, **SMALL)
     assert digests(tmp_path) == whole
 
 
 def test_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="choose a new or an empty folder"):
-        write(tmp_path, **SMALL)
+        write_phantoms(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("marker", ["phantom.json", "phantom.json.partial"])
 def test_foreign_file_in_a_phantom_set_is_never_deleted(tmp_path: Path, marker: str) -> None:
-    write(tmp_path, **SMALL)
+    write_phantoms(tmp_path, **SMALL)
     (tmp_path / "phantom.json").rename(tmp_path / marker)
     mine = tmp_path / "train" / "NORMAL" / "mine.png"
     mine.write_bytes(b"mine")
     with pytest.raises(InputError, match="not of a phantom set"):
-        write(tmp_path, **SMALL)
+        write_phantoms(tmp_path, **SMALL)
     assert mine.read_bytes() == b"mine"
 
 
@@ -182,10 +182,10 @@ def test_foreign_file_in_a_phantom_set_is_never_deleted(tmp_path: Path, marker: 
     ids=lambda other: next(iter(other)),
 )
 def test_set_of_other_parameters_is_refused_by_name(tmp_path: Path, other: dict[str, object]) -> None:
-    write(tmp_path, **SMALL)
+    write_phantoms(tmp_path, **SMALL)
     before = digests(tmp_path)
     with pytest.raises(InputError, match=rf"{next(iter(other))}.*choose a new folder, or delete this one"):
-        write(tmp_path, **{**SMALL, **other})
+        write_phantoms(tmp_path, **{**SMALL, **other})
     assert digests(tmp_path) == before
 
 
@@ -195,37 +195,37 @@ def interrupt(out: Path, after: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write(out, progress=stop, **SMALL)
+        write_phantoms(out, progress=stop, **SMALL)
 
 
 @pytest.mark.parametrize("after", [1, 5, 12])
 def test_interrupted_write_is_not_taken_for_complete_and_is_redone(tmp_path: Path, after: int) -> None:
-    write(tmp_path / "whole", **SMALL)
+    write_phantoms(tmp_path / "whole", **SMALL)
     out = tmp_path / "cut"
     interrupt(out, after)
     assert not (out / "phantom.json").exists()
     next(out.rglob("*.png")).write_bytes(b"half a file")
-    write(out, **SMALL)
+    write_phantoms(out, **SMALL)
     assert digests(out) == digests(tmp_path / "whole")
     assert not (out / "phantom.json.partial").exists()
 
 
 def test_interrupted_write_can_be_redone_with_other_parameters(tmp_path: Path) -> None:
     interrupt(tmp_path, 8)
-    write(tmp_path, images=4, size=48)
+    write_phantoms(tmp_path, images=4, size=48)
     assert len(list(tmp_path.rglob("*.png"))) == 4
     assert json.loads((tmp_path / "phantom.json").read_text())["images"] == 4
 
 
 def test_marker_cut_short_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "phantom.json.partial").write_text('{"ver')
-    assert write(tmp_path, **SMALL).images == 12
+    assert write_phantoms(tmp_path, **SMALL).images == 12
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        write(tmp_path / "out", **SMALL)
+        write_phantoms(tmp_path / "out", **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -242,13 +242,13 @@ def test_nonsense_parameters_are_refused_before_anything_is_written(
     tmp_path: Path, parameters: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        write(tmp_path / "out", **parameters)
+        write_phantoms(tmp_path / "out", **parameters)
     assert not (tmp_path / "out").exists()
 
 
 def test_unknown_label_is_refused() -> None:
     with pytest.raises(InputError, match="'FRACTURE'; choose NORMAL or PNEUMONIA"):
-        draw("FRACTURE", np.random.default_rng(0))
+        draw_radiograph("FRACTURE", np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("field", ["contrast", "gamma", "brightness", "blur", "noise"])
@@ -259,7 +259,7 @@ def test_nonsense_scanner_is_refused(field: str, value: float) -> None:
 
 
 def test_default_scanner_changes_nothing() -> None:
-    assert np.array_equal(shot(Scanner()), draw("PNEUMONIA", np.random.default_rng(5), size=128))
+    assert np.array_equal(shot(Scanner()), draw_radiograph("PNEUMONIA", np.random.default_rng(5), size=128))
 
 
 def test_blur_takes_high_frequencies_away() -> None:
@@ -289,7 +289,7 @@ def test_gamma_and_brightness_move_the_mean(darker: Scanner, brighter: Scanner) 
 
 
 def test_shots_of_a_patient_resemble_each_other_more_than_other_patients(tmp_path: Path) -> None:
-    write(tmp_path, images=60, size=64, pneumonia_share=0.0)
+    write_phantoms(tmp_path, images=60, size=64, pneumonia_share=0.0)
     images: list[NDArray[np.float64]] = []
     people: list[str] = []
     for path in sorted(tmp_path.rglob("*.png")):
@@ -308,7 +308,7 @@ def test_gray_levels_alone_do_not_tell_pneumonia() -> None:
     rows = []
     for i, label in enumerate(labels):
         rng = np.random.default_rng([99, i])
-        image = draw("PNEUMONIA" if label else "NORMAL", rng, size=48)
+        image = draw_radiograph("PNEUMONIA" if label else "NORMAL", rng, size=48)
         rows.append([image.mean(), image.std(), *np.percentile(image, [1, 5, 10, 25, 50, 75, 90, 95, 99])])
     features = np.array(rows)
     features = np.c_[(features - features.mean(0)) / features.std(0), np.ones(len(features))]

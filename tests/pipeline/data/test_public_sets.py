@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pneumo.pipeline.data import public_sets as fetching
-from pneumo.pipeline.data.public_sets import SETS, fetch
+from pneumo.pipeline.data.public_sets import SETS, download_public_set
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 CONTENT = bytes(range(256)) * 4000
@@ -97,20 +97,20 @@ def mirror(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_file_comes_whole_and_is_not_asked_for_again(mirror: str, how: Behaviour, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
 
-    done = fetch("pneumoniamnist", tmp_path, mirror=mirror, progress=lambda *step: seen.append(step))
+    done = download_public_set("pneumoniamnist", tmp_path, mirror=mirror, progress=lambda *step: seen.append(step))
 
     assert done.path.read_bytes() == CONTENT
     assert (done.downloaded, done.resumed) == (len(CONTENT), 0)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    assert fetch("pneumoniamnist", tmp_path, mirror=mirror).downloaded == 0
+    assert download_public_set("pneumoniamnist", tmp_path, mirror=mirror).downloaded == 0
     assert how.asked == [""]
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(mirror: str, how: Behaviour, tmp_path: Path) -> None:
     how.breaks = [300_000, 200_000]
 
-    done = fetch("pneumoniamnist", tmp_path, mirror=mirror, pause=0)
+    done = download_public_set("pneumoniamnist", tmp_path, mirror=mirror, pause=0)
 
     assert done.path.read_bytes() == CONTENT
     assert done.downloaded == len(CONTENT)
@@ -122,10 +122,10 @@ def test_what_an_earlier_command_left_is_kept_and_used(mirror: str, how: Behavio
     with pytest.raises(
         MachineError, match=r"broke at 400,000 of 1,024,000 bytes; 400,000 bytes are kept, run it again"
     ):
-        fetch("pneumoniamnist", tmp_path, mirror=mirror, attempts=2, pause=0)
+        download_public_set("pneumoniamnist", tmp_path, mirror=mirror, attempts=2, pause=0)
     assert not (tmp_path / FILE).exists()
 
-    done = fetch("pneumoniamnist", tmp_path, mirror=mirror)
+    done = download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
 
     assert done.path.read_bytes() == CONTENT
     assert (done.downloaded, done.resumed) == (624_000, 400_000)
@@ -135,7 +135,7 @@ def test_a_server_without_ranges_sends_all_of_it_again(mirror: str, how: Behavio
     how.ranges = False
     how.breaks = [300_000]
 
-    done = fetch("pneumoniamnist", tmp_path, mirror=mirror, pause=0)
+    done = download_public_set("pneumoniamnist", tmp_path, mirror=mirror, pause=0)
 
     assert done.path.read_bytes() == CONTENT
     assert done.resumed == 0
@@ -144,41 +144,41 @@ def test_a_server_without_ranges_sends_all_of_it_again(mirror: str, how: Behavio
 def test_another_file_is_refused_by_its_digest_and_set_aside(mirror: str, how: Behaviour, tmp_path: Path) -> None:
     how.content = b"<html>please log in</html>"
     with pytest.raises(CheckFailedError, match=f"{FILE}: sent another file: md5 [0-9a-f]{{32}} instead of"):
-        fetch("pneumoniamnist", tmp_path, mirror=mirror)
+        download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
     assert [path.name for path in tmp_path.iterdir()] == [f"{FILE}.refused"]
 
     how.content = CONTENT
-    assert fetch("pneumoniamnist", tmp_path, mirror=mirror).path.read_bytes() == CONTENT
+    assert download_public_set("pneumoniamnist", tmp_path, mirror=mirror).path.read_bytes() == CONTENT
 
 
 def test_a_whole_part_is_finished_without_a_byte(mirror: str, tmp_path: Path) -> None:
     (tmp_path / f"{FILE}.part").write_bytes(CONTENT)
 
-    assert fetch("pneumoniamnist", tmp_path, mirror=mirror).downloaded == 0
+    assert download_public_set("pneumoniamnist", tmp_path, mirror=mirror).downloaded == 0
     assert (tmp_path / FILE).read_bytes() == CONTENT
 
 
 def test_a_part_that_is_longer_than_the_file_is_thrown_away(mirror: str, tmp_path: Path) -> None:
     (tmp_path / f"{FILE}.part").write_bytes(CONTENT + b"too much")
 
-    assert fetch("pneumoniamnist", tmp_path, mirror=mirror).downloaded == len(CONTENT)
+    assert download_public_set("pneumoniamnist", tmp_path, mirror=mirror).downloaded == len(CONTENT)
 
 
 def test_a_damaged_file_that_is_there_already_is_told(mirror: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"short")
 
     with pytest.raises(CheckFailedError, match=f"{FILE}: another file is there: .*; delete it and fetch again"):
-        fetch("pneumoniamnist", tmp_path, mirror=mirror)
+        download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
 
 
 def test_a_busy_server_is_asked_again(mirror: str, how: Behaviour, tmp_path: Path) -> None:
     how.statuses = [503, 429]
 
-    assert fetch("pneumoniamnist", tmp_path, mirror=mirror, pause=0).path.read_bytes() == CONTENT
+    assert download_public_set("pneumoniamnist", tmp_path, mirror=mirror, pause=0).path.read_bytes() == CONTENT
 
     how.statuses = [503] * 3
     with pytest.raises(MachineError, match="the server answers 503"):
-        fetch("pneumoniamnist", tmp_path / "other", mirror=mirror, attempts=3, pause=0)
+        download_public_set("pneumoniamnist", tmp_path / "other", mirror=mirror, attempts=3, pause=0)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_refusal_is_told_at_once(
     how.statuses = [status]
 
     with pytest.raises(error, match=f"^{mirror}{FILE}: the server {told}.* --from with a mirror$"):
-        fetch("pneumoniamnist", tmp_path, mirror=mirror)
+        download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
     assert len(how.asked) == 1
 
 
@@ -199,14 +199,14 @@ def test_no_network_is_told_in_a_line(server: ThreadingHTTPServer, mirror: str, 
     server.server_close()
 
     with pytest.raises(MachineError, match=r"cannot be reached .*refused.*; check network and proxy"):
-        fetch("pneumoniamnist", tmp_path, mirror=mirror, attempts=2, pause=0)
+        download_public_set("pneumoniamnist", tmp_path, mirror=mirror, attempts=2, pause=0)
 
 
 def test_two_downloads_of_one_file_do_not_mix(mirror: str, tmp_path: Path) -> None:
     from pneumo.pipeline.data.public_sets.download import _held
 
     with _held(tmp_path / f"{FILE}.part"), pytest.raises(MachineError, match="another download of it is running"):
-        fetch("pneumoniamnist", tmp_path, mirror=mirror)
+        download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
 
 
 def test_the_command_tells_licence_source_and_what_comes_next(

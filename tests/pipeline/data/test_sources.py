@@ -16,7 +16,7 @@ from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.sources import Item, Source, UnreadableError, open_source
 from pneumo.pipeline.data.sources.containers import clean_name
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import read_gray
+from pneumo.serving.images.decode import read_gray
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.splits import Fractions, Sample, carve, divide, groups
+from pneumo.pipeline.data.splits import Fractions, Sample, carve, group_images, split_images
 from pneumo.serving.contracts.errors import InputError
 
 
@@ -27,7 +27,7 @@ def singles(*counts: tuple[str, int]) -> list[Sample]:
 @settings(max_examples=60, deadline=None)
 @given(samples(), st.integers(0, 5))
 def test_every_image_gets_one_split_and_nothing_shared_crosses(some: list[Sample], seed: int) -> None:
-    splits = divide(some, Fractions(), seed=seed)
+    splits = split_images(some, Fractions(), seed=seed)
     assert set(splits) == {sample.name for sample in some}
     for key in ("patient", "sha256"):
         seen: dict[str, Split] = {}
@@ -40,7 +40,7 @@ def test_every_image_gets_one_split_and_nothing_shared_crosses(some: list[Sample
 def test_the_result_does_not_depend_on_the_order_of_the_files(some: list[Sample], random: object) -> None:
     shuffled = list(some)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert divide(shuffled, Fractions(), seed=3) == divide(some, Fractions(), seed=3)
+    assert split_images(shuffled, Fractions(), seed=3) == split_images(some, Fractions(), seed=3)
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,31 +48,31 @@ def test_the_result_does_not_depend_on_the_order_of_the_files(some: list[Sample]
 def test_each_class_keeps_its_share_in_every_split_when_groups_are_small(a: int, b: int, seed: int) -> None:
     some = singles(("a", a), ("b", b))
     fractions = Fractions(0.6, 0.25, 0.15)
-    splits = divide(some, fractions, seed=seed)
+    splits = split_images(some, fractions, seed=seed)
     for label, total in (("a", a), ("b", b)):
         counts = Counter(splits[sample.name] for sample in some if sample.label == label)
         for split in Split:
-            assert abs(counts[split] - fractions.of(split) * total) <= 2
+            assert abs(counts[split] - fractions.share(split) * total) <= 2
             assert counts[split] > 0
 
 
 @settings(max_examples=60, deadline=None)
 @given(samples())
 def test_every_class_reaches_the_training_split(some: list[Sample]) -> None:
-    splits = divide(some, Fractions(0.2, 0.4, 0.4), seed=0)
-    whole = groups(some)
+    splits = split_images(some, Fractions(0.2, 0.4, 0.4), seed=0)
+    whole = group_images(some)
     if all(len({sample.label for sample in group}) == 1 for group in whole):
         assert {sample.label for sample in some if splits[sample.name] is Split.TRAIN} == {s.label for s in some}
 
 
 def test_another_seed_gives_another_division() -> None:
     some = singles(("a", 50), ("b", 50))
-    assert divide(some, Fractions(), seed=0) != divide(some, Fractions(), seed=1)
+    assert split_images(some, Fractions(), seed=0) != split_images(some, Fractions(), seed=1)
 
 
 def test_large_patients_are_spread_over_the_splits() -> None:
     some = [Sample(f"{p}-{i}", "a", f"p{p}", f"{p}-{i}") for p in range(200) for i in range(1 + 9 * (p % 4 == 0))]
-    splits = divide(some, Fractions(), seed=0)
+    splits = split_images(some, Fractions(), seed=0)
     large = Counter(splits[sample.name] for sample in some if int(sample.patient[1:]) % 4 == 0)
     assert large[Split.VALIDATION] == pytest.approx(0.15 * 500, abs=20)
     assert large[Split.TEST] == pytest.approx(0.15 * 500, abs=20)
@@ -85,11 +85,11 @@ def test_images_are_chained_over_patients_and_bytes() -> None:
         Sample("3", "a", "y", "other"),
         Sample("4", "a", "z", "alone"),
     ]
-    assert [[sample.name for sample in group] for group in groups(chain)] == [["1", "2", "3"], ["4"]]
+    assert [[sample.name for sample in group] for group in group_images(chain)] == [["1", "2", "3"], ["4"]]
 
 
 def test_a_split_of_share_zero_stays_empty() -> None:
-    splits = divide(singles(("a", 20), ("b", 20)), Fractions(0.8, 0.2, 0.0), seed=0)
+    splits = split_images(singles(("a", 20), ("b", 20)), Fractions(0.8, 0.2, 0.0), seed=0)
     assert set(splits.values()) == {Split.TRAIN, Split.VALIDATION}
 
 

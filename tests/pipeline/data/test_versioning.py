@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of a dozen images."""
     folder = tmp_path_factory.mktemp("small")
-    phantom.write(folder / "raw", images=12, seed=3, size=32)
+    phantom.write_phantoms(folder / "raw", images=12, seed=3, size=32)
     importer.import_dataset(folder / "raw", folder / "data", size=32, workers=1)
     return folder / "data"
 

@@ -46,7 +46,7 @@ def test_a_data_set_goes_to_a_bucket_and_back_and_damage_there_is_found(
 
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     root = tmp_path / "project"
-    phantom.write(tmp_path / "raw", images=8, seed=3, size=32)
+    phantom.write_phantoms(tmp_path / "raw", images=8, seed=3, size=32)
     importer.import_dataset(tmp_path / "raw", root / "data", size=32, workers=1)
     monkeypatch.chdir(root)
     port = storage._api._httpd.socket.getsockname()[1]

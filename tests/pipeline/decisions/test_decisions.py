@@ -11,17 +11,17 @@ from pneumo.pipeline import decisions
 from pneumo.pipeline.data.importer import import_dataset
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.decisions import (
+    DecisionRules,
     Decisions,
     Policy,
-    Rules,
     choose_threshold,
-    conformal_limit,
-    decide,
+    fit_conformal_limit,
+    fit_decisions,
     fit_temperature,
 )
 from pneumo.pipeline.decisions.policies import NOISE
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.model.calibration import calibrated, conformal_sets
+from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits
 
 
 def drawn(images: int, *, sharpness: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,13 +66,13 @@ def test_a_small_split_spoils_good_probabilities_less_than_the_likelihood_alone_
     new, truth = drawn(20_000, seed=1)
 
     def loss(temperature: float) -> float:
-        return float(-np.log(calibrated(new, temperature)[np.arange(20_000), truth]).mean())
+        return float(-np.log(calibrate_logits(new, temperature)[np.arange(20_000), truth]).mean())
 
     costs, likeliest = [], []
     for seed in range(40):
         logits, labels = drawn(30, seed=100 + seed)
         candidates = np.geomspace(0.25, 10, 200)
-        fits = [-np.log(calibrated(logits, each)[np.arange(30), labels]).mean() for each in candidates]
+        fits = [-np.log(calibrate_logits(logits, each)[np.arange(30), labels]).mean() for each in candidates]
         costs.append(loss(fit_temperature(logits, labels)) - loss(1.0))
         likeliest.append(loss(float(candidates[np.argmin(fits)])) - loss(1.0))
     assert np.mean(costs) < 0.6 * np.mean(likeliest)
@@ -92,7 +92,7 @@ def test_temperature_of_three_classes_lowers_the_loss() -> None:
     temperature = fit_temperature(logits, labels)
 
     def loss(value: float) -> float:
-        return float(-np.log(calibrated(logits, value)[np.arange(3_000), labels]).mean())
+        return float(-np.log(calibrate_logits(logits, value)[np.arange(3_000), labels]).mean())
 
     assert temperature > 1.5
     assert loss(temperature) < min(loss(temperature * 0.9), loss(temperature * 1.1), loss(1.0))
@@ -115,7 +115,7 @@ def noise(scores: np.ndarray, truth: np.ndarray, threshold: float, policy: Polic
     return float(np.sqrt(sum(weight**2 * hit * (1 - hit) / size for weight, hit, size in parts)))
 
 
-@settings(deadline=None)  # the first call loads SciPy
+@settings(max_examples=50, deadline=None)  # the first call loads SciPy
 @given(scored(), st.sampled_from(POLICIES))
 def test_no_threshold_beats_the_chosen_one_by_more_than_noise(case: tuple[np.ndarray, np.ndarray], text: str) -> None:
     scores, truth = case
@@ -147,7 +147,7 @@ def test_a_nearly_perfect_model_loses_less_on_new_images_than_by_the_best_count(
         return float(norm.cdf(3 / 1.4) - (norm.sf(odds, 3, 1.4) + norm.cdf(odds, -3, 1.4)) / 2)
 
     policy, ours, counted = Policy(), [], []
-    for seed in range(40):
+    for seed in range(12):
         scores, truth = normals(np.random.default_rng(seed), 3.0, 780)
         ours.append(lost(choose_threshold(scores, truth, policy).threshold))
         ordered = np.sort(scores)
@@ -175,7 +175,7 @@ def test_a_missed_positive_that_costs_more_lowers_the_threshold() -> None:
 def test_with_true_probabilities_the_cheapest_threshold_is_the_ratio_of_costs() -> None:
     """Elkan, The Foundations of Cost-Sensitive Learning (2001): positive from FP / (FP + FN) on."""
     logits, labels = drawn(40_000)
-    scores = calibrated(logits, 1.0)[:, 1]
+    scores = calibrate_logits(logits, 1.0)[:, 1]
     threshold = choose_threshold(scores, labels == 1, Policy.parse("cost FN:FP = 4:1")).threshold
     assert threshold == pytest.approx(0.2, abs=0.04)
     accurate = choose_threshold(scores, labels == 1, Policy.parse("max accuracy")).threshold
@@ -275,7 +275,7 @@ def test_a_policy_reads_what_it_prints(kind: str, percent: int) -> None:
 def test_the_conformal_limit_covers_its_own_images(images: int, level: float, seed: int) -> None:
     probabilities = np.random.default_rng(seed).dirichlet((1, 1, 1), images)
     labels = np.random.default_rng(seed + 1).integers(0, 3, images)
-    sets = conformal_sets(probabilities, conformal_limit(probabilities, labels, level))
+    sets = build_prediction_sets(probabilities, fit_conformal_limit(probabilities, labels, level))
     assert sets[np.arange(images), labels].mean() >= level - 1e-12
 
 
@@ -286,8 +286,8 @@ def test_conformal_sets_cover_new_images_as_promised(images: int, level: float) 
     for number in range(splits):
         probabilities = random.dirichlet((1, 1), images + 1)
         labels = (random.random(images + 1) < probabilities[:, 1]).astype(np.int64)
-        limit = conformal_limit(probabilities[:-1], labels[:-1], level)
-        covered[number] = conformal_sets(probabilities[-1:], limit)[0, labels[-1]]
+        limit = fit_conformal_limit(probabilities[:-1], labels[:-1], level)
+        covered[number] = build_prediction_sets(probabilities[-1:], limit)[0, labels[-1]]
     error = 4 * np.sqrt(level * (1 - level) / splits)
     assert level - error <= covered.mean() <= level + 1 / (images + 1) + error
 
@@ -301,8 +301,8 @@ def test_coverage_over_many_splits_of_held_out_images_is_the_promised_one() -> N
     for number in range(splits):
         order = random.permutation(1_600)
         half, other = order[:800], order[800:]
-        found = decide(logits[half], labels[half], positive=None)
-        sets = conformal_sets(calibrated(logits[other], found.temperature), found.conformal_limit)
+        found = fit_decisions(logits[half], labels[half], positive=None)
+        sets = build_prediction_sets(calibrate_logits(logits[other], found.temperature), found.conformal_limit)
         held = sets[np.arange(800), labels[other]]
         coverage[number] = held.mean()
         by_class[number] = [held[labels[other] == column].mean() for column in (0, 1)]
@@ -313,6 +313,7 @@ def test_coverage_over_many_splits_of_held_out_images_is_the_promised_one() -> N
     assert np.average(by_class.mean(axis=0), weights=np.bincount(labels)) == pytest.approx(coverage.mean(), abs=0.005)
 
 
+@pytest.mark.lengthy
 @pytest.mark.real
 def test_coverage_on_real_images_is_the_promised_one_over_splits_by_patient(real_data: Path, tmp_path: Path) -> None:
     """A logistic regression on 32-pixel images; half of the held-out patients fit, the others are covered."""
@@ -334,8 +335,8 @@ def test_coverage_on_real_images_is_the_promised_one_over_splits_by_patient(real
     coverage = np.empty(splits)
     for number in range(splits):
         half = (random.permutation(patient.max() + 1) < patient.max() / 2)[patient]
-        found = decide(logits[half], labels[half], positive=None)
-        sets = conformal_sets(calibrated(logits[~half], found.temperature), found.conformal_limit)
+        found = fit_decisions(logits[half], labels[half], positive=None)
+        sets = build_prediction_sets(calibrate_logits(logits[~half], found.temperature), found.conformal_limit)
         coverage[number] = sets[np.arange((~half).sum()), labels[~half]].mean()
     print(f"coverage {coverage.mean():.4f}, {coverage.min():.3f} to {coverage.max():.3f} in {splits} splits by patient")
     assert coverage.mean() == pytest.approx(level, abs=0.01)
@@ -343,35 +344,35 @@ def test_coverage_on_real_images_is_the_promised_one_over_splits_by_patient(real
 
 def test_a_split_too_small_for_the_level_rules_nothing_out() -> None:
     probabilities = np.array([[0.01, 0.99]] * 8)
-    assert conformal_limit(probabilities, np.ones(8, dtype=np.int64), 0.9) == 1.0
-    assert conformal_limit(probabilities[:0], np.ones(0, dtype=np.int64), 0.9) == 1.0
+    assert fit_conformal_limit(probabilities, np.ones(8, dtype=np.int64), 0.9) == 1.0
+    assert fit_conformal_limit(probabilities[:0], np.ones(0, dtype=np.int64), 0.9) == 1.0
 
 
 def test_the_rank_is_not_pushed_up_by_rounding() -> None:
     own = np.arange(1, 10) / 10
     probabilities = np.stack([1 - own, own], axis=1)
     # 10 * 0.7 is a little above 7 in floating point; the limit is the 7th smallest of 1 - own.
-    assert conformal_limit(probabilities, np.ones(9, dtype=np.int64), 0.7) == pytest.approx(0.7)
+    assert fit_conformal_limit(probabilities, np.ones(9, dtype=np.int64), 0.7) == pytest.approx(0.7)
 
 
 def test_decisions_are_fitted_on_calibrated_probabilities() -> None:
     logits, labels = drawn(4_000, sharpness=3.0)
-    found = decide(logits, labels, positive=1)
+    found = fit_decisions(logits, labels, positive=1)
     assert found.temperature == pytest.approx(3.0, rel=0.15)
     assert found.threshold == pytest.approx(0.5, abs=0.1)
     assert found.fitted_on == "validation"
     assert found.images == 4_000
-    probabilities = calibrated(logits, found.temperature)
-    assert conformal_sets(probabilities, found.conformal_limit)[np.arange(4_000), labels].mean() >= 0.9
+    probabilities = calibrate_logits(logits, found.temperature)
+    assert build_prediction_sets(probabilities, found.conformal_limit)[np.arange(4_000), labels].mean() >= 0.9
 
 
 def test_the_positive_class_may_be_the_first_column() -> None:
     logits, labels = drawn(2_000)
-    rules = Rules(Policy.parse("sensitivity >= 0.95"))
-    one = decide(logits, labels, positive=1, rules=rules)
-    swapped = decide(logits[:, ::-1], 1 - labels, positive=0, rules=rules)
+    rules = DecisionRules(Policy.parse("sensitivity >= 0.95"))
+    one = fit_decisions(logits, labels, positive=1, rules=rules)
+    swapped = fit_decisions(logits[:, ::-1], 1 - labels, positive=0, rules=rules)
     assert swapped.threshold == pytest.approx(one.threshold)
-    answer = swapped.predict(calibrated(logits[:, ::-1], swapped.temperature), 0)
+    answer = swapped.predict(calibrate_logits(logits[:, ::-1], swapped.temperature), 0)
     assert (answer[labels == 1] == 0).mean() >= 0.95
 
 
@@ -379,40 +380,40 @@ def test_more_than_two_classes_have_no_threshold() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 200)
     logits = random.normal(0, 1, (200, 3)) + 2 * np.eye(3)[labels]
-    found = decide(logits, labels, positive=None)
+    found = fit_decisions(logits, labels, positive=None)
     assert found.threshold is None
-    assert (found.predict(calibrated(logits, found.temperature), None) == logits.argmax(axis=1)).all()
+    assert (found.predict(calibrate_logits(logits, found.temperature), None) == logits.argmax(axis=1)).all()
 
 
 @pytest.mark.parametrize("images", [0, 12])
 def test_a_split_that_cannot_say_where_to_cut_gives_neutral_decisions_and_a_note(images: int) -> None:
-    found = decide(np.tile([0.0, 2.0], (images, 1)), np.ones(images, dtype=np.int64), positive=1)
+    found = fit_decisions(np.tile([0.0, 2.0], (images, 1)), np.ones(images, dtype=np.int64), positive=1)
     assert (found.temperature, found.threshold) == (1.0, 0.5)
     assert "temperature stays 1 and the threshold 0.5" in found.notes[0]
     assert found.conformal_limit == 1  # of the other class nothing is known
 
 
 def test_fewer_images_than_the_coverage_needs_rule_nothing_out_and_a_note_says_so() -> None:
-    few = decide(*drawn(8), positive=1)
+    few = fit_decisions(*drawn(8), positive=1)
     assert few.conformal_limit == 1
     assert few.notes == ["validation has 8 images, too few for sets that cover 0.9: every answer is uncertain"]
-    assert decide(*drawn(9), positive=1).notes == []
+    assert fit_decisions(*drawn(9), positive=1).notes == []
 
 
 def test_shares_outside_of_zero_to_one_are_refused() -> None:
     with pytest.raises(InputError, match=r"decisions\.coverage is 90"):
-        Rules(level=90)
+        DecisionRules(level=90)
     with pytest.raises(InputError, match=r"decisions\.outliers is 1;"):
-        Rules(outlier_quantile=1)
+        DecisionRules(outlier_quantile=1)
 
 
 def test_what_was_asked_for_is_in_the_decisions() -> None:
     logits, labels = drawn(400)
-    found = decide(logits, labels, positive=1, rules=Rules(Policy.parse("cost fn:fp=3:1"), 0.8, 0.95))
+    found = fit_decisions(logits, labels, positive=1, rules=DecisionRules(Policy.parse("cost fn:fp=3:1"), 0.8, 0.95))
     assert (found.policy, found.conformal_level, found.outlier_quantile) == ("cost FN:FP = 3:1", 0.8, 0.95)
     assert found.equivalent is not None
     assert found.equivalent[0] <= found.threshold <= found.equivalent[1]  # type: ignore[operator]
-    assert decide(logits, labels, positive=1, rules=Rules(Policy("sensitivity", 0.9))).equivalent is None
+    assert fit_decisions(logits, labels, positive=1, rules=DecisionRules(Policy("sensitivity", 0.9))).equivalent is None
 
 
 def test_decisions_of_an_earlier_version_are_read() -> None:
@@ -432,13 +433,13 @@ def test_decisions_of_an_earlier_version_are_read() -> None:
 def test_decisions_survive_the_disk_and_damage_is_told(synthesise_run) -> None:
     run = synthesise_run()
     with pytest.raises(InputError, match="pneumo evaluate"):
-        decisions.read(run)
-    found = decide(*drawn(50), positive=1)
-    decisions.save(run, found)
-    assert decisions.read(run) == found
+        decisions.read_decisions(run)
+    found = fit_decisions(*drawn(50), positive=1)
+    decisions.save_decisions(run, found)
+    assert decisions.read_decisions(run) == found
     (run.folder / decisions.FILE).write_text('{"temperature": 0}')
     with pytest.raises(InputError, match=r"decisions\.json: temperature"):
-        decisions.read(run)
+        decisions.read_decisions(run)
 
 
 def test_an_image_exactly_at_the_threshold_is_positive() -> None:

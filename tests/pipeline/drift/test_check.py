@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.pipeline.drift.check import moment, open_log
+from pneumo.pipeline.drift.check import open_log, parse_time
 from pneumo.pipeline.drift.log_export import export_log
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.predictions.store import LogStore
@@ -19,7 +19,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 @given(st.integers(1, 99_999), st.sampled_from("mhdw"))
 def test_a_span_is_so_long_before_now(number, unit):
     hours = {"m": 1 / 60, "h": 1, "d": 24, "w": 168}[unit]
-    assert (NOW - moment(f"{number}{unit}", NOW)) / timedelta(hours=1) == pytest.approx(number * hours)
+    assert (NOW - parse_time(f"{number}{unit}", NOW)) / timedelta(hours=1) == pytest.approx(number * hours)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ def test_a_span_is_so_long_before_now(number, unit):
     ],
 )
 def test_a_date_is_utc_unless_it_says_otherwise(text, expected):
-    assert moment(text, NOW) == expected
+    assert parse_time(text, NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-3h", "0d", "24 h", "yesterday", "2026-13-01"])
 def test_what_is_neither_is_refused_with_the_mend(text):
     with pytest.raises(InputError, match=r"--since .* must be a span such as 90m, 24h"):
-        moment(text, NOW)
+        parse_time(text, NOW)
 
 
 def test_the_log_is_what_is_asked_for_else_of_the_environment_else_the_file_that_serve_writes(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,12 +15,13 @@ import pytest
 from pneumo.pipeline.drift import evidently_ui
 from pneumo.pipeline.drift.evidently_ui import store_check, write_workspace
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.drift.check import check
+from pneumo.serving.drift.check import check_drift
 from pneumo.serving.drift.stored_checks import latest_check, list_checks, read_page
 from pneumo.serving.predictions.store import LogStore
 from tests.support import prediction_logs as simulated
 from tests.support.bundles import make_bundle
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 pytest.importorskip("evidently", reason="evidently is not installed (extra drift)")
 
@@ -40,7 +40,7 @@ def log(tmp_path_factory) -> LogStore:
         rows, _ = simulated.rows(60, NOW - timedelta(days=1), NOW, seed=1 + number, darker=darker)
         store.add(rows)
         when = NOW + timedelta(hours=number)
-        store_check(store, check(bundle, rows, window="the last 60 images", now=when))
+        store_check(store, check_drift(bundle, rows, window="the last 60 images", now=when))
     return store
 
 
@@ -55,7 +55,7 @@ def test_a_check_of_too_few_images_is_stored_without_a_page(tmp_path):
     bundle = simulated.with_reference(make_bundle(tmp_path / "tiny"))
     store = LogStore(f"sqlite:///{tmp_path / 'log.sqlite3'}")
     rows, _ = simulated.rows(5, NOW - timedelta(days=1), NOW)
-    store_check(store, check(bundle, rows, window="the last 60 images"))
+    store_check(store, check_drift(bundle, rows, window="the last 60 images"))
     found = latest_check(store)
     assert (found.check.verdict, found.has_page) == ("too_few", False)
     with pytest.raises(InputError, match="no drift check is stored; `pneumo drift report --store` makes one"):
@@ -107,6 +107,15 @@ def test_the_command_opens_it_and_leaves_nothing_behind(log, pneumo, monkeypatch
     assert not folder.exists()
 
 
+def answers(port: int, path: str) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/{path}", timeout=10)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+@pytest.mark.lengthy
 @pytest.mark.slow  # Evidently takes half a minute to start on a busy machine
 def test_evidently_serves_the_checks(log, tmp_path):
     with socket.socket() as free:
@@ -117,19 +126,11 @@ def test_evidently_serves_the_checks(log, tmp_path):
     with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     try:
-        ends = time.monotonic() + 240
-        while True:
-            assert time.monotonic() < ends
-            assert process.poll() is None, (tmp_path / "output").read_text()
-            try:
-                (project,) = httpx.get(f"http://127.0.0.1:{port}/api/projects", timeout=10).json()
-                break
-            except httpx.HTTPError:
-                time.sleep(0.5)
+        until(lambda: answers(port, "api/projects") or process.poll() is not None, timeout=240)
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        (project,) = httpx.get(f"http://127.0.0.1:{port}/api/projects", timeout=10).json()
         assert project["name"] == "tiny:1"
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-    time.sleep(1)
-    with pytest.raises(httpx.HTTPError):
-        httpx.get(f"http://127.0.0.1:{port}/", timeout=5)
+    until(lambda: not answers(port, ""))

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from pneumo.pipeline.data import phantom
-from pneumo.pipeline.drift.grades import graded, photographs
+from pneumo.pipeline.drift.grades import list_grades, photographs
 
-KINDS = {kind: list(grades) for kind, grades in itertools.groupby(graded(), key=lambda grade: grade.kind)}
+KINDS = {kind: list(grades) for kind, grades in itertools.groupby(list_grades(), key=lambda grade: grade.kind)}
 PIXELS = [kind for kind, grades in KINDS.items() if grades[0].change is not None and grades[0].share == 1]
 
 
 @pytest.fixture(scope="module")
 def xray() -> np.ndarray:
-    return phantom.draw("PNEUMONIA", np.random.default_rng(5), size=96)
+    return phantom.draw_radiograph("PNEUMONIA", np.random.default_rng(5), size=96)
 
 
 def test_there_is_a_change_of_everything_that_a_ward_may_meet():
     assert {"darker", "flatter", "gamma, darker", "blur", "noise", "low resolution", "rotation"} <= set(KINDS)
     assert {"cropped borders", "inverted", "more positives", "another scanner", "no radiographs"} <= set(KINDS)
-    assert len({grade.title for grade in graded()}) == len(graded())
+    assert len({grade.title for grade in list_grades()}) == len(list_grades())
 
 
 @pytest.mark.parametrize("kind", PIXELS)

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumo.pipeline.drift.changed_images import Scene, Seen
+from pneumo.pipeline.drift.changed_images import PredictedImages, Scene
 from pneumo.pipeline.drift.grades import Grade
-from pneumo.pipeline.drift.plot import picture
-from pneumo.pipeline.drift.simulation import Point, Simulation, measure, sure_alarm
+from pneumo.pipeline.drift.plot import draw_simulation
+from pneumo.pipeline.drift.simulation import measure_grade
+from pneumo.pipeline.drift.simulation_result import Point, Simulation, find_sure_alarm
 from pneumo.pipeline.evaluation.stress.shifts import Shift
-from pneumo.serving.drift.column_tests import Judge
+from pneumo.serving.drift.column_tests import ColumnTests
 from tests.support.drift_samples import draw
 
 DARK = Shift("darker", "much", lambda gray, _: gray)
@@ -33,8 +34,8 @@ def scene() -> Scene:
     plain, changed = marked(0, 1), marked(1, 2)
     plain.numbers["probability"][:] = positive * 0.9 + 0.05
     return Scene(
-        plain=Seen(plain, np.ones(count, dtype=bool)),
-        changed={DARK.title: Seen(changed, np.arange(count) % 4 < 2)},
+        plain=PredictedImages(plain, np.ones(count, dtype=bool)),
+        changed={DARK.title: PredictedImages(changed, np.arange(count) % 4 < 2)},
         strangers=marked(2, 3, 30),
         patients=np.arange(count).astype(str),
         positive=positive,
@@ -77,10 +78,10 @@ def test_a_grade_that_takes_more_images_than_there_are_is_left_out(scene):
 
 
 def test_accuracy_and_auroc_are_those_of_the_mixture_of_changed_and_plain_images(scene):
-    judge = Judge(draw(300, 0), positive_class="PNEUMONIA", draws=200)
+    judge = ColumnTests(draw(300, 0), positive_class="PNEUMONIA", draws=200)
 
     def found(grade):
-        return measure(scene, judge, grade, 1, 30, 0)
+        return measure_grade(scene, judge, grade, 1, 30, 0)
 
     assert (found(None).auroc, found(None).accuracy) == (1, 1)
     assert found(ALL).accuracy == pytest.approx(0.5)
@@ -88,14 +89,14 @@ def test_accuracy_and_auroc_are_those_of_the_mixture_of_changed_and_plain_images
     assert found(TENTH).accuracy == pytest.approx(0.95)
     assert found(ALL).auroc < found(TENTH).auroc < 1
     assert (found(MIX).auroc, found(MIX).accuracy) == (1, 1)
-    assert measure(replace(scene, positive=None), judge, ALL, 1, 30, 0).auroc is None
+    assert measure_grade(replace(scene, positive=None), judge, ALL, 1, 30, 0).auroc is None
 
 
 def test_alarms_are_the_share_of_windows_that_raise_one(scene):
-    judge = Judge(replace(scene.plain.sample), positive_class="PNEUMONIA")
-    assert measure(scene, judge, ALL, 10, 50, 0).alarms == 1
-    assert measure(scene, judge, ALL, 10, 50, 0).columns[0] == "noise"
-    assert measure(scene, judge, None, 10, 50, 0).alarms <= 0.2
+    judge = ColumnTests(replace(scene.plain.sample), positive_class="PNEUMONIA")
+    assert measure_grade(scene, judge, ALL, 10, 50, 0).alarms == 1
+    assert measure_grade(scene, judge, ALL, 10, 50, 0).columns[0] == "noise"
+    assert measure_grade(scene, judge, None, 10, 50, 0).alarms <= 0.2
 
 
 def point(label: str, auroc: float | None, alarms: float, kind: str = "blur") -> Point:
@@ -121,15 +122,15 @@ def simulation(*points: Point, unchanged: float | None = 0.99) -> Simulation:
 def test_harm_and_a_sure_alarm_are_the_mildest_grades_that_reach_them():
     points = [point("1", 0.985, 0.5), point("2", 0.97, 0.96), point("3", 0.9, 1.0)]
     assert simulation(*points).harm(points) is points[1]
-    assert sure_alarm(points) is points[1]
+    assert find_sure_alarm(points) is points[1]
     assert simulation(*points[:1]).harm(points[:1]) is None
-    assert sure_alarm(points[:1]) is None
+    assert find_sure_alarm(points[:1]) is None
     assert simulation(unchanged=None).harm(points) is None
 
 
 def test_the_picture_has_a_panel_for_each_kind_and_one_for_what_they_mean():
     one = simulation(*(point(str(number), 0.9, 0.5) for number in range(3)))
     five = simulation(*(point("1", None, 0.5, kind) for kind in "abcde"), unchanged=None)
-    sizes = [Image.open(io.BytesIO(picture(each))).size for each in (one, five)]
+    sizes = [Image.open(io.BytesIO(draw_simulation(each))).size for each in (one, five)]
     assert sizes[0][0] == sizes[1][0]
     assert sizes[0][1] < sizes[1][1]

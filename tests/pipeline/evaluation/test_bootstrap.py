@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.pipeline.decisions import Decisions
-from pneumo.pipeline.evaluation.bootstrap import draws, estimates, ranks, resampled
+from pneumo.pipeline.evaluation.bootstrap import draw_patients, estimate_metrics, rank_scores, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
 from pneumo.pipeline.evaluation.metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap
@@ -50,7 +50,7 @@ def repeated(cases: Cases, times: np.ndarray) -> Cases:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.sampled_from([2, 3]), st.integers(1, 15), st.integers(0, 10_000), st.booleans())
 def test_a_resample_has_the_figures_of_scikit_learn_on_repeated_images(
     images: int, classes: int, patients: int, seed: int, coarse: bool
@@ -58,7 +58,7 @@ def test_a_resample_has_the_figures_of_scikit_learn_on_repeated_images(
     cases = drawn(images, classes, patients, seed, coarse=coarse)
     names = [f"class{number}" for number in range(classes)]
     times = np.random.default_rng(seed).multinomial(cases.patients, np.ones(cases.patients) / cases.patients, 3)
-    values, cells = resampled(cases, names, times)
+    values, cells = resample_metrics(cases, names, times)
     for row, drawn_once in enumerate(times):
         again = repeated(cases, drawn_once)
         for name, (value, _) in point_values(again, names).items():
@@ -69,18 +69,18 @@ def test_a_resample_has_the_figures_of_scikit_learn_on_repeated_images(
 
 def test_every_patient_drawn_once_gives_the_point_values() -> None:
     cases = drawn(200, 2, 60, 1)
-    values, _ = resampled(cases, ["a", "b"], np.ones((1, cases.patients), dtype=np.int64))
+    values, _ = resample_metrics(cases, ["a", "b"], np.ones((1, cases.patients), dtype=np.int64))
     points = point_values(cases, ["a", "b"])
     assert {name: value[0] for name, value in values.items()} == pytest.approx({n: p[0] for n, p in points.items()})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 60), st.sampled_from([2, 3]), st.integers(1, 30), st.integers(0, 10_000))
 def test_an_interval_holds_its_value_or_is_missing_with_a_reason(
     images: int, classes: int, patients: int, seed: int
 ) -> None:
     cases = drawn(images, classes, patients, seed)
-    found, _ = estimates(cases, [str(number) for number in range(classes)], Bootstrap(resamples=50))
+    found, _ = estimate_metrics(cases, [str(number) for number in range(classes)], Bootstrap(resamples=50))
     for estimate in found.values():
         if estimate.value is None or estimate.low is None or estimate.high is None:
             assert estimate.reason
@@ -100,7 +100,7 @@ def test_intervals_cover_the_true_auroc() -> None:
         label = random.integers(0, 2, 150)
         scores = random.normal(np.where(label == 1, 1.0, -1.0))
         times = random.multinomial(150, np.ones(150) / 150, 300)
-        auroc, _ = ranks(scores, label == 1, times, np.arange(150))
+        auroc, _ = rank_scores(scores, label == 1, times, np.arange(150))
         low, high = np.quantile(auroc, (0.025, 0.975))
         held += low <= truth <= high
     assert held / 150 > 0.88
@@ -113,7 +113,7 @@ def test_images_of_one_patient_widen_the_interval() -> None:
     settings = Bootstrap(resamples=400)
 
     def width(cases: Cases) -> float:
-        auroc = estimates(cases, ["a", "b"], settings)[0]["auroc"]
+        auroc = estimate_metrics(cases, ["a", "b"], settings)[0]["auroc"]
         return (auroc.high or 0) - (auroc.low or 0)
 
     assert width(four) == pytest.approx(width(once))
@@ -122,21 +122,21 @@ def test_images_of_one_patient_widen_the_interval() -> None:
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
     cases = drawn(100, 2, 50, 0)
-    first = estimates(cases, ["a", "b"], Bootstrap(resamples=100, seed=1))
-    assert first == estimates(cases, ["a", "b"], Bootstrap(resamples=100, seed=1))
-    assert first != estimates(cases, ["a", "b"], Bootstrap(resamples=100, seed=2))
+    first = estimate_metrics(cases, ["a", "b"], Bootstrap(resamples=100, seed=1))
+    assert first == estimate_metrics(cases, ["a", "b"], Bootstrap(resamples=100, seed=1))
+    assert first != estimate_metrics(cases, ["a", "b"], Bootstrap(resamples=100, seed=2))
 
 
 def test_draws_come_in_pieces_that_make_up_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = drawn(100, 2, 40, 0)
     monkeypatch.setattr("pneumo.pipeline.evaluation.bootstrap._CELLS", 700)
-    pieces = list(draws(cases, Bootstrap(resamples=20)))
+    pieces = list(draw_patients(cases, Bootstrap(resamples=20)))
     assert [len(piece) for piece in pieces] == [7, 7, 6]
     assert (np.concatenate(pieces).sum(axis=1) == cases.patients).all()
 
 
 def test_one_patient_has_values_without_intervals() -> None:
-    found, confusion = estimates(drawn(20, 2, 1, 0), ["a", "b"], Bootstrap(resamples=20))
+    found, confusion = estimate_metrics(drawn(20, 2, 1, 0), ["a", "b"], Bootstrap(resamples=20))
     assert found["accuracy"].value is not None
     assert found["accuracy"].low is None
     assert "one patient" in (found["accuracy"].reason or "")
@@ -146,5 +146,5 @@ def test_one_patient_has_values_without_intervals() -> None:
 def test_undefined_resamples_are_counted() -> None:
     cases = drawn(6, 2, 10**6, 5)
     assert sorted(set(cases.truth)) == [0, 1]
-    auroc = estimates(cases, ["a", "b"], Bootstrap(resamples=500))[0]["auroc"]
+    auroc = estimate_metrics(cases, ["a", "b"], Bootstrap(resamples=500))[0]["auroc"]
     assert 0 < auroc.dropped < 500

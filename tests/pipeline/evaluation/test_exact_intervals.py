@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pneumo.pipeline.decisions import Decisions
-from pneumo.pipeline.evaluation.bootstrap import estimates
+from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
 from pneumo.pipeline.evaluation.exact_intervals import auroc_bounds, pairs, precision_bound, share_bounds
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
@@ -45,7 +45,7 @@ def cases(
 
 
 def measured(held: Cases) -> dict[str, Estimate]:
-    return estimates(held, [f"c{number}" for number in range(held.classes)], SETTINGS)[0]
+    return estimate_metrics(held, [f"c{number}" for number in range(held.classes)], SETTINGS)[0]
 
 
 @given(st.integers(1, 500), st.data())
@@ -98,7 +98,7 @@ def test_several_classes_have_widths() -> None:
 
 
 def test_counts_that_never_move_have_the_bounds_of_their_share() -> None:
-    _, confusion = estimates(cases([0] * 20 + [1] * 30, [0] * 20 + [1] * 30), ["a", "b"], SETTINGS)
+    _, confusion = estimate_metrics(cases([0] * 20 + [1] * 30, [0] * 20 + [1] * 30), ["a", "b"], SETTINGS)
     assert confusion.counts == [[20, 0], [0, 30]]
     assert confusion.low is not None
     assert confusion.high is not None
@@ -152,7 +152,7 @@ def test_a_subgroup_that_is_all_right_and_the_worst_group_have_widths() -> None:
 
 def test_the_exact_bounds_are_those_of_a_level() -> None:
     held = cases([0] * 20 + [1] * 20, [0] * 20 + [1] * 20)
-    wide = estimates(held, ["a", "b"], SETTINGS.model_copy(update={"level": 0.99}))[0]["accuracy"]
+    wide = estimate_metrics(held, ["a", "b"], SETTINGS.model_copy(update={"level": 0.99}))[0]["accuracy"]
     assert wide.low == pytest.approx(0.005 ** (1 / 40))
     lone = dataclasses.replace(held, patient=np.zeros(40, dtype=np.int64), patients=1)
     assert measured(lone)["accuracy"].low is None

@@ -13,6 +13,8 @@ from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.evaluation import evaluate, evaluate_data, evaluate_folder, evaluate_run, read_metrics
 from pneumo.serving.contracts.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 
 def test_a_run_gets_decisions_metrics_and_a_report(synthesise_run) -> None:
     run = synthesise_run(images=900)
@@ -26,7 +28,7 @@ def test_a_run_gets_decisions_metrics_and_a_report(synthesise_run) -> None:
     metrics = read_metrics(run)
     assert set(metrics.splits) == {"train", "validation", "test"}
     assert metrics.splits["test"] == report.result
-    assert metrics.decisions == decisions.read(run)
+    assert metrics.decisions == decisions.read_decisions(run)
     auroc = report.result.metrics["auroc"]
     assert auroc.low < norm.cdf(np.sqrt(2)) < auroc.high
     assert report.result.images == sum(report.result.counts.values()) == np.sum(report.result.confusion.counts)
@@ -36,13 +38,13 @@ def test_a_run_gets_decisions_metrics_and_a_report(synthesise_run) -> None:
 def test_decisions_come_from_validation_alone(synthesise_run) -> None:
     run = synthesise_run(images=300)
     evaluate_run(run, resamples=0)
-    before = decisions.read(run)
+    before = decisions.read_decisions(run)
     frame = pd.read_parquet(run.predictions)
     others = frame["split"] != "validation"
     frame.loc[others, "label"] = "NORMAL"
     frame.to_parquet(run.predictions)
     evaluate_run(run, resamples=0)
-    assert decisions.read(run) == before
+    assert decisions.read_decisions(run) == before
     assert before.images == (~others).sum()
 
 
@@ -83,7 +85,7 @@ def test_calibration_is_told_before_and_after_with_the_interval_of_the_change(sy
     assert change.low <= change.value <= change.high < 0
 
 
-def test_a_temperature_that_spoils_the_calibration_of_a_split_is_told(synthesise_run) -> None:
+def test_a_temperature_that_spoils_the_calibration_of_a_split_is_told(synthesise_run, page) -> None:
     run = synthesise_run(images=900, shift=1.0)
     good = evaluate_run(run, resamples=100)
     assert good.remarks == []
@@ -129,7 +131,7 @@ def test_a_wrong_policy_leaves_the_run_as_it_was(synthesise_run) -> None:
     assert before == {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
 
 
-def test_metrics_are_json_without_nan_where_a_split_has_one_class(synthesise_run) -> None:
+def test_metrics_are_json_without_nan_where_a_split_has_one_class(synthesise_run, page) -> None:
     run = synthesise_run()
     frame = pd.read_parquet(run.predictions)
     frame.loc[frame["split"] == "test", "label"] = "PNEUMONIA"
@@ -152,7 +154,7 @@ def test_a_run_without_test_images_is_led_by_what_it_has(synthesise_run, splits,
     assert evaluate_run(run, resamples=10).split == lead
 
 
-def test_more_than_two_classes_are_measured(synthesise_run) -> None:
+def test_more_than_two_classes_are_measured(synthesise_run, page) -> None:
     run = synthesise_run(("bacteria", "normal", "virus"), images=300, shift=3.0)
     report = evaluate_run(run, resamples=50)
     assert report.decisions.threshold is None
@@ -173,17 +175,17 @@ def test_another_data_set_uses_the_decisions_of_the_run_and_leaves_its_metrics(s
     run, other = synthesise_run(seed=1), synthesise_run(seed=2, splits=("test",))
     evaluate_run(run, resamples=10)
     kept = run.metrics.read_bytes()
-    dataset = manifest.read(other.folder.parent.parent / "data-2-2")
+    dataset = manifest.read_dataset(other.folder.parent.parent / "data-2-2")
     report = evaluate_data(run, dataset, pd.read_parquet(other.predictions), resamples=10)
     stem = f"evaluation-{dataset.info.fingerprint[:8]}"
     assert [path.rsplit("/", 1)[1] for path in report.files] == [f"{stem}.json", f"{stem}.html"]
     assert run.metrics.read_bytes() == kept
-    assert report.decisions == decisions.read(run)
+    assert report.decisions == decisions.read_decisions(run)
     assert report.data == "data-2-2"
     assert report.data_fingerprint == dataset.info.fingerprint
     strict = evaluate_data(run, dataset, pd.read_parquet(other.predictions), policy="specificity >= 0.99", resamples=10)
     assert strict.decisions.threshold > report.decisions.threshold
-    assert decisions.read(run) == report.decisions
+    assert decisions.read_decisions(run) == report.decisions
 
 
 def test_a_data_set_of_other_classes_is_refused_before_it_is_predicted(synthesise_run) -> None:

@@ -12,7 +12,7 @@ from pneumo.pipeline.evaluation import evaluate, evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.evaluation.subgroups import FEWEST, FEWEST_OF_CLASS, measure_subgroups
-from pneumo.pipeline.ludwig.inference import predictions_frame
+from pneumo.pipeline.ludwig.inference import make_predictions_frame
 from pneumo.pipeline.runs.run import Run
 
 NAMES = ["NORMAL", "PNEUMONIA"]
@@ -217,6 +217,6 @@ def test_predictions_keep_the_groups_of_the_data_set(trained: Run) -> None:
     kinds = frame.groupby("label")["group:kind"].agg(lambda values: set(values))
     assert kinds["PNEUMONIA"] == {"bacteria", "virus"}
     assert kinds["NORMAL"] == {""}
-    assert len(predictions_frame([], np.zeros((0, 2), dtype=np.float32))) == 0
+    assert len(make_predictions_frame([], np.zeros((0, 2), dtype=np.float32))) == 0
     test = read_metrics(trained).splits["test"]
     assert {part.value for part in test.subgroups} >= {"bacteria", "virus"}

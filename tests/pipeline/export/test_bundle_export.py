@@ -11,12 +11,14 @@ import pytest
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.export import bundle_export as exporting
-from pneumo.pipeline.export.bundle_export import export, identity, write_graph
+from pneumo.pipeline.export.bundle_export import export_run, identity
+from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.images.preparation import Decode, prepare
+from pneumo.serving.images.decode import prepare
+from pneumo.serving.images.types import Decode
 from pneumo.serving.model.bundle import Bundle
-from pneumo.serving.model.calibration import calibrated
+from pneumo.serving.model.calibration import calibrate_logits
 from pneumo.serving.model.predictor import Predictor
 
 
@@ -69,58 +71,60 @@ def test_the_bundle_gives_the_probabilities_of_the_run(exported: Path, trained: 
     bundle = Bundle.open(exported)
     predictor = Predictor(bundle)
     frame = pd.read_parquet(trained.predictions)
-    rows = dataset.of(Split.TEST)
+    rows = dataset.select(Split.TEST)
     inputs = np.stack([prepare(dataset.path(row).read_bytes(), bundle.info.preparation) for row in rows])
 
-    ours = calibrated(predictor.run(inputs).logits, bundle.info.temperature)
+    ours = calibrate_logits(predictor.run(inputs).logits, bundle.info.temperature)
 
     logits = np.stack(frame[frame["split"] == "test"]["logits"].to_list())
-    np.testing.assert_allclose(ours, calibrated(logits, bundle.info.temperature), atol=1e-5)
+    np.testing.assert_allclose(ours, calibrate_logits(logits, bundle.info.temperature), atol=1e-5)
 
 
 def test_the_reference_holds_what_drift_needs_and_no_image(exported: Path, dataset: Dataset) -> None:
     reference = pd.read_parquet(exported / "reference.parquet")
 
     assert set(reference["split"]) == {"train", "validation"}
-    assert len(reference) == len(dataset.of(Split.TRAIN)) + len(dataset.of(Split.VALIDATION))
+    assert len(reference) == len(dataset.select(Split.TRAIN)) + len(dataset.select(Split.VALIDATION))
     assert {"mean", "contrast", "probability", "outlier_score", "embedding"} <= set(reference.columns)
     assert not {"image", "source", "patient"} & set(reference.columns)
-    rows = (*dataset.of(Split.TRAIN), *dataset.of(Split.VALIDATION))
+    rows = (*dataset.select(Split.TRAIN), *dataset.select(Split.VALIDATION))
     numbers = {(row.patient, int(number)) for row, number in zip(rows, reference["patient_number"], strict=True)}
     assert len(numbers) == len({row.patient for row in rows}) == reference["patient_number"].nunique()
     held_out = reference[reference["split"] == "validation"]
     assert (held_out["outlier_score"] > Bundle.open(exported).info.outlier.limit).mean() <= 0.05
 
 
-def test_exporting_twice_gives_the_same_bundle(exported: Path, trained: Run, tmp_path: Path) -> None:
-    again = export(trained, out=tmp_path / "again")
-
-    assert Bundle.open(again).digest == Bundle.open(exported).digest
-
-
-def test_a_bundle_in_the_way_is_replaced_and_anything_else_is_kept(
+def test_an_export_replaces_a_bundle_by_the_same_as_before_and_says_that_it_has_no_maps(
     exported: Path, trained: Run, tmp_path: Path
 ) -> None:
     old = tmp_path / "old"
     shutil.copytree(exported, old)
     (old / "config.yaml").write_text("old", encoding="utf-8")
-    assert Bundle.open(export(trained, out=old)).info.files
+    said: list[str] = []
 
+    again = Bundle.open(export_run(trained, out=old, reporter=Reporter(said.append)))
+
+    assert again.digest == Bundle.open(exported).digest
+    assert not Predictor(again).has_maps
+    assert [line for line in said if "no class activation maps" in line and "by occlusion" in line]
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_is_no_bundle_is_not_replaced(trained: Run, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(InputError, match="not a bundle"):
-        export(trained, out=mine)
+        export_run(trained, out=mine)
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years of work"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_graph_that_disagrees_with_ludwig_is_no_bundle(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def falsified(network: object, preparation: object, path: Path) -> None:
-        write_graph(network, preparation, path)  # type: ignore[arg-type]
-        graph = onnx.load(path)
+        graph = onnx.load(exported / "model.onnx")
         weights = max(graph.graph.initializer, key=lambda item: np.prod(item.dims))
         weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) * 1.05, weights.name))
         onnx.save(graph, path)
@@ -128,30 +132,21 @@ def test_a_graph_that_disagrees_with_ludwig_is_no_bundle(
     monkeypatch.setattr(exporting, "write_graph", falsified)
 
     with pytest.raises(CheckFailedError, match=r"differ by .* in probability"):
-        export(trained, out=tmp_path / "bundle")
+        export_run(trained, out=tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_without_maps_is_exported_without_and_says_so(trained: Run, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    folder = export(trained, out=tmp_path / "bundle", say=said.append)
-
-    assert not Predictor(Bundle.open(folder)).has_maps
-    assert [line for line in said if "no class activation maps" in line and "by occlusion" in line]
 
 
 def test_a_run_whose_data_changed_is_not_exported(trained: Run, dataset: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     shutil.copytree(dataset.folder, folder)
     other = dataset.info.model_copy(update={"fingerprint": "0" * 64})
-    manifest.write(folder, dataset.rows, other)
+    manifest.write_dataset(folder, dataset.rows, other)
     run = Run(tmp_path / trained.name)
     shutil.copytree(trained.folder, run.folder)
     run.save(trained.info().model_copy(update={"data": str(folder)}))
 
     with pytest.raises(InputError, match="fingerprint differs"):
-        export(run)
+        export_run(run)
 
 
 def test_a_run_that_was_not_evaluated_is_not_exported(trained: Run, tmp_path: Path) -> None:
@@ -160,7 +155,7 @@ def test_a_run_that_was_not_evaluated_is_not_exported(trained: Run, tmp_path: Pa
     run.save(trained.info())
 
     with pytest.raises(InputError, match="not evaluated yet"):
-        export(run)
+        export_run(run)
 
 
 @pytest.mark.parametrize(

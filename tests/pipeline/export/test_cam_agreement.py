@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from pneumo.pipeline.export.cam_agreement import AGREEMENT, mark_pointing
+from pneumo.pipeline.export.cam_agreement import AGREEMENT, measure_cam_agreement
 from tests.support.bundles import make_network
 
 
@@ -47,7 +47,7 @@ def written(model: Any) -> dict[str, str]:
 def test_maps_that_mark_what_the_network_looks_at_agree_with_occlusion(classes: int, shown: int | None) -> None:
     model = network(classes)
 
-    agreement = mark_pointing(model, images_with_light(16), shown)
+    agreement = measure_cam_agreement(model, images_with_light(16), shown)
 
     assert agreement == pytest.approx(1, abs=0.1)
     assert written(model) == {"maps_point": "true"}
@@ -56,7 +56,7 @@ def test_maps_that_mark_what_the_network_looks_at_agree_with_occlusion(classes: 
 def test_maps_that_mark_something_else_do_not_point_exact_as_they_are() -> None:
     model = mirrored_maps()
 
-    agreement = mark_pointing(model, images_with_light(16), 1)
+    agreement = measure_cam_agreement(model, images_with_light(16), 1)
 
     assert agreement is not None
     assert agreement < AGREEMENT
@@ -67,12 +67,12 @@ def test_of_too_few_images_that_are_said_to_be_of_the_class_nothing_is_told() ->
     model = network()
     images = np.concatenate([images_with_light(7), images_with_light(20, light=0.02)])  # the dark ones are NORMAL
 
-    assert mark_pointing(model, images, 1) is None
+    assert measure_cam_agreement(model, images, 1) is None
     assert written(model) == {"maps_point": "false"}
 
 
 def test_an_image_that_is_the_same_all_over_gives_no_agreement() -> None:
     model = network()
 
-    assert mark_pointing(model, np.full((8, 1, 32, 40), 0.9, dtype=np.float32), 1) == pytest.approx(0, abs=0.01)
+    assert measure_cam_agreement(model, np.full((8, 1, 32, 40), 0.9, dtype=np.float32), 1) == pytest.approx(0, abs=0.01)
     assert written(model) == {"maps_point": "false"}

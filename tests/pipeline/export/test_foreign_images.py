@@ -12,7 +12,8 @@ from pneumo.pipeline.data import importer
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
 from pneumo.pipeline.export import bundle_export
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.images.preparation import encode_png, read_gray
+from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.preparation import encode_png
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.support.foreign_images import strangers
@@ -44,16 +45,17 @@ def check(bundle: Bundle, dataset: Dataset, rows: Sequence[Row]) -> None:
 
 
 def test_strange_images_are_told_from_held_out_phantoms(exported: Path, dataset: Dataset) -> None:
-    check(Bundle.open(exported), dataset, [*dataset.of(Split.VALIDATION), *dataset.of(Split.TEST)])
+    check(Bundle.open(exported), dataset, [*dataset.select(Split.VALIDATION), *dataset.select(Split.TEST)])
 
 
+@pytest.mark.lengthy
 @pytest.mark.real
 def test_strange_images_are_told_from_held_out_x_rays(real_data: Path, tmp_path: Path) -> None:
     dataset = importer.import_dataset(real_data / "chest_xray_224_train.tar", tmp_path / "data", size=224)
-    small = config.load(CONFIGS / "smoke.yaml", ("trainer.epochs=1",))
+    small = config.load_config(CONFIGS / "smoke.yaml", ("trainer.epochs=1",))
     run = training.train(small, dataset, root=tmp_path / "runs", seed=1, command=["pneumo", "train"])
-    bundle = Bundle.open(bundle_export.export(run))
-    held_out = dataset.of(Split.TEST)
+    bundle = Bundle.open(bundle_export.export_run(run))
+    held_out = dataset.select(Split.TEST)
 
     check(bundle, dataset, held_out[::4])
     said = judge(Predictor(bundle), pixels(dataset, held_out))

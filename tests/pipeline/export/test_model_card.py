@@ -7,11 +7,13 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
 from pneumo.pipeline.evaluation.stress.stress_test import ShiftResult, StressReport, Summary
-from pneumo.pipeline.export.model_card import card
+from pneumo.pipeline.export.model_card import render_card
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.bundle import BundleInfo, Conformal, Outlier, Parity
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 CONFIG = """\
 input_features:
@@ -43,7 +45,7 @@ def described(run: Run) -> str:
         provenance={"run": run.name, "seed": info.seed},
         parity=Parity(images=64, max_probability_difference=1e-6, tolerance=1e-4),
     )
-    return card(bundle, manifest.read(Path(info.data)).info, run)
+    return render_card(bundle, manifest.read_dataset(Path(info.data)).info, run)
 
 
 def section(text: str, name: str) -> str:

@@ -29,7 +29,7 @@ SMALL = (
 
 
 def experiment(*overrides: str) -> Experiment:
-    return config.load(SMOKE, [*SMALL, *overrides])
+    return config.load_config(SMOKE, [*SMALL, *overrides])
 
 
 def stored_logits(run: Run) -> np.ndarray:
@@ -42,6 +42,7 @@ def loaded_logits(run: Run, dataset: Dataset) -> np.ndarray:
     return np.stack(inference.predict_dataset(run, dataset)["logits"].to_list())
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_an_average_and_a_mirror_survive_checkpoints_saving_and_loading(dataset: Dataset, tmp_path: Path) -> None:
     encoder = "{type: backbone, network: test_resnet, weight_average: 0.9, views: 2, normalization: standardize}"
@@ -50,7 +51,7 @@ def test_an_average_and_a_mirror_survive_checkpoints_saving_and_loading(dataset:
 
     np.testing.assert_allclose(loaded_logits(run, dataset), stored_logits(run), atol=1e-5)
     network = inference.load_model(run).model.input_features.get("image").encoder_obj
-    steps_per_epoch = len(dataset.of(Split.TRAIN)) / 16
+    steps_per_epoch = len(dataset.select(Split.TRAIN)) / 16
     assert network.average.count >= steps_per_epoch // 1
     raw, average = network.backbone.state_dict(), network.average.shadow.state_dict()
     assert any(not np.allclose(raw[name], average[name]) for name in raw)
@@ -71,7 +72,7 @@ def test_an_ensemble_with_every_augmentation_and_smoothing_trains_and_exports(da
         seed=1,
     )
 
-    bundle = Bundle.open(bundle_export.export(run, out=tmp_path / "bundle"))
+    bundle = Bundle.open(bundle_export.export_run(run, out=tmp_path / "bundle"))
 
     assert bundle.info.parity.max_probability_difference <= 1e-5
     np.testing.assert_allclose(loaded_logits(run, dataset), stored_logits(run), atol=1e-5)
@@ -81,15 +82,15 @@ def test_an_ensemble_with_every_augmentation_and_smoothing_trains_and_exports(da
 def uneven(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The phantoms with three of four NORMAL training images left out."""
     folder = tmp_path_factory.mktemp("uneven") / "data"
-    training_rows = [row for row in dataset.of(Split.TRAIN) if row.label == "NORMAL"]
+    training_rows = [row for row in dataset.select(Split.TRAIN) if row.label == "NORMAL"]
     dropped = {row.image for position, row in enumerate(training_rows) if position % 4}
     rows = [row for row in dataset.rows if row.image not in dropped]
     for row in rows:
         (folder / row.image).parent.mkdir(parents=True, exist_ok=True)
         (folder / row.image).write_bytes(dataset.path(row).read_bytes())
-    fingerprint = manifest.fingerprint(rows, size=dataset.info.size, fit=dataset.info.fit)
-    manifest.write(folder, rows, dataset.info.model_copy(update={"fingerprint": fingerprint}))
-    return manifest.read(folder)
+    fingerprint = manifest.compute_fingerprint(rows, size=dataset.info.size, fit=dataset.info.fit)
+    manifest.write_dataset(folder, rows, dataset.info.model_copy(update={"fingerprint": fingerprint}))
+    return manifest.read_dataset(folder)
 
 
 def images_an_epoch(run: Run) -> tuple[int, int]:
@@ -98,9 +99,9 @@ def images_an_epoch(run: Run) -> tuple[int, int]:
     return 16 * (first - 1) + 1, 16 * first
 
 
-@pytest.mark.parametrize("how", ["oversample_minority", "undersample_majority"])
+@pytest.mark.parametrize("how", ["oversample_minority", pytest.param("undersample_majority", marks=pytest.mark.slow)])
 def test_ludwig_balances_the_training_images_of_a_binary_label(uneven: Dataset, tmp_path: Path, how: str) -> None:
-    labels = [row.label for row in uneven.of(Split.TRAIN)]
+    labels = [row.label for row in uneven.select(Split.TRAIN)]
     few, many = sorted([labels.count("NORMAL"), labels.count("PNEUMONIA")])
     assert many > 2 * few
 
@@ -112,6 +113,7 @@ def test_ludwig_balances_the_training_images_of_a_binary_label(uneven: Dataset, 
     assert len(stored_logits(run)) == len(uneven.rows)  # every image is predicted once, none twice
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_a_weight_of_the_positive_class_moves_the_probabilities(dataset: Dataset, tmp_path: Path) -> None:
     means = []
@@ -150,6 +152,7 @@ def test_class_weights_of_a_category_are_given_by_name(tmp_path: Path) -> None:
     assert np.mean(logits.argmax(axis=1) == classes.index("B")) > 0.9
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_a_uniform_soup_is_saved_as_it_predicts(dataset: Dataset, tmp_path: Path) -> None:
     run = training.train(

@@ -10,11 +10,12 @@ from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data import importer
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
-from pneumo.pipeline.export.bundle_export import export
-from pneumo.pipeline.ludwig.inference import class_order, load_model, predict_dataset
+from pneumo.pipeline.export.bundle_export import export_run
+from pneumo.pipeline.ludwig.inference import load_model, predict_dataset, read_class_order
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Decode, Fit, encode_png
+from pneumo.serving.images.preparation import encode_png
+from pneumo.serving.images.types import Decode, Fit
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.support.paths import ROOT
@@ -89,26 +90,25 @@ def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Pat
     info = run.info()
     assert info.positive is None
     assert sorted(info.classes) == ["DARK", "GRAY", "WHITE"]
-    assert class_order(load_model(run), "label") == info.classes
+    assert read_class_order(load_model(run), "label") == info.classes
     accuracy = read_metrics(run).splits["test"].metrics["accuracy"].value
     assert accuracy is not None
     assert accuracy > 0.9
-    predictor = Predictor(Bundle.open(export(run)))
+    predictor = Predictor(Bundle.open(export_run(run)))
     row = next(row for row in dataset.rows if row.label == "WHITE")
     assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).label == "WHITE"
 
 
-_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "efficientnet_lite0", "recommended")]
-
-
-@pytest.mark.parametrize("name", ["baseline", *_SLOW])
+@pytest.mark.lengthy
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["baseline", "resnet18", "efficientnet_lite0", "recommended"])
 def test_every_shipped_network_trains_and_exports(name: str, dataset: Dataset, tmp_path: Path) -> None:
     """One epoch at 32 pixels; the export itself compares ONNX Runtime with Ludwig."""
     overrides = ["trainer.epochs=1", *(f"input_features.0.preprocessing.{side}=32" for side in ("height", "width"))]
-    experiment = config.load(ROOT / "ludwig_configs" / f"{name}.yaml", overrides)
+    experiment = config.load_config(ROOT / "ludwig_configs" / f"{name}.yaml", overrides)
 
     run = training.train(experiment, dataset, root=tmp_path)
-    bundle = Bundle.open(export(run))
+    bundle = Bundle.open(export_run(run))
 
     assert bundle.info.parity.images >= 64
     assert bundle.info.preparation.channels == (3 if name == "resnet18" else 1)

@@ -17,7 +17,7 @@ from tests.support.paths import CONFIGS
 def test_what_ludwig_says_goes_to_the_file_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.txt"
     logging.getLogger("ludwig").setLevel(logging.ERROR)  # as LudwigModel.load leaves it
-    with runtime.logged(log):
+    with runtime.log_to_file(log):
         logging.getLogger("ludwig.trainers").warning("from Ludwig")
         warnings.warn("from a library", stacklevel=1)
         print("printed")
@@ -35,7 +35,7 @@ def test_a_service_in_this_process_takes_no_warning_away(tmp_path: Path, monkeyp
         warnings, "formatwarning", lambda *known: "left out"
     )  # as `pneumo.serving.telemetry.logs.configure` leaves it
     before = warnings.showwarning
-    with runtime.logged(tmp_path / "log.txt"):
+    with runtime.log_to_file(tmp_path / "log.txt"):
         warnings.warn("from a library", stacklevel=1)
 
     assert "from a library" in (tmp_path / "log.txt").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def test_a_service_in_this_process_takes_no_warning_away(tmp_path: Path, monkeyp
 def test_loggers_are_as_before_after_an_error(tmp_path: Path) -> None:
     root = logging.getLogger()
     before = root.handlers[:]
-    with pytest.raises(RuntimeError), runtime.logged(tmp_path / "log.txt"):
+    with pytest.raises(RuntimeError), runtime.log_to_file(tmp_path / "log.txt"):
         raise RuntimeError
 
     assert root.handlers == before
@@ -55,11 +55,12 @@ def test_ludwigs_own_check_is_spared_only_inside_the_context(ludwig: ModuleType)
     from ludwig.schema.model_types import base
 
     before = base.check_schema
-    with runtime.checked_config():
+    with runtime.skip_schema_check():
         assert base.check_schema is not before
     assert base.check_schema is before
 
 
+@pytest.mark.slow
 def test_ludwigs_training_command_takes_a_config_as_it_is(ludwig: ModuleType, dataset: Dataset, tmp_path: Path) -> None:
     """`ludwig train -c FILE --dataset MANIFEST`, in this process."""
     from ludwig.train import cli
@@ -69,7 +70,7 @@ def test_ludwigs_training_command_takes_a_config_as_it_is(ludwig: ModuleType, da
     file = tmp_path / "smoke.yaml"
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
 
-    with runtime.logged(tmp_path / "log.txt"):
+    with runtime.log_to_file(tmp_path / "log.txt"):
         cli(
             [
                 *("--config", str(file), "--dataset", str(dataset.folder / "manifest.csv")),

@@ -13,10 +13,12 @@ from pneumo.pipeline import training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.data.training_images import ludwig_frame, read_images
+from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Status
 from pneumo.serving.images.preparation import Preparation
 
-BINARY: list[str] = []
+# a bias before batch norm has no gradient but rounding, which AdamW would scale up to a full step
+BINARY = ["trainer.optimizer={type: adamw, eps: 0.01, weight_decay: 0.01}"]
 CATEGORY = ["output_features.0={name: label, type: category}", "trainer.validation_metric=loss"]
 
 
@@ -41,16 +43,9 @@ def variant(tiny: Experiment, overrides: list[str]) -> Experiment:
     return dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=2", *overrides]))
 
 
-@pytest.mark.parametrize(
-    "overrides", [BINARY, pytest.param(CATEGORY, marks=pytest.mark.slow)], ids=["binary", "category"]
-)
-def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
-    ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path, overrides: list[str]
-) -> None:
+def make_watch() -> Any:
+    """A callback that keeps what Ludwig measured; a subclass may begin something with the trainer."""
     from ludwig.callbacks import Callback
-
-    from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
-    from pneumo.pipeline.ludwig.trainer_speed import RoundMetrics
 
     class Watch(Callback):  # type: ignore[misc]
         def on_trainer_train_setup(self, trainer: Any, *_: Any, **__: Any) -> None:
@@ -62,7 +57,26 @@ def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
         def on_trainer_train_teardown(self, trainer: Any, progress_tracker: Any, *_: Any, **__: Any) -> None:
             self.measured = (progress_tracker.train_metrics, progress_tracker.validation_metrics)
 
-    class Faster(Watch):
+    return Watch
+
+
+@pytest.fixture(scope="module")
+def plain(ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A network of a binary label that Ludwig trained as it comes, and the callback that watched."""
+    watch = make_watch()()
+    return fit(variant(tiny, BINARY), frame, tmp_path_factory.mktemp("plain"), watch), watch
+
+
+@pytest.mark.parametrize(
+    "overrides", [BINARY, pytest.param(CATEGORY, marks=[pytest.mark.slow, pytest.mark.lengthy])], ids=["binary", "category"]
+)
+def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
+    plain: Any, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path, overrides: list[str]
+) -> None:
+    from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
+    from pneumo.pipeline.ludwig.trainer_speed import RoundMetrics
+
+    class Faster(make_watch()):  # type: ignore[misc]
         def rounds(self, trainer: Any) -> Any:
             return RoundMetrics(trainer)
 
@@ -74,20 +88,24 @@ def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
             self.metrics.flush()
 
     experiment = variant(tiny, overrides)
-    plain, faster = Watch(), Faster()
-    one = fit(experiment, frame, tmp_path / "plain", plain)
+    faster = Faster()
+    if overrides is BINARY:
+        one, watch = plain
+    else:
+        watch = make_watch()()
+        one = fit(experiment, frame, tmp_path / "plain", watch)
     other = fit(experiment, frame, tmp_path / "faster", faster, PixelBackend())
 
     assert len(frame[frame["split"] == 0]) % 16, "the last batch must not be full, or a mean by batch is one by image"
-    assert plain.measured == faster.measured
-    assert len(plain.measured[0]["label"]["loss"]) == 2
+    assert watch.measured == faster.measured
+    assert len(watch.measured[0]["label"]["loss"]) == 2
     weights = other.model.state_dict()
     for name, tensor in one.model.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), weights[name].numpy(), err_msg=name)
 
 
 def test_channels_last_and_the_fused_optimizer_change_rounding_only(
-    ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path
+    plain: Any, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
     import torch
     from ludwig.callbacks import Callback
@@ -100,16 +118,13 @@ def test_channels_last_and_the_fused_optimizer_change_rounding_only(
             use_fused_optimizer(trainer)
             self.trainer = trainer
 
-    # a bias before batch norm has no gradient but rounding, which AdamW would scale up to a full step
-    experiment = variant(tiny, ["trainer.optimizer={type: adamw, eps: 0.01, weight_decay: 0.01}"])
     callback = Faster()
-    plain = fit(experiment, frame, tmp_path / "plain", Callback()).model.state_dict()
-    faster = fit(experiment, frame, tmp_path / "faster", callback).model.state_dict()
+    faster = fit(variant(tiny, BINARY), frame, tmp_path, callback).model.state_dict()
 
     assert all(group["fused"] for group in callback.trainer.optimizer.param_groups)
     kernels = [tensor for tensor in faster.values() if tensor.dim() == 4 and min(tensor.shape[1:]) > 1]
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
-    for name, tensor in plain.items():
+    for name, tensor in plain[0].model.state_dict().items():
         np.testing.assert_allclose(tensor.numpy(), faster[name].numpy(), atol=2e-4, err_msg=name)
 
 
@@ -176,7 +191,10 @@ def test_mixed_precision_without_a_gpu_is_off_and_said_in_a_line(
     said: list[str] = []
 
     run = training.train(
-        variant(tiny, ["trainer.epochs=1", "trainer.use_mixed_precision=true"]), dataset, root=tmp_path, say=said.append
+        variant(tiny, ["trainer.epochs=1", "trainer.use_mixed_precision=true"]),
+        dataset,
+        root=tmp_path,
+        reporter=Reporter(said.append),
     )
 
     assert said.count("trainer.use_mixed_precision needs a GPU and there is none: training in float32") == 1

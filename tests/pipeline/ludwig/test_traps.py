@@ -18,6 +18,7 @@ def rates(tiny: Experiment, dataset: Dataset, root: Path, schedule: str) -> list
     return [entry["learning_rate"] for entry in json.loads(run.history.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_one_cycle_without_max_lr_stays_below_a_twenty_fifth_of_the_rate(
     tiny: Experiment, dataset: Dataset, tmp_path: Path
@@ -28,6 +29,7 @@ def test_one_cycle_without_max_lr_stays_below_a_twenty_fifth_of_the_rate(
     assert max(rates(tiny, dataset, tmp_path, f"{{decay: one_cycle, max_lr: {rate}}}")) > rate / 2
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_cosine_without_t_0_restarts_at_every_evaluation(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
     at_the_end_of_epochs = rates(tiny, dataset, tmp_path, "{decay: cosine}")

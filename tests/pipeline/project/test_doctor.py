@@ -6,7 +6,7 @@ import sys
 from collections import namedtuple
 
 from pneumo.pipeline.project import doctor
-from pneumo.pipeline.project.doctor import examine
+from pneumo.pipeline.project.doctor import examine_environment
 from tests.support.paths import ROOT
 
 
@@ -36,20 +36,24 @@ def test_a_missing_package_of_the_basic_loop_is_exit_3_with_the_mend(pneumo, mon
     outcome = pneumo("doctor")
     assert outcome.code == 3
     assert "extra train" in outcome.err
-    for text in ("no ludwig", "torch 2.15.0, not ==2.11.*", "pip install 'pneumo[train]'"):
+    for text in ("no ludwig", "torch 2.15.0, not ==2.11.*", "pip install '.[train]'"):
         assert text in outcome.out
 
 
 def test_what_is_optional_is_off_not_missing(monkeypatch):
     monkeypatch.setattr(doctor, "_problem", lambda name, _: f"no {name}" if name == "evidently" else None)
-    found = by_name(examine())["extra drift"]
-    assert (found.state, found.needed, found.mend) == ("off", False, "`pip install 'pneumo[drift]'`")
+    found = by_name(examine_environment())["extra drift"]
+    assert (found.state, found.needed, found.mend) == (
+        "off",
+        False,
+        "run `pip install '.[drift]'` in a checkout of pneumo",
+    )
 
 
 def test_a_full_disk_is_needed_space(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**8))
-    found = by_name(examine(tmp_path))["free disk"]
+    found = by_name(examine_environment(tmp_path))["free disk"]
     assert (found.state, found.needed) == ("missing", True)
     assert "free some space" in found.mend
 
@@ -60,25 +64,25 @@ def test_a_bucket_as_remote_needs_credentials(tmp_path):
         "[core]\n    remote = team\n['remote \"team\"']\n    url = gs://team/data\n"
     )
     environment = {"HOME": str(tmp_path)}
-    found = by_name(examine(tmp_path, environment))["DVC remote"]
+    found = by_name(examine_environment(tmp_path, environment))["DVC remote"]
     assert (found.state, found.told) == ("missing", "team: gs://team/data, no credentials")
     (tmp_path / "key.json").write_text("{}")
     environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(tmp_path / "key.json")
-    assert by_name(examine(tmp_path, environment))["DVC remote"].state == "ok"
+    assert by_name(examine_environment(tmp_path, environment))["DVC remote"].state == "ok"
 
 
 def test_the_state_of_tracking_and_cluster_is_read_from_the_environment(tmp_path):
-    bare = by_name(examine(tmp_path, {"HOME": str(tmp_path)}))
+    bare = by_name(examine_environment(tmp_path, {"HOME": str(tmp_path)}))
     assert (bare["W&B"].state, bare["DVC remote"].state, bare["registry"].state) == ("off", "off", "off")
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
-    full = by_name(examine(tmp_path, {"HOME": str(tmp_path), "RAY_ADDRESS": "10.0.0.1:6379"}))
+    full = by_name(examine_environment(tmp_path, {"HOME": str(tmp_path), "RAY_ADDRESS": "10.0.0.1:6379"}))
     assert full["W&B"].state == "ok"
     assert "10.0.0.1:6379" in full["Ray"].told
 
 
 def test_nothing_heavy_is_imported():
     program = (
-        "import sys; from pneumo.pipeline.project.doctor import examine; examine(); "
+        "import sys; from pneumo.pipeline.project.doctor import examine_environment; examine_environment(); "
         "print(*(name for name in ('torch', 'ludwig', 'ray', 'dvc', 'wandb', 'numpy') if name in sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -10,7 +10,7 @@ import pytest
 
 from pneumo.pipeline.project import scaffold
 from pneumo.pipeline.project.demo import serve_once
-from pneumo.pipeline.project.scaffold import starter
+from pneumo.pipeline.project.scaffold import find_starter
 from tests.conftest import CONFIGS, TINY
 
 
@@ -105,25 +105,8 @@ def test_without_git_and_dvc_the_project_is_made_all_the_same_and_that_is_said(p
 
 def test_a_config_that_is_not_at_hand_is_the_one_that_comes_with_pneumo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert starter(Path("ludwig_configs/smoke.yaml")).read_bytes() == (CONFIGS / "smoke.yaml").read_bytes()
-    assert starter(Path("mine/smoke.yaml")) == Path("mine/smoke.yaml")
+    assert find_starter(Path("ludwig_configs/smoke.yaml")).read_bytes() == (CONFIGS / "smoke.yaml").read_bytes()
+    assert find_starter(Path("mine/smoke.yaml")) == Path("mine/smoke.yaml")
     (tmp_path / "ludwig_configs").mkdir()
     (tmp_path / "ludwig_configs" / "smoke.yaml").write_text("own")
-    assert starter(Path("ludwig_configs/smoke.yaml")) == Path("ludwig_configs/smoke.yaml")
-
-
-@pytest.mark.slow
-@pytest.mark.lengthy
-def test_an_installed_pneumo_brings_the_configs(tmp_path):
-    import zipfile
-
-    root = CONFIGS.parent
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copyfile(root / name, tmp_path / name)
-    for name in ("pneumo", "pipeline", "serving", "ludwig_configs"):
-        shutil.copytree(root / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    program = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path / 'out')!r})"
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    (wheel,) = (tmp_path / "out").glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("pneumo/pipeline/project/starters/")}
-    assert names == {f"pneumo/pipeline/project/starters/{path.name}" for path in CONFIGS.iterdir()}
+    assert find_starter(Path("ludwig_configs/smoke.yaml")) == Path("ludwig_configs/smoke.yaml")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,20 +14,22 @@ import pytest
 import yaml
 
 from pneumo.pipeline import config, training
-from pneumo.pipeline.comparing.run_list import summaries
+from pneumo.pipeline.comparing.run_list import summarise_runs
 from pneumo.pipeline.config import Document
-from pneumo.pipeline.config.document import parse, read
+from pneumo.pipeline.config.document import parse_document, read_document
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.pipeline.runs.run import Run, Status, list_runs
 from pneumo.pipeline.sweep import driver, space
 from pneumo.pipeline.sweep import winner as finish
 from pneumo.pipeline.sweep.driver import Plan
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
-from pneumo.pipeline.sweep.sweep_settings import Limits
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.sweep.sweep_settings import SweepLimits
 from pneumo.serving.contracts.errors import InputError
 from tests.conftest import CONFIGS, TINY, Outcome
+from tests.support.reporters import UpdateReporter
+from tests.support.waiting import until
 from tests.support.wandb_files import records, rounds_of
 
 pytestmark = pytest.mark.slow
@@ -42,8 +43,10 @@ SPACE = {
 
 
 def document(parameters: dict[str, object], *overrides: str, **section: object) -> Document:
-    known = read(CONFIGS / "smoke.yaml").override([*TINY, *overrides]).data
-    return parse(yaml.safe_dump(known | {"hyperopt": {**GOAL, "parameters": parameters, **section}}), "tiny.yaml")
+    known = read_document(CONFIGS / "smoke.yaml").override([*TINY, *overrides]).data
+    return parse_document(
+        yaml.safe_dump(known | {"hyperopt": {**GOAL, "parameters": parameters, **section}}), "tiny.yaml"
+    )
 
 
 def by_status(record: Sweep) -> dict[str, int]:
@@ -70,12 +73,13 @@ def swept(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SweepFo
         },
         search_alg={"type": "optuna", "points_to_evaluate": points},
     )
-    plan = Plan(Limits(trials=4, concurrency=2), seed=3, tracking=Mode.OFFLINE)
+    plan = Plan(SweepLimits(trials=4, concurrency=2), seed=3, tracking=TrackingMode.OFFLINE)
     folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
-    finish.finish(folder)
+    finish.finish_sweep(folder)
     return folder
 
 
+@pytest.mark.lengthy
 def test_trials_that_break_are_told_with_their_reason_and_sink_nothing(swept: SweepFolder) -> None:
     record = swept.read()
     assert record.status == "done"
@@ -87,6 +91,7 @@ def test_trials_that_break_are_told_with_their_reason_and_sink_nothing(swept: Sw
     assert record.trials[0].status is TrialStatus.DONE
 
 
+@pytest.mark.lengthy
 def test_a_trial_is_a_run_like_any_other(swept: SweepFolder) -> None:
     record = swept.read()
     run = swept.run_of(record.trials[0])
@@ -94,10 +99,11 @@ def test_a_trial_is_a_run_like_any_other(swept: SweepFolder) -> None:
     info = run.info()
     assert info.status is Status.DONE
     assert info.name == run.name
-    assert config.load(run.config).config["trainer"]["learning_rate_scheduler"]["max_lr"] == 0.002
-    assert run.name in [summary.name for summary in summaries(swept.runs)]
+    assert config.load_config(run.config).config["trainer"]["learning_rate_scheduler"]["max_lr"] == 0.002
+    assert run.name in [summary.name for summary in summarise_runs(swept.runs)]
 
 
+@pytest.mark.lengthy
 def test_each_trial_is_a_tracked_run_in_the_group_of_its_sweep(swept: SweepFolder) -> None:
     trial = swept.read().trials[0]
     run = swept.run_of(trial)
@@ -110,21 +116,24 @@ def test_each_trial_is_a_tracked_run_in_the_group_of_its_sweep(swept: SweepFolde
     assert len(rounds_of(run.folder)) == len(trial.rounds)
 
 
+@pytest.mark.lengthy
 def test_workers_take_one_trial_after_the_other(swept: SweepFolder) -> None:
     pids = {run.info().pid for run in list_runs(swept.runs)}
     assert len(pids) <= 2 < len(swept.read().trials)
 
 
+@pytest.mark.lengthy
 def test_the_winner_is_measured_and_its_config_complete(swept: SweepFolder) -> None:
     run = finish.best_run(swept)
     assert run.metrics.is_file()
-    best = config.load(swept.best)
+    best = config.load_config(swept.best)
     assert "hyperopt" not in best.config
-    assert best.config == config.load(run.config).config
+    assert best.config == config.load_config(run.config).config
     assert swept.report.is_file()
     assert swept.table.read_text(encoding="utf-8").count("\n") == 1 + len(swept.read().trials)
 
 
+@pytest.mark.lengthy
 def test_the_winner_is_promoted_without_training_it_again(
     swept: SweepFolder, pneumo: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -135,6 +144,7 @@ def test_the_winner_is_promoted_without_training_it_again(
     assert "champion is now" in outcome.err
 
 
+@pytest.mark.lengthy
 def test_a_trial_that_was_not_measured_is_when_it_is_evaluated(
     swept: SweepFolder, pneumo: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -149,35 +159,38 @@ def test_a_trial_that_was_not_measured_is_when_it_is_evaluated(
     assert run.metrics.is_file()
 
 
+@pytest.mark.lengthy
 def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
     with pytest.raises(InputError, match="done already"):
         driver.resume(swept)
 
 
+@pytest.mark.lengthy
 def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: SweepFolder) -> None:
     from pneumo.pipeline import decisions
-    from pneumo.pipeline.export.bundle_export import export
+    from pneumo.pipeline.export.bundle_export import export_run
     from pneumo.pipeline.sweep.refit import refit
 
     winner = finish.best_run(swept)
     run = refit(swept)
     assert run.info().refit_of == winner.name
-    assert decisions.read(run).threshold == decisions.read(winner).threshold
+    assert decisions.read_decisions(run).threshold == decisions.read_decisions(winner).threshold
     splits = read_metrics(run).splits
     assert "validation" not in splits
     whole = read_metrics(winner).splits
     assert splits["train"].images == whole["train"].images + whole["validation"].images
     assert splits["test"].images == whole["test"].images
-    export(run, out=run.folder.parent.parent / "refit-bundle")
+    export_run(run, out=run.folder.parent.parent / "refit-bundle")
 
 
+@pytest.mark.lengthy
 def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path) -> None:
     asked = document(
         SPACE, "trainer.epochs=4", executor={"scheduler": {"type": "async_hyperband", "reduction_factor": 2}}
     )
-    plan = Plan(Limits(trials=5), seeds=2, top=2)
+    plan = Plan(SweepLimits(trials=5), seeds=2, top=2)
     folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path)
-    record = finish.finish(folder)
+    record = finish.finish_sweep(folder)
     first = [trial for trial in record.trials if trial.repeats is None]
     again = [trial for trial in record.trials if trial.repeats is not None]
     assert len(first) == 5
@@ -200,6 +213,7 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
     assert measured == pytest.approx(best, abs=1e-4)
 
 
+@pytest.mark.lengthy
 def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: Path) -> None:
     asked = document(
         SPACE,
@@ -207,21 +221,23 @@ def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: P
         search_alg={"type": "hyperopt"},
         executor={"scheduler": {"type": "median_stopping_rule"}},
     )
-    record = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=4)), root=tmp_path).read()
+    record = driver.sweep(asked, "tiny", dataset, plan=Plan(SweepLimits(trials=4)), root=tmp_path).read()
     assert len(record.ranked()) == 4
     assert not [trial.error for trial in record.trials if trial.error]
 
 
+@pytest.mark.lengthy
 def test_no_trial_goes_on_after_the_time_budget(dataset: Dataset, tmp_path: Path) -> None:
     asked = document(SPACE, "trainer.epochs=1000")
-    limits = Limits(trials=20, time_budget=100, concurrency=1)
-    record = finish.finish(driver.sweep(asked, "tiny", dataset, plan=Plan(limits), root=tmp_path))
+    limits = SweepLimits(trials=20, time_budget=100, concurrency=1)
+    record = finish.finish_sweep(driver.sweep(asked, "tiny", dataset, plan=Plan(limits), root=tmp_path))
     assert record.status == "done"
     assert record.seconds < 150
     assert record.trials[0].status is TrialStatus.STOPPED
     assert len(record.trials) < 20
 
 
+@pytest.mark.lengthy
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(dataset: Dataset, tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -233,7 +249,14 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(dataset: Data
                     os.kill(pid, signal.SIGKILL)
 
     asked = document(SPACE, "trainer.epochs=6")
-    folder = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=2, concurrency=1)), root=tmp_path, watch=kill)
+    folder = driver.sweep(
+        asked,
+        "tiny",
+        dataset,
+        plan=Plan(SweepLimits(trials=2, concurrency=1)),
+        root=tmp_path,
+        reporter=UpdateReporter(kill),
+    )
     record = folder.read()
     assert killed
     assert by_status(record)["done"] == 2
@@ -268,15 +291,15 @@ def sweep_process(dataset: Dataset, tmp_path: Path) -> Iterator[Callable[..., su
         process.communicate()
 
 
-def _wait_for(root: Path, ready: Callable[[Sweep], bool], seconds: float = 240) -> SweepFolder:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        for path in root.glob("*/sweep.json"):
-            folder = SweepFolder(path.parent)
-            if ready(folder.read()):
-                return folder
-        time.sleep(0.2)
-    raise AssertionError("the sweep did not come so far")
+def _wait_for(root: Path, ready: Callable[[Sweep], bool]) -> SweepFolder:
+    found: list[SweepFolder] = []
+
+    def came_so_far() -> bool:
+        found[:] = [folder for path in root.glob("*/sweep.json") if ready((folder := SweepFolder(path.parent)).read())]
+        return bool(found)
+
+    until(came_so_far, timeout=240)
+    return found[0]
 
 
 def _one_done_one_under_way(record: Sweep) -> bool:
@@ -288,7 +311,10 @@ def _rounds(trial: Trial) -> list[tuple[int, float]]:
     return [(entry.step, entry.value) for entry in trial.rounds]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(each, marks=pytest.mark.lengthy) for each in (signal.SIGINT, signal.SIGTERM))],
+)
 def test_an_ended_sweep_goes_on_where_it_was(
     dataset: Dataset, tmp_path: Path, sweep_process: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
@@ -321,6 +347,7 @@ def test_an_ended_sweep_goes_on_where_it_was(
     assert "best:" in out
 
 
+@pytest.mark.lengthy
 def test_a_full_disk_is_said_and_the_sweep_goes_on_with_more_room(
     dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]
 ) -> None:
@@ -345,6 +372,7 @@ def test_a_full_disk_is_said_and_the_sweep_goes_on_with_more_room(
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+@pytest.mark.lengthy
 def test_a_machine_that_leaves_in_the_middle_costs_no_trial(dataset: Dataset, tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
@@ -360,8 +388,8 @@ def test_a_machine_that_leaves_in_the_middle_costs_no_trial(dataset: Dataset, tm
 
     try:
         asked = document(SPACE, "trainer.epochs=20", "trainer.batch_size=4")
-        plan = Plan(Limits(trials=4, cpus=1), address=cluster.address, storage=str(tmp_path / "shared"))
-        folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path, watch=watch)
+        plan = Plan(SweepLimits(trials=4, cpus=1), address=cluster.address, storage=str(tmp_path / "shared"))
+        folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path, reporter=UpdateReporter(watch))
     finally:
         cluster.shutdown()
     record = folder.read()
@@ -383,18 +411,20 @@ def bucket(tmp_path: Path) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.lengthy
 def test_trials_can_be_kept_in_a_bucket(dataset: Dataset, tmp_path: Path, bucket: str) -> None:
     asked = document(SPACE, "trainer.epochs=2")
-    folder = driver.sweep(asked, "tiny", dataset, plan=Plan(Limits(trials=2), storage=bucket), root=tmp_path)
+    folder = driver.sweep(asked, "tiny", dataset, plan=Plan(SweepLimits(trials=2), storage=bucket), root=tmp_path)
     assert all("://" in str(trial.run) for trial in folder.read().trials)
     assert not folder.runs.exists()
-    record = finish.finish(folder)
+    record = finish.finish_sweep(folder)
     run = folder.run_of(record.trial(str(record.winner)))  # type: ignore[arg-type]
     assert run is not None
     assert run.metrics.is_file()
     assert finish.best_run(folder).info().status is Status.DONE
 
 
+@pytest.mark.lengthy
 def test_ludwig_takes_the_same_file(dataset: Dataset, tmp_path: Path, ludwig: object) -> None:
     from ludwig.hyperopt.execution import RayTuneExecutor
     from ludwig.schema.model_types.base import ModelConfig
@@ -402,4 +432,4 @@ def test_ludwig_takes_the_same_file(dataset: Dataset, tmp_path: Path, ludwig: ob
     asked = document(SPACE, executor={"num_samples": 2}, search_alg={"type": "optuna"})
     settings = ModelConfig.from_dict(asked.data).to_dict()["hyperopt"]
     names, _ = RayTuneExecutor._get_search_space(RayTuneExecutor, settings["parameters"])  # type: ignore[arg-type]
-    assert set(names) == {parameter.name for parameter in space.read(asked, "tiny").parameters}
+    assert set(names) == {parameter.name for parameter in space.read_space(asked, "tiny").parameters}

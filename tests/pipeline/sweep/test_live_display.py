@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pneumo.pipeline.sweep.live_display import Log, Watch, expected, headline, render, time_left
+from pneumo.pipeline.sweep.live_display import LiveDisplay, Log, expected, headline, render, time_left
 from pneumo.pipeline.sweep.record import Round, Sweep, Trial, TrialStatus
 
 
@@ -188,7 +188,7 @@ def test_nothing_is_left_once_all_have_ended(synthesise_sweep) -> None:
 
 def test_without_a_terminal_lines_are_printed(fresh) -> None:
     console = Console(file=StringIO(), width=30, highlight=False)
-    with Watch(console) as watch:
+    with LiveDisplay(console) as watch:
         begin(fresh, fresh.trials[0])
         fresh.trials[0].parameters["image.encoder.norm"] = "[bold]x"
         watch.update(fresh, 0)
@@ -201,7 +201,7 @@ def test_without_a_terminal_lines_are_printed(fresh) -> None:
 def test_on_a_terminal_the_table_is_redrawn_and_gone_at_the_end(synthesise_sweep) -> None:
     console = Console(file=StringIO(), width=120, height=20, force_terminal=True, color_system=None)
     sweep = synthesise_sweep(2, waiting=1)
-    with Watch(console) as watch:
+    with LiveDisplay(console) as watch:
         for now in (0.0, 0.14, 5.0):
             watch.update(sweep, now)
     text = console.file.getvalue()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pneumo.pipeline.sweep.record import Round, Sweep, Trial, TrialStatus
-from pneumo.pipeline.sweep.seed_repeats import choose, compare, families, mean_of
+from pneumo.pipeline.sweep.seed_repeats import choose_winner, compare_families, group_by_parameters, mean_of
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
 
@@ -47,7 +47,7 @@ def test_no_value_has_no_mean() -> None:
 
 def test_the_highest_mean_wins_not_the_luckiest_seed(synthesise_sweep) -> None:
     sweep = of_values(synthesise_sweep(0), {"t01": [0.99, 0.90, 0.91], "t02": [0.97, 0.96, 0.98]})
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert choice.family.first.name == "t02"
     assert choice.trial.name == "t02-2"
@@ -57,14 +57,14 @@ def test_the_highest_mean_wins_not_the_luckiest_seed(synthesise_sweep) -> None:
 
 def test_the_lowest_mean_wins_where_less_is_better(synthesise_sweep) -> None:
     sweep = of_values(synthesise_sweep(0, goal="minimize"), {"t01": [0.1, 0.3], "t02": [0.15, 0.16]})
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert (choice.family.first.name, choice.trial.name) == ("t02", "t02")
 
 
 def test_a_trial_of_one_seed_does_not_win_over_repeated_ones(synthesise_sweep) -> None:
     sweep = of_values(synthesise_sweep(0), {"t01": [0.99, None], "t02": [0.97, 0.96]})
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert choice.family.first.name == "t02"
     assert choice.remark is not None
@@ -73,7 +73,7 @@ def test_a_trial_of_one_seed_does_not_win_over_repeated_ones(synthesise_sweep) -
 
 def test_without_repetitions_the_best_trial_wins(synthesise_sweep) -> None:
     sweep = synthesise_sweep(5, stopped=2, failed=2)
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert choice.trial == sweep.ranked()[0]
     assert (choice.remark, choice.difference) == (None, None)
@@ -83,26 +83,26 @@ def test_a_trial_that_failed_after_its_best_round_does_not_win(synthesise_sweep)
     sweep = synthesise_sweep(5)
     best = sweep.ranked()[0]
     best.status = TrialStatus.FAILED
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert choice.trial == sweep.ranked()[1]
 
 
 @pytest.mark.parametrize("made", [{}, {"failed": 3}, {"waiting": 3}])
 def test_nobody_wins_before_a_trial_finished_a_round(synthesise_sweep, made) -> None:
-    assert choose(synthesise_sweep(0, **made)) is None
+    assert choose_winner(synthesise_sweep(0, **made)) is None
 
 
 def test_a_difference_that_seeds_share_is_seen_in_spite_of_their_spread(synthesise_sweep) -> None:
     sweep = of_values(synthesise_sweep(0), {"t01": [0.90, 0.95, 0.85], "t02": [0.89, 0.939, 0.841]})
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert choice.difference is not None
     assert choice.difference.paired
     assert not choice.difference.luck
     assert choice.remark is not None
     assert "more than luck" in choice.remark
-    first, second = families(sweep)
+    first, second = group_by_parameters(sweep)
     assert first.mean.low is not None
     assert first.mean.low < second.mean.value
 
@@ -111,7 +111,7 @@ def test_a_difference_within_the_spread_may_be_luck(synthesise_sweep) -> None:
     sweep = of_values(
         synthesise_sweep(0), {"t01": [0.90, 0.95, 0.91], "t02": [0.93, 0.90, 0.92], "t03": [0.5, 0.5, 0.5]}
     )
-    choice = choose(sweep)
+    choice = choose_winner(sweep)
     assert choice is not None
     assert choice.remark is not None
     assert "may be luck" in choice.remark
@@ -119,7 +119,7 @@ def test_a_difference_within_the_spread_may_be_luck(synthesise_sweep) -> None:
 
 
 def test_equal_families_are_a_tie(synthesise_sweep) -> None:
-    choice = choose(of_values(synthesise_sweep(0), {"t01": [1.0, 1.0], "t02": [1.0, 1.0]}))
+    choice = choose_winner(of_values(synthesise_sweep(0), {"t01": [1.0, 1.0], "t02": [1.0, 1.0]}))
     assert choice is not None
     assert choice.remark is not None
     assert choice.remark.startswith("t01 and t02 have the same mean")
@@ -128,7 +128,7 @@ def test_equal_families_are_a_tie(synthesise_sweep) -> None:
 def test_other_seeds_are_compared_unpaired_as_welch_does(synthesise_sweep) -> None:
     one, other = [0.90, 0.95, 0.91], [0.80, 0.84, 0.83]
     sweep = of_values(synthesise_sweep(0), {"t01": one, "t02": other}, shift_seeds=True)
-    difference = compare(sweep, *families(sweep))
+    difference = compare_families(sweep, *group_by_parameters(sweep))
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
     assert not difference.paired
     assert (difference.mean.low, difference.mean.high) == pytest.approx((expected.low, expected.high))
@@ -136,4 +136,4 @@ def test_other_seeds_are_compared_unpaired_as_welch_does(synthesise_sweep) -> No
 
 def test_the_interval_of_a_share_ends_at_one(synthesise_sweep) -> None:
     sweep = of_values(synthesise_sweep(0), {"t01": [1.0, 0.98]})
-    assert families(sweep)[0].mean.high == 1.0
+    assert group_by_parameters(sweep)[0].mean.high == 1.0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.pipeline.config.document import Document, parse
+from pneumo.pipeline.config.document import Document, parse_document
 from pneumo.pipeline.sweep import space
 from pneumo.pipeline.sweep.space import Parameter, Space
 from pneumo.serving.contracts.errors import InputError
@@ -16,11 +16,11 @@ BASELINE = (CONFIGS / "baseline.yaml").read_text(encoding="utf-8").replace("{dec
 
 def document(parameters: str, base: str = BASELINE) -> Document:
     lines = "".join(f"    {line}\n" for line in parameters.splitlines())
-    return parse(f"{base}hyperopt:\n  parameters:\n{lines}", "f.yaml")
+    return parse_document(f"{base}hyperopt:\n  parameters:\n{lines}", "f.yaml")
 
 
 def read(parameters: str, base: str = BASELINE) -> Space:
-    return space.read(document(parameters, base), "f")
+    return space.read_space(document(parameters, base), "f")
 
 
 def line_of(parameters: str, text: str) -> int:

@@ -1,8 +1,8 @@
 import pytest
 
-from pneumo.pipeline.config.document import parse
+from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.sweep import space, sweep_settings
-from pneumo.pipeline.sweep.sweep_settings import Limits, Settings
+from pneumo.pipeline.sweep.sweep_settings import SweepLimits, SweepSettings
 from pneumo.serving.contracts.errors import InputError
 from tests.conftest import CONFIGS
 
@@ -11,9 +11,9 @@ SPACE = "parameters: {trainer.batch_size: {space: choice, categories: [16, 32]}}
 GOAL = "goal: maximize, metric: roc_auc, output_feature: label"
 
 
-def read(section: str, limits: Limits | None = None, base: str = BASE) -> Settings:
-    document = parse(f"{base}hyperopt: {{{section}}}\n", "f.yaml")
-    return sweep_settings.read(space.read(document, "f"), limits)
+def read(section: str, limits: SweepLimits | None = None, base: str = BASE) -> SweepSettings:
+    document = parse_document(f"{base}hyperopt: {{{section}}}\n", "f.yaml")
+    return sweep_settings.read_settings(space.read_space(document, "f"), limits)
 
 
 def test_what_the_config_says_is_what_is_done() -> None:
@@ -31,12 +31,12 @@ def test_what_the_config_says_is_what_is_done() -> None:
     assert found.scheduler == "async_hyperband"
     assert found.scheduler_options == {"grace_period": 2, "max_t": 25}
     assert found.trials == 7
-    assert found.limits == Limits(7, 60, 3, 2, 1)
+    assert found.limits == SweepLimits(7, 60, 3, 2, 1)
 
 
 def test_the_command_line_goes_before_the_config() -> None:
-    found = read(f"{SPACE}, {GOAL}, executor: {{num_samples: 7, time_budget_s: 60}}", Limits(trials=2, cpus=4))
-    assert (found.trials, found.samples, found.limits) == (2, 2, Limits(2, 60, None, 4, None))
+    found = read(f"{SPACE}, {GOAL}, executor: {{num_samples: 7, time_budget_s: 60}}", SweepLimits(trials=2, cpus=4))
+    assert (found.trials, found.samples, found.limits) == (2, 2, SweepLimits(2, 60, None, 4, None))
 
 
 def test_without_a_word_the_loss_is_minimised_as_in_ludwig() -> None:
@@ -52,9 +52,9 @@ def test_without_a_word_the_loss_is_minimised_as_in_ludwig() -> None:
 def test_a_pure_grid_is_gone_through_once() -> None:
     grid = "parameters: {trainer.batch_size: {space: grid_search, values: [16, 32, 64]}}"
     assert read(grid).trials == 3
-    assert read(grid, Limits(trials=6)).samples == 2
+    assert read(grid, SweepLimits(trials=6)).samples == 2
     with pytest.raises(InputError, match="multiple"):
-        read(grid, Limits(trials=4))
+        read(grid, SweepLimits(trials=4))
 
 
 @pytest.mark.parametrize(

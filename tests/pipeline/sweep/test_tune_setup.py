@@ -3,7 +3,7 @@ import random
 import pytest
 from ray import tune
 
-from pneumo.pipeline.config.document import parse
+from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.sweep import space, sweep_settings, tune_setup
 from pneumo.pipeline.sweep.space import Space
 from pneumo.serving.contracts.errors import InputError
@@ -28,7 +28,7 @@ SECTION = """hyperopt:
 
 
 def read(search: str = "variant_generator") -> Space:
-    return space.read(parse(BASE + SECTION.replace("SEARCH", search), "f.yaml"), "f")
+    return space.read_space(parse_document(BASE + SECTION.replace("SEARCH", search), "f.yaml"), "f")
 
 
 def test_every_space_becomes_ray_tunes_own() -> None:
@@ -54,7 +54,7 @@ def test_draws_of_the_check_and_of_ray_tune_share_their_range() -> None:
 @pytest.mark.parametrize("search", ["optuna", "hyperopt"])
 def test_stated_points_are_tried_first_and_the_same_seed_draws_the_same(search: str) -> None:
     asked = read(search)
-    how = sweep_settings.read(asked)
+    how = sweep_settings.read_settings(asked)
 
     def drawn() -> list[dict[str, object]]:
         method = tune_setup.search(how, asked, 7, 1)
@@ -74,9 +74,11 @@ def test_stated_points_are_tried_first_and_the_same_seed_draws_the_same(search: 
 
 def test_a_scheduler_with_impossible_options_is_refused() -> None:
     asked = read()
-    how = sweep_settings.read(asked)
+    how = sweep_settings.read_settings(asked)
     with pytest.raises(InputError, match="scheduler"):
         tune_setup.scheduler(
-            sweep_settings.Settings(**{**vars(how), "scheduler": "async_hyperband", "scheduler_options": {"max_t": 0}}),
+            sweep_settings.SweepSettings(
+                **{**vars(how), "scheduler": "async_hyperband", "scheduler_options": {"max_t": 0}}
+            ),
             asked,
         )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.pipeline.training.environment import scratch
+from pneumo.pipeline.training.environment import use_scratch_folder
 
 
 def test_temporary_files_lie_in_the_run_and_go_with_the_training(tmp_path: Path) -> None:
     before = tempfile.gettempdir()
 
-    with scratch(tmp_path):
+    with use_scratch_folder(tmp_path):
         assert Path(tempfile.mkdtemp()).is_relative_to(tmp_path.resolve())
 
     assert tempfile.gettempdir() == before
@@ -25,7 +25,7 @@ def test_what_would_keep_a_temporary_folder_for_good_is_not_imported_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    with scratch(tmp_path):
+    with use_scratch_folder(tmp_path):
         assert importlib.util.find_spec("wandb") is None
         with pytest.raises(ImportError):
             importlib.import_module("wandb")
@@ -36,6 +36,6 @@ def test_what_would_keep_a_temporary_folder_for_good_is_not_imported_meanwhile(
 def test_what_tracking_has_imported_stays(tmp_path: Path) -> None:
     wandb = importlib.import_module("wandb")
 
-    with scratch(tmp_path):
+    with use_scratch_folder(tmp_path):
         assert importlib.import_module("wandb") is wandb
     assert sys.modules["wandb"] is wandb

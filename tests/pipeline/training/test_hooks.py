@@ -7,10 +7,10 @@ from pneumo.pipeline import training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
 from pneumo.pipeline.runs.run import Run, Status
-from pneumo.pipeline.training.hooks import Hooks, tracked
-from pneumo.pipeline.training.run import carry_out, describe
-from pneumo.pipeline.training.tracking.tracker import Mode
+from pneumo.pipeline.training.hooks import Hooks, track_run
+from pneumo.pipeline.training.run import describe_run, execute_run
 from tests.support.wandb_files import records, rounds_of, summary_of
 
 
@@ -19,14 +19,15 @@ def test_each_round_is_told_and_tracked_once_and_what_was_not_measured_can_be_la
 ) -> None:
     run = Run.create("tiny", root=tmp_path)
     run.config.write_text(tiny.to_yaml(), encoding="utf-8")
-    info = describe(run, tiny, dataset, seed=1, command=["pneumo"], commit=None)
+    info = describe_run(run, tiny, dataset, seed=1, command=["pneumo"], commit=None)
     told: list[tuple[int, float]] = []
 
-    def after_round(entry: dict[str, Any], seconds: float) -> None:
-        told.append((entry["epoch"], seconds))
+    class Rounds(Reporter):
+        def round(self, entry: dict[str, Any], seconds: float) -> None:
+            told.append((entry["epoch"], seconds))
 
-    hooks = Hooks(after_round=after_round, measures=lambda: False, tracking=Mode.OFFLINE, group="some-sweep")
-    carry_out(run, info, tiny, dataset, hooks)
+    hooks = Hooks(reporter=Rounds(), measures=lambda: False, tracking=TrackingMode.OFFLINE, group="some-sweep")
+    execute_run(run, info, tiny, dataset, hooks)
     assert [epoch for epoch, _ in told] == [1, 2, 3]
     assert [seconds for _, seconds in told] == sorted(seconds for _, seconds in told)
     assert len(rounds_of(run.folder)) == 3
@@ -42,7 +43,7 @@ def test_a_run_that_was_measured_is_tracked_with_its_figures_and_curves(
 ) -> None:
     run = Run(Path(shutil.copytree(trained.folder, tmp_path / trained.name)))
 
-    with tracked(run, run.info(), tiny, Hooks(tracking=Mode.OFFLINE)):
+    with track_run(run, run.info(), tiny, Hooks(tracking=TrackingMode.OFFLINE)):
         pass
 
     tables = {path.name.partition("_table")[0]: path for path in run.folder.glob("wandb/*/files/media/table/plots/*")}

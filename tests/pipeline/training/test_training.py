@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,9 +23,7 @@ from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.training.run import TrainingError, TrainingInterruptedError
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation, encode_png
-
-if TYPE_CHECKING:
-    from pneumo.pipeline.ludwig.callback import Step
+from tests.support.reporters import RecordingReporter, StopAt
 
 PREPARATION = Preparation(size=64, height=32, width=32, channels=3)
 
@@ -37,8 +34,8 @@ def copy_of(dataset: Dataset, folder: Path) -> Dataset:
         target = folder / row.image
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(dataset.path(row).read_bytes())
-    manifest.write(folder, dataset.rows, dataset.info)
-    return manifest.read(folder)
+    manifest.write_dataset(folder, dataset.rows, dataset.info)
+    return manifest.read_dataset(folder)
 
 
 def test_a_run_folder_holds_all_of_the_contract(trained: Run, dataset: Dataset) -> None:
@@ -75,10 +72,9 @@ def test_learning_curves_have_one_entry_an_epoch(trained: Run) -> None:
 
 
 def test_the_same_config_data_and_seed_give_the_same_metrics(
-    trained: Run, tiny: Experiment, dataset: Dataset, tmp_path: Path
+    trained: Run, copied: "Copied", tiny: Experiment, dataset: Dataset, tmp_path: Path
 ) -> None:
-    again = training.train(tiny, dataset, root=tmp_path, seed=7)
-    other = training.train(tiny, dataset, root=tmp_path, seed=8)
+    again, other = training.train(tiny, dataset, root=tmp_path, seed=7), copied.run
 
     first, second, third = (pd.read_parquet(run.predictions)["logits"].to_list() for run in (trained, again, other))
     np.testing.assert_array_equal(np.stack(first), np.stack(second))
@@ -122,45 +118,53 @@ def test_a_damaged_image_is_refused_by_name(dataset: Dataset, tmp_path: Path, co
     broken = copy_of(dataset, tmp_path / "data")
     victim = broken.path(broken.rows[5])
     victim.write_bytes(content)
-    manifest.write(broken.folder, broken.rows, broken.info)
+    manifest.write_dataset(broken.folder, broken.rows, broken.info)
 
     with pytest.raises(InputError, match=victim.name):
-        read_images(manifest.read(broken.folder), broken.rows, PREPARATION)
+        read_images(manifest.read_dataset(broken.folder), broken.rows, PREPARATION)
 
 
 def test_an_image_changed_under_the_same_path_changes_what_is_trained_on(
-    tiny: Experiment, dataset: Dataset, tmp_path: Path
+    trained: Run, tiny: Experiment, dataset: Dataset, tmp_path: Path
 ) -> None:
     mine = copy_of(dataset, tmp_path / "data")
-    one_epoch = dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=1"]))
-    before = training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
-    for row in mine.of(Split.TRAIN):
+    for row in mine.select(Split.TRAIN):
         mine.path(row).write_bytes(encode_png(np.full((64, 64), 128, np.uint8)))
     with pytest.raises(InputError, match="changed since the import"):
-        training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
-    manifest.write(mine.folder, mine.rows, mine.info)  # as an import into the same place would
-    mine = manifest.read(mine.folder)
+        training.train(tiny, mine, root=tmp_path / "runs", seed=7)
+    manifest.write_dataset(mine.folder, mine.rows, mine.info)  # as an import into the same place would
+    mine = manifest.read_dataset(mine.folder)
 
-    after = training.train(one_epoch, mine, root=tmp_path / "runs", seed=1)
+    after = training.train(tiny, mine, root=tmp_path / "runs", seed=7)
 
-    first, second = (np.stack(pd.read_parquet(run.predictions)["logits"].to_list()) for run in (before, after))
+    first, second = (np.stack(pd.read_parquet(run.predictions)["logits"].to_list()) for run in (trained, after))
     held_out = [row.split is not Split.TRAIN for row in mine.rows]
     assert not np.allclose(first[held_out], second[held_out])
 
 
-def test_nothing_is_left_beside_the_data_or_in_the_temporary_folder(
-    tiny: Experiment, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine = copy_of(dataset, tmp_path / "data")
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    before = sorted(path.name for path in mine.folder.iterdir())
+@dataclass(frozen=True)
+class Copied:
+    """A run of the tiny model on a copy of the data, with the default seed and a temporary folder of its own."""
 
-    training.train(tiny, mine, root=tmp_path / "runs")
+    run: Run
+    data: Path
+    scratch: Path
 
-    assert sorted(path.name for path in mine.folder.iterdir()) == before
-    assert list(scratch.iterdir()) == []
+
+@pytest.fixture(scope="module")
+def copied(tiny: Experiment, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Copied:
+    folder = tmp_path_factory.mktemp("copied")
+    mine = copy_of(dataset, folder / "data")
+    (folder / "tmp").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(folder / "tmp"))
+        run = training.train(tiny, mine, root=folder / "runs")
+    return Copied(run, mine.folder, folder / "tmp")
+
+
+def test_nothing_is_left_beside_the_data_or_in_the_temporary_folder(copied: Copied) -> None:
+    assert sorted(path.name for path in copied.data.iterdir()) == ["dataset.json", "images", "manifest.csv"]
+    assert list(copied.scratch.iterdir()) == []
 
 
 def test_gray_is_repeated_for_encoders_that_want_three_channels(dataset: Dataset) -> None:
@@ -224,17 +228,6 @@ def test_a_failure_inside_ludwig_is_one_line_and_marks_the_run(
     assert "Traceback" in Run(folder).log.read_text(encoding="utf-8")
 
 
-class StopAt:
-    """Ctrl-C after a number of steps."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, step: "Step") -> None:
-        if step.step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 SCHEDULES = (
     "{decay: one_cycle, max_lr: 0.01}",
     "{decay: linear, warmup_fraction: 0.3}",
@@ -245,25 +238,25 @@ SCHEDULES = (
 
 
 @pytest.mark.parametrize(
-    "schedule", [SCHEDULES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in SCHEDULES[1:])]
+    "schedule", [SCHEDULES[0], *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.lengthy]) for each in SCHEDULES[1:])]
 )
 def test_a_resumed_run_continues_the_learning_rate_schedule(
     tiny: Experiment, dataset: Dataset, tmp_path: Path, schedule: str
 ) -> None:
     document = tiny.document.override(["trainer.epochs=4", f"trainer.learning_rate_scheduler={schedule}"])
     experiment = dataclasses.replace(tiny, document=document)
-    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    steps = math.ceil(len(dataset.select(Split.TRAIN)) / 16)
     whole = training.train(experiment, dataset, root=tmp_path / "whole", seed=3)
 
     with pytest.raises(TrainingInterruptedError) as stopped:
-        training.train(experiment, dataset, root=tmp_path / "parts", seed=3, report=StopAt(2 * steps + 4))
+        training.train(experiment, dataset, root=tmp_path / "parts", seed=3, reporter=StopAt(2 * steps + 4))
     part = stopped.value.run
     assert part.info().status is Status.INTERRUPTED
     assert stopped.value.rounds == 2
-    seen: list[int] = []
-    training.resume(part, report=lambda step: seen.append(step.step))
+    seen = RecordingReporter()
+    training.resume(part, reporter=seen)
 
-    assert list(dict.fromkeys(seen)) == list(range(2 * steps + 1, 4 * steps + 1))
+    assert list(dict.fromkeys(seen.steps)) == list(range(2 * steps + 1, 4 * steps + 1))
     assert part.info().status is Status.DONE
     rates = [
         [entry["learning_rate"] for entry in json.loads(run.history.read_text(encoding="utf-8"))]
@@ -281,9 +274,9 @@ def test_a_resumed_run_continues_the_learning_rate_schedule(
 def test_an_interrupted_run_keeps_the_best_model_so_far(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
     from pneumo.pipeline.ludwig.inference import load_model
 
-    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    steps = math.ceil(len(dataset.select(Split.TRAIN)) / 16)
     with pytest.raises(TrainingInterruptedError) as stopped:
-        training.train(tiny, dataset, root=tmp_path, report=StopAt(steps + 3))
+        training.train(tiny, dataset, root=tmp_path, reporter=StopAt(steps + 3))
 
     assert load_model(stopped.value.run).model is not None
     handler = signal.getsignal(signal.SIGINT)
@@ -316,13 +309,16 @@ import os, signal, sys
 from pathlib import Path
 from pneumo.pipeline import config, training
 from pneumo.pipeline.data import manifest
+from pneumo.pipeline.runs.reporter import Reporter
 
-def report(step):
-    if step.epoch >= 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+class KillInSecondEpoch(Reporter):
+    def step(self, step):
+        if step.epoch >= 2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-experiment = config.load(Path(sys.argv[1]))
-training.train(experiment, manifest.read(Path(sys.argv[2])), root=Path(sys.argv[3]), seed=7, report=report)
+experiment = config.load_config(Path(sys.argv[1]))
+dataset = manifest.read_dataset(Path(sys.argv[2]))
+training.train(experiment, dataset, root=Path(sys.argv[3]), seed=7, reporter=KillInSecondEpoch())
 """
 
 
@@ -335,13 +331,13 @@ def test_a_run_killed_with_sigkill_is_resumed_to_its_end(tiny: Experiment, datas
     assert died.returncode == -signal.SIGKILL
     run = Run.open("latest", root=root)
     assert run.info().status is Status.RUNNING
-    assert not run.is_held()
-    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
-    seen: list[int] = []
+    assert not run.is_locked()
+    steps = math.ceil(len(dataset.select(Split.TRAIN)) / 16)
+    seen = RecordingReporter()
 
-    training.resume(run, report=lambda step: seen.append(step.step))
+    training.resume(run, reporter=seen)
 
-    assert seen[0] == steps + 1  # killed before the second epoch was kept: the first is not trained again
+    assert seen.steps[0] == steps + 1  # killed before the second epoch was kept: the first is not trained again
     assert run.info().status is Status.DONE
     history = json.loads(run.history.read_text(encoding="utf-8"))
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
@@ -352,44 +348,47 @@ def test_a_run_killed_with_sigkill_is_resumed_to_its_end(tiny: Experiment, datas
 def interrupted(tiny: Experiment, dataset: Dataset, root: Path, *, step: int) -> Run:
     """A run that was stopped after a step."""
     with pytest.raises(TrainingInterruptedError) as stopped:
-        training.train(tiny, dataset, root=root, seed=3, report=StopAt(step))
+        training.train(tiny, dataset, root=root, seed=3, reporter=StopAt(step))
     return stopped.value.run
 
 
-@pytest.mark.parametrize("damage", ["training_progress.json", "training_checkpoints/latest.ckpt.safetensors"])
+@pytest.mark.parametrize(
+    "damage",
+    ["training_progress.json", pytest.param("training_checkpoints/latest.ckpt.safetensors", marks=pytest.mark.slow)],
+)
 def test_files_that_ludwig_was_killed_while_writing_do_not_matter(
     tiny: Experiment, dataset: Dataset, tmp_path: Path, damage: str
 ) -> None:
-    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    steps = math.ceil(len(dataset.select(Split.TRAIN)) / 16)
     run = interrupted(tiny, dataset, tmp_path, step=2 * steps + 2)
     file = run.model / damage
     half = file.read_bytes()[:100]
     file.unlink()  # Ludwig replaces its checkpoints, so that copies of them stay whole
     file.write_bytes(half)
     (run.folder / ".checkpoints" / "partial").mkdir()
-    seen: list[int] = []
+    seen = RecordingReporter()
 
-    training.resume(run, report=lambda step: seen.append(step.step))
+    training.resume(run, reporter=seen)
 
-    assert seen[0] == 2 * steps + 1
+    assert seen.steps[0] == 2 * steps + 1
     assert run.info().status is Status.DONE
 
 
 def test_a_run_stopped_before_its_first_epoch_says_that_it_starts_anew(
     tiny: Experiment, dataset: Dataset, tmp_path: Path
 ) -> None:
-    run = interrupted(tiny, dataset, tmp_path, step=2)
-    said: list[str] = []
-    seen: list[int] = []
+    one_epoch = dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=1"]))
+    run = interrupted(one_epoch, dataset, tmp_path, step=2)
+    seen = RecordingReporter()
 
-    training.resume(run, say=said.append, report=lambda step: seen.append(step.step))
+    training.resume(run, reporter=seen)
 
-    assert seen[0] == 1
-    assert any("starting anew" in line for line in said)
+    assert seen.steps[0] == 1
+    assert any("starting anew" in line for line in seen.messages)
 
 
 def test_a_run_with_a_model_soup_is_not_resumed(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
-    steps = math.ceil(len(dataset.of(Split.TRAIN)) / 16)
+    steps = math.ceil(len(dataset.select(Split.TRAIN)) / 16)
     souped = dataclasses.replace(tiny, document=tiny.document.override(["trainer.model_soup=uniform"]))
     run = interrupted(souped, dataset, tmp_path, step=steps + 2)
 
@@ -408,11 +407,11 @@ def test_a_run_stopped_after_training_is_only_predicted_and_evaluated(
         with pytest.raises(TrainingInterruptedError) as stopped:
             training.train(tiny, dataset, root=tmp_path, seed=7)
     run = stopped.value.run
-    seen: list[int] = []
+    seen = RecordingReporter()
 
-    training.resume(run, report=lambda step: seen.append(step.step))
+    training.resume(run, reporter=seen)
 
-    assert seen == []
+    assert seen.steps == []
     assert run.info().status is Status.DONE
     assert read_metrics(run).splits["test"].metrics["auroc"].value is not None
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.serving.access.api_keys import KeyRing, add_key, opens, parse_lifetime, read_keys, revoke_key
+from pneumo.serving.access.api_keys import KeyRing, add_key, matches_key, parse_lifetime, read_keys, revoke_key
 from pneumo.serving.contracts.errors import InputError, MachineError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def accepts(ring: KeyRing, presented: str) -> bool:
-    return opens(ring.named_by(presented), presented)
+    return matches_key(ring.find_key(presented), presented)
 
 
 def test_a_key_is_an_id_and_256_random_bits(path):
@@ -55,7 +55,7 @@ def test_the_file_holds_no_key_and_only_its_owner_reads_it(path):
 def test_several_keys_are_accepted_and_nothing_near_them(path):
     keys = [add_key(path, name)[1] for name in ("a", "b")]
     ring = KeyRing(path)
-    assert [ring.named_by(key).name for key in keys] == ["a", "b"]
+    assert [ring.find_key(key).name for key in keys] == ["a", "b"]
     assert all(accepts(ring, key) for key in keys)
     first, second = keys
     mixed = first[:24] + second[24:]
@@ -71,7 +71,7 @@ def test_a_digest_from_the_file_is_no_key(path):
 
 @given(st.text())
 def test_no_text_is_accepted_where_there_is_no_key(text):
-    assert not opens(None, text)
+    assert not matches_key(None, text)
 
 
 def test_keys_are_compared_in_constant_time_whether_or_not_there_is_such_an_id(path, monkeypatch):
@@ -88,8 +88,8 @@ def test_keys_are_compared_in_constant_time_whether_or_not_there_is_such_an_id(p
 
 def test_a_key_expires(path):
     key, _ = add_key(path, "a", lifetime=timedelta(days=90), now=NOW)
-    assert not key.expired(NOW + timedelta(days=89, hours=23))
-    assert key.expired(NOW + timedelta(days=90))
+    assert not key.is_expired(NOW + timedelta(days=89, hours=23))
+    assert key.is_expired(NOW + timedelta(days=90))
     ring = KeyRing(path)
     assert ring.usable(NOW)
     assert not ring.usable(NOW + timedelta(days=90))
@@ -97,7 +97,7 @@ def test_a_key_expires(path):
 
 def test_a_key_without_a_lifetime_holds_until_it_is_revoked(path):
     key, _ = add_key(path, "a")
-    assert not key.expired(datetime(9999, 1, 1, tzinfo=UTC))
+    assert not key.is_expired(datetime(9999, 1, 1, tzinfo=UTC))
 
 
 def test_a_name_is_given_once_and_free_again_after_it_is_revoked(path):

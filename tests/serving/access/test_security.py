@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from pneumo.serving.access.addresses import is_loopback
 from pneumo.serving.access.api_keys import add_key, revoke_key
-from pneumo.serving.access.security import OPEN, WRONG_KEYS, SecurityHeaders, gates, needs_keys
+from pneumo.serving.access.security import OPEN, WRONG_KEYS, HeadersMiddleware, build_middleware, needs_keys
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.settings import Settings
 
@@ -60,7 +60,9 @@ async def own_policy(_request):
 
 def make_app(settings: Settings) -> Starlette:
     routes = [Route("/drift/reports/1", own_policy), Route("/{path:path}", who, methods=["GET", "POST"])]
-    return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(Identity), *gates(settings)])
+    return Starlette(
+        routes=routes, middleware=[Middleware(HeadersMiddleware), Middleware(Identity), *build_middleware(settings)]
+    )
 
 
 def make_client(settings: Settings, peer: tuple[str, int] = STRANGER, scheme: str = "http") -> TestClient:
@@ -127,16 +129,16 @@ def test_others_need_a_key_unless_the_user_says_otherwise(host):
 )
 def test_a_service_that_needs_keys_does_not_start_without_one(path, settings, place):
     with pytest.raises(InputError, match=rf"{place}: .*keys\.yaml holds none.*`pneumo keys add NAME`.*--no-auth"):
-        gates(Settings(keys=path, **settings))
+        build_middleware(Settings(keys=path, **settings))
     add_key(path, "old", lifetime=timedelta(days=1), now=datetime.now(UTC) - timedelta(days=2))
     with pytest.raises(InputError, match="none that is valid"):
-        gates(Settings(keys=path, **settings))
+        build_middleware(Settings(keys=path, **settings))
 
 
 def test_a_service_does_not_start_with_a_damaged_key_file(path):
     path.write_text("keys: [")
     with pytest.raises(InputError, match="not valid YAML"):
-        gates(Settings(host="0.0.0.0", keys=path))
+        build_middleware(Settings(host="0.0.0.0", keys=path))
 
 
 def test_a_service_without_keys_does_not_look_for_a_key_file(path):
@@ -474,7 +476,7 @@ def test_the_guard_is_cheap(path, key):
 
     settings = Settings(host="0.0.0.0", keys=path, rate="1000000/second")
     guarded = app
-    for middleware in reversed([Middleware(SecurityHeaders), *gates(settings)]):
+    for middleware in reversed([Middleware(HeadersMiddleware), *build_middleware(settings)]):
         guarded = middleware.cls(guarded, *middleware.args, **middleware.kwargs)
     headers = [(b"host", b"x"), (b"user-agent", b"y" * 40), (b"accept", b"*/*"), (b"x-api-key", key.encode())]
 

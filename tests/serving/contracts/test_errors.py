@@ -1,7 +1,6 @@
 import pytest
 
-from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError, PneumoError
-from pneumo.serving.images.preparation import ImageError
+from pneumo.serving.contracts.errors import CheckFailedError, ImageError, InputError, MachineError, PneumoError
 from pneumo.serving.model.bundle import BundleError
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from pneumo.serving.access.rate_limits import Rate
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
 
 

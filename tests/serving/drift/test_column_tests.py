@@ -5,32 +5,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.serving.drift.column_tests import BEYOND, LEAST, Judge, holm, judge
+from pneumo.serving.drift.column_tests import BEYOND, LEAST, ColumnTests, adjust_p_values, compare_columns
 from pneumo.serving.drift.samples import NUMBERS
 from pneumo.serving.drift.verdict import Verdict
-from pneumo.serving.drift.wording import sentence
+from pneumo.serving.drift.wording import write_summary
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 
 @pytest.fixture(scope="module")
-def judge_of_reference(reference):
-    return Judge(reference, positive_class="PNEUMONIA")
+def tests_of_reference(reference):
+    return ColumnTests(reference, positive_class="PNEUMONIA")
 
 
 @pytest.fixture
-def said(judge_of_reference):
+def said(tests_of_reference):
     def say(window):
-        verdict, columns = judge_of_reference.judge(window)
+        verdict, columns = tests_of_reference.compare(window)
         top = [column for column in columns if column.words][:3]
-        return verdict, [column.name for column in top], sentence(verdict, top, len(window))
+        return verdict, [column.name for column in top], write_summary(verdict, top, len(window))
 
     return say
 
 
 @given(P_VALUES)
 def test_a_correction_never_makes_a_column_stand_out_more_and_keeps_their_order(p_values):
-    adjusted = holm(p_values)
+    adjusted = adjust_p_values(p_values)
     assert all(0 <= before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
     order = np.argsort(p_values, kind="stable")
     assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
@@ -38,13 +38,13 @@ def test_a_correction_never_makes_a_column_stand_out_more_and_keeps_their_order(
 
 
 def test_the_correction_is_holms():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjust_p_values([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 @pytest.mark.parametrize("size", [30, 100, 500])
-def test_windows_of_the_reference_raise_few_alarms(judge_of_reference, drawn, size):
+def test_windows_of_the_reference_raise_few_alarms(tests_of_reference, drawn, size):
     windows = [drawn(size, seed) for seed in range(1, 61)]
-    alarms = sum(judge_of_reference.judge(window)[0] is not Verdict.OK for window in windows)
+    alarms = sum(tests_of_reference.compare(window)[0] is not Verdict.OK for window in windows)
     assert alarms <= 7  # 3 are expected, more than 7 come once in a hundred times
 
 
@@ -62,8 +62,8 @@ def test_windows_with_several_images_of_a_patient_raise_few_alarms_where_patient
     windows = [of_patients(drawn(100, seed), seed) for seed in range(1, 61)]
 
     def alarms(known):
-        judging = Judge(known, positive_class="PNEUMONIA", draws=1000)
-        return sum(judging.judge(window)[0] is not Verdict.OK for window in windows)
+        judging = ColumnTests(known, positive_class="PNEUMONIA", draws=1000)
+        return sum(judging.compare(window)[0] is not Verdict.OK for window in windows)
 
     assert alarms(reference) <= 7
     assert alarms(replace(reference, groups=None)) >= 20
@@ -110,7 +110,9 @@ def test_a_kind_of_answer_that_the_reference_never_gave_is_nothing_when_it_is_gi
     never = replace(reference, shares={**reference.shares, "uncertain": np.zeros(len(reference), dtype=bool)})
     window = drawn(100, 7)
     once = np.arange(100) == 5
-    _, columns = judge(never, replace(window, shares={**window.shares, "uncertain": once}), positive_class="P")
+    _, columns = compare_columns(
+        never, replace(window, shares={**window.shares, "uncertain": once}), positive_class="P"
+    )
     assert next(column for column in columns if column.name == "uncertain").p_value > 0.1
 
 
@@ -145,24 +147,24 @@ def test_more_of_a_class_is_told_as_such(said, drawn):
 
 
 def test_too_few_images_say_nothing(reference, drawn):
-    verdict, columns = judge(reference, drawn(LEAST - 1, 7), positive_class="PNEUMONIA")
+    verdict, columns = compare_columns(reference, drawn(LEAST - 1, 7), positive_class="PNEUMONIA")
     assert (verdict, columns) == (Verdict.TOO_FEW, [])
-    assert sentence(verdict, [], LEAST - 1) == f"{LEAST - 1} images are too few to say anything"
+    assert write_summary(verdict, [], LEAST - 1) == f"{LEAST - 1} images are too few to say anything"
 
 
 def test_columns_that_are_constant_in_both_are_left_out(reference, drawn):
-    _, columns = judge(reference, drawn(50, 7), positive_class="PNEUMONIA", draws=100)
+    _, columns = compare_columns(reference, drawn(50, 7), positive_class="PNEUMONIA", draws=100)
     assert not {"aspect", "width", "height"} & {column.name for column in columns}
 
 
 def test_the_same_window_is_judged_the_same_again(reference, drawn):
-    first, second = (judge(reference, drawn(60, 3), positive_class="PNEUMONIA", draws=300) for _ in range(2))
+    first, second = (compare_columns(reference, drawn(60, 3), positive_class="PNEUMONIA", draws=300) for _ in range(2))
     assert first == second
 
 
 def test_a_small_reference_can_be_judged_by(drawn):
-    judging = Judge(drawn(LEAST, 0), positive_class="PNEUMONIA")
-    assert judging.judge(drawn(100, 1))[0] is Verdict.OK
+    judging = ColumnTests(drawn(LEAST, 0), positive_class="PNEUMONIA")
+    assert judging.compare(drawn(100, 1))[0] is Verdict.OK
     far = drawn(100, 1)
     far.numbers["mean"][:] += 100
-    assert judging.judge(far)[0] is Verdict.DRIFT
+    assert judging.compare(far)[0] is Verdict.DRIFT

@@ -11,23 +11,23 @@ from sklearn.calibration import calibration_curve
 
 from pneumo.pipeline.evaluation.metrics import calibration_error as bundle_calibration_error
 from pneumo.serving.drift.performance import (
-    Claims,
-    Labelled,
-    auroc,
-    calibration_error,
-    reliability,
-    wilson,
+    LabelledAnswers,
+    ProbabilitySums,
+    bin_reliability,
+    compute_calibration_error,
+    estimate_auroc,
+    estimate_share,
 )
 
 NAMES = np.array(["NORMAL", "PNEUMONIA"])
 
 
-def labelled(count: int, seed: int, *, threshold: float = 0.4, days: int = 10) -> Labelled:
+def labelled(count: int, seed: int, *, threshold: float = 0.4, days: int = 10) -> LabelledAnswers:
     """Answers of a calibrated model to images of which most are clear."""
     rng = np.random.default_rng(seed)
     probability = rng.beta(0.4, 0.5, count)
     truth = rng.uniform(size=count) < probability
-    return Labelled(
+    return LabelledAnswers(
         np.sort(rng.integers(0, days, count)),
         NAMES[truth.astype(int)],
         NAMES[(probability >= threshold).astype(int)],
@@ -38,14 +38,14 @@ def labelled(count: int, seed: int, *, threshold: float = 0.4, days: int = 10) -
 @given(st.integers(1, 5000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
 def test_the_interval_of_a_share_is_wilsons_and_holds_the_share(hits_of):
     hits, count = hits_of
-    found = wilson(hits, count)
+    found = estimate_share(hits, count)
     expected = binomtest(hits, count).proportion_ci(0.95, method="wilson")
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 def test_a_share_of_nothing_is_none():
-    assert wilson(0, 0) is None
+    assert estimate_share(0, 0) is None
 
 
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_size=40)
@@ -55,7 +55,7 @@ SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_
 def test_the_area_is_that_of_scikit_learn_and_lies_in_its_interval(pairs):
     positive = np.array([each for each, _ in pairs])
     scores = np.array([score / 12 for _, score in pairs])
-    found = auroc(positive, scores)
+    found = estimate_auroc(positive, scores)
     if positive.all() or not positive.any():
         assert found is None
         return
@@ -68,7 +68,7 @@ def test_the_area_is_that_of_scikit_learn_and_lies_in_its_interval(pairs):
 def test_scores_the_other_way_round_give_the_mirrored_interval(pairs):
     positive = np.array([each for each, _ in pairs])
     scores = np.array([score / 12 for _, score in pairs])
-    found, mirrored = auroc(positive, scores), auroc(positive, -scores)
+    found, mirrored = estimate_auroc(positive, scores), estimate_auroc(positive, -scores)
     if found is not None:
         assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-9)
 
@@ -76,7 +76,7 @@ def test_scores_the_other_way_round_give_the_mirrored_interval(pairs):
 def test_the_variance_of_an_area_is_delongs():
     rng = np.random.default_rng(3)
     ones, zeros = rng.normal(1, 1, 30), rng.normal(0, 1, 50)
-    found = auroc(np.arange(80) < 30, np.concatenate([ones, zeros]))
+    found = estimate_auroc(np.arange(80) < 30, np.concatenate([ones, zeros]))
     kernel = (ones[:, None] > zeros[None, :]).astype(float)
     variance = kernel.mean(axis=1).var(ddof=1) / 30 + kernel.mean(axis=0).var(ddof=1) / 50
     width = math.log(found.high / (1 - found.high)) - math.log(found.low / (1 - found.low))
@@ -89,13 +89,13 @@ def test_the_interval_of_an_area_holds_the_truth_in_95_of_100_cases():
     held = 0
     for _ in range(400):
         positive = rng.uniform(size=120) < 0.4
-        found = auroc(positive, rng.normal(2.0 * positive, 1.0))
+        found = estimate_auroc(positive, rng.normal(2.0 * positive, 1.0))
         held += found.low <= truth <= found.high
     assert 0.92 <= held / 400 <= 0.985
 
 
 def test_few_images_without_a_mistake_leave_an_area_open():
-    found = auroc(np.arange(20) < 5, np.arange(20)[::-1].astype(float))
+    found = estimate_auroc(np.arange(20) < 5, np.arange(20)[::-1].astype(float))
     assert found.value == 1
     assert found.low == pytest.approx(0.025 ** (1 / 5))
 
@@ -129,7 +129,7 @@ def test_without_images_of_a_class_its_share_is_none_and_so_is_the_area():
 def test_spans_hold_every_image_once_in_order_and_enough_of_them(days, least):
     day = np.sort(np.array(days))
     names = np.full(len(day), "NORMAL")
-    cases = Labelled(day, names, names, np.linspace(0, 1, len(day)))
+    cases = LabelledAnswers(day, names, names, np.linspace(0, 1, len(day)))
     spans = list(cases.spans(least))
     assert np.concatenate([span.probability for span in spans]).tolist() == cases.probability.tolist()
     assert all(set(one.day).isdisjoint(other.day) for one, other in itertools.pairwise(spans))
@@ -140,7 +140,7 @@ def test_spans_hold_every_image_once_in_order_and_enough_of_them(days, least):
 
 def test_the_reliability_table_is_that_of_scikit_learn():
     claimed, came_true = labelled(2000, 4).claims("PNEUMONIA")
-    table = reliability(claimed, came_true)
+    table = bin_reliability(claimed, came_true)
     observed, mean = calibration_curve(came_true, claimed, n_bins=10)
     assert [each.observed.value for each in table] == pytest.approx(list(observed))
     assert [each.claimed for each in table] == pytest.approx(list(mean))
@@ -151,17 +151,17 @@ def test_the_reliability_table_is_that_of_scikit_learn():
 def test_the_calibration_error_is_that_of_the_bundle(pairs):
     claimed = np.array([each for each, _ in pairs])
     came_true = np.array([each for _, each in pairs])
-    assert calibration_error(claimed, came_true) == pytest.approx(bundle_calibration_error(claimed, came_true))
+    assert compute_calibration_error(claimed, came_true) == pytest.approx(bundle_calibration_error(claimed, came_true))
 
 
 def test_with_several_classes_a_claim_is_about_the_class_that_was_said():
     names = np.array(["A", "B", "C"])
-    cases = Labelled(np.zeros(3, dtype=int), names, np.array(["A", "C", "C"]), np.array([0.9, 0.5, 0.6]))
+    cases = LabelledAnswers(np.zeros(3, dtype=int), names, np.array(["A", "C", "C"]), np.array([0.9, 0.5, 0.6]))
     assert cases.claims(None)[1].tolist() == [True, False, True]
 
 
 def of(probability, threshold=0.4):
-    return Claims.of(probability, probability >= threshold).estimate(two_classes=True)
+    return ProbabilitySums.from_answers(probability, probability >= threshold).estimate(two_classes=True)
 
 
 def realised(probability, truth, threshold=0.4):
@@ -237,10 +237,10 @@ def test_few_expected_images_of_a_class_leave_its_share_out():
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=60), st.integers(1, 59))
 def test_claims_of_parts_add_up_to_those_of_the_whole(probabilities, cut):
     values = np.array(probabilities)
-    parts = [Claims.of(part, part >= 0.4) for part in (values[:cut], values[cut:])]
-    whole = Claims.of(values, values >= 0.4)
-    assert vars(Claims.total(parts)) == pytest.approx(vars(whole))
+    parts = [ProbabilitySums.from_answers(part, part >= 0.4) for part in (values[:cut], values[cut:])]
+    whole = ProbabilitySums.from_answers(values, values >= 0.4)
+    assert vars(ProbabilitySums.total(parts)) == pytest.approx(vars(whole))
 
 
 def test_nothing_estimates_nothing():
-    assert Claims().estimate(two_classes=True).accuracy is None
+    assert ProbabilitySums().estimate(two_classes=True).accuracy is None

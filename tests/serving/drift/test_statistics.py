@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from scipy.stats import anderson_ksamp, fisher_exact, kstest
 
 from pneumo.serving.drift import statistics
-from pneumo.serving.drift.statistics import Kernel, all_inside, anderson_darling, fisher, gap, leading
+from pneumo.serving.drift.statistics import (
+    Kernel,
+    all_inside,
+    anderson_darling,
+    count_leading,
+    draw_windows,
+    fisher,
+    kolmogorov_smirnov,
+)
 
 SEEDS = st.integers(0, 10_000)
 
@@ -46,9 +54,9 @@ def test_a_number_that_is_always_the_same_has_no_distance():
 
 
 def test_the_gap_is_between_the_distribution_functions():
-    assert gap(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 3, 4])) == 0
-    assert gap(np.array([1.0, 2, 3, 4]), np.array([3.0, 4])) == pytest.approx(0.5)
-    assert gap(np.array([1.0, 2]), np.array([7.0, 8, 9])) == 1
+    assert kolmogorov_smirnov(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 3, 4])) == 0
+    assert kolmogorov_smirnov(np.array([1.0, 2, 3, 4]), np.array([3.0, 4])) == pytest.approx(0.5)
+    assert kolmogorov_smirnov(np.array([1.0, 2]), np.array([7.0, 8, 9])) == 1
 
 
 @given(st.integers(1, 60), st.integers(1, 400), st.data())
@@ -66,7 +74,7 @@ def test_the_chance_that_all_odd_images_are_inside_is_that_of_fishers_test_of_no
 
 def test_leading_images_are_those_above_all_outside():
     windows = np.array([[True, True, False, True], [False, True, False, False], [True, False, False, True]])
-    assert leading(np.array([9.0, 7.0, 5.0, 1.0]), windows).tolist() == [2, 0, 1]
+    assert count_leading(np.array([9.0, 7.0, 5.0, 1.0]), windows).tolist() == [2, 0, 1]
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,7 +88,7 @@ def test_the_discrepancy_is_that_of_its_definition(seed):
     inside = [kernel[i, j] for i in range(9) for j in range(9) if i != j]
     outside = [kernel[i, j] for i in range(9, 15) for j in range(9, 15) if i != j]
     expected = np.mean(inside) + np.mean(outside) - 2 * kernel[:9, 9:].mean()
-    value, extreme = Kernel(one).of_window(other)
+    value, extreme = Kernel(one).measure_window(other)
     assert value == pytest.approx(expected, abs=1e-12)
     assert extreme == pytest.approx(expected / (1 / 6 + 1 / 9), abs=1e-12)
 
@@ -89,11 +97,11 @@ def test_windows_out_of_the_reference_are_measured_as_windows_from_elsewhere():
     points = np.random.default_rng(0).normal(size=(12, 3))
     windows = np.array([np.arange(12) < 4, np.arange(12) % 3 == 0])
     whole = Kernel(points)
-    for row, found in zip(windows, whole.of_members(windows), strict=True):
+    for row, found in zip(windows, whole.measure_members(windows), strict=True):
         rest = Kernel(points[~row])
         rest._width = whole._width
         rest._inner = whole._inner[np.ix_(~row, ~row)]
-        assert found == pytest.approx(rest.of_window(points[row])[1])
+        assert found == pytest.approx(rest.measure_window(points[row])[1])
 
 
 def test_the_discrepancy_of_equal_distributions_has_uniform_p_values():
@@ -102,8 +110,8 @@ def test_the_discrepancy_of_equal_distributions_has_uniform_p_values():
     found = []
     for _ in range(100):
         kernel = Kernel(rng.normal(size=(90, 5)))
-        extreme = kernel.of_window(rng.normal(size=(30, 5)))[1]
-        found.append((kernel.of_members(windows) >= extreme).mean())
+        extreme = kernel.measure_window(rng.normal(size=(30, 5)))[1]
+        found.append((kernel.measure_members(windows) >= extreme).mean())
     assert kstest(found, "uniform").pvalue > 0.01
 
 
@@ -121,4 +129,27 @@ def test_of_very_many_images_chance_takes_some(monkeypatch):
     rng = np.random.default_rng(0)
     kernel = Kernel(rng.normal(size=(100, 3)))
     assert len(kernel) == 30
-    assert abs(kernel.of_window(rng.normal(size=(90, 3)))[0]) < 0.1
+    assert abs(kernel.measure_window(rng.normal(size=(90, 3)))[0]) < 0.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 15), min_size=2, max_size=60), st.data())
+def test_windows_have_their_size_and_hold_whole_patients_but_one(groups, data):
+    groups = np.array(groups)
+    size = data.draw(st.integers(1, len(groups) - 1))
+    drawn = draw_windows(groups, size, draws=5, seed=data.draw(st.integers(0, 99)))
+    assert drawn.sum(axis=1).tolist() == [size] * 5
+    for window in drawn:
+        parts = [window[groups == group].mean() for group in np.unique(groups)]
+        assert sum(0 < part < 1 for part in parts) <= 1
+
+
+def test_every_image_has_the_same_chance_where_each_is_of_another_patient():
+    shares = draw_windows(np.arange(40), 10, draws=4000).mean(axis=0)
+    assert np.abs(shares - 0.25).max() < 0.03
+
+
+def test_the_same_seed_draws_the_same_windows():
+    groups = np.repeat(np.arange(20), 3)
+    assert np.array_equal(draw_windows(groups, 12, draws=50, seed=1), draw_windows(groups, 12, draws=50, seed=1))
+    assert not np.array_equal(draw_windows(groups, 12, draws=50, seed=1), draw_windows(groups, 12, draws=50, seed=2))

@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from pneumo.serving.drift import stored_checks
 from pneumo.serving.drift.stored_checks import (
     add_check,
+    count_verdicts_by_day,
     latest_check,
     list_checks,
     read_page,
     read_snapshot,
-    verdicts_by_day,
 )
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.predictions.store import LogStore
@@ -71,7 +71,7 @@ def test_verdicts_are_counted_by_day(store):
     for hours, verdict in [(0, "ok"), (1, "ok"), (2, "drift"), (30, "warning"), (80, "ok")]:
         add_check(store, check(hours, verdict=verdict), None)
     add_check(store, check(1, version="2"), None)
-    found = verdicts_by_day(store, "tiny", "1", NOW - DAY, NOW + 3 * DAY)
+    found = count_verdicts_by_day(store, "tiny", "1", NOW - DAY, NOW + 3 * DAY)
     assert [(each.day.day, each.counts) for each in found] == [
         (24, {Verdict.OK: 2, Verdict.DRIFT: 1}),
         (25, {Verdict.WARNING: 1}),

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from pneumo.serving.drift import webhook
 from pneumo.serving.drift.verdict import Verdict
-from pneumo.serving.drift.webhook import WebhookError, is_news, message, post
+from pneumo.serving.drift.webhook import WebhookError, build_message, is_news, post_message
 from tests.support.webhooks import SECRET, check, server
 
 
 def test_a_message_arrives_through_a_server_that_fails_twice_with_pauses_that_grow():
     pauses: list[float] = []
     with server(503, 500, 200) as (url, came):
-        post(url, {"text": "drift"}, pause=pauses.append, chance=lambda: 0.5)
+        post_message(url, {"text": "drift"}, pause=pauses.append, chance=lambda: 0.5)
     assert came == [{"text": "drift"}] * 3
     assert pauses == [1.0, 2.0]
 
@@ -26,7 +26,7 @@ def test_pauses_differ_by_chance():
     pauses: list[float] = []
     for chance in (0.0, 0.9):
         with server(503, 200) as (url, _):
-            post(url, {}, pause=pauses.append, chance=lambda chance=chance: chance)
+            post_message(url, {}, pause=pauses.append, chance=lambda chance=chance: chance)
     assert pauses == [0.5, pytest.approx(1.4)]
 
 
@@ -34,13 +34,13 @@ def test_a_server_that_says_when_to_come_again_is_heeded_up_to_half_a_minute():
     for asked, paused in (("7", 7.0), ("9999", 30.0), ("Tue, 24 Nov 2026 12:00:00 GMT", 1.0), ("-5", 1.0)):
         pauses: list[float] = []
         with server(429, 200, headers={"Retry-After": asked}) as (url, _):
-            post(url, {}, pause=pauses.append, chance=lambda: 0.5)
+            post_message(url, {}, pause=pauses.append, chance=lambda: 0.5)
         assert pauses == [paused]
 
 
 def test_after_three_attempts_it_is_an_error_without_the_address():
     with server(500, 500, 500) as (url, came), pytest.raises(WebhookError) as caught:
-        post(url, {}, pause=lambda _: None)
+        post_message(url, {}, pause=lambda _: None)
     assert len(came) == 3
     assert str(caught.value) == "PNEUMO_DRIFT_WEBHOOK: the message did not arrive, tried 3 times (it answered 500)"
 
@@ -51,7 +51,7 @@ def test_what_will_never_be_taken_is_not_sent_again(status):
         server(status) as (url, came),
         pytest.raises(WebhookError, match=f"tried once .it answered {status}.") as caught,
     ):
-        post(url, {}, pause=lambda _: pytest.fail("it paused"))
+        post_message(url, {}, pause=lambda _: pytest.fail("it paused"))
     assert len(came) == 1
     assert SECRET not in str(caught.value)
 
@@ -63,7 +63,7 @@ def test_a_redirect_is_not_followed(status):
         server(status, headers={"Location": other}) as (url, came),
         pytest.raises(WebhookError, match=f"it answered {status}"),
     ):
-        post(url, {}, pause=lambda _: None)
+        post_message(url, {}, pause=lambda _: None)
     assert (len(came), elsewhere) == (1, [])
 
 
@@ -73,7 +73,7 @@ def test_a_server_that_is_gone_is_asked_three_times():
         url = f"http://127.0.0.1:{free.getsockname()[1]}/{SECRET}"
     pauses: list[float] = []
     with pytest.raises(WebhookError, match=r"tried 3 times .ConnectionRefusedError.") as caught:
-        post(url, {}, pause=pauses.append)
+        post_message(url, {}, pause=pauses.append)
     assert len(pauses) == 2
     assert SECRET not in str(caught.value)
 
@@ -81,7 +81,7 @@ def test_a_server_that_is_gone_is_asked_three_times():
 def test_a_server_that_says_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(webhook, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(WebhookError, match="TimeoutError"):
-        post(f"http://127.0.0.1:{silent.getsockname()[1]}/", {}, pause=lambda _: None)
+        post_message(f"http://127.0.0.1:{silent.getsockname()[1]}/", {}, pause=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -89,24 +89,24 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch):
 )
 def test_an_address_that_cannot_be_is_not_shown(url):
     with pytest.raises((WebhookError, urllib.error.URLError)) as caught:
-        post(url, {}, pause=lambda _: None)
+        post_message(url, {}, pause=lambda _: None)
     assert SECRET not in str(caught.value)
 
 
 def test_a_message_has_words_for_slack_and_a_link():
-    found = message(check(), Verdict.OK, "https://ward.example/drift")
+    found = build_message(check(), Verdict.OK, "https://ward.example/drift")
     assert found["text"].startswith("pneumo drift: drift, was ok: images are darker")
     section, context = found["blocks"]
     assert section["text"]["type"] == "mrkdwn"
     assert "500 images of tiny:1, 2026-11-24 12:00 UTC" in section["text"]["text"]
     assert section["text"]["text"].endswith("<https://ward.example/drift|Open the dashboard>")
     assert context["elements"][0]["text"].startswith("research software, not a medical device")
-    assert "dashboard" not in json.dumps(message(check(), None, None))
+    assert "dashboard" not in json.dumps(build_message(check(), None, None))
 
 
 @given(st.text())
 def test_no_name_of_a_class_becomes_a_mention_or_a_link(name):
-    found = message(check(summary=f"{name} is said more often <!channel>"), None, None)
+    found = build_message(check(summary=f"{name} is said more often <!channel>"), None, None)
     assert "<" not in json.dumps(found)
     assert len(found["blocks"][0]["text"]["text"]) <= 3000
 

@@ -414,7 +414,7 @@ def test_a_heat_map_is_of_one_image_and_of_a_class_that_there_is(client, png):
 def test_how_a_heat_map_is_made_can_be_chosen_where_the_model_can(client, app, png):
     answer = client.post("/v1/explain?format=json&method=occlusion", files={"file": png})
     assert answer.json()["method"] == "occlusion"
-    assert not app.state.service.fleet.champion.predictor.has_maps
+    assert not app.state.service.slots.champion.predictor.has_maps
     problem = refused(client.post("/v1/explain?method=cam", files={"file": png}), 422, "wrong-fields")
     assert "ask for method=occlusion" in problem["detail"]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from pneumo.serving.contracts.problems import ProblemError
-from pneumo.serving.http.uploads import MAX_FILENAME, Upload, read_uploads
+from pneumo.serving.http.uploads import MAX_FILENAME, read_uploads
+from pneumo.serving.inference.decoding import Upload
 
 LIMITS = {"max_bytes": 100_000, "max_images": 4}
 

@@ -28,17 +28,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.images import dicom
-from pneumo.serving.images.preparation import (
-    Decode,
-    Fit,
-    ImageError,
-    Picture,
-    Preparation,
-    prepare,
-    read_gray,
-    read_stored,
-)
+from pneumo.serving.images.decode import prepare, read_gray, read_stored
+from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.images.types import Decode, Fit, Picture
 from tests.support import dicoms as _made
 from tests.support.paths import ROOT
 
@@ -244,7 +238,7 @@ def test_a_missing_plugin_is_named_with_the_mend(syntax, plugin):
         pytest.skip("the plugin is installed")
     message = refused(make_dicom(RAMP, frame=b"\xff\xd8", syntax=syntax, BitsStored=12), "unreadable")
     assert f"pylibjpeg-{plugin}" in message
-    assert "pip install 'pneumo[dicom]'" in message
+    assert "pip install '.[dicom]'" in message
 
 
 def test_a_missing_plugin_for_jpeg_2000_is_named(monkeypatch):
@@ -255,7 +249,7 @@ def test_a_missing_plugin_for_jpeg_2000_is_named(monkeypatch):
 
 def test_pydicom_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "pip install 'pneumo[serve]'" in refused(make_dicom(RAMP), "unreadable")
+    assert "pip install '.[serve]'" in refused(make_dicom(RAMP), "unreadable")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +373,8 @@ def test_a_process_that_reads_a_damaged_file_prints_nothing(tmp_path):
 import logging, pathlib, sys, warnings
 logging.basicConfig(level=logging.DEBUG)
 warnings.simplefilter("always")
-from pneumo.serving.images.preparation import ImageError, read_gray
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.images.decode import read_gray
 try:
     read_gray(pathlib.Path(sys.argv[1]).read_bytes())
 except ImageError as error:

@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from pneumo.serving.inference.batching import WAITING, Answer, Batcher
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import BATCH, Predictor
+from tests.support.waiting import until
 
 
 class Slow:
@@ -16,7 +16,7 @@ class Slow:
 
     def __init__(self, predictor: Predictor) -> None:
         self.bundle = predictor.bundle
-        self.judge = predictor.judge
+        self.interpret_outputs = predictor.interpret_outputs
         self.prepare = predictor.prepare
         self.batches: list[int] = []
         self.go = threading.Event()
@@ -47,13 +47,6 @@ def batcher(slow: Slow) -> Iterator[Batcher]:
 def images(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.uniform(0, 1, (1, 28, 28)).astype(np.float32) for _ in range(count)]
-
-
-def until(check, seconds: float = 5.0) -> None:
-    ends = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < ends
-        time.sleep(0.001)
 
 
 def test_one_image_goes_through_at_once_and_those_that_wait_meanwhile_go_together(batcher, slow):

@@ -12,19 +12,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.contracts.schemas import ModelName
-from pneumo.serving.images.preparation import Decode, Fit, ImageError, Preparation, encode_png
+from pneumo.serving.images.preparation import Preparation, encode_png
+from pneumo.serving.images.types import Decode, Fit
 from pneumo.serving.inference.explanation import (
     GRID,
     PATCH,
     NoMapsError,
     UnknownClassError,
-    explain,
-    heat_map,
+    compute_heat_map,
+    explain_image,
 )
 from pneumo.serving.model.bundle import BundleError
 from pneumo.serving.model.heatmap import LONGEST
-from pneumo.serving.model.predictor import BATCH, Input, Outputs, Predictor
+from pneumo.serving.model.predictor import BATCH, Outputs, Predictor
 from tests.support.bundles import make_bundle, make_network
 
 NAME = ModelName(name="tiny", version="1", positive_class="PNEUMONIA")
@@ -75,7 +78,7 @@ def test_a_class_activation_map_sums_to_how_far_the_class_lies_above_its_limit(
     info = mapping.bundle.info
     image = (np.random.default_rng(seed).random((1, 28, 28)) * scale).astype(np.float32)
 
-    values = heat_map(mapping, image, 1).values
+    values = compute_heat_map(mapping, image, 1).values
 
     probability = mapping.predict([image])[0].probability
     threshold = info.thresholds["default"]
@@ -91,7 +94,7 @@ def test_what_is_said_to_be_positive_has_evidence_somewhere(mapping: Predictor, 
     image = (random.random((1, 28, 28)) * random.random()).astype(np.float32)
     label = mapping.predict([image])[0].label
 
-    said = heat_map(mapping, image, mapping.bundle.info.classes.index(label)).values
+    said = compute_heat_map(mapping, image, mapping.bundle.info.classes.index(label)).values
 
     assert said.max() >= 0
 
@@ -110,7 +113,7 @@ def test_a_heat_map_is_hottest_where_the_network_looks(predictor: Predictor, at:
     image = np.full((1, 48, 48), 0.05, dtype=np.float32)
     image[:, at[0] * 6 : at[0] * 6 + 12, at[1] * 6 : at[1] * 6 + 12] = 0.9
 
-    found = heat_map(predictor, image, 1)
+    found = compute_heat_map(predictor, image, 1)
 
     assert brightest(found.values) == pytest.approx(((at[0] + 1) / 8, (at[1] + 1) / 8), abs=0.07)
 
@@ -119,7 +122,7 @@ def test_a_network_with_maps_gives_them_and_one_without_is_occluded(tmp_path: Pa
     for method in METHODS:
         predictor = make_predictor(tmp_path, method)
         assert predictor.has_maps == (method == "cam")
-        assert heat_map(predictor, np.zeros((1, 48, 48), dtype=np.float32), 1).method == method
+        assert compute_heat_map(predictor, np.zeros((1, 48, 48), dtype=np.float32), 1).method == method
 
 
 def test_maps_that_were_not_found_to_point_are_shown_only_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -128,17 +131,17 @@ def test_maps_that_were_not_found_to_point_are_shown_only_where_they_are_asked_f
     predictor = Predictor(make_bundle(tmp_path / "pointless", network=model.SerializeToString()))
     image = np.zeros((1, 28, 28), dtype=np.float32)
 
-    assert heat_map(predictor, image, 1).method == "occlusion"
-    assert heat_map(predictor, image, 1, "cam").method == "cam"
+    assert compute_heat_map(predictor, image, 1).method == "occlusion"
+    assert compute_heat_map(predictor, image, 1, "cam").method == "cam"
 
 
 def test_a_method_may_be_asked_for(tmp_path: Path, png: bytes) -> None:
     with_maps, without = (make_predictor(tmp_path, method) for method in METHODS)
 
-    assert explain(with_maps, png, method="occlusion").method == "occlusion"
-    assert explain(with_maps, png, method="cam").method == "cam"
+    assert explain_image(with_maps, png, method="occlusion").method == "occlusion"
+    assert explain_image(with_maps, png, method="cam").method == "cam"
     with pytest.raises(NoMapsError, match="ask for method=occlusion"):
-        explain(without, png, method="cam")
+        explain_image(without, png, method="cam")
 
 
 def test_occlusion_costs_64_images_beside_the_image_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,12 +149,12 @@ def test_occlusion_costs_64_images_beside_the_image_itself(tmp_path: Path, monke
     sizes = []
     run = predictor.run
 
-    def counted(batch: Input) -> Outputs:
+    def counted(batch: Float32) -> Outputs:
         sizes.append(len(batch))
         return run(batch)
 
     monkeypatch.setattr(predictor, "run", counted)
-    heat_map(predictor, np.zeros((1, 48, 48), dtype=np.float32), 1)
+    compute_heat_map(predictor, np.zeros((1, 48, 48), dtype=np.float32), 1)
 
     assert sum(sizes) == GRID**2 + 1 == 65
     assert max(sizes) <= BATCH
@@ -163,14 +166,14 @@ def test_what_makes_a_clear_no_clearer_is_no_evidence(tmp_path: Path) -> None:
     image[:, 20:28, 20:28] = 0.35
 
     assert predictor.predict([image])[0].probability < 0.1
-    assert heat_map(predictor, image, 1).values.max() < 0.1
-    assert heat_map(predictor, image, 0).values.min() < -0.2  # it speaks against NORMAL, which is said
+    assert compute_heat_map(predictor, image, 1).values.max() < 0.1
+    assert compute_heat_map(predictor, image, 0).values.min() < -0.2  # it speaks against NORMAL, which is said
 
 
 def test_covering_what_is_gray_already_changes_nothing(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path, "occlusion")
 
-    values = heat_map(predictor, np.full((1, 48, 48), 0.5, dtype=np.float32), 1).values
+    values = compute_heat_map(predictor, np.full((1, 48, 48), 0.5, dtype=np.float32), 1).values
 
     np.testing.assert_allclose(values, 0, atol=1e-4)
 
@@ -184,7 +187,7 @@ def test_occlusion_covers_every_pixel_of_any_input(sides: tuple[int, int], tmp_p
     for row, column in [(0, 0), (sides[0] // 2, sides[1] // 2), (sides[0] - 1, sides[1] - 1)]:
         image = one.copy()
         image[0, row, column] = 1
-        values = heat_map(predictor, image, 1).values
+        values = compute_heat_map(predictor, image, 1).values
         assert values.max() > 0
         hot = np.unravel_index(values.argmax(), values.shape)
         assert abs((hot[0] + 0.5) / GRID - (row + 0.5) / sides[0]) < 0.2
@@ -194,7 +197,7 @@ def test_occlusion_covers_every_pixel_of_any_input(sides: tuple[int, int], tmp_p
 def test_a_map_for_one_of_two_classes_is_a_map_against_the_other(mapping: Predictor) -> None:
     image = np.random.default_rng(0).random((1, 28, 28), dtype=np.float32)
 
-    normal, pneumonia = (heat_map(mapping, image, index).values for index in range(2))
+    normal, pneumonia = (compute_heat_map(mapping, image, index).values for index in range(2))
 
     np.testing.assert_allclose(normal, -pneumonia, atol=1e-3)
 
@@ -202,7 +205,7 @@ def test_a_map_for_one_of_two_classes_is_a_map_against_the_other(mapping: Predic
 def test_a_threshold_of_0_or_1_gives_finite_evidence(tmp_path: Path) -> None:
     for number, threshold in enumerate((0.0, 1.0)):
         predictor = make_predictor(tmp_path / str(number), "cam", thresholds={"default": threshold})
-        values = heat_map(predictor, np.full((1, 48, 48), 0.02, dtype=np.float32), 1).values
+        values = compute_heat_map(predictor, np.full((1, 48, 48), 0.02, dtype=np.float32), 1).values
         assert np.isfinite(values).all()
         assert (values.mean() > 0) == (threshold == 0)
 
@@ -216,7 +219,7 @@ def test_the_hottest_place_of_the_film_is_where_it_is_bright(
     predictor = make_predictor(tmp_path, method, preparation=preparation(how))
     top, left = shape[0] // 2 + 10, shape[1] // 2 - 60
 
-    found = explain(predictor, encode_png(film_with_blob(*shape, top, left)))
+    found = explain_image(predictor, encode_png(film_with_blob(*shape, top, left)))
 
     assert (found.method, found.evidence.shape, found.film.shape) == (method, shape, shape)
     row, column = brightest(found.evidence)
@@ -231,7 +234,7 @@ def test_a_turned_photograph_is_explained_upright(predictor: Predictor) -> None:
     exif[0x0112] = 6  # to be turned clockwise
     Image.fromarray(film_with_blob(150, 240, 100, 10)).save(buffer, "PNG", exif=exif)
 
-    found = explain(predictor, buffer.getvalue())
+    found = explain_image(predictor, buffer.getvalue())
 
     assert found.film.shape == (240, 150)
     assert found.film[30, 30] == 250
@@ -243,7 +246,7 @@ def test_an_image_without_evidence_is_shown_as_it_is(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path, "cam")
     dark = np.full((60, 80), 2, dtype=np.uint8)
 
-    found = explain(predictor, encode_png(dark))
+    found = explain_image(predictor, encode_png(dark))
 
     assert found.prediction.label == "NORMAL"
     drawn = np.asarray(Image.open(io.BytesIO(found.overlay())))
@@ -251,7 +254,7 @@ def test_an_image_without_evidence_is_shown_as_it_is(tmp_path: Path) -> None:
 
 
 def test_colours_are_measured_by_how_clear_the_answer_is_and_never_by_the_image_alone(predictor: Predictor) -> None:
-    found = explain(predictor, encode_png(film_with_blob(96, 96, 0, 48, 48)))
+    found = explain_image(predictor, encode_png(film_with_blob(96, 96, 0, 48, 48)))
     weak = dataclasses.replace(found, margin=0.01, evidence=found.evidence * 0.01)
 
     full = found.margin / 4  # what a sixteenth of the image holds where the colour is strongest
@@ -266,8 +269,8 @@ def test_the_margin_is_how_far_an_image_lies_above_the_limit(predictor: Predicto
     probability = predictor.predict([bright])[0].probability
 
     above = np.log(probability / (1 - probability)) - np.log(0.4 / 0.6)
-    assert heat_map(predictor, bright, 1).margin == pytest.approx(np.log1p(np.exp(above)), rel=1e-3)
-    assert 0 < heat_map(predictor, dark, 1).margin < 0.1
+    assert compute_heat_map(predictor, bright, 1).margin == pytest.approx(np.log1p(np.exp(above)), rel=1e-3)
+    assert 0 < compute_heat_map(predictor, dark, 1).margin < 0.1
 
 
 @pytest.mark.parametrize("decode", Decode)
@@ -278,7 +281,7 @@ def test_an_explained_image_is_predicted_as_it_always_is(method: str, decode: De
     buffer = io.BytesIO()
     Image.fromarray(film).save(buffer, "JPEG")
 
-    explained = explain(predictor, buffer.getvalue(), filename="a.jpg").prediction
+    explained = explain_image(predictor, buffer.getvalue(), filename="a.jpg").prediction
     plain = predictor.predict_bytes(buffer.getvalue(), "a.jpg")
 
     same = {"elapsed_ms": 0.0}
@@ -289,7 +292,7 @@ def test_an_explained_image_is_predicted_as_it_always_is(method: str, decode: De
 def test_the_heat_map_is_of_the_class_that_is_asked_for(predictor: Predictor) -> None:
     png = encode_png(film_with_blob(60, 60, 0, 0, 30))
 
-    default, normal = explain(predictor, png), explain(predictor, png, class_name="NORMAL")
+    default, normal = explain_image(predictor, png), explain_image(predictor, png, class_name="NORMAL")
 
     assert (default.class_name, normal.class_name) == ("PNEUMONIA", "NORMAL")
     assert brightest(default.evidence) == pytest.approx((0.25, 0.25), abs=0.1)
@@ -303,7 +306,7 @@ def test_with_more_than_two_classes_the_label_is_explained(method: str, tmp_path
     predictor = make_predictor(tmp_path, method, classes=classes, positive_class=None, thresholds={})
     bright = encode_png(film_with_blob(96, 96, 0, 48, 48))
 
-    found = explain(predictor, bright)
+    found = explain_image(predictor, bright)
 
     assert found.class_name == found.prediction.label == "VIRUS"
     assert brightest(found.evidence) == pytest.approx((0.25, 0.75), abs=0.1)
@@ -311,18 +314,18 @@ def test_with_more_than_two_classes_the_label_is_explained(method: str, tmp_path
 
 def test_an_unknown_class_is_named_with_those_that_are_known(predictor: Predictor, png: bytes) -> None:
     with pytest.raises(UnknownClassError, match="class 'FRACTURE' is not one of NORMAL, PNEUMONIA"):
-        explain(predictor, png, class_name="FRACTURE")
+        explain_image(predictor, png, class_name="FRACTURE")
 
 
 def test_what_is_no_image_is_refused(predictor: Predictor) -> None:
     with pytest.raises(ImageError, match="not an image"):
-        explain(predictor, b"a letter")
+        explain_image(predictor, b"a letter")
     with pytest.raises(ImageError, match="is more than 100 pixels"):
-        explain(predictor, encode_png(np.zeros((11, 10), dtype=np.uint8)), max_pixels=100)
+        explain_image(predictor, encode_png(np.zeros((11, 10), dtype=np.uint8)), max_pixels=100)
 
 
 def test_a_page_gets_film_and_heat_of_the_same_size(predictor: Predictor) -> None:
-    found = explain(predictor, encode_png(film_with_blob(1500, 1200, 700, 200, 300)))
+    found = explain_image(predictor, encode_png(film_with_blob(1500, 1200, 700, 200, 300)))
 
     answer = found.answer("abc", NAME)
 

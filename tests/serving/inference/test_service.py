@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 
 import anyio
 import httpx
@@ -20,6 +19,7 @@ from pneumo.serving.inference.service import State
 from pneumo.serving.model.bundle import BundleError
 from pneumo.serving.model.predictor import Predictor
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 FAILED = r"request {} failed: RuntimeError at serving/inference/batching\.py:\d+"
 LIMITS = Settings(max_bytes=3_000_000, max_images=8, threads=1)
@@ -75,9 +75,7 @@ def test_while_the_model_is_loaded_the_process_lives_but_is_not_ready(bundle, pn
             assert refused.json()["type"] == "urn:pneumo:problem:not-ready"
             assert refused.headers["retry-after"] == "1"
         loaded.set()
-        ends = time.monotonic() + 20
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < ends
+        until(lambda: client.get("/readyz").status_code == 200)
         assert client.post("/v1/predict", files={"file": png}).status_code == 200
 
 
@@ -108,9 +106,7 @@ def test_a_model_that_does_not_run_makes_the_process_unhealthy(own_bundle, png, 
     app = create_app(own_bundle, LIMITS)
     (own_bundle.folder / "model.onnx").write_bytes(b"not what was sealed")
     with TestClient(app) as client:
-        ends = time.monotonic() + 20
-        while client.get("/readyz").json()["status"] == "loading":
-            assert time.monotonic() < ends
+        until(lambda: client.get("/readyz").json()["status"] != "loading")
         assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (503, {"status": "failed"})
         assert client.get("/healthz").status_code == 503
         assert client.post("/v1/predict", files={"file": png}).status_code == 503
@@ -149,8 +145,8 @@ def test_more_than_the_service_can_do_is_refused_at_once_with_the_time_to_come_b
         threads = [ask(client, png, answers) for _ in range(3)]
         assert gate.entered.wait(20)
         service = app.state.service
-        until(lambda: service.admission.images == 3)
-        service.admission.seconds_per_image = 1.0
+        until(lambda: service.load_shedding.images == 3)
+        service.load_shedding.seconds_per_image = 1.0
         refused = client.post("/v1/predict", files={"file": png})
         assert refused.status_code == 503
         assert refused.json()["type"] == "urn:pneumo:problem:over-capacity"
@@ -165,7 +161,7 @@ def test_more_than_the_service_can_do_is_refused_at_once_with_the_time_to_come_b
             thread.join()
         assert [answer.status_code for answer in answers] == [200] * 3
         assert client.post("/v1/predict", files={"file": png}).status_code == 200
-        assert service.admission.images == service.admission.held == 0
+        assert service.load_shedding.images == service.load_shedding.body_bytes == 0
 
 
 def test_images_are_turned_away_before_a_route_is_looked_for(bundle, png, monkeypatch, started):
@@ -173,8 +169,8 @@ def test_images_are_turned_away_before_a_route_is_looked_for(bundle, png, monkey
     with started(app) as client:
         monkeypatch.setattr(app.router, "routes", [])
         assert client.post("/v1/predict", content=png).status_code == 404
-        admission = app.state.service.admission
-        admission.images, admission.seconds_per_image = 100, 1.0
+        shedding = app.state.service.load_shedding
+        shedding.images, shedding.seconds_per_image = 100, 1.0
         assert [client.post(path, content=png).status_code for path in ("/v1/predict", "/v1/explain")] == [503, 503]
         assert client.get("/v1/predict").status_code == 404
 
@@ -198,7 +194,7 @@ def test_a_request_that_takes_too_long_is_given_up_and_its_image_not_run(bundle,
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         gate.opened.set()
         assert client.post("/v1/predict", files={"file": png}).status_code == 200
-        assert app.state.service.admission.images == 0
+        assert app.state.service.load_shedding.images == 0
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(bundle, started):
@@ -222,14 +218,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(bundle, started):
     with started(app) as client:
         client.portal.call(app, scope, receive, send)
         assert statuses == [408]
-        assert app.state.service.admission.held == 0
-
-
-def until(check, seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
+        assert app.state.service.load_shedding.body_bytes == 0
 
 
 def test_a_bug_is_a_problem_that_tells_nothing_of_its_insides(bundle, png, monkeypatch, caplog, started):
@@ -237,7 +226,7 @@ def test_a_bug_is_a_problem_that_tells_nothing_of_its_insides(bundle, png, monke
         raise RuntimeError("secret inside")
 
     with started(create_app(bundle, LIMITS), raises=True) as client:  # raises what would reach the server
-        monkeypatch.setattr(Predictor, "judge", fail)
+        monkeypatch.setattr(Predictor, "interpret_outputs", fail)
         response = client.post("/v1/predict", files={"file": png})
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
@@ -293,7 +282,7 @@ def fail(self, outputs, *, elapsed_ms):
     except ValueError as cause:
         raise RuntimeError("Jane Doe, born 1950") from cause
 
-Predictor.judge = fail
+Predictor.interpret_outputs = fail
 logging.basicConfig(level=logging.DEBUG)
 serve(Settings(model=sys.argv[1], port=0), lambda bundle, address: print(address, flush=True))
 """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.model.bundle import Bundle, BundleError, BundleInfo, digest_of, seal
+from pneumo.serving.model.bundle import Bundle, BundleError, BundleInfo, compute_digest, seal_bundle
 
 INFO = "bundle.json"
 
@@ -29,8 +29,8 @@ def rewrite(folder: Path, **changes: object) -> None:
 def test_a_sealed_bundle_opens_and_knows_its_files(bundle):
     opened = Bundle.open(bundle.folder)
     assert opened.info.files.keys() == {"model.onnx", "embedding_space.npz", "card.md"}
-    assert opened.info.files["card.md"] == digest_of(bundle.folder / "card.md")
-    assert opened.digest == digest_of(bundle.folder / INFO)
+    assert opened.info.files["card.md"] == compute_digest(bundle.folder / "card.md")
+    assert opened.digest == compute_digest(bundle.folder / INFO)
     assert opened.info.id == "tiny:1"
 
 
@@ -142,19 +142,19 @@ def test_three_classes_need_no_positive_class(bundle):
 
 
 def test_sealing_again_gives_the_same_digest(own_bundle):
-    seal(own_bundle.folder, own_bundle.info)
+    seal_bundle(own_bundle.folder, own_bundle.info)
     assert Bundle.open(own_bundle.folder).digest == own_bundle.digest
 
 
 def test_sealing_without_a_model_is_refused_and_leaves_no_bundle_json(bundle, tmp_path):
     shutil.copy(bundle.folder / "embedding_space.npz", tmp_path)
     with pytest.raises(BundleError, match=r"model\.onnx: missing"):
-        seal(tmp_path, bundle.info)
+        seal_bundle(tmp_path, bundle.info)
     assert [path.name for path in tmp_path.iterdir()] == ["embedding_space.npz"]
 
 
 def test_metrics_that_are_not_numbers_are_sealed_as_null(own_bundle):
-    sealed = seal(own_bundle.folder, own_bundle.info.model_copy(update={"metrics": {"ppv": float("nan")}}))
+    sealed = seal_bundle(own_bundle.folder, own_bundle.info.model_copy(update={"metrics": {"ppv": float("nan")}}))
     assert sealed.files == own_bundle.info.files
     assert json.loads((own_bundle.folder / INFO).read_text())["metrics"] == {"ppv": None}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.thumbnails import SIDE, turned
-from pneumo.serving.model.outlier_score import EmbeddingSpace, Familiarity, Known
+from pneumo.serving.images.thumbnails import SIDE, turn_thumbnails
+from pneumo.serving.model.outlier_score import EmbeddingSpace, ImageFeatures, OutlierScorer
 
 
 def embeddings(count: int, dimensions: int = 20, seed: int = 0) -> np.ndarray:
@@ -85,57 +85,57 @@ def test_what_cannot_be_fitted_is_an_input_error(values):
         EmbeddingSpace.fit(values)
 
 
-def chests(count: int, seed: int = 0) -> Known:
+def chests(count: int, seed: int = 0) -> ImageFeatures:
     """Thumbnails with a fixed pattern that is not symmetric, plus noise; embeddings of their own."""
     rng = np.random.default_rng(seed)
     pattern = np.linspace(-2, 2, SIDE)[:, None] + np.where(np.arange(SIDE) < 5, 1.0, -0.5)[None, :]
-    return Known(embeddings(count, seed=seed), pattern + rng.normal(0, 0.4, (count, SIDE, SIDE)))
+    return ImageFeatures(embeddings(count, seed=seed), pattern + rng.normal(0, 0.4, (count, SIDE, SIDE)))
 
 
 @pytest.fixture(scope="module")
-def familiarity() -> Familiarity:
-    return Familiarity.fit(chests(400), chests(1000, seed=1), quantile=0.99)
+def scorer() -> OutlierScorer:
+    return OutlierScorer.fit(chests(400), chests(1000, seed=1), quantile=0.99)
 
 
-def test_each_view_has_its_median_at_zero_and_its_quantile_at_one(familiarity):
+def test_each_view_has_its_median_at_zero_and_its_quantile_at_one(scorer):
     held_out = chests(1000, seed=1)
-    seen = familiarity.views(held_out.embeddings, held_out.thumbnails)
+    seen = scorer.score_views(held_out.embeddings, held_out.thumbnails)
     np.testing.assert_allclose(np.median(seen, axis=1), 0, atol=1e-9)
     np.testing.assert_allclose(np.quantile(seen[:2], 0.99, axis=1), 1)
     assert np.quantile(seen[2], 0.99) <= 1
 
 
-def test_few_new_images_of_the_same_source_lie_above_the_limit(familiarity):
+def test_few_new_images_of_the_same_source_lie_above_the_limit(scorer):
     held_out, others = chests(1000, seed=1), chests(2000, seed=2)
-    limit = np.quantile(familiarity.score(held_out.embeddings, held_out.thumbnails), 0.99)
-    assert 0.002 <= (familiarity.score(others.embeddings, others.thumbnails) > limit).mean() <= 0.025
+    limit = np.quantile(scorer.score(held_out.embeddings, held_out.thumbnails), 0.99)
+    assert 0.002 <= (scorer.score(others.embeddings, others.thumbnails) > limit).mean() <= 0.025
 
 
 @pytest.mark.parametrize("way", range(5))
-def test_a_familiar_thumbnail_that_is_turned_or_negative_is_strange(familiarity, way):
+def test_a_familiar_thumbnail_that_is_turned_or_negative_is_strange(scorer, way):
     others = chests(50, seed=3)
-    seen = familiarity.views(others.embeddings, turned(others.thumbnails)[way])
+    seen = scorer.score_views(others.embeddings, turn_thumbnails(others.thumbnails)[way])
     assert seen[2].min() > 1
-    assert (familiarity.score(others.embeddings, turned(others.thumbnails)[way]) == seen.max(axis=0)).all()
+    assert (scorer.score(others.embeddings, turn_thumbnails(others.thumbnails)[way]) == seen.max(axis=0)).all()
 
 
-def test_a_strange_embedding_counts_where_the_thumbnail_is_familiar(familiarity):
+def test_a_strange_embedding_counts_where_the_thumbnail_is_familiar(scorer):
     others = chests(5, seed=4)
     far = others.embeddings + 100.0
-    assert familiarity.score(far, others.thumbnails).min() > 2 > familiarity.views(far, others.thumbnails)[1:].max()
+    assert scorer.score(far, others.thumbnails).min() > 2 > scorer.score_views(far, others.thumbnails)[1:].max()
 
 
 def test_held_out_images_that_are_all_alike_give_finite_scores():
     known = chests(30)
-    alike = Known(np.repeat(known.embeddings[:1], 4, axis=0), np.repeat(known.thumbnails[:1], 4, axis=0))
-    familiarity = Familiarity.fit(known, alike, quantile=0.99)
-    assert np.isfinite(familiarity.score(known.embeddings, known.thumbnails)).all()
+    alike = ImageFeatures(np.repeat(known.embeddings[:1], 4, axis=0), np.repeat(known.thumbnails[:1], 4, axis=0))
+    scorer = OutlierScorer.fit(known, alike, quantile=0.99)
+    assert np.isfinite(scorer.score(known.embeddings, known.thumbnails)).all()
 
 
-def test_an_embedding_space_survives_its_file_alone_and_beside_thumbnails(familiarity):
+def test_an_embedding_space_survives_its_file_alone_and_beside_thumbnails(scorer):
     others = chests(5, seed=7)
-    for written in (familiarity, Familiarity(familiarity.embedding)):
-        again = Familiarity.from_bytes(written.to_bytes())
+    for written in (scorer, OutlierScorer(scorer.embedding)):
+        again = OutlierScorer.from_bytes(written.to_bytes())
         np.testing.assert_array_equal(
             again.score(others.embeddings, others.thumbnails), written.score(others.embeddings, others.thumbnails)
         )
@@ -143,7 +143,7 @@ def test_an_embedding_space_survives_its_file_alone_and_beside_thumbnails(famili
 
 
 def damaged(**changes: object) -> bytes:
-    whole = Familiarity.fit(chests(50), chests(20, seed=1), quantile=0.9)
+    whole = OutlierScorer.fit(chests(50), chests(20, seed=1), quantile=0.9)
     with np.load(io.BytesIO(whole.to_bytes())) as arrays:
         content = dict(arrays) | changes
     buffer = io.BytesIO()
@@ -173,4 +173,4 @@ def damaged(**changes: object) -> bytes:
 )
 def test_a_damaged_file_is_an_input_error_and_nothing_is_unpickled(content):
     with pytest.raises(InputError, match="not an embedding space"):
-        Familiarity.from_bytes(content)
+        OutlierScorer.from_bytes(content)

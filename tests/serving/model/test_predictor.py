@@ -9,10 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pneumo.serving.contracts.cores import available_cores
-from pneumo.serving.images.preparation import ImageError, prepare
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.images.decode import prepare
 from pneumo.serving.images.thumbnails import SIDE
-from pneumo.serving.model.bundle import Bundle, BundleError, Conformal, seal
-from pneumo.serving.model.outlier_score import EmbeddingSpace, Familiarity
+from pneumo.serving.model.bundle import Bundle, BundleError, Conformal, seal_bundle
+from pneumo.serving.model.outlier_score import EmbeddingSpace, OutlierScorer
 from pneumo.serving.model.predictor import BATCH, Outputs, Predictor
 from tests.support.bundles import make_bundle
 
@@ -25,7 +26,7 @@ def predictor(bundle) -> Predictor:
 def judged(
     predictor: Predictor, logit: float, embedding: np.ndarray | None = None, thumbnail: np.ndarray | None = None
 ):
-    known = predictor.familiarity
+    known = predictor.outlier_scorer
     place = known.embedding.mean if embedding is None else embedding
     small = known.thumbnail.mean if thumbnail is None else thumbnail
     outputs = Outputs(
@@ -33,7 +34,7 @@ def judged(
         embedding=np.asarray(place, dtype=np.float32)[None],
         thumbnails=small.reshape(1, SIDE, SIDE),
     )
-    return predictor.judge(outputs, elapsed_ms=1.0)[0]
+    return predictor.interpret_outputs(outputs, elapsed_ms=1.0)[0]
 
 
 def test_the_probability_is_the_calibrated_sigmoid_of_the_networks_logit(predictor, png):
@@ -83,7 +84,7 @@ def test_an_embedding_or_a_thumbnail_beyond_the_limit_is_not_in_distribution(pre
     near = judged(predictor, 0)
     assert near.in_distribution
     assert near.outlier_score < 1
-    space, small = predictor.familiarity.embedding, predictor.familiarity.thumbnail
+    space, small = predictor.outlier_scorer.embedding, predictor.outlier_scorer.thumbnail
     for far in (
         judged(predictor, 0, embedding=space.mean + 1000 * space.basis[:, 0]),
         judged(predictor, 0, thumbnail=small.mean + 1000 * small.basis[:, 0]),
@@ -94,17 +95,17 @@ def test_an_embedding_or_a_thumbnail_beyond_the_limit_is_not_in_distribution(pre
 
 def test_the_thumbnail_that_is_judged_is_the_images_own(predictor, png):
     batch = predictor.prepare(png)[None]
-    (expected,) = predictor.judge(predictor.run(batch), elapsed_ms=1.0)
+    (expected,) = predictor.interpret_outputs(predictor.run(batch), elapsed_ms=1.0)
     assert predictor.predict_bytes(png).outlier_score == pytest.approx(expected.outlier_score)
-    flat = predictor.judge(predictor.run(np.full_like(batch, 0.5)), elapsed_ms=1.0)[0]
+    flat = predictor.interpret_outputs(predictor.run(np.full_like(batch, 0.5)), elapsed_ms=1.0)[0]
     assert flat.outlier_score != expected.outlier_score
 
 
 def test_a_bundle_without_thumbnails_is_judged_by_its_embedding_alone(own_bundle):
-    space = Familiarity.from_bytes(own_bundle.read("embedding_space.npz")).embedding
-    predictor = Predictor(reseal(own_bundle, embedding_space__npz=Familiarity(space).to_bytes()))
+    space = OutlierScorer.from_bytes(own_bundle.read("embedding_space.npz")).embedding
+    predictor = Predictor(reseal(own_bundle, embedding_space__npz=OutlierScorer(space).to_bytes()))
     outputs = predictor.run(np.zeros((1, 1, 28, 28), dtype=np.float32))
-    (said,) = predictor.judge(outputs, elapsed_ms=1.0)
+    (said,) = predictor.interpret_outputs(outputs, elapsed_ms=1.0)
     assert said.outlier_score == pytest.approx(space.score(outputs.embedding)[0])
 
 
@@ -165,7 +166,7 @@ def test_the_network_runs_on_the_cores_this_process_may_use(bundle):
 def reseal(bundle: Bundle, **files: bytes) -> Bundle:
     for name, content in files.items():
         (bundle.folder / name.replace("__", ".")).write_bytes(content)
-    seal(bundle.folder, bundle.info)
+    seal_bundle(bundle.folder, bundle.info)
     return Bundle.open(bundle.folder)
 
 
@@ -177,7 +178,7 @@ def test_a_model_that_is_no_onnx_is_a_bundle_error(own_bundle):
 def test_an_embedding_space_of_another_network_is_a_bundle_error(own_bundle):
     space = EmbeddingSpace.fit(np.random.default_rng(0).normal(size=(20, 9)))
     with pytest.raises(BundleError, match=r"logits \(2, 2\) and embedding \(2, 6\)"):
-        Predictor(reseal(own_bundle, embedding_space__npz=Familiarity(space).to_bytes()))
+        Predictor(reseal(own_bundle, embedding_space__npz=OutlierScorer(space).to_bytes()))
 
 
 def test_a_damaged_embedding_space_is_a_bundle_error(own_bundle):
@@ -187,7 +188,7 @@ def test_a_damaged_embedding_space_is_a_bundle_error(own_bundle):
 
 def test_an_input_that_the_network_does_not_take_is_a_bundle_error(own_bundle):
     preparation = {"size": 32, "height": 28, "width": 28, "channels": 3}
-    seal(
+    seal_bundle(
         own_bundle.folder,
         type(own_bundle.info).model_validate(own_bundle.info.model_dump() | {"preparation": preparation}),
     )
@@ -219,7 +220,8 @@ def test_a_network_that_gives_no_numbers_is_a_bundle_error(own_bundle):
 
 
 def test_a_prepared_copy_of_an_image_gets_the_same_probability(predictor, png):
-    from pneumo.serving.images.preparation import encode_png, fit, read_gray
+    from pneumo.serving.images.decode import read_gray
+    from pneumo.serving.images.preparation import encode_png, fit
 
     preparation = predictor.bundle.info.preparation
     stored = encode_png(fit(read_gray(png).gray, preparation.size, preparation.fit))

@@ -8,8 +8,8 @@ import pytest
 
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
-from pneumo.serving.images.descriptors import describe
-from pneumo.serving.images.preparation import read_stored
+from pneumo.serving.images.decode import read_stored
+from pneumo.serving.images.descriptors import compute_descriptors
 from pneumo.serving.model.predictor import Predictor
 
 
@@ -43,7 +43,7 @@ def test_a_row_holds_what_was_said_and_what_the_image_was_like(rows, bundle, png
     assert (row["label"], bool(row["certain"])) == (expected.label, expected.certainty == "certain")
     preparation = bundle.info.preparation
     picture = read_stored(pngs[0], size=preparation.size, how=preparation.fit, decode=preparation.decode)
-    descriptors = describe(picture, picture.gray)
+    descriptors = compute_descriptors(picture, picture.gray)
     assert row["mean"] == pytest.approx(descriptors.mean)
     assert (row["width"], row["height"], row["aspect"]) == (40, 50, 0.8)
     embedding = predictor.run(predictor.prepare(pngs[0])[None]).embedding[0]

@@ -1,12 +1,12 @@
 """The prediction log: rows, store, spool and writer, over SQLite."""
 
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.predictions.rows import values_of_json
+from pneumo.serving.predictions.rows import parse_row
 from pneumo.serving.predictions.spool import Spool
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.tables import predictions
 from pneumo.serving.predictions.writer import UNMADE, LogWriter
-from tests.support.log_rows import NOW, count, row, until
+from tests.support.log_rows import NOW, count, row
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 
 def store_at(folder: Path) -> LogStore:
@@ -40,7 +41,7 @@ def test_a_row_comes_back_from_a_line_as_it_was(value, label, embedding):
     given_row = row(outlier_score=value, label=label, embedding=np.array(embedding, dtype=np.float32))
     line = given_row.to_json()
     assert "\n" not in line
-    assert values_of_json(line) == given_row.values()
+    assert parse_row(line) == given_row.values()
 
 
 def test_a_row_comes_back_from_the_database_as_it_was(tmp_path):
@@ -229,9 +230,14 @@ def test_a_process_that_is_killed_loses_no_more_than_the_last_moment_and_leaves_
         [sys.executable, "-c", KILLED, str(ROOT), str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "ready\n"
-    time.sleep(1.0)
+
+    def written() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite3")) as connection:
+            return connection.execute("select count(*) from predictions").fetchone()[0]
+
+    until(lambda: written() >= 2000)  # while more rows come
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     connection = sqlite3.connect(tmp_path / "log.sqlite3")
     assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
-    assert connection.execute("select count(*) from predictions").fetchone()[0] >= 1500
+    assert written() >= 2000

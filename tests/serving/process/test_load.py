@@ -31,28 +31,29 @@ import locust
 from locust.env import Environment
 
 Ward = runpy.run_path(sys.argv[1])["Ward"]
-Ward.host = sys.argv[2]
-environment = Environment(user_classes=[Ward])
-stats = environment.create_local_runner().stats
-user = Ward(environment)
-user.on_start()
-for task in dict.fromkeys(Ward.tasks):
-    task(user)
-print(json.dumps({name: [entry.num_requests, entry.num_failures] for (name, _), entry in stats.entries.items()}))
+for url in sys.argv[2:]:
+    Ward.host = url
+    environment = Environment(user_classes=[Ward])
+    stats = environment.create_local_runner().stats
+    user = Ward(environment)
+    user.on_start()
+    for task in dict.fromkeys(Ward.tasks):
+        task(user)
+    print(json.dumps({name: [entry.num_requests, entry.num_failures] for (name, _), entry in stats.entries.items()}))
 """
 
 
-def run_tasks(url: str, **environment: str) -> dict[str, list[int]]:
-    """Requests and failures of each kind, where a user does each of its tasks once."""
+def run_tasks(*urls: str, **environment: str) -> list[dict[str, list[int]]]:
+    """Requests and failures of each kind at each service, where a user does each of its tasks once."""
     done = subprocess.run(
-        [sys.executable, "-c", EACH_TASK_ONCE, str(LOCUSTFILE), url],
+        [sys.executable, "-c", EACH_TASK_ONCE, str(LOCUSTFILE), *urls],
         env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[int]] = json.loads(done.stdout.splitlines()[-1])
+    found: list[dict[str, list[int]]] = [json.loads(line) for line in done.stdout.splitlines()[-len(urls) :]]
     return found
 
 
@@ -74,22 +75,17 @@ def url(bundle) -> Iterator[str]:
         yield url
 
 
-def test_every_task_is_answered(url):
-    assert run_tasks(url) == {"/v1/predict 224 x 224": [1, 0], "/v1/predict 1500 x 1200": [1, 0], "/": [1, 0]}
-
-
-def test_answers_over_capacity_stand_apart_and_are_no_failures():
-    with served(answering(503, {"Retry-After": "0"}, [])) as url:
-        found = run_tasks(url)
-    assert found["/v1/predict 224 x 224 (shed)"] == [1, 0]
-    assert found["/v1/predict 1500 x 1200 (shed)"] == [1, 0]
-
-
-def test_other_answers_are_failures_and_the_key_is_sent():
+def test_tasks_are_answered_shed_or_failed_and_the_key_is_sent(url):
     keys: list[str | None] = []
-    with served(answering(500, {}, keys)) as url:
-        found = run_tasks(url, PNEUMO_KEY="pneumo_secret")
-    assert list(found.values()) == [[1, 1]] * 3
+    with (
+        served(answering(503, {"Retry-After": "0"}, [])) as full,
+        served(answering(500, {}, keys)) as broken,
+    ):
+        answered, shed, failed = run_tasks(url, full, broken, PNEUMO_KEY="pneumo_secret")
+    assert answered == {"/v1/predict 224 x 224": [1, 0], "/v1/predict 1500 x 1200": [1, 0], "/": [1, 0]}
+    assert shed["/v1/predict 224 x 224 (shed)"] == [1, 0]
+    assert shed["/v1/predict 1500 x 1200 (shed)"] == [1, 0]
+    assert list(failed.values()) == [[1, 1]] * 3
     assert keys.count("Bearer pneumo_secret") == 2
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from pneumo.serving.model.bundle import Bundle
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 SERVER = """
 import sys
@@ -103,18 +103,10 @@ class Load:
             thread.join(60)
 
 
-def until(check: Callable[[], bool], seconds: float = 60.0) -> None:
-    ends = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_told_to_stop_under_load_fails_no_request(serve, png, workers):
-    server = serve(workers)
+def stop_under_load(server: Server, png: bytes) -> None:
+    """Tell a server to stop while clients ask, and see that none of their requests fails."""
     load = Load(server.address, png)
-    until(lambda: load.answered > 40)
+    until(lambda: load.answered > 24)
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
     load.end()
@@ -122,7 +114,11 @@ def test_a_server_told_to_stop_under_load_fails_no_request(serve, png, workers):
     assert "Traceback" not in server.process.stderr.read()
 
 
-def test_workers_count_together_and_one_that_is_killed_is_replaced(serve, png):
+def test_a_server_told_to_stop_under_load_fails_no_request(serve, png):
+    stop_under_load(serve(1), png)
+
+
+def test_workers_count_together_replace_one_that_is_killed_and_stop_without_a_failed_request(serve, png):
     server = serve(2)
     until(lambda: len(server.workers()) == 2)
     before = server.workers()
@@ -144,7 +140,10 @@ def test_workers_count_together_and_one_that_is_killed_is_replaced(serve, png):
     text = httpx.get(f"{server.address}/metrics", timeout=30).text
     assert "pneumo_http_requests_in_progress 1.0" in text
 
+    stop_under_load(server, png)
 
+
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_looks_after_them(serve):
     server = serve(2)
     until(lambda: len(server.workers()) == 2)

@@ -23,6 +23,7 @@ from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.telemetry.logs import RequestFields, configure, log_request
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 SECRET = "Xenia_Quist_1950"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -242,8 +243,7 @@ class Running:
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
+        until(lambda: self.server.started)
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
 
     def send(self, raw: bytes) -> None:

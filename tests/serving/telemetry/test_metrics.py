@@ -26,9 +26,9 @@ OTHER_UNITS = r"_(ms|us|milliseconds|microseconds|minutes|hours|kb|mb|kilobytes|
 
 def test_a_request_is_counted_by_route_method_and_status():
     metrics = Metrics()
-    metrics.requested("/v1/predict", "POST", 200, 0.03)
-    metrics.requested("/v1/predict", "POST", 200, 0.2)
-    metrics.requested("-", "GET", 404, 0.001)
+    metrics.count_request("/v1/predict", "POST", 200, 0.03)
+    metrics.count_request("/v1/predict", "POST", 200, 0.2)
+    metrics.count_request("-", "GET", 404, 0.001)
     found = series(metrics)
     assert found["pneumo_http_requests_total{method=POST,route=/v1/predict,status=200}"] == 2
     assert found["pneumo_http_requests_total{method=GET,route=-,status=404}"] == 1
@@ -39,21 +39,21 @@ def test_a_request_is_counted_by_route_method_and_status():
 
 def test_requests_are_in_progress_only_while_they_are_also_when_they_fail():
     metrics = Metrics()
-    with metrics.in_progress(), metrics.in_progress():
+    with metrics.track_request(), metrics.track_request():
         assert series(metrics)["pneumo_http_requests_in_progress"] == 2
-    with pytest.raises(KeyError), metrics.in_progress():
+    with pytest.raises(KeyError), metrics.track_request():
         raise KeyError
     assert series(metrics)["pneumo_http_requests_in_progress"] == 0
 
 
 def test_the_work_on_images_is_measured():
     metrics = Metrics()
-    metrics.queued(7)
-    metrics.decoded(0.004)
-    metrics.waited(0.2)
-    metrics.batched(5, 0.02)
-    metrics.refused_image("unreadable")
-    metrics.shed("memory")
+    metrics.set_queue(7)
+    metrics.observe_decoding(0.004)
+    metrics.observe_wait(0.2)
+    metrics.observe_batch(5, 0.02)
+    metrics.count_refused_image("unreadable")
+    metrics.count_shed("memory")
     found = series(metrics)
     assert found["pneumo_queue_images"] == 7
     assert found["pneumo_decode_seconds_sum"] == 0.004
@@ -66,13 +66,13 @@ def test_the_work_on_images_is_measured():
 
 def test_what_a_model_says_is_counted_by_lane():
     metrics = Metrics()
-    metrics.predicted(
+    metrics.count_predictions(
         "champion",
         [prediction(0.3), prediction(0.8, certainty="uncertain"), prediction(0.82, in_distribution=False)],
     )
-    metrics.predicted("shadow", [prediction(0.1)])
-    metrics.predicted("challenger", [])
-    metrics.failed("shadow", 2)
+    metrics.count_predictions("shadow", [prediction(0.1)])
+    metrics.count_predictions("challenger", [])
+    metrics.count_failures("shadow", 2)
     found = series(metrics)
     assert found["pneumo_images_total{lane=champion,result=predicted}"] == 3
     assert found["pneumo_predictions_total{label=PNEUMONIA,lane=champion}"] == 2
@@ -86,7 +86,7 @@ def test_what_a_model_says_is_counted_by_lane():
 
 def test_probabilities_fall_into_twenty_buckets_from_0_to_1():
     metrics = Metrics()
-    metrics.predicted("champion", [prediction(0.0), prediction(1.0)])
+    metrics.count_predictions("champion", [prediction(0.0), prediction(1.0)])
     found = series(metrics)
     bounds = [re.search(r"le=([^,}]+)", name)[1] for name in found if name.startswith("pneumo_probability_bucket")]
     assert [float(bound) for bound in bounds] == [*(pytest.approx(0.05 * step) for step in range(1, 21)), float("inf")]
@@ -95,10 +95,10 @@ def test_probabilities_fall_into_twenty_buckets_from_0_to_1():
 
 def test_the_shadow_is_compared_by_label_and_by_the_class_that_differs_most():
     metrics = Metrics()
-    metrics.compared(prediction(0.3), prediction(0.35))
-    metrics.compared(prediction(0.3), prediction(0.6))
+    metrics.compare_shadow(prediction(0.3), prediction(0.35))
+    metrics.compare_shadow(prediction(0.3), prediction(0.6))
     three = {"A": 0.5, "B": 0.4, "C": 0.1}
-    metrics.compared(
+    metrics.compare_shadow(
         prediction(0.5, label="A", probabilities=three),
         prediction(0.5, label="B", probabilities={"A": 0.4, "B": 0.5, "D": 0.1}),
     )
@@ -111,21 +111,21 @@ def test_the_shadow_is_compared_by_label_and_by_the_class_that_differs_most():
 def test_the_model_of_a_lane_is_told_and_the_one_before_is_not(bundle):
     metrics = Metrics()
     before = time.time()
-    metrics.serves("champion", bundle.info, bundle.digest)
-    metrics.serves("challenger", bundle.info, "c" * 64)
-    metrics.bundle_changed("champion", changed=True)
+    metrics.set_model("champion", bundle.info, bundle.digest)
+    metrics.set_model("challenger", bundle.info, "c" * 64)
+    metrics.set_bundle_changed("champion", changed=True)
     named = f"digest={bundle.digest},lane=champion,name=tiny,version=1"
     assert series(metrics)[f"pneumo_model_info{{{named}}}"] == 1
     assert series(metrics)["pneumo_bundle_changed{lane=champion}"] == 1
     assert before <= series(metrics)["pneumo_model_loaded_timestamp_seconds{lane=champion}"] <= time.time()
 
-    metrics.serves("champion", bundle.info.model_copy(update={"version": "2"}), "d" * 64)
+    metrics.set_model("champion", bundle.info.model_copy(update={"version": "2"}), "d" * 64)
     models = [name for name in series(metrics) if name.startswith("pneumo_model_info")]
     assert len(models) == 2
     assert f"pneumo_model_info{{digest={'d' * 64},lane=champion,name=tiny,version=2}}" in models
     assert series(metrics)["pneumo_bundle_changed{lane=champion}"] == 0
 
-    metrics.retired("challenger")
+    metrics.clear_model("challenger")
     left = [name for name in series(metrics) if name.startswith(("pneumo_model_info", "pneumo_model_loaded"))]
     assert len(left) == 2
     assert not [name for name in left if "challenger" in name]
@@ -133,7 +133,7 @@ def test_the_model_of_a_lane_is_told_and_the_one_before_is_not(bundle):
 
 def test_series_of_a_model_begin_at_zero_so_that_their_first_event_is_seen(bundle):
     metrics = Metrics()
-    metrics.serves("champion", bundle.info, bundle.digest)
+    metrics.set_model("champion", bundle.info, bundle.digest)
     found = series(metrics)
     for name in ("NORMAL", "PNEUMONIA"):
         assert found[f"pneumo_predictions_total{{label={name},lane=champion}}"] == 0
@@ -152,7 +152,7 @@ def test_what_is_installed_and_the_process_are_told():
 
 def test_two_applications_in_a_process_count_apart():
     first, second = Metrics(), Metrics()
-    first.queued(5)
+    first.set_queue(5)
     assert (series(first)["pneumo_queue_images"], series(second)["pneumo_queue_images"]) == (5, 0)
 
 
@@ -160,14 +160,14 @@ def test_two_applications_in_a_process_count_apart():
 def test_methods_that_clients_make_up_are_one_series(methods):
     metrics = Metrics()
     for method in methods:
-        metrics.requested("-", f"x{method}", 404, 0.1)
+        metrics.count_request("-", f"x{method}", 404, 0.1)
     assert sum(name.startswith("pneumo_http_requests_total") for name in series(metrics)) <= 1
 
 
 def test_no_mistake_elsewhere_makes_series_without_end():
     metrics = Metrics()
     for number in range(MAX_SERIES + 200):
-        metrics.requested(f"/patients/{number}", "GET", 404, 0.1)
+        metrics.count_request(f"/patients/{number}", "GET", 404, 0.1)
     found = {name: value for name, value in series(metrics).items() if name.startswith("pneumo_http_requests_total")}
     assert len(found) == MAX_SERIES + 1
     assert sum(found.values()) == MAX_SERIES + 200
@@ -179,8 +179,8 @@ def test_threads_lose_no_count(bundle):
 
     def count() -> None:
         for _ in range(500):
-            metrics.predicted("champion", [prediction()])
-            metrics.requested("/v1/predict", "POST", 200, 0.01)
+            metrics.count_predictions("champion", [prediction()])
+            metrics.count_request("/v1/predict", "POST", 200, 0.01)
 
     threads = [threading.Thread(target=count) for _ in range(6)]
     for thread in threads:
@@ -195,17 +195,17 @@ def test_threads_lose_no_count(bundle):
 
 def test_counting_a_request_costs_little(bundle):
     metrics, said = Metrics(), [prediction()]
-    metrics.serves("champion", bundle.info, bundle.digest)
+    metrics.set_model("champion", bundle.info, bundle.digest)
     cost = []
     for _ in range(200):
         began = time.thread_time()
-        with metrics.in_progress():
-            metrics.queued(1)
-            metrics.decoded(0.004)
-            metrics.waited(0.001)
-            metrics.batched(1, 0.01)
-            metrics.predicted("champion", said)
-        metrics.requested("/v1/predict", "POST", 200, 0.02)
+        with metrics.track_request():
+            metrics.set_queue(1)
+            metrics.observe_decoding(0.004)
+            metrics.observe_wait(0.001)
+            metrics.observe_batch(1, 0.01)
+            metrics.count_predictions("champion", said)
+        metrics.count_request("/v1/predict", "POST", 200, 0.02)
         cost.append(time.thread_time() - began)
     assert min(cost) < 100e-6  # 12 microseconds were measured
 
@@ -214,7 +214,7 @@ def test_counting_a_request_costs_little(bundle):
 def test_every_class_name_can_be_read_back(bundle, accept, read_as):
     classes = ['quote "x"', "back\\slash", "new\nline", "ümlaut 肺", "{brace},=", " "]
     metrics = Metrics()
-    metrics.serves("champion", bundle.info.model_copy(update={"classes": classes}), bundle.digest)
+    metrics.set_model("champion", bundle.info.model_copy(update={"classes": classes}), bundle.digest)
     families = (parse_openmetrics if read_as else parse_text)(metrics.exposition(accept)[0].decode())
     (family,) = [family for family in families if family.name == "pneumo_predictions"]
     assert [sample.labels["label"] for sample in family.samples] == classes
@@ -274,12 +274,12 @@ from pneumo.serving.telemetry.metrics import Metrics
 from tests.support import bundles, metrics as support
 info = bundles.make_info()
 metrics = Metrics()
-metrics.serves("champion", info.model_copy(update={"version": "0"}), "0" * 64)
-metrics.serves("champion", info, "1" * 64)
+metrics.set_model("champion", info.model_copy(update={"version": "0"}), "0" * 64)
+metrics.set_model("champion", info, "1" * 64)
 for number in range(int(sys.argv[1])):
-    metrics.requested("/v1/predict", "POST", 200, 0.03)
-    metrics.predicted("champion", [support.prediction()])
-metrics.queued(int(sys.argv[1]))
+    metrics.count_request("/v1/predict", "POST", 200, 0.03)
+    metrics.count_predictions("champion", [support.prediction()])
+metrics.set_queue(int(sys.argv[1]))
 print("ready", flush=True)
 for line in sys.stdin:
     sys.stdout.buffer.write(metrics.exposition(line.strip())[0] + b"end\\n")
@@ -314,7 +314,9 @@ class Worker:
 
 
 def test_any_worker_answers_for_all_and_one_that_died_leaves_its_counts_only(tmp_path):
-    forget = "import sys, pneumo.serving.telemetry.metrics; pneumo.serving.telemetry.metrics.forget(int(sys.argv[1]))"
+    forget = (
+        "import sys, pneumo.serving.telemetry.metrics; pneumo.serving.telemetry.metrics.forget_worker(int(sys.argv[1]))"
+    )
     first, second = Worker(tmp_path, 3), Worker(tmp_path, 4)
     try:
         for accept in ("", OPENMETRICS):

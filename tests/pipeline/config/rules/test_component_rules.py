@@ -15,7 +15,7 @@ def error_of(tmp_path: Path, text: str) -> str:
     file = tmp_path / "mine.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        config.load(file)
+        config.load_config(file)
     message = str(caught.value).replace(f"{tmp_path}/", "")
     assert "\n" not in message
     return message
@@ -113,12 +113,12 @@ def test_the_encoders_pass(tmp_path: Path, lines: list[str]) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(with_encoder(*lines)[0], encoding="utf-8")
 
-    assert config.load(file).image == "image"
+    assert config.load_config(file).image == "image"
 
 
 def test_torchvisions_networks_are_pointed_to() -> None:
     with pytest.raises(InputError, match=r"use {type: backbone, library: torchvision, network: \.\.\.}"):
-        config.load(SMOKE, ["input_features.0.encoder={type: resnet, model_variant: 18}"])
+        config.load_config(SMOKE, ["input_features.0.encoder={type: resnet, model_variant: 18}"])
 
 
 ENSEMBLE = "input_features.0.encoder={type: ensemble, copies: 2}"
@@ -153,7 +153,7 @@ CATEGORY = "output_features=[{name: label, type: category}]"
 )
 def test_what_ludwig_ignores_or_breaks_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        config.load(SMOKE, overrides)
+        config.load_config(SMOKE, overrides)
 
     assert str(caught.value).startswith("-o ")
     assert message in str(caught.value)
@@ -171,4 +171,4 @@ def test_what_ludwig_ignores_or_breaks_is_refused(overrides: list[str], message:
     ],
 )
 def test_what_works_passes(overrides: list[str]) -> None:
-    assert config.load(SMOKE, overrides).label == "label"
+    assert config.load_config(SMOKE, overrides).label == "label"

@@ -10,7 +10,10 @@ import pytest
 
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.evaluation import evaluate_run
-from pneumo.pipeline.evaluation.results import title
+from pneumo.pipeline.evaluation.report.history import read_curves
+from pneumo.pipeline.evaluation.results import EvaluationReport, title
+from pneumo.pipeline.runs.run import Run
+from tests.pipeline.conftest import build_run
 
 
 class Page(HTMLParser):
@@ -46,10 +49,19 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
 
-def test_the_report_needs_nothing_but_itself(synthesise_run) -> None:
-    run = synthesise_run(images=200)
-    evaluate_run(run, resamples=20)
-    text = run.report.read_text()
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> tuple[Run, EvaluationReport]:
+    """An evaluated run of 400 images, which tests only read."""
+    run = build_run(tmp_path_factory.mktemp("page"), images=400)
+    return run, evaluate_run(run, resamples=20)
+
+
+@pytest.fixture
+def text(evaluated) -> str:
+    return evaluated[0].report.read_text()
+
+
+def test_the_report_needs_nothing_but_itself(text) -> None:
     page = Page(text)
     assert page.sources
     assert all(source.startswith(("#", "data:image/png;base64,")) for source in page.sources)
@@ -58,19 +70,14 @@ def test_the_report_needs_nothing_but_itself(synthesise_run) -> None:
     assert "@import" not in text
 
 
-def test_ids_are_unique_and_every_reference_has_its_target(synthesise_run) -> None:
-    run = synthesise_run(images=200)
-    evaluate_run(run, resamples=20)
-    text = run.report.read_text()
+def test_ids_are_unique_and_every_reference_has_its_target(text) -> None:
     ids = Page(text).ids
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', text)) <= set(ids)
 
 
-def test_the_report_says_what_it_is_and_shows_every_part(synthesise_run) -> None:
-    run = synthesise_run(images=300)
-    report = evaluate_run(run, resamples=20)
-    text = run.report.read_text()
+def test_the_report_says_what_it_is_and_shows_every_part(evaluated, text) -> None:
+    report = evaluated[1]
     assert "not a medical device" in text
     for part in ("ROC curve", "Precision-recall curve", "Reliability diagram", "Learning curves", "Confusion matrix"):
         assert part in text
@@ -81,10 +88,8 @@ def test_the_report_says_what_it_is_and_shows_every_part(synthesise_run) -> None
     assert "#0400" not in text  # a colour that was meant to become a CSS variable
 
 
-def test_the_table_of_figures_has_one_row_a_metric(synthesise_run) -> None:
-    run = synthesise_run(images=300)
-    report = evaluate_run(run, resamples=20)
-    text = run.report.read_text()
+def test_the_table_of_figures_has_one_row_a_metric(evaluated, text) -> None:
+    report = evaluated[1]
     table = text[text.index("Images (patients)") : text.index("</table>", text.index("Images (patients)"))]
     rows = re.findall(r'<th scope="row">([^<]+)</th>', table)
     assert sorted(rows) == sorted(title(name) for name in report.result.metrics)
@@ -109,10 +114,8 @@ def test_classes_of_more_than_two_are_escaped_in_the_curves(synthesise_run) -> N
     assert "script" not in Page(run.report.read_text()).tags
 
 
-def test_the_worst_mistakes_come_first_with_their_pictures(synthesise_run) -> None:
-    run = synthesise_run(images=400)
-    report = evaluate_run(run, resamples=20)
-    text = run.report.read_text()
+def test_the_worst_mistakes_come_first_with_their_pictures(evaluated, text) -> None:
+    run, report = evaluated
     assert text.count("data:image/png;base64,") == 12
     frame = pd.read_parquet(run.predictions)
     test = frame[frame["split"] == "test"]
@@ -146,10 +149,9 @@ def test_thumbnails_are_left_out_with_the_reason(synthesise_run, spoil, message)
     assert "images/0" in text
 
 
-def test_one_unreadable_image_costs_one_thumbnail(synthesise_run) -> None:
-    run = synthesise_run(images=400)
-    evaluate_run(run, resamples=20)
-    first = re.findall(r"<br>(images/\d+\.png)</figcaption>", run.report.read_text())[0]
+def test_one_unreadable_image_costs_one_thumbnail(synthesise_run, text) -> None:
+    run = synthesise_run(images=400)  # the same as the one that tests share
+    first = re.findall(r"<br>(images/\d+\.png)</figcaption>", text)[0]
     (Path(run.info().data) / first).write_bytes(b"")
     evaluate_run(run, resamples=20)
     text = run.report.read_text()
@@ -171,20 +173,18 @@ def test_pictures_outside_of_the_data_set_are_never_read(synthesise_run) -> None
 @pytest.mark.parametrize(
     "history", [None, "not json", "{}", "[1, null]", '[{"epoch": 1, "validation": {"loss": null}}]']
 )
-def test_a_run_without_usable_history_says_so(synthesise_run, history) -> None:
-    run = synthesise_run()
-    run.history.unlink() if history is None else run.history.write_text(history)
-    evaluate_run(run, resamples=10)
-    assert "No learning curves were recorded" in run.report.read_text()
+def test_a_history_that_cannot_be_used_has_no_curves(tmp_path, history) -> None:
+    run = Run(tmp_path)
+    if history is not None:
+        run.history.write_text(history)
+    assert read_curves(run) == []
 
 
-def test_a_perfect_run_has_no_mistakes(synthesise_run) -> None:
+def test_a_perfect_run_without_history_has_neither_mistakes_nor_learning_curves(synthesise_run) -> None:
     run = synthesise_run(shift=20.0)
-    evaluate_run(run, resamples=10)
-    assert "No mistakes on this split" in run.report.read_text()
-
-
-def test_the_report_is_led_by_the_split_that_was_asked_for(synthesise_run) -> None:
-    run = synthesise_run()
+    run.history.unlink()
     evaluate_run(run, split=Split.TRAIN, resamples=10)
-    assert "Confusion matrix, train" in run.report.read_text()
+    text = run.report.read_text()
+    assert "No mistakes on this split" in text
+    assert "No learning curves were recorded" in text
+    assert "Confusion matrix, train" in text  # the split that was asked for leads

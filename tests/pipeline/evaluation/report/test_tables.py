@@ -12,6 +12,8 @@ from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.report.tables import write_tables
 from pneumo.pipeline.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 SynthesiseRun = Callable[..., Run]
 
 

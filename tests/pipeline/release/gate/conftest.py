@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from pneumo.pipeline.data import audit, manifest
 from pneumo.pipeline.data.audit import AuditReport
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
-from pneumo.serving.images.preparation import Fit, Preparation, encode_png
+from pneumo.serving.images.preparation import Preparation, encode_png
+from pneumo.serving.images.types import Fit
 from pneumo.serving.model.bundle import Bundle
 from tests.support import bundles as _made
 
@@ -50,10 +51,10 @@ def write_dataset(folder: Path, *, test: int = 400, seed: int = 0) -> Dataset:
         split={},
         source="synthetic",
         skipped=[],
-        fingerprint=manifest.fingerprint(rows, size=SIDE, fit=Fit.SQUASH, digests=digests),
+        fingerprint=manifest.compute_fingerprint(rows, size=SIDE, fit=Fit.SQUASH, digests=digests),
     )
-    manifest.write(folder, rows, info, digests)
-    return manifest.read(folder)
+    manifest.write_dataset(folder, rows, info, digests)
+    return manifest.read_dataset(folder)
 
 
 def brightness(*, blind: bool = False, noise: float = 0.0, seed: int = 0) -> bytes:

@@ -8,11 +8,11 @@ import pytest
 
 from pneumo.pipeline.data.audit import AuditReport, Finding, Kind, Severity
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.release.gate import Gate, Verdict, judge
-from pneumo.pipeline.release.gate.decide import Surroundings
+from pneumo.pipeline.release.gate import Gate, Verdict, judge_candidate
+from pneumo.pipeline.release.gate.decide import GateContext
 from pneumo.pipeline.release.registry import promote
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.model.bundle import Bundle, seal
+from pneumo.serving.model.bundle import Bundle, seal_bundle
 from pneumo.serving.model.registry import read_registry
 
 GATE = Gate(resamples=200)
@@ -34,7 +34,7 @@ def judged(root: Path, bright: Dataset, audited: AuditReport) -> Judge:
 
     def run(bundle: Bundle, alias: str = "champion", gate: Gate = GATE, **around: object) -> Verdict:
         given = {"root": root, "data": bright.folder, "audit": audited} | around
-        return judge(bundle.folder, alias, gate, Surroundings(**given))  # type: ignore[arg-type]
+        return judge_candidate(bundle.folder, alias, gate, GateContext(**given))  # type: ignore[arg-type]
 
     return run
 
@@ -68,30 +68,30 @@ def test_a_challenger_at_a_worse_operating_point_is_refused_though_it_ranks_the_
 
 
 def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_path, bundle_of):
-    from tests.pipeline.gate.conftest import write_dataset
+    from tests.pipeline.release.gate.conftest import write_dataset
 
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")
-    around = Surroundings(tmp_path / "models", few.folder)
+    around = GateContext(tmp_path / "models", few.folder)
     challenger = bundle_of(few, "2", noise=0.01).folder
-    strict = judge(challenger, "champion", GATE, around)
+    strict = judge_candidate(challenger, "champion", GATE, around)
     assert "undecided" in outcomes(strict).values()
     assert any("too few images to tell" in why for why in strict.objections)
-    assert judge(challenger, "champion", Gate(resamples=200, undecided="pass"), around).passed
+    assert judge_candidate(challenger, "champion", Gate(resamples=200, undecided="pass"), around).passed
 
 
 def test_the_same_network_passes_with_few_images_since_it_is_the_same(tmp_path, bundle_of):
-    from tests.pipeline.gate.conftest import write_dataset
+    from tests.pipeline.release.gate.conftest import write_dataset
 
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")
     again = bundle_of(few, "2", policy="max accuracy")
-    assert judge(again.folder, "champion", GATE, Surroundings(tmp_path / "models", few.folder)).passed
+    assert judge_candidate(again.folder, "champion", GATE, GateContext(tmp_path / "models", few.folder)).passed
 
 
 def test_the_first_champion_is_compared_with_nothing(tmp_path, bright, audited, bundle_of):
-    around = Surroundings(tmp_path / "none", bright.folder, audit=audited)
-    verdict = judge(bundle_of(bright, "2", blind=True).folder, "champion", GATE, around)
+    around = GateContext(tmp_path / "none", bright.folder, audit=audited)
+    verdict = judge_candidate(bundle_of(bright, "2", blind=True).folder, "champion", GATE, around)
     assert verdict.passed
     assert not verdict.compared
     assert [check.name for check in verdict.checks] == ["files", "parity", "card", "data audit"]
@@ -122,7 +122,7 @@ def test_a_bundle_without_proof_of_parity_is_refused(judged, bright, bundle_of, 
 def test_a_bundle_without_a_card_is_refused(judged, bright, bundle_of):
     bundle = bundle_of(bright, "2")
     (bundle.folder / "card.md").unlink()
-    seal(bundle.folder, bundle.info)
+    seal_bundle(bundle.folder, bundle.info)
     (why,) = judged(bundle).objections
     assert why.startswith("card: no card.md")
 
@@ -137,7 +137,7 @@ def test_a_bundle_whose_files_changed_is_refused_by_name(judged, bright, bundle_
 
 def test_a_data_set_that_fails_its_audit_is_refused(judged, bright, bundle_of, tmp_path):
     defect = Finding(Kind.PATIENT_ACROSS_SPLITS, Severity.DEFECT, "1 patients in more than one split", (("a", "b"),))
-    spoilt = AuditReport.of("data", 440, {}, {}, [defect])
+    spoilt = AuditReport.build("data", 440, {}, {}, [defect])
     (why,) = judged(bundle_of(bright, "2", noise=0.1), audit=spoilt).objections
     assert "1 patients in more than one split" in why
 
@@ -193,8 +193,8 @@ def test_a_champion_of_other_data_is_run_on_the_challengers_images_and_that_is_s
     tmp_path, bright, audited, bundle_of
 ):
     promote(bundle_of(bright, "1", data_fingerprint="f" * 64).folder, root=tmp_path / "models")
-    around = Surroundings(tmp_path / "models", bright.folder, audit=audited)
-    verdict = judge(bundle_of(bright, "2", noise=0.1).folder, "champion", GATE, around)
+    around = GateContext(tmp_path / "models", bright.folder, audit=audited)
+    verdict = judge_candidate(bundle_of(bright, "2", noise=0.1).folder, "champion", GATE, around)
     assert verdict.passed
     assert "another data set" in verdict.notes[0]
 
@@ -209,7 +209,7 @@ def test_what_was_forced_is_recorded_with_the_reason_and_the_objections(judged, 
     bundle = bundle_of(bright, "2", threshold=0.9)
     verdict = judged(bundle)
     promote(bundle.folder, root=root, admission=verdict.admission("the ward asked for fewer alarms"))
-    (record,) = read_registry(root).promotions_of("tiny:2")
+    (record,) = read_registry(root).list_promotions("tiny:2")
     assert (record.forced, record.before, record.compared) == ("the ward asked for fewer alarms", "tiny:1", True)
     assert record.objections == verdict.objections
 
@@ -217,7 +217,7 @@ def test_what_was_forced_is_recorded_with_the_reason_and_the_objections(judged, 
 def test_a_reason_that_was_not_needed_is_not_recorded(judged, root, bright, bundle_of):
     bundle = bundle_of(bright, "2", noise=0.1)
     promote(bundle.folder, root=root, admission=judged(bundle).admission("just in case"))
-    (record,) = read_registry(root).promotions_of("tiny:2")
+    (record,) = read_registry(root).list_promotions("tiny:2")
     assert (record.forced, record.objections) == (None, [])
 
 

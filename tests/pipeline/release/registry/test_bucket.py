@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from pneumo.pipeline.release.registry import bucket as bucket_module
 from pneumo.pipeline.release.registry import promote, rollback
-from pneumo.pipeline.release.registry.bucket import BucketShelf
+from pneumo.pipeline.release.registry.bucket import BucketStore
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
@@ -23,6 +22,7 @@ from pneumo.serving.model import remote_registry
 from pneumo.serving.model.bundle import Bundle, BundleError
 from pneumo.serving.model.registry import read_registry, resolve
 from tests.support.bundles import make_bundle
+from tests.support.waiting import until
 
 ROOT = "gs://pneumo/team/models"
 
@@ -113,16 +113,16 @@ def test_a_file_that_changed_in_the_bucket_is_refused_and_promoting_again_mends_
 
 def test_what_another_wrote_meanwhile_is_kept(storage, bundles, monkeypatch):
     promote(bundles[0], root=ROOT)
-    read, calls = BucketShelf._read, []
+    read, calls = BucketStore._read, []
 
-    def read_late(shelf: BucketShelf) -> Any:
-        found = read(shelf)
+    def read_late(store: BucketStore) -> Any:
+        found = read(store)
         if not calls:
             calls.append(1)
             promote(bundles[1], alias="challenger", root=ROOT)  # between reading and writing
         return found
 
-    monkeypatch.setattr(BucketShelf, "_read", read_late)
+    monkeypatch.setattr(BucketStore, "_read", read_late)
     promote(bundles[2], root=ROOT)
     registry = read_registry(ROOT)
     assert registry.aliases == {"champion": "tiny:3", "challenger": "tiny:2"}
@@ -130,7 +130,7 @@ def test_what_another_wrote_meanwhile_is_kept(storage, bundles, monkeypatch):
 
 
 def test_a_registry_that_others_change_all_the_time_ends_in_an_error(storage, bundles, monkeypatch):
-    monkeypatch.setattr(BucketShelf, "_write", lambda *_: False)
+    monkeypatch.setattr(BucketStore, "_write", lambda *_: False)
     monkeypatch.setattr(bucket_module, "_PAUSE_S", 0)
     with pytest.raises(MachineError, match="others kept changing it"):
         promote(bundles[0], root=ROOT)
@@ -142,6 +142,7 @@ def promote_in_turn(folders: list[str], alias: str, start: Any) -> None:
         promote(Path(folder), alias=alias, root=ROOT)
 
 
+@pytest.mark.slow  # what the two do at once is done in one process by `test_what_another_wrote_meanwhile_is_kept`
 def test_processes_that_promote_at_once_lose_nothing(storage, tmp_path):
     aliases = ["champion", "challenger"]
     folders = {
@@ -178,10 +179,7 @@ def test_a_service_follows_a_registry_in_a_bucket(storage, bundles, monkeypatch)
 
 
 def until_version(client: TestClient, version: str) -> None:
-    ends = time.monotonic() + 30
-    while client.get("/v1/model").json().get("version") != version:
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    until(lambda: client.get("/v1/model").json().get("version") == version)
 
 
 def test_the_commands_take_an_address(storage, bundles, pneumo):
@@ -209,6 +207,7 @@ def test_an_address_that_cannot_be_is_one_line(storage, bundles, address, kind, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow  # gcsfs tries six times, which takes half a minute
 def test_a_bucket_out_of_reach_is_a_fault_of_the_machine(storage, bundles, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")

@@ -207,7 +207,7 @@ def promote_many(folders: list[str], root: str, alias: str, start) -> None:
 
 
 def test_processes_that_promote_at_once_lose_nothing(tmp_path, root):
-    aliases = ["champion", "challenger", "shadow", "canary"]
+    aliases = ["champion", "challenger"]
     folders = {
         alias: [
             str(make_bundle(tmp_path / f"{alias}{number}", seed=number, name=alias, version=str(number)).folder)
@@ -226,9 +226,9 @@ def test_processes_that_promote_at_once_lose_nothing(tmp_path, root):
         process.start()
     for process in processes:
         process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 4
+    assert [process.exitcode for process in processes] == [0, 0]
     found = read_registry(root)
-    assert len(found.versions) == 13
+    assert len(found.versions) == 7
     assert found.aliases == dict.fromkeys(aliases, "shared:1")
     for alias in aliases:
         assert found.history[alias] == [f"{alias}:{number}" for number in range(3)] + ["shared:1"]
@@ -300,7 +300,7 @@ def test_a_run_without_a_current_bundle_is_exported(root, run, monkeypatch, chan
     else:
         run.metrics.write_text("{}")
     monkeypatch.setattr(
-        "pneumo.pipeline.export.bundle_export.export", lambda found, say=None: found.folder / "exported"
+        "pneumo.pipeline.export.bundle_export.export_run", lambda found, reporter=None: found.folder / "exported"
     )
     assert find_bundle(str(run.folder), root=root) == run.folder / "exported"
 

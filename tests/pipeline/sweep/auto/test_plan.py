@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pneumo.pipeline import config
-from pneumo.pipeline.config.document import parse
+from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
 from pneumo.pipeline.sweep import space, sweep_settings
 from pneumo.pipeline.sweep.auto import cost, presets
@@ -16,7 +16,7 @@ from pneumo.pipeline.sweep.auto import plan as auto
 from pneumo.pipeline.sweep.auto.plan import Hardware, Plan, to_yaml
 from pneumo.pipeline.sweep.auto.presets import DECAY, LIGHT, MAX_LR
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Fit
+from pneumo.serving.images.types import Fit
 from tests.support.paths import CONFIGS
 
 LAPTOP = Hardware(cores=2, memory_gib=24)
@@ -47,11 +47,11 @@ def images(number: int, *, size: int = 224, classes: tuple[str, ...] = XRAYS) ->
 
 
 def planned(data: Dataset, budget: float, hardware: Hardware = LAPTOP, *, weights: bool = True, **given: Any) -> Plan:
-    return auto.plan(data, hardware, budget=budget, weights=weights, **given)
+    return auto.make_plan(data, hardware, budget=budget, weights=weights, **given)
 
 
 def space_of(plan: Plan) -> space.Space:
-    return space.read(parse(to_yaml(plan), "auto.yaml"), "auto")
+    return space.read_space(parse_document(to_yaml(plan), "auto.yaml"), "auto")
 
 
 def parameters(plan: Plan) -> dict[str, Any]:
@@ -90,9 +90,9 @@ def test_every_point_of_every_plan_is_a_valid_config(
 ) -> None:
     searched = space_of(planned(data, budget, hardware, weights=weights))
 
-    config.of_document(searched.document, "auto")
+    config.build_experiment(searched.document, "auto")
     searched.check()
-    found = sweep_settings.read(searched)  # substitutes the known-good points too
+    found = sweep_settings.read_settings(searched)  # substitutes the known-good points too
 
     assert found.search == "optuna"
     assert found.scheduler == "async_hyperband"
@@ -120,7 +120,7 @@ def test_the_first_point_ends_in_half_of_the_budget_and_two_whole_trials_fit(
 ) -> None:
     plan = planned(data, budget, hardware, weights=weights)
     image = first_point(plan)["input_features"][0]
-    met = cost.Images(len(data.of(Split.TRAIN)), len(data.of(Split.VALIDATION)), len(data.rows))
+    met = cost.Images(len(data.select(Split.TRAIN)), len(data.select(Split.VALIDATION)), len(data.rows))
 
     seconds = cost.trial_seconds(image["encoder"], image["preprocessing"]["height"], met, plan.epochs, plan.share)
 
@@ -145,7 +145,7 @@ def test_thirty_minutes_on_two_cores_start_with_the_fine_tune_that_is_known_to_r
     first = first_point(plan)
 
     image = first["input_features"][0]
-    shipped = config.load(CONFIGS / "efficientnet_lite0.yaml").config
+    shipped = config.load_config(CONFIGS / "efficientnet_lite0.yaml").config
     assert image["encoder"] == {"type": "efficientnet_lite", "pretrained": True, "dropout": 0.2, "size": 128}
     assert image["augmentation"] == shipped["input_features"][0]["augmentation"]
     for key in ("batch_size", "optimizer", "learning_rate_scheduler"):
@@ -157,13 +157,13 @@ def test_thirty_minutes_on_two_cores_start_with_the_fine_tune_that_is_known_to_r
 
 
 def test_the_second_network_from_random_weights_is_that_of_the_baseline() -> None:
-    baseline = config.load(CONFIGS / "baseline.yaml").config["input_features"][0]["encoder"]
+    baseline = config.load_config(CONFIGS / "baseline.yaml").config["input_features"][0]["encoder"]
 
     assert presets.cnns(128)[1] == baseline
 
 
 def test_moderate_augmentation_is_that_of_the_recommended_config() -> None:
-    shipped = config.load(CONFIGS / "recommended.yaml").config["input_features"][0]["augmentation"]
+    shipped = config.load_config(CONFIGS / "recommended.yaml").config["input_features"][0]["augmentation"]
 
     assert shipped == presets.MODERATE
 
@@ -265,14 +265,14 @@ def test_gpus_get_a_trial_each_and_cores_are_shared_in_fours() -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("[!g]*.yaml")))
 def test_a_search_around_a_shipped_config_keeps_what_it_states_and_starts_with_it(name: str) -> None:
-    base = config.load(CONFIGS / f"{name}.yaml")
+    base = config.load_config(CONFIGS / f"{name}.yaml")
 
     plan = planned(images(5216), 12 * HOUR, base=base)
     searched = space_of(plan)
     searched.check()
     first = first_point(plan)
 
-    assert sweep_settings.read(searched).metric == base.config["trainer"]["validation_metric"]
+    assert sweep_settings.read_settings(searched).metric == base.config["trainer"]["validation_metric"]
     expected = base.config["input_features"][0]
     assert first["input_features"][0]["preprocessing"] == expected["preprocessing"]
     assert first["input_features"][0].get("augmentation", []) == expected.get("augmentation", [])
@@ -286,8 +286,10 @@ def test_a_search_around_a_shipped_config_keeps_what_it_states_and_starts_with_i
 
 def test_a_search_around_a_config_varies_the_rate_that_counts(tmp_path: Path) -> None:
     shipped = CONFIGS / "efficientnet_lite0.yaml"
-    one_cycle = planned(images(5216), HOUR, base=config.load(shipped))
-    linear = planned(images(5216), HOUR, base=config.load(shipped, ["trainer.learning_rate_scheduler={decay: linear}"]))
+    one_cycle = planned(images(5216), HOUR, base=config.load_config(shipped))
+    linear = planned(
+        images(5216), HOUR, base=config.load_config(shipped, ["trainer.learning_rate_scheduler={decay: linear}"])
+    )
 
     assert MAX_LR in parameters(one_cycle)
     assert "trainer.learning_rate" not in parameters(one_cycle)
@@ -295,7 +297,7 @@ def test_a_search_around_a_config_varies_the_rate_that_counts(tmp_path: Path) ->
 
 
 def test_a_config_with_too_many_epochs_for_the_budget_gets_fewer_and_is_told_why() -> None:
-    base = config.load(CONFIGS / "efficientnet_lite0.yaml", ["trainer.epochs=50"])
+    base = config.load_config(CONFIGS / "efficientnet_lite0.yaml", ["trainer.epochs=50"])
 
     plan = planned(images(5216), 30 * MINUTE, base=base)
 
@@ -310,15 +312,16 @@ def test_a_config_that_has_a_space_already_is_refused(tmp_path: Path) -> None:
     path.write_text(to_yaml(planned(images(5216), HOUR)))
 
     with pytest.raises(InputError, match=r"swept\.yaml:\d+: --auto chooses a space itself"):
-        planned(images(5216), HOUR, base=config.load(path))
+        planned(images(5216), HOUR, base=config.load_config(path))
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_ludwig_itself_tries_the_known_good_points_first() -> None:
     """Through Ludwig's own executor and substitution, Ray Tune's Optuna, and back through pneumo's checks."""
     from pneumo.pipeline.ludwig import runtime
 
-    runtime.load()
+    runtime.load_ludwig()
     from ludwig.hyperopt.execution import RayTuneExecutor
     from ludwig.hyperopt.utils import substitute_parameters
     from ray.tune.search.optuna import OptunaSearch
@@ -334,6 +337,6 @@ def test_ludwig_itself_tries_the_known_good_points_first() -> None:
         base = {key: value for key, value in plan.config.items() if key != "hyperopt"}
         made = substitute_parameters(base, drawn)
 
-        checked = config.of_document(parse(yaml.safe_dump(made), "made.yaml"), "made").config
+        checked = config.build_experiment(parse_document(yaml.safe_dump(made), "made.yaml"), "made").config
         assert checked == first_point(plan)
         assert drawn["image.augmentation"] == LIGHT

@@ -1,15 +1,15 @@
 import pytest
 
 from pneumo.pipeline.sweep.record import Sweep
-from pneumo.pipeline.sweep.report.advice import advice
+from pneumo.pipeline.sweep.report.advice import list_advice
 from pneumo.pipeline.sweep.report.importance import Importance, Share
-from pneumo.pipeline.sweep.seed_repeats import choose
+from pneumo.pipeline.sweep.seed_repeats import choose_winner
 
 NOTHING_KNOWN = Importance((), 0, reason="not asked")
 
 
 def told(sweep: Sweep, importance: Importance = NOTHING_KNOWN) -> str:
-    return "\n".join(advice(sweep, choose(sweep), importance))
+    return "\n".join(list_advice(sweep, choose_winner(sweep), importance))
 
 
 def put_winner_at(sweep: Sweep, name: str, value: object) -> Sweep:

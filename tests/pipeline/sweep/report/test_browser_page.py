@@ -5,7 +5,7 @@ import re
 import yaml
 
 from pneumo.pipeline.config import schema
-from pneumo.pipeline.config.document import parse
+from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.sweep import space, sweep_settings
 from tests.support.paths import ROOT
 
@@ -22,10 +22,12 @@ def test_the_space_on_the_page_fits_the_shipped_config() -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     shipped = yaml.safe_load((ROOT / "ludwig_configs" / "efficientnet_lite0.yaml").read_text(encoding="utf-8"))
 
-    searched = space.read(parse(yaml.safe_dump({**shipped, **yaml.safe_load(shown)}), "page.yaml"), "page")
+    searched = space.read_space(
+        parse_document(yaml.safe_dump({**shipped, **yaml.safe_load(shown)}), "page.yaml"), "page"
+    )
     searched.check()
 
-    assert sweep_settings.read(searched).trials == 20
+    assert sweep_settings.read_settings(searched).trials == 20
 
 
 def test_the_page_lists_every_search_and_every_scheduler() -> None:

@@ -4,17 +4,19 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pneumo.pipeline.evaluation.report import page as evaluation_report
 from pneumo.pipeline.sweep.record import Round, Sweep, SweepFolder
-from pneumo.pipeline.sweep.report.importance import importance
-from pneumo.pipeline.sweep.report.page import domain, page_data, progress, write_report
+from pneumo.pipeline.sweep.report.importance import measure_importance
+from pneumo.pipeline.sweep.report.page import describe_progress, domain, page_data, write_report
 from pneumo.pipeline.sweep.report.table import write_table
-from pneumo.pipeline.sweep.seed_repeats import choose
+from pneumo.pipeline.sweep.seed_repeats import choose_winner
 from tests.support.paths import ROOT
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
@@ -69,6 +71,22 @@ def written(folder: Path, sweep: Sweep) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _importance_once() -> Iterator[None]:
+    """Measure the importance of parameters once a sweep: it takes longer than the page."""
+    known: dict[str, Any] = {}
+
+    def measure(sweep: Sweep) -> Any:
+        key = sweep.model_dump_json()
+        if key not in known:
+            known[key] = measure_importance(sweep)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pneumo.pipeline.sweep.report.page.measure_importance", measure)
+        yield
+
+
 @pytest.fixture
 def full(synthesise_sweep) -> Sweep:
     """A sweep of everything: done, stopped, failed, never run, repeated."""
@@ -110,7 +128,7 @@ def test_parameters_errors_and_names_cannot_break_out(full, tmp_path) -> None:
 
 def test_the_headline_tells_winner_parameters_and_what_was_spent(full, tmp_path) -> None:
     text = written(tmp_path, full).text
-    choice = choose(full)
+    choice = choose_winner(full)
     assert choice is not None
     assert f"Winner: {choice.trial.name}" in text
     assert f"{choice.family.mean.value:.4f}" in text
@@ -188,9 +206,9 @@ def test_seeds_have_a_section_only_where_there_are_several(full, synthesise_swee
 
 
 def test_a_winner_of_the_best_mean_is_the_one_that_is_marked(full) -> None:
-    choice = choose(full)
+    choice = choose_winner(full)
     assert choice is not None
-    data = page_data(full, choice, importance(full))
+    data = page_data(full, choice, measure_importance(full))
     marked = {trial["name"] for trial in data["trials"] if trial["winner"]}
     assert marked == {trial.name for trial in choice.family.trials}
 
@@ -198,7 +216,7 @@ def test_a_winner_of_the_best_mean_is_the_one_that_is_marked(full) -> None:
 def test_the_parameter_that_matters_is_drawn_first(synthesise_sweep) -> None:
     sweep = synthesise_sweep(24)
     sweep.space = dict(reversed(sweep.space.items()))
-    data = page_data(sweep, choose(sweep), importance(sweep))
+    data = page_data(sweep, choose_winner(sweep), measure_importance(sweep))
     assert data["axes"][0]["name"] == "trainer.learning_rate"
     assert data["axes"][0]["kind"] == "log"
     rate = data["trials"][0]["places"][0]
@@ -208,7 +226,7 @@ def test_the_parameter_that_matters_is_drawn_first(synthesise_sweep) -> None:
 def test_the_best_so_far_only_gets_better_and_ends_at_the_best(synthesise_sweep) -> None:
     for goal, sign in (("maximize", 1), ("minimize", -1)):
         sweep = synthesise_sweep(12, stopped=3, goal=goal)
-        found = progress(sweep)
+        found = describe_progress(sweep)
         for points in found.values():
             values = [sign * value for _, value, _ in points]
             assert values == sorted(values)

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
@@ -17,14 +17,13 @@ from pneumo.pipeline import config, training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.evaluation.results import read_metrics
+from pneumo.pipeline.ludwig.cluster.placement import Placement, Workers, read_workers
+from pneumo.pipeline.runs.reporter import Reporter, Step
 from pneumo.pipeline.runs.run import Run, Status
-from pneumo.pipeline.training.cluster import Placement, Workers, requested
 from pneumo.pipeline.training.run import TrainingError
 from pneumo.serving.contracts.errors import InputError, MachineError
 from tests.support.paths import CONFIGS
-
-if TYPE_CHECKING:
-    from pneumo.pipeline.ludwig.callback import Step
+from tests.support.reporters import RecordingReporter
 
 TWO = "backend={type: ray, trainer: {num_workers: 2, use_gpu: false}}"
 PLAIN = (
@@ -39,17 +38,17 @@ def with_overrides(experiment: Experiment, *overrides: str) -> Experiment:
 
 
 def test_a_config_without_ray_asks_for_no_workers_and_takes_no_address(tiny: Experiment) -> None:
-    assert requested(tiny) is None
+    assert read_workers(tiny) is None
     with pytest.raises(InputError, match="--address joins a Ray cluster, but the config trains in this process"):
-        requested(tiny, "auto")
+        read_workers(tiny, "auto")
 
 
 def test_workers_are_read_from_the_config() -> None:
     stated = "backend={type: ray, trainer: {num_workers: 2, use_gpu: true, resources_per_worker: {CPU: 4, GPU: 0.5}}}"
 
-    experiment = config.load(CONFIGS / "smoke.yaml", (stated,))
+    experiment = config.load_config(CONFIGS / "smoke.yaml", (stated,))
 
-    assert requested(experiment, "auto") == Workers("auto", 2, True, 4, 0.5)
+    assert read_workers(experiment, "auto") == Workers("auto", 2, True, 4, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -64,22 +63,24 @@ def test_workers_are_read_from_the_config() -> None:
 )
 def test_a_wrong_backend_is_refused(backend: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        config.load(CONFIGS / "smoke.yaml", (f"backend={backend}",))
+        config.load_config(CONFIGS / "smoke.yaml", (f"backend={backend}",))
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused_with_its_place(tiny: Experiment) -> None:
     odd = with_overrides(tiny, "backend={type: ray, trainer: {num_workers: 3}}", "trainer.batch_size=32")
 
     with pytest.raises(InputError, match=r"-o trainer\.batch_size: .* multiple of the 3 workers, such as 33"):
-        requested(odd)
+        read_workers(odd)
 
 
 def test_what_a_config_leaves_open_follows_the_cluster() -> None:
     open_ended = Workers("auto", None, None, None, None)
 
-    assert open_ended.placed({"CPU": 32.0, "GPU": 8.0}, 4) == Placement(8, True, 1.0, 1.0)
-    assert open_ended.placed({"CPU": 32.0}, 4) == Placement(4, False, 1.0, 0.0)
-    assert Workers("auto", 2, False, 4, None).placed({"CPU": 8.0, "GPU": 8.0}, 4) == Placement(2, False, 4, 0.0)
+    assert open_ended.allocate_resources({"CPU": 32.0, "GPU": 8.0}, 4) == Placement(8, True, 1.0, 1.0)
+    assert open_ended.allocate_resources({"CPU": 32.0}, 4) == Placement(4, False, 1.0, 0.0)
+    assert Workers("auto", 2, False, 4, None).allocate_resources({"CPU": 8.0, "GPU": 8.0}, 4) == Placement(
+        2, False, 4, 0.0
+    )
 
 
 @pytest.mark.parametrize(("use_gpu", "missing"), [(False, "4 workers need 4 CPU"), (True, "4 workers need 4 GPU")])
@@ -87,16 +88,16 @@ def test_a_cluster_that_is_too_small_is_said_at_once(use_gpu: bool, missing: str
     cluster = {"CPU": 4.0, "GPU": 3.0} if use_gpu else {"CPU": 3.0, "GPU": 0.0}
 
     with pytest.raises(MachineError, match=missing):
-        Workers("auto", 4, use_gpu, None, None).placed(cluster, 1)
+        Workers("auto", 4, use_gpu, None, None).allocate_resources(cluster, 1)
 
 
 @given(total=st.integers(1, 200), size=st.integers(1, 64), workers=st.integers(1, 8))
-def test_each_batch_of_an_evaluation_goes_to_one_worker(total: int, size: int, workers: int) -> None:
-    from pneumo.pipeline.ludwig.cluster.turns import Turn
+def test_each_batch_of_an_evaluation_goes_to_one_worker(ludwig: object, total: int, size: int, workers: int) -> None:
+    from pneumo.pipeline.ludwig.cluster.parallel import WorkerSampler
 
     whole = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
 
-    shares = [list(Turn(total, size, rank, workers)) for rank in range(workers)]
+    shares = [list(WorkerSampler(total, size, rank, workers)) for rank in range(workers)]
 
     batches = [share[start : start + size] for share in shares for start in range(0, len(share), size)]
     assert sorted(batches) == whole
@@ -169,29 +170,31 @@ def test_two_workers_train_the_model_that_one_process_trains(
     assert not list(shared.folder.glob(".*checkpoints*"))
 
 
-class KillWorker:
+class KillWorker(Reporter):
     """kill -9 of one worker once an epoch is kept."""
 
     def __init__(self, runs: Path) -> None:
+        super().__init__()
         self.runs = runs
         self.killed = False
 
-    def __call__(self, step: "Step") -> None:
+    def step(self, step: Step) -> None:
         if not self.killed and any(self.runs.glob("*/.checkpoints/[0-9]*")):
             self.killed = True
             os.kill(ray_processes("RayTrainWorker")[0].pid, signal.SIGKILL)
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 @pytest.mark.usefixtures("quiet_machine")
 def test_a_killed_worker_ends_the_run_in_a_line_and_it_can_be_resumed(
     tiny: Experiment, dataset: Dataset, tmp_path: Path
 ) -> None:
     experiment = with_overrides(tiny, TWO, "trainer.epochs=40")
-    steps = -(-len(dataset.of(Split.TRAIN)) // 16)
+    steps = -(-len(dataset.select(Split.TRAIN)) // 16)
 
     with pytest.raises(TrainingError, match=r"worker [12] of 2 died .*; details in .*train\.log"):
-        training.train(experiment, dataset, root=tmp_path, seed=7, report=KillWorker(tmp_path))
+        training.train(experiment, dataset, root=tmp_path, seed=7, reporter=KillWorker(tmp_path))
 
     (folder,) = tmp_path.iterdir()
     run = Run(folder)
@@ -199,10 +202,10 @@ def test_a_killed_worker_ends_the_run_in_a_line_and_it_can_be_resumed(
     kept = len(curves(run))
     assert 1 <= kept < 40
     run.config.write_text(run.config.read_text(encoding="utf-8").replace("epochs: 40", f"epochs: {kept + 1}"))
-    seen: list[int] = []
+    seen = RecordingReporter()
 
-    training.resume(run, report=lambda step: seen.append(step.step))
+    training.resume(run, reporter=seen)
 
     assert run.info().status is Status.DONE
     assert [entry["epoch"] for entry in curves(run)] == list(range(1, kept + 2))
-    assert min(seen) > (kept - 1) * steps
+    assert min(seen.steps) > (kept - 1) * steps

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.training.tracking import tracker
 from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
-from pneumo.pipeline.training.tracking.tracker import Mode
 from pneumo.serving.model.bundle import Bundle
 from tests.support.bundles import make_bundle
 from tests.support.wandb_files import records
@@ -36,7 +36,7 @@ def kept(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 def test_the_artifact_is_the_sealed_bundle_with_its_names_figures_and_origin(tmp_path: Path) -> None:
     bundle: Bundle = make_bundle(tmp_path / "tiny", version="3")
 
-    track_bundle(bundle, Mode.OFFLINE, job="promote", folder=tmp_path, aliases=["champion"])
+    track_bundle(bundle, TrackingMode.OFFLINE, job="promote", folder=tmp_path, aliases=["champion"])
 
     run, artifact, facts = kept(tmp_path)
     assert (run.job_type, run.display_name) == ("promote", "20261123T000000Z-tiny-abcd-promote-champion")
@@ -50,6 +50,7 @@ def test_the_artifact_is_the_sealed_bundle_with_its_names_figures_and_origin(tmp
     assert facts["test/auroc"] == 0.9
 
 
+@pytest.mark.usefixtures("ready_graph")
 def test_export_and_promote_keep_the_bundle_and_the_training_run_stays_as_it_was(
     trained: Run, pneumo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
 from pneumo.pipeline.training.tracking import tracker as tracking
-from pneumo.pipeline.training.tracking.tracker import Artifact, Mode, Plot, Tracker
+from pneumo.pipeline.training.tracking.tracker import Artifact, Plot, Tracker
 from tests.support.wandb_files import records, rounds_of, summary_of
 
 ENTRIES = [
@@ -36,9 +37,9 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def begin(folder: Path, mode: Mode | str = Mode.OFFLINE, said: list[str] | None = None, **given: Any) -> Tracker:
+def begin(folder: Path, mode: TrackingMode | str = TrackingMode.OFFLINE, said: list[str] | None = None, **given: Any) -> Tracker:
     given = {"run_name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
-    return Tracker.start(mode, folder=folder, say=None if said is None else said.append, **given)
+    return Tracker.start(mode, folder=folder, reporter=SILENT if said is None else Reporter(said.append), **given)
 
 
 def test_each_evaluation_round_becomes_one_step(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_disabled_does_nothing_and_imports_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would raise
     said: list[str] = []
 
-    tracker = begin(tmp_path, Mode.DISABLED, said)
+    tracker = begin(tmp_path, TrackingMode.DISABLED, said)
     tracker.round(ENTRIES[0])
     tracker.finish({"a": 1.0}, "done")
 
@@ -188,7 +189,7 @@ def test_without_wandb_it_is_disabled_with_a_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     said: list[str] = []
 
-    assert tracking.resolve("offline", said.append) is Mode.DISABLED
+    assert tracking.resolve_mode("offline", Reporter(said.append)) is TrackingMode.DISABLED
     assert said == ["W&B: not installed (pip install wandb); not tracked"]
 
 
@@ -212,7 +213,7 @@ def test_a_server_that_cannot_be_reached_leaves_an_offline_run_and_one_line(
     monkeypatch.setattr(tracking, "_PATIENCE", 2.0)
     said: list[str] = []
 
-    tracker = begin(tmp_path, Mode.ONLINE, said)
+    tracker = begin(tmp_path, TrackingMode.ONLINE, said)
     tracker.round(ENTRIES[0])
     tracker.finish({"a": 1.0})
 
@@ -254,7 +255,7 @@ def test_whatever_raises_is_one_line_and_then_silence(
     monkeypatch.setattr(tracking, "find_spec", lambda name: fake)
     said: list[str] = []
 
-    tracker = begin(tmp_path, Mode.OFFLINE, said)
+    tracker = begin(tmp_path, TrackingMode.OFFLINE, said)
     for entry in ENTRIES:
         tracker.round(entry)
     tracker.finish({"a": 1.0})
@@ -270,5 +271,5 @@ def test_a_wandb_that_cannot_be_imported_is_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tracking, "find_spec", lambda name: True)
     said: list[str] = []
 
-    assert not begin(tmp_path, Mode.OFFLINE, said).active
+    assert not begin(tmp_path, TrackingMode.OFFLINE, said).active
     assert len(said) == 1

@@ -1,7 +1,6 @@
 """True labels over HTTP: JSON and CSV, what is refused, what is kept."""
 
 import contextlib
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +16,7 @@ from pneumo.serving.drift import feedback as reading
 from pneumo.serving.http.app import create_app
 from pneumo.serving.predictions.tables import feedback as labels
 from tests.support.bundles import make_bundle
+from tests.support.waiting import until
 
 CSV = {"content-type": "text/csv"}
 
@@ -39,14 +39,15 @@ def predict(client, png, request_id: str, images: int = 1) -> None:
 
 
 def wait_for_rows(client, request_id: str, images: int) -> None:
-    store, ends = client.app.state.service.store, time.monotonic() + 20
+    store = client.app.state.service.store
     query = sa.text("select count(*) from predictions where request_id = :id")
-    while True:
+
+    def written() -> bool:
         with contextlib.suppress(sa.exc.SQLAlchemyError), store.engine.connect() as connection:
-            if connection.execute(query, {"id": request_id}).scalar() == images:
-                return
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+            return connection.execute(query, {"id": request_id}).scalar() == images
+        return False
+
+    until(written)
 
 
 def kept(client) -> dict[tuple[str, int], str]:

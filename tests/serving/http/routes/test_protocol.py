@@ -105,9 +105,9 @@ def test_an_unknown_model_is_not_found(client, path):
 def test_every_version_that_answers_can_be_asked_for_and_the_shadow_cannot(bundle, started, tmp_path):
     app = create_app(bundle, LIMITS)
     with started(app) as client:
-        fleet = app.state.service.fleet
-        fleet._put("challenger", make_bundle(tmp_path / "2", seed=1, version="2"))
-        fleet._put("shadow", make_bundle(tmp_path / "3", seed=2, version="3"))
+        slots = app.state.service.slots
+        slots._put("challenger", make_bundle(tmp_path / "2", seed=1, version="2"))
+        slots._put("shadow", make_bundle(tmp_path / "3", seed=2, version="3"))
 
         assert client.get("/v2/models/tiny").json()["versions"] == ["1", "2"]
         answers = [client.post(f"/v2/models/tiny/versions/{number}/infer", json=asked(images())) for number in (1, 2)]
@@ -121,7 +121,7 @@ def test_an_unknown_model_cannot_be_asked(client):
 
 
 def test_a_prepared_image_gets_the_prediction_of_its_file(client, bundle, pngs):
-    from pneumo.serving.images.preparation import prepare
+    from pneumo.serving.images.decode import prepare
 
     prepared = np.stack([prepare(data, bundle.info.preparation) for data in pngs[:4]])
     found = tensors(client.post(INFER, json=asked(prepared)).json())
@@ -288,8 +288,8 @@ def test_a_document_of_twenty_megabytes_takes_a_few_times_its_size():
 def test_a_service_over_capacity_says_when_to_come_again(bundle, started):
     app = create_app(bundle, LIMITS.model_copy(update={"max_wait_s": 0.5}))
     with started(app) as client:
-        admission = app.state.service.admission
-        admission.images, admission.seconds_per_image = 100, 1.0
+        shedding = app.state.service.load_shedding
+        shedding.images, shedding.seconds_per_image = 100, 1.0
         response = client.post(INFER, json=asked(images()))
         refused(response, 503)
         assert int(response.headers["retry-after"]) >= 1
@@ -305,7 +305,7 @@ def test_what_takes_too_long_is_given_up(bundle, started, monkeypatch):
         finally:
             hold.set()
         service = app.state.service
-        assert (service.admission.images, service.admission.held) == (0, 0)
+        assert (service.load_shedding.images, service.load_shedding.body_bytes) == (0, 0)
 
 
 def test_predictions_are_counted(client):
@@ -359,7 +359,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(requests | anything, st.none() | st.integers(0, 200))
 def test_any_json_is_answered_or_refused(client, document, length):
     headers = {} if length is None else {LENGTH: str(length)}

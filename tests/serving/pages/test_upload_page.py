@@ -12,8 +12,8 @@ from PIL import Image
 from pneumo.pipeline.data import phantom
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
-from pneumo.serving.http.routes import page
 from pneumo.serving.inference.service import State
+from pneumo.serving.pages import upload_page
 from tests.support.bundles import make_info
 from tests.support.colours import WEB, contrast, palettes
 from tests.support.paths import ROOT
@@ -49,7 +49,7 @@ def text_of(html: str) -> str:
 
 
 def render(info=None, state=State.READY) -> str:
-    return page.render(info, state, max_bytes=20_000_000)
+    return upload_page.render_upload_page(info, state, max_bytes=20_000_000)
 
 
 def test_the_page_says_which_model_answers_and_how_good_it_was_found():
@@ -151,7 +151,7 @@ def test_the_page_is_safe_under_a_strict_content_security_policy():
 
 def test_the_drift_dashboard_is_linked_where_a_log_is_kept():
     assert 'href="drift"' not in render()
-    assert 'href="drift"' in page.render(None, State.READY, max_bytes=20_000_000, logs=True)
+    assert 'href="drift"' in upload_page.render_upload_page(None, State.READY, max_bytes=20_000_000, logs=True)
 
 
 def test_nothing_is_loaded_from_elsewhere(client):
@@ -227,7 +227,7 @@ def test_every_file_of_the_page_is_packaged():
 def test_the_sample_is_small_and_drawn_by_the_phantom_generator():
     path = WEB / "sample.png"
     assert path.stat().st_size < 40_000
-    drawn = phantom.draw("PNEUMONIA", np.random.default_rng(1), size=256)
+    drawn = phantom.draw_radiograph("PNEUMONIA", np.random.default_rng(1), size=256)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), drawn)
 
 

@@ -33,13 +33,13 @@ curl -H "X-API-Key: $KEY" -H "Content-Type: image/jpeg" --data-binary @xray.jpeg
 
 ### From Python
 
-`pip install 'pneumo[client]'`. It cuts many files into requests, sends four at a time, waits where the service is busy,
-and leaves the names of files at home.
+`pip install '.[client]'` in a checkout of pneumo. It cuts many files into requests, sends four at a time, waits where
+the service is busy, and leaves the names of files at home.
 
 ```python
 import os
 
-from pneumo.serving.client import Client
+from pneumo import Client
 
 with Client(os.environ["PNEUMO"], key=os.environ["KEY"]) as client:
     client.wait_until_ready(60)

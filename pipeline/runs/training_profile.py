@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pneumo.pipeline.runs.run import Run, write_text
 
@@ -146,12 +145,6 @@ class Profile:
         """Time a stage of the training; inside `train` the callback tells the parts."""
         with self.watch.part(_STAGES[name]):
             yield
-
-    def callback(self) -> Any:
-        """What Ludwig's trainer reports to. Loads Ludwig."""
-        from pneumo.pipeline.ludwig.trainer_profile import ProfilingCallback
-
-        return ProfilingCallback(self)
 
     def summary(self) -> Summary:
         """What is known so far."""

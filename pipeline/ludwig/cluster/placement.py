@@ -26,7 +26,7 @@ class Workers:
     cpus: float | None
     gpus: float | None
 
-    def placed(self, cluster: dict[str, float], machines: int) -> "Placement":
+    def allocate_resources(self, cluster: dict[str, float], machines: int) -> "Placement":
         """Decide what the config left open, and see that the cluster can hold it.
 
         Args:
@@ -84,7 +84,7 @@ class Placement:
         return share * self.number
 
 
-def requested(experiment: Experiment, address: str | None = None) -> Workers | None:
+def read_workers(experiment: Experiment, address: str | None = None) -> Workers | None:
     """What an experiment asks for; None where it trains in this process.
 
     Args:

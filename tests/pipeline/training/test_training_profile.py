@@ -3,8 +3,6 @@
 import dataclasses
 import gzip
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +15,13 @@ from pneumo.pipeline import training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.runs.run import Run
-from pneumo.pipeline.training.profile_report import PARTS, Stopwatch
+from pneumo.pipeline.runs.training_profile import PARTS, Stopwatch
 from pneumo.pipeline.training.run import TrainingInterruptedError
 from pneumo.serving.contracts.errors import InputError
+from tests.support.reporters import StopAt
 
 if TYPE_CHECKING:
     from conftest import Outcome
-
-    from pneumo.pipeline.ludwig.callback import Step
 
 
 class Clock:
@@ -112,12 +109,8 @@ def test_a_profiled_training_leaves_a_trace_and_a_table_and_learns_the_same(
 
 
 def test_an_interrupted_training_keeps_its_profile(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
-    def stop(step: "Step") -> None:
-        if step.step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(TrainingInterruptedError) as stopped:
-        training.train(tiny, dataset, root=tmp_path, profile=True, report=stop)
+        training.train(tiny, dataset, root=tmp_path, profile=True, reporter=StopAt(5))
 
     folder = stopped.value.run.folder / "profile"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pneumo.serving.client import Client
 from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.http.api_description import EXAMPLES
 from pneumo.serving.http.app import create_app
-from pneumo.serving.http.routes.examples import EXAMPLES
 from tests.support.paths import ROOT
 from tests.support.servers import served
 

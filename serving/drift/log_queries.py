@@ -8,9 +8,9 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import case, func, select
 
-from pneumo.serving.drift.performance import Claims, Labelled
+from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.drift.performance import LabelledAnswers, ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS
-from pneumo.serving.model.calibration import Floats
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.tables import feedback, predictions
 
@@ -24,7 +24,7 @@ _ID_DIGITS = 8
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedVersion:
     """A version of a model that answered, how many images, and from when to when."""
 
     model: str
@@ -70,11 +70,11 @@ class Span:
     images: int
     uncertain: int
     strange: int
-    claims: Claims
+    claims: ProbabilitySums
 
 
-def served(store: LogStore) -> list[Served]:
-    """Every version that the log knows, the last one to answer first.
+def list_versions(store: LogStore) -> list[ServedVersion]:
+    """List every version that the log knows, the last one to answer first.
 
     Raises:
         SQLAlchemyError: The database is away.
@@ -87,11 +87,11 @@ def served(store: LogStore) -> list[Served]:
         .order_by(last.desc())
     )
     with store.engine.connect() as connection:
-        return [Served(*row) for row in connection.execute(query)]
+        return [ServedVersion(*row) for row in connection.execute(query)]
 
 
-def over_time(store: LogStore, selection: Selection, step: timedelta, positive_class: str | None) -> list[Span]:
-    """Counts for each span of time in which images came, oldest first.
+def count_over_time(store: LogStore, selection: Selection, step: timedelta, positive_class: str | None) -> list[Span]:
+    """Count images for each span of time in which any came, oldest first.
 
     Args:
         store: The log.
@@ -137,7 +137,7 @@ def over_time(store: LogStore, selection: Selection, step: timedelta, positive_c
                 images=images,
                 uncertain=int(uncertain),
                 strange=int(strange),
-                claims=Claims(int(yes), yes_sum, yes_spread, images - int(yes), no_sum, no_spread),
+                claims=ProbabilitySums(int(yes), yes_sum, yes_spread, images - int(yes), no_sum, no_spread),
             )
             for place, images, uncertain, strange, yes, yes_sum, yes_spread, no_sum, no_spread in connection.execute(
                 query
@@ -145,8 +145,8 @@ def over_time(store: LogStore, selection: Selection, step: timedelta, positive_c
         ]
 
 
-def sample(store: LogStore, selection: Selection, images: int, *, most: int = SAMPLE) -> dict[str, Floats]:
-    """Numbers of the selected images, or of a fair sample of them.
+def read_sample(store: LogStore, selection: Selection, images: int, *, most: int = SAMPLE) -> dict[str, Float64]:
+    """Read the numbers of the selected images, or of a fair sample of them.
 
     Args:
         store: The log.
@@ -167,10 +167,10 @@ def sample(store: LogStore, selection: Selection, images: int, *, most: int = SA
     return {name: table[:, column] for column, name in enumerate(NUMBERS)}
 
 
-def labelled(
+def read_labelled_answers(
     store: LogStore, selection: Selection, images: int, classes: Sequence[str] | None, *, most: int = LABELLED
-) -> Labelled:
-    """Answers whose true label came, oldest first, or a fair sample of them.
+) -> LabelledAnswers:
+    """Read the answers whose ground truth came, oldest first, or a fair sample of them.
 
     Args:
         store: The log.
@@ -198,7 +198,7 @@ def labelled(
         known = connection.execute(select(func.count()).select_from(feedback)).scalar_one()
         rows = [tuple(row) for row in connection.execute(query.where(_among(min(images, known), most)))]
     times, truth, said, probability = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return Labelled(
+    return LabelledAnswers(
         np.array(times, dtype=np.int64) // (86_400 * 1_000_000),
         np.array(truth, dtype=object),
         np.array(said, dtype=object),

@@ -1,6 +1,6 @@
 import pytest
 
-from pneumo.pipeline.sweep.report.parameter_format import axes, duration, label, number, short_names
+from pneumo.pipeline.sweep.parameter_format import axes, duration, label, number, short_names
 
 
 def test_a_short_name_is_as_long_as_it_takes_to_tell_it_from_others() -> None:

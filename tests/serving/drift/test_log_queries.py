@@ -8,13 +8,18 @@ import pytest
 import sqlalchemy as sa
 from scipy.stats import ks_2samp
 
-from pneumo.serving.drift.performance import Claims
+from pneumo.serving.drift.log_queries import (
+    Selection,
+    count_over_time,
+    list_versions,
+    read_labelled_answers,
+    read_sample,
+)
+from pneumo.serving.drift.performance import ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS
-from pneumo.serving.predictions.queries import Selection, labelled, over_time, sample, served
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.tables import feedback, predictions
 from tests.support import prediction_logs as simulated
-from tests.support.stopwatch import least_seconds
 
 DAY = timedelta(days=1)
 START = datetime(2026, 11, 1, 7, 30, tzinfo=UTC)
@@ -44,7 +49,7 @@ def selected(version: str = "1", first: datetime = START, until: datetime = STAR
 
 
 def test_every_version_is_told_with_its_first_and_last_image(store, rows):
-    found = served(store)
+    found = list_versions(store)
     assert [(each.version, each.images) for each in found] == [("1", 900), ("2", 300)]
     times = [row["time"] for row in rows[0]]
     assert (found[0].first, found[0].last) == (min(times), max(times))
@@ -52,7 +57,7 @@ def test_every_version_is_told_with_its_first_and_last_image(store, rows):
 
 @pytest.mark.parametrize("step", [DAY, timedelta(hours=1)])
 def test_counts_over_time_are_those_of_the_rows(store, rows, step):
-    found = over_time(store, selected(), step, "PNEUMONIA")
+    found = count_over_time(store, selected(), step, "PNEUMONIA")
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     wanted = Counter(epoch + (row["time"] - epoch) // step * step for row in rows[0])
     assert {span.start: span.images for span in found} == wanted
@@ -61,30 +66,30 @@ def test_counts_over_time_are_those_of_the_rows(store, rows, step):
     assert sum(span.strange for span in found) == sum(not row["in_distribution"] for row in rows[0])
     probability = np.array([row["probability"] for row in rows[0]])
     said = np.array([row["label"] == "PNEUMONIA" for row in rows[0]])
-    total = Claims.total([span.claims for span in found])
-    assert vars(total) == pytest.approx(vars(Claims.of(probability, said)))
+    total = ProbabilitySums.total([span.claims for span in found])
+    assert vars(total) == pytest.approx(vars(ProbabilitySums.from_answers(probability, said)))
 
 
 def test_with_several_classes_every_answer_is_a_claim(store):
-    found = over_time(store, selected(), DAY, None)
+    found = count_over_time(store, selected(), DAY, None)
     assert all(span.claims.positive == span.images and span.claims.negative == 0 for span in found)
 
 
 def test_a_range_holds_its_first_moment_and_not_its_last(store, rows):
     times = sorted(row["time"] for row in rows[0])
-    found = over_time(store, selected(first=times[10], until=times[20]), DAY, "PNEUMONIA")
+    found = count_over_time(store, selected(first=times[10], until=times[20]), DAY, "PNEUMONIA")
     assert sum(span.images for span in found) == 10
 
 
 def test_all_numbers_are_read_where_they_are_few(store, rows):
-    found = sample(store, selected("2"), 300)
+    found = read_sample(store, selected("2"), 300)
     assert list(found) == list(NUMBERS)
     for name, values in found.items():
         assert sorted(values) == sorted(row[name] for row in rows[1])
 
 
 def test_of_many_images_a_fair_sample_is_read(store, rows):
-    found = sample(store, selected(), 900, most=300)
+    found = read_sample(store, selected(), 900, most=300)
     assert 230 <= len(found["mean"]) <= 370
     everything = [row["mean"] for row in rows[0]]
     assert ks_2samp(found["mean"], everything).pvalue > 0.001
@@ -92,13 +97,13 @@ def test_of_many_images_a_fair_sample_is_read(store, rows):
 
 def test_nothing_selected_is_nothing_and_no_error(store):
     nothing = selected(first=START - 9 * DAY, until=START - 8 * DAY)
-    assert over_time(store, nothing, DAY, "PNEUMONIA") == []
-    assert len(sample(store, nothing, 0)["mean"]) == 0
-    assert len(labelled(store, nothing, 0, CLASSES)) == 0
+    assert count_over_time(store, nothing, DAY, "PNEUMONIA") == []
+    assert len(read_sample(store, nothing, 0)["mean"]) == 0
+    assert len(read_labelled_answers(store, nothing, 0, CLASSES)) == 0
 
 
 def test_labels_meet_their_images_and_those_that_are_no_class_are_left_out(store, rows):
-    found = labelled(store, selected(), 900, CLASSES)
+    found = read_labelled_answers(store, selected(), 900, CLASSES)
     answers = {row["request_id"]: row for row in rows[0]}
     known = {key: label for key, _, label in rows[2] if key in answers and key != rows[0][0]["request_id"]}
     assert len(found) == len(known)
@@ -114,40 +119,15 @@ def test_a_label_is_of_one_image_of_a_request_alone(tmp_path):
     rows, _ = simulated.rows(3, START, START + DAY)
     store.add([row | {"request_id": "one", "image_index": number} for number, row in enumerate(rows)])
     store.add_feedback([("one", 1, "NORMAL"), ("one", 2, "PNEUMONIA")], START)
-    found = labelled(store, selected(), 3, CLASSES)
+    found = read_labelled_answers(store, selected(), 3, CLASSES)
     assert found.truth.tolist() == ["NORMAL", "PNEUMONIA"]
     assert found.probability.tolist() == [row["probability"] for row in rows[1:]]
 
 
 def test_of_many_labels_a_fair_sample_is_read(store):
-    everything = len(labelled(store, selected(), 900, CLASSES))
-    some = len(labelled(store, selected(), 900, CLASSES, most=100))
+    everything = len(read_labelled_answers(store, selected(), 900, CLASSES))
+    some = len(read_labelled_answers(store, selected(), 900, CLASSES, most=100))
     assert 40 < some < everything / 2
-
-
-@pytest.fixture(scope="session")
-def crowded(tmp_path_factory):
-    """100,000 rows, a third of them labelled."""
-    store = LogStore(f"sqlite:///{tmp_path_factory.mktemp('crowded') / 'log.sqlite3'}")
-    simulated.fill(store, 100_000, START, START + 30 * DAY, labelled=0.33)
-    return store
-
-
-def ask_everything(store: LogStore) -> None:
-    """As a page does."""
-    (version,) = served(store)
-    assert version.images == 100_000
-    spans = over_time(store, selected(), DAY, "PNEUMONIA")
-    images = sum(span.images for span in spans)
-    assert len(sample(store, selected(), images)["mean"]) > 3000
-    for span in labelled(store, selected(), images, CLASSES).spans(50):
-        span.measure("PNEUMONIA")
-
-
-@pytest.mark.slow  # half a minute to write them
-def test_a_hundred_thousand_rows_are_asked_in_well_under_a_second(crowded):
-    ask_everything(crowded)
-    assert least_seconds(lambda: ask_everything(crowded), 0.8) < 0.8
 
 
 def test_a_version_is_found_by_an_index(store):

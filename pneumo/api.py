@@ -1,0 +1,399 @@
+"""The functions of `import pneumo`: each does what the command of its name does, and returns what that prints.
+
+Paths may be strings. Folders have the defaults of the commands. `write` is called with each message, as `print` can be;
+without it messages are dropped. Errors that a user can fix are subclasses of
+`pneumo.serving.contracts.errors.PneumoError`. Heavy packages are imported when a function needs them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pneumo.pipeline.config import Experiment
+    from pneumo.pipeline.data.manifest import Dataset
+    from pneumo.pipeline.evaluation import EvaluationReport
+    from pneumo.pipeline.runs.run import Run
+    from pneumo.pipeline.sweep.record import SweepFolder
+    from pneumo.serving.inference.offline import FileResult
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.registry import Version
+
+type Write = Callable[[str], object]
+type Tracking = Literal["online", "offline", "disabled"]
+
+
+def load_config(config: str | Path, *, overrides: Sequence[str] = ()) -> "Experiment":
+    """Read, override and check a config file, without loading Ludwig.
+
+    Args:
+        config: A Ludwig config in YAML.
+        overrides: Assignments such as `trainer.epochs=3`.
+
+    Raises:
+        InputError: The file or a value is wrong; the message names file, line and what was meant.
+    """
+    from pneumo.pipeline import config as configs
+
+    return configs.load_config(Path(config), overrides)
+
+
+def import_dataset(
+    source: str | Path,
+    out: str | Path = "data",
+    *,
+    size: int = 224,
+    fit: Literal["squash", "pad", "crop"] = "squash",
+    decode: Literal["full", "scaled"] = "scaled",
+    split: Literal["grouped", "given"] = "grouped",
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    patient_regex: str | None = None,
+    groups: str | None = None,
+    force: bool = False,
+    workers: int | None = None,
+) -> "Dataset":
+    """Import images, split without leaks: write prepared images, `manifest.csv` and `dataset.json`.
+
+    Args:
+        source: Folder of class folders, `.csv`, MedMNIST `.npz`, or a `.zip` or `.tar` of one.
+        out: Folder of the data set.
+        size: Side of the prepared square images, in pixels.
+        fit: How a rectangle becomes a square.
+        decode: Decode large JPEGs no finer than needed, or in full.
+        split: Make splits by class and patient, or keep those that are given.
+        fractions: Shares of train, validation and test.
+        seed: Seed of the splits.
+        patient_regex: Searched in names inside the source; its group is the patient.
+        groups: Columns of the table that are subgroups, such as `sex,view`.
+        force: Replace a different data set at `out`.
+        workers: Processes; as many as help where None.
+
+    Raises:
+        InputError: The source cannot be used, or `out` holds something else.
+        MachineError: `out` cannot be written.
+    """
+    from pneumo.pipeline.data import importer
+    from pneumo.pipeline.data.splits import Fractions
+    from pneumo.serving.images.types import Decode, Fit
+
+    return importer.import_dataset(
+        Path(source),
+        Path(out),
+        size=size,
+        fit=Fit(fit),
+        decode=Decode(decode),
+        seed=seed,
+        split=split,
+        fractions=Fractions(*fractions),
+        patient_regex=patient_regex,
+        groups=groups,
+        force=force,
+        workers=workers,
+    )
+
+
+def train(
+    config: "str | Path | Experiment",
+    data: "str | Path | Dataset" = "data",
+    *,
+    overrides: Sequence[str] = (),
+    seed: int = 42,
+    runs_dir: str | Path = "runs",
+    address: str | None = None,
+    profile: bool = False,
+    tracking: Tracking = "disabled",
+    write: Write | None = None,
+) -> "Run":
+    """Train a model, predict every split, measure it, and write the report.
+
+    Args:
+        config: A Ludwig config file, or what `load_config` returned.
+        data: Data set, or its folder.
+        overrides: Assignments to a config file, such as `trainer.epochs=3`.
+        seed: Seed of weights and shuffling.
+        runs_dir: Folder that gets the run's folder.
+        address: Ray cluster to join, with `backend: {type: ray}`.
+        profile: Write where the time goes into the run's folder.
+        tracking: Weights & Biases.
+        write: Called with each message, such as `print`.
+
+    Returns:
+        The run, with status `done`: `run.folder` holds model, metrics and report.
+
+    Raises:
+        InputError: The config is wrong, does not fit the data set, or an image is damaged.
+        TrainingInterruptedError: Ctrl-C; `pneumo.pipeline.training.resume` goes on.
+        TrainingError: Ludwig failed; `train.log` in the run's folder has the details.
+        MachineError: Ludwig is not installed.
+    """
+    from pneumo.pipeline import training
+    from pneumo.pipeline.config import Experiment
+    from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
+    from pneumo.serving.contracts.errors import InputError
+
+    if not isinstance(config, Experiment):
+        config = load_config(config, overrides=overrides)
+    elif overrides:
+        raise InputError("overrides: are for a config file; give them to load_config")
+    return training.train(
+        config,
+        _read_dataset(data),
+        root=Path(runs_dir),
+        seed=seed,
+        address=address,
+        profile=profile,
+        tracking=TrackingMode(tracking),
+        command=["pneumo.train"],
+        reporter=Reporter(write),
+    )
+
+
+def evaluate(
+    run: "str | Path | Run" = "latest",
+    *,
+    data: str | Path | None = None,
+    split: Literal["train", "validation", "test"] | None = None,
+    policy: str | None = None,
+    runs_dir: str | Path = "runs",
+    write: Write | None = None,
+) -> "EvaluationReport":
+    """Measure a run and write its report. Intervals are by patient; threshold and calibration come from validation.
+
+    Args:
+        run: A run, or its folder, name or unique start of a name, or `latest`.
+        data: Folder of another data set to measure it on; its own where None.
+        split: What the report leads with; test where None and there is one.
+        policy: Rule for the threshold, fitted on validation and kept, such as `sensitivity >= 0.95`.
+        runs_dir: Folder of the runs.
+        write: Called with each message, such as `print`.
+
+    Returns:
+        Metrics with intervals of the leading split; `files` are what was written.
+
+    Raises:
+        InputError: There is no such run, split or rule, or the data set has other classes.
+        CheckFailedError: No threshold reaches the policy's floor.
+    """
+    from pneumo.pipeline import training
+    from pneumo.pipeline.data.manifest import Split
+    from pneumo.pipeline.evaluation import evaluate_folder, evaluate_run
+    from pneumo.pipeline.runs.reporter import Reporter
+    from pneumo.pipeline.runs.run import Status
+
+    found, lead = _open_run(run, runs_dir), Split[split.upper()] if split else None
+    if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
+        training.complete(found, reporter=Reporter(write))
+    if data is None:
+        return evaluate_run(found, split=lead, policy=policy)
+    return evaluate_folder(found, Path(data), split=lead, policy=policy)
+
+
+def sweep(
+    config: str | Path | None = None,
+    data: "str | Path | Dataset" = "data",
+    *,
+    overrides: Sequence[str] = (),
+    auto: bool = False,
+    trials: int | None = None,
+    time_budget: float | str | None = None,
+    concurrency: int | None = None,
+    cpus: int | None = None,
+    gpus: float | None = None,
+    seed: int = 42,
+    seeds: int = 1,
+    top: int = 3,
+    refit: bool = False,
+    sweeps_dir: str | Path = "sweeps",
+    address: str | None = None,
+    storage: str | None = None,
+    tracking: Tracking = "disabled",
+    write: Write | None = None,
+) -> "SweepFolder":
+    """Search hyperparameters with Ray Tune, measure the winner, and write `best.yaml`, `trials.csv` and `sweep.html`.
+
+    Args:
+        config: A Ludwig config with a `hyperopt` section; with `auto`, any config or None.
+        data: Data set, or its folder; its validation split decides.
+        overrides: Assignments to the config, such as `trainer.epochs=3`.
+        auto: Choose the space from data set, machine and time budget.
+        trials: Trials in all; the config's, or 10, where None.
+        time_budget: Seconds after which it stops, or a text such as `30m`.
+        concurrency: Trials at once; as many as fit where None.
+        cpus: Cores of a trial; shared out where None.
+        gpus: GPUs of a trial, such as 0.5; one if there is any where None.
+        seed: Seed of the search and of each trial.
+        seeds: Seeds that each of the `top` best trials is trained with; the best mean wins.
+        top: How many of the best are repeated.
+        refit: Train the winner again on training and validation images.
+        sweeps_dir: Folder that gets the sweep's folder.
+        address: Ray cluster to join.
+        storage: Path or address, reached by all machines, where trials are kept.
+        tracking: Weights & Biases.
+        write: Called with each message, such as `print`.
+
+    Returns:
+        The sweep's folder, with status `done`: `folder.best` is the winner's config, `folder.read()` has all trials.
+
+    Raises:
+        InputError: Config, space or data are wrong; nothing was started.
+        MachineError: No cluster, or one that is too small.
+        SweepInterruptedError: Ctrl-C; `pneumo.pipeline.sweep.search.resume_sweep` goes on.
+        SweepError: Every trial failed.
+    """
+    from pneumo.pipeline.runs.reporter import TrackingMode
+    from pneumo.pipeline.sweep import search
+    from pneumo.pipeline.sweep.reporter import SweepReporter
+    from pneumo.pipeline.sweep.sweep_settings import SweepLimits, seconds
+    from pneumo.serving.contracts.errors import InputError
+
+    reporter = SweepReporter(write)
+    dataset, path = _read_dataset(data), None if config is None else Path(config)
+    budget = seconds(time_budget) if isinstance(time_budget, str) else time_budget
+    if auto:
+        document, name = search.plan_search(dataset, path, overrides, time_budget=budget, reporter=reporter)
+    elif path is not None:
+        document, name = search.read_search(path, overrides)
+    else:
+        raise InputError("sweep: give a config with a hyperopt section, or auto=True")
+    plan = search.Plan(
+        limits=SweepLimits(trials, budget, concurrency, cpus, gpus),
+        seed=seed,
+        seeds=seeds,
+        top=top,
+        refit=refit,
+        address=address,
+        storage=storage,
+        tracking=TrackingMode(tracking),
+    )
+    return search.run_sweep(
+        document, name, dataset, plan=plan, root=Path(sweeps_dir), command=["pneumo.sweep"], reporter=reporter
+    )
+
+
+def export(
+    run: "str | Path | Run" = "latest",
+    *,
+    out: str | Path | None = None,
+    quantize: Literal["int8"] | None = None,
+    runs_dir: str | Path = "runs",
+    write: Write | None = None,
+) -> "Bundle":
+    """Write a run's bundle for serving: an ONNX graph, proven equal to the Ludwig model, and what goes with it.
+
+    Args:
+        run: A run, or its folder, name or unique start of a name, or `latest`.
+        out: Where to; the run's folder `bundle`, or `bundle-int8`, where None.
+        quantize: Compute in 8-bit integers; refused if answers on validation images change.
+        runs_dir: Folder of the runs.
+        write: Called with each message, such as `print`.
+
+    Raises:
+        InputError: There is no such run, it is not done, or `out` holds something else.
+        CheckFailedError: The graph does not agree with the model, or the quantized one is not good enough.
+    """
+    from pneumo.pipeline.export.bundle_export import export_run
+    from pneumo.pipeline.export.int8 import AcceptanceLimits
+    from pneumo.pipeline.runs.reporter import Reporter
+    from pneumo.serving.model.bundle import Bundle
+
+    limits = None if quantize is None else AcceptanceLimits()
+    folder = export_run(
+        _open_run(run, runs_dir), out=None if out is None else Path(out), int8=limits, reporter=Reporter(write)
+    )
+    return Bundle.open(folder)
+
+
+def promote(
+    model: "str | Path | Run | Bundle" = "latest",
+    *,
+    alias: str = "champion",
+    force: str | None = None,
+    gate: str | Path | None = None,
+    data: str | Path | None = None,
+    models_dir: str | Path = "models",
+    runs_dir: str | Path = "runs",
+    sweeps_dir: str | Path = "sweeps",
+    write: Write | None = None,
+) -> "Version":
+    """Put a model into the registry and point an alias to it, if it is as good as what the alias points to now.
+
+    Args:
+        model: A run, a bundle, the folder of one, a name as `pneumo promote` takes it, or `best` of all runs.
+        alias: Alias to point at the model.
+        force: Reason to promote although the gate refuses; it is recorded.
+        gate: File with the limits of the gate; `ludwig_configs/gate.yaml` where None.
+        data: Data set of the candidate; where its run had it if None.
+        models_dir: Folder of the registry, or an address such as `gs://BUCKET/FOLDER`.
+        runs_dir: Folder of the runs.
+        sweeps_dir: Folder of the sweeps.
+        write: Called with each message, such as `print`.
+
+    Returns:
+        The registered version.
+
+    Raises:
+        InputError: There is no such model, or alias, gate or data set are wrong.
+        CheckFailedError: The gate refuses; the message has its reasons.
+        MachineError: The registry cannot be read or written.
+    """
+    from pneumo.pipeline.release.promotion import Places, check_reason, judge_model
+    from pneumo.pipeline.runs.reporter import Reporter
+    from pneumo.serving.contracts.setting_types import parse_root
+
+    check_reason(force)
+    places = Places(parse_root(models_dir), Path(runs_dir), Path(sweeps_dir), None if data is None else Path(data))
+    candidate = judge_model(
+        _name(model), alias=alias, gate=None if gate is None else Path(gate), places=places, reporter=Reporter(write)
+    )
+    return candidate.promote(force=force)
+
+
+def predict(
+    paths: str | Path | Iterable[str | Path],
+    model: "str | Path | Bundle" = "champion",
+    *,
+    models_dir: str | Path = "models",
+) -> "list[FileResult]":
+    """Predict image files with the service's own code.
+
+    Args:
+        paths: Image files, and folders of them.
+        model: Alias or version in the registry, a bundle, or the folder of one.
+        models_dir: Folder of the registry, or an address such as `gs://BUCKET/FOLDER`.
+
+    Returns:
+        One result per file, in order: `prediction`, or `error` if the file cannot be read.
+
+    Raises:
+        InputError: There is no such model or path, or a folder has no images.
+        BundleError: A file of the bundle is not what was sealed.
+    """
+    from pneumo.serving.contracts.setting_types import parse_root
+    from pneumo.serving.inference.offline import find_images, predict_files
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.predictor import Predictor
+    from pneumo.serving.model.registry import resolve
+
+    given = [paths] if isinstance(paths, str | Path) else paths
+    bundle = model if isinstance(model, Bundle) else Bundle.open(resolve(_name(model), parse_root(models_dir)))
+    return list(predict_files(Predictor(bundle), find_images([Path(path) for path in given])))
+
+
+def _read_dataset(data: "str | Path | Dataset") -> "Dataset":
+    from pneumo.pipeline.data.manifest import Dataset, read_dataset
+
+    return data if isinstance(data, Dataset) else read_dataset(Path(data))
+
+
+def _open_run(run: "str | Path | Run", runs_dir: str | Path) -> "Run":
+    from pneumo.pipeline.runs.run import Run
+
+    return run if isinstance(run, Run) else Run.open(run, root=Path(runs_dir))
+
+
+def _name(model: "str | Path | Run | Bundle") -> str:
+    """Return a model as the command line names it; a path is written with a slash, since other words are aliases."""
+    if isinstance(model, str):
+        return model
+    return str((model if isinstance(model, Path) else model.folder).absolute())

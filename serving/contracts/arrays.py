@@ -1,0 +1,9 @@
+"""Names for NumPy arrays by element type, shared by the pipeline and the service."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+"""Which elements are meant: `True` at each of them."""

@@ -1,0 +1,165 @@
+"""From the bytes of an image file to gray pixels: DICOM by `images.dicom`, all other formats by Pillow.
+
+`images.preparation` explains the whole path of a pixel, of which this is the first half.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.setting_types import MAX_PIXELS
+from pneumo.serving.images.grayscale import to_gray
+from pneumo.serving.images.library_warnings import silence_libraries
+from pneumo.serving.images.preparation import Preparation, fit, fit_image, inner_size, to_input
+from pneumo.serving.images.size_limits import find_excess
+from pneumo.serving.images.types import Decode, Fit, Gray, Picture, Size
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""What Pillow is let read; DICOM comes on top."""
+
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
+"""How image files begin (BMP has too weak a sign): tells a damaged image from what is none."""
+
+_WEBP_COST = 3
+"""A pixel of a WebP takes 15 bytes while it is decoded, one of other formats 5: two kilobytes can be 40 megapixels."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by EXIF orientation."""
+
+_SIDEWAYS = frozenset(turn for orientation, turn in _TURNS.items() if orientation >= 5)
+"""Turns by which width and height change places."""
+
+
+def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode all pixels of an image file to 8-bit gray, upright (see `images.grayscale`, `images.dicom`).
+
+    Args:
+        data: A whole image file.
+        max_pixels: Largest width times height that is decoded, of a WebP a third of it; checked on the header, before
+            pixels take memory.
+
+    Raises:
+        ImageError: Not an image of a known format, damaged, of several frames, or too large.
+    """
+    if _is_dicom(data):
+        from pneumo.serving.images.dicom import read_dicom  # pydicom takes a third of a second to import
+
+        return read_dicom(data, max_pixels=max_pixels)
+    return _read(data, max_pixels, _decode_fully)
+
+
+def read_stored(
+    data: bytes, *, size: int, how: Fit, decode: Decode = Decode.FULL, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """Decode an image file as a data set stores it: gray uint8 [size, size].
+
+    Args:
+        data: A whole image file.
+        size: Side of the square, in pixels.
+        how: How a rectangle becomes the square.
+        decode: Whether a large JPEG is decoded in full.
+        max_pixels: As for `read_gray`.
+
+    Raises:
+        ImageError: As for `read_gray`.
+    """
+    if decode is Decode.SCALED and data.startswith(b"\xff\xd8"):
+        return _read(data, max_pixels, partial(_decode_scaled, size=size, how=how))
+    picture = read_gray(data, max_pixels=max_pixels)
+    return replace(picture, gray=fit(picture.gray, size, how))
+
+
+def prepare(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> Float32:
+    """Turn the bytes of an image file into a model's input, float32 [channels, height, width] in [0, 1].
+
+    Raises:
+        ImageError: The bytes cannot become an image.
+    """
+    picture = read_stored(
+        data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels
+    )
+    return to_input(picture.gray, preparation)
+
+
+def _is_dicom(data: bytes) -> bool:
+    return data[128:132] == b"DICM"
+
+
+def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image], tuple[Gray, Size]]) -> Picture:
+    """Open an image, check what its header says, and decode it; all errors become an `ImageError`."""
+    if not data:
+        raise ImageError("unreadable", "the file is empty")
+    silence_libraries()
+    if told := find_excess(data):
+        raise ImageError("too-large", f"costs more than its pixels: {told}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if _SIGNATURE.match(data):
+            raise ImageError("unreadable", "damaged or cut off inside its header") from None
+        raise ImageError("not-an-image", f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
+    except Image.DecompressionBombError:
+        raise ImageError("too-large", f"more than {max_pixels:,} pixels") from None
+    except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
+        raise ImageError("unreadable", f"damaged header: {_short(error)}") from None
+    with image:
+        limit = max_pixels // _WEBP_COST if image.format == "WEBP" else max_pixels
+        if image.width * image.height > limit:
+            raise ImageError("too-large", f"{image.width} x {image.height} is more than {limit:,} pixels")
+        # Not `n_frames`: for a TIFF it reads every directory in the file, in quadratic time.
+        if getattr(image, "is_animated", False):
+            raise ImageError("unreadable", "several frames; send one image a file")
+        file_format, mode = image.format or "", image.mode
+        try:
+            gray, (width, height) = decode(image)
+        except Exception as error:
+            raise ImageError("unreadable", f"damaged {file_format} data: {_short(error)}") from None
+    return Picture(gray, file_format, mode, width, height)
+
+
+def _decode_fully(image: Image.Image) -> tuple[Gray, Size]:
+    image.load()
+    turn = _turn(image)
+    upright = image if turn is None else image.transpose(turn)
+    return to_gray(upright), upright.size
+
+
+def _decode_scaled(image: Image.Image, size: int, how: Fit) -> tuple[Gray, Size]:
+    """Decode a JPEG no finer than the square needs; what is left of it is turned, not the image."""
+    if image.mode not in ("L", "RGB"):
+        gray, original = _decode_fully(image)
+        return fit(gray, size, how), original
+    width, height = image.size
+    # The last column and row hold less of the image than the others where the scale does not divide it: `box` is what
+    # it covers. Without it pixels differ from those of a full decode by 1.1 gray levels in the mean, with it by 0.3.
+    inner_width, inner_height = inner_size(size, width, height) if how is Fit.PAD else (size, size)
+    drafted = image.draft("L", (max(1, inner_width), max(1, inner_height)))
+    box = drafted[1] if drafted else (0, 0, width, height)
+    turn = _turn(image)
+    gray = np.asarray(fit_image(image, size, how, box[2], box[3], turn), dtype=np.uint8)
+    return gray, (height, width) if turn in _SIDEWAYS else (width, height)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what turns an image upright, by its EXIF orientation; None if it is upright."""
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _short(error: Exception) -> str:
+    text = str(error).splitlines()
+    return text[0][:120] if text else type(error).__name__

@@ -1,0 +1,52 @@
+"""Types that every step from the bytes of an image to the input of a model shares."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Gray = NDArray[np.uint8]
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class Fit(StrEnum):
+    """How a rectangle becomes a square."""
+
+    SQUASH = "squash"
+    PAD = "pad"
+    CROP = "crop"
+
+
+class Decode(StrEnum):
+    """How a JPEG is decoded.
+
+    `full` decodes every pixel in colour. `scaled` decodes luma alone, at a half, a quarter or an eighth where that
+    still covers the stored size: a few times faster, with pixels that differ by a third of a gray level in the mean
+    (benchmarks/decode.py). Files of other formats are the same in both.
+    """
+
+    FULL = "full"
+    SCALED = "scaled"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Attributes:
+        gray: Pixels, uint8 [h, w], upright: all of them, or as `read_stored` fitted them.
+        format: Container format as Pillow names it, such as `JPEG`, or `DICOM`.
+        mode: Pillow's mode of the file, such as `L`, `RGB`, `I;16`, `P`, `CMYK`; DICOM's photometric interpretation.
+        width: Width of the original in pixels, after orientation.
+        height: Height of the original in pixels, after orientation.
+        remarks: What is odd about the file, in words that quote nothing of it.
+    """
+
+    gray: Gray
+    format: str
+    mode: str
+    width: int
+    height: int
+    remarks: tuple[str, ...] = ()

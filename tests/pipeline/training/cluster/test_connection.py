@@ -1,0 +1,41 @@
+"""Folders that Ray leaves in /tmp, without a cluster."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pneumo.pipeline.training.cluster import connection
+
+
+def ended_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_only_folders_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    ours, ended = tmp_path / f"pneumo-ray-{os.getpid()}-ab", tmp_path / f"pneumo-ray-{ended_process()}-cd"
+    others = [tmp_path / name for name in ("pneumo-ray-train-ef", "pneumo-ray-99999999999999999999-gh", "ray")]
+    for folder in (ours, ended, *others):
+        (folder / "session").mkdir(parents=True)
+
+    connection._remove_abandoned_folders(tmp_path)
+
+    assert sorted(tmp_path.iterdir()) == sorted([ours, *others])
+
+
+def test_a_process_of_another_user_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "pneumo-ray-4242-ab"
+    folder.mkdir()
+
+    def refuse(pid: int, number: int) -> None:
+        assert (pid, number) == (4242, 0)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    connection._remove_abandoned_folders(tmp_path)
+
+    assert folder.is_dir()
