@@ -106,7 +106,7 @@ def evaluate(
         else evaluate_folder(found, data, split=chosen, policy=policy)
     )
     if tables is not None:
-        from pneumo.pipeline.evaluation.report.tables import write_tables
+        from pneumo.pipeline.evaluation.report.metric_tables import write_tables
 
         write_tables(found, tables, lead=report.split)
     if as_json:

@@ -16,8 +16,8 @@ from pneumo.serving.drift.check import DriftResult, check_drift
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.inference.offline import find_images
 from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.store import LogStore, describe_error
-from pneumo.serving.predictions.tables import predictions
 from pneumo.serving.predictions.windows import MOST, Window, count_rows, read_window
 
 LOG = Path("predictions.sqlite3")

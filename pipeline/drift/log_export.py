@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from pneumo.serving.predictions.log_tables import UtcTime, predictions
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import UtcTime, predictions
 from pneumo.serving.predictions.windows import Window, read_labelled
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pneumo.pipeline.evaluation import exact_intervals
 from pneumo.pipeline.evaluation.cases import Cases, Ints
-from pneumo.pipeline.evaluation.metrics import calibration_bins, point_values
+from pneumo.pipeline.evaluation.classification_metrics import calibration_bins, point_values
 from pneumo.pipeline.evaluation.results import ECE_BINS, Bootstrap, Confusion, Estimate
 from pneumo.serving.contracts.arrays import Float64
 

@@ -96,7 +96,7 @@ def evaluate_run(
         InputError: The run has no predictions, they do not fit it, the split is empty, or the policy is not a rule.
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    from pneumo.pipeline.evaluation.report.page import write_report
+    from pneumo.pipeline.evaluation.report.run_report import write_report
 
     info = run.info()
     scores = _own_scores(run, info)
@@ -139,7 +139,7 @@ def evaluate_data(
         InputError: The predictions do not fit the run, or the split is empty.
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    from pneumo.pipeline.evaluation.report.page import write_report
+    from pneumo.pipeline.evaluation.report.run_report import write_report
 
     info = run.info()
     name = dataset.folder.name or str(dataset.folder)

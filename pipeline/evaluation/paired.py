@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pneumo.pipeline.evaluation.bootstrap import draw_patients, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases
+from pneumo.pipeline.evaluation.classification_metrics import point_values
 from pneumo.pipeline.evaluation.exact_intervals import Bounds, auroc_bounds, pairs, share_bounds
-from pneumo.pipeline.evaluation.metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap, place
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError

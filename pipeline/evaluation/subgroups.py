@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pneumo.pipeline.evaluation import exact_intervals
 from pneumo.pipeline.evaluation.bootstrap import draw_patients, rank_scores, resample_metrics, summarise_draws
 from pneumo.pipeline.evaluation.cases import Cases
-from pneumo.pipeline.evaluation.metrics import point_values
+from pneumo.pipeline.evaluation.classification_metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate, Subgroup
 from pneumo.serving.contracts.arrays import Float64
 

@@ -31,7 +31,7 @@ from pneumo.pipeline.sweep.space import Space
 from pneumo.pipeline.sweep.sweep_settings import SweepLimits, SweepSettings
 from pneumo.pipeline.sweep.trial import Task
 from pneumo.pipeline.sweep.tune_callbacks import Recorder
-from pneumo.pipeline.training.cluster.connection import start_or_join_ray
+from pneumo.pipeline.training.cluster import start_or_join_ray
 from pneumo.pipeline.training.run import SEED, check_data
 from pneumo.pipeline.training.tracking.tracker import resolve_mode
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError

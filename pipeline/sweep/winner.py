@@ -23,7 +23,7 @@ def finish_sweep(folder: SweepFolder, *, reporter: Reporter = SILENT, measure: b
     Returns:
         The sweep, with its winner.
     """
-    from pneumo.pipeline.sweep.report.page import write_report
+    from pneumo.pipeline.sweep.report.sweep_report import write_report
     from pneumo.pipeline.sweep.report.table import write_table
 
     sweep = folder.read()

@@ -22,7 +22,7 @@ from pneumo.pipeline.runs import provenance
 from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
 from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
 from pneumo.pipeline.runs.training_profile import Profile
-from pneumo.pipeline.training.cluster.connection import connect_ray
+from pneumo.pipeline.training.cluster import connect_ray
 from pneumo.pipeline.training.environment import handle_signals, use_scratch_folder
 from pneumo.pipeline.training.hooks import Hooks, track_run
 from pneumo.serving.contracts.errors import InputError, PneumoError

@@ -13,8 +13,8 @@ from sqlalchemy import select
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.drift.bundle_lookup import BundleLookup
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import predictions
 
 MAX_BYTES = 4_000_000
 MAX_ITEMS = 20_000

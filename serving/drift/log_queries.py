@@ -11,8 +11,8 @@ from sqlalchemy import case, func, select
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.drift.performance import LabelledAnswers, ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS
+from pneumo.serving.predictions.log_tables import feedback, predictions
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import feedback, predictions
 
 SAMPLE = 4000
 """Images whose columns are read for a distribution at most."""

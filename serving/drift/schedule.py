@@ -25,8 +25,8 @@ from pneumo.serving.drift.stored_checks import latest_check
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
 from pneumo.serving.model.bundle import Bundle, BundleInfo
 from pneumo.serving.predictions.leases import Lease
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.store import LogStore, describe_error
-from pneumo.serving.predictions.tables import predictions
 from pneumo.serving.telemetry.metrics import SHARED, Metrics
 
 LOOK_S = 15.0

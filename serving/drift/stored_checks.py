@@ -14,8 +14,8 @@ from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.drift.check import DriftResult
 from pneumo.serving.drift.evidently_page import compose_page
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
+from pneumo.serving.predictions.log_tables import checks
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import checks
 
 PAGES = 60
 """Pages that are kept, each about 1.3 MB and its record 0.15 MB."""

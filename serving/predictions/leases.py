@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pneumo.serving.predictions.log_tables import leases
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import leases
 
 Clock = Callable[[], datetime]
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.install_hints import missing_module
-from pneumo.serving.predictions.tables import feedback, metadata, predictions
+from pneumo.serving.predictions.log_tables import feedback, metadata, predictions
 
 _TIMEOUT_S = 5
 """Seconds to wait for a connection, and in SQLite for another writer."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pneumo.serving.predictions.log_tables import feedback, predictions
 from pneumo.serving.predictions.rows import DESCRIPTORS
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import feedback, predictions
 
 JUDGED = (
     "time",

@@ -135,7 +135,7 @@ def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Leaves reports of evaluations empty, unless a test asks for `page`: drawing one takes longer than all the rest."""
     if "page" not in request.fixturenames:
         monkeypatch.setattr(
-            "pneumo.pipeline.evaluation.report.page.write_report", lambda path, *_, **__: path.write_text("")
+            "pneumo.pipeline.evaluation.report.run_report.write_report", lambda path, *_, **__: path.write_text("")
         )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pneumo.pipeline.evaluation.cases import Cases, positive_column, to_scores
-from pneumo.pipeline.evaluation.metrics import calibration_bins
+from pneumo.pipeline.evaluation.classification_metrics import calibration_bins
 from pneumo.pipeline.evaluation.results import read_metrics
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64

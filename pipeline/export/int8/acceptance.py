@@ -9,8 +9,8 @@ import numpy as np
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.bootstrap import draw_patients, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
+from pneumo.pipeline.evaluation.classification_metrics import point_values
 from pneumo.pipeline.evaluation.exact_intervals import share_bounds
-from pneumo.pipeline.evaluation.metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.export.int8.graph import make_batches
 from pneumo.pipeline.export.int8.wording import describe_change

@@ -46,7 +46,7 @@ async def dashboard(request: Request, service: ServiceDependency) -> Response:
 
         def work() -> str:
             from pneumo.serving.pages.dashboard.board import BoardQuery, gather_board
-            from pneumo.serving.pages.dashboard.page import render_dashboard
+            from pneumo.serving.pages.dashboard.dashboard_page import render_dashboard
 
             board = gather_board(store, models, BoardQuery.from_query(request.query_params), now=datetime.now(UTC))
             return render_dashboard(board, draws=_plotly() is not None)
@@ -150,7 +150,7 @@ def _page(html: str, status: int = 200, headers: dict[str, str] | None = None) -
 
 def _in_words(error: ProblemError) -> Response:
     """A problem as a page."""
-    from pneumo.serving.pages.dashboard.page import render_problem
+    from pneumo.serving.pages.dashboard.dashboard_page import render_problem
 
     status, title = KINDS[error.kind]
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}

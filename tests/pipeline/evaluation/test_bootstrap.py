@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.bootstrap import draw_patients, estimate_metrics, rank_scores, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
-from pneumo.pipeline.evaluation.metrics import point_values
+from pneumo.pipeline.evaluation.classification_metrics import point_values
 from pneumo.pipeline.evaluation.results import Bootstrap
 
 

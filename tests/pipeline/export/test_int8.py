@@ -459,8 +459,8 @@ def test_the_network_itself_is_not_judged_by_what_a_quantised_bundle_finds_famil
 def test_the_command_refuses_what_is_not_faster_in_one_line(
     trained: Run, tmp_path: Path, pneumo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.speeds", lambda *_: [Speed(batch=1, ratio=0.9)])
-    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.difference", same)
+    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_speeds", lambda *_: [Speed(batch=1, ratio=0.9)])
+    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_difference", same)
     outcome = pneumo("export", trained.folder, "--out", tmp_path / "bundle", "--quantize", "int8")
     assert outcome.code == 1
     assert "INT8 was refused: a batch of 1 is 0.90 times as fast" in outcome.err.splitlines()[-1]
@@ -471,8 +471,8 @@ def test_the_command_refuses_what_is_not_faster_in_one_line(
 def test_the_command_tells_what_changed(
     trained: Run, tmp_path: Path, pneumo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.speeds", lambda *_: [Speed(batch=1, ratio=2)])
-    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.difference", same)
+    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_speeds", lambda *_: [Speed(batch=1, ratio=2)])
+    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_difference", same)
     outcome = pneumo("export", trained.folder, "--out", tmp_path / "bundle", "--quantize", "int8", "--json")
     assert outcome.code == 0
     document = json.loads(outcome.out)

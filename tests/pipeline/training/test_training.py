@@ -163,7 +163,12 @@ def copied(tiny: Experiment, dataset: Dataset, tmp_path_factory: pytest.TempPath
 
 
 def test_nothing_is_left_beside_the_data_or_in_the_temporary_folder(copied: Copied) -> None:
-    assert sorted(path.name for path in copied.data.iterdir()) == ["dataset.json", "images", "manifest.csv"]
+    assert sorted(path.name for path in copied.data.iterdir()) == [
+        "dataset.json",
+        "images",
+        "images.sha256",
+        "manifest.csv",
+    ]
     assert list(copied.scratch.iterdir()) == []
 
 
@@ -238,7 +243,8 @@ SCHEDULES = (
 
 
 @pytest.mark.parametrize(
-    "schedule", [SCHEDULES[0], *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.lengthy]) for each in SCHEDULES[1:])]
+    "schedule",
+    [SCHEDULES[0], *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.lengthy]) for each in SCHEDULES[1:])],
 )
 def test_a_resumed_run_continues_the_learning_rate_schedule(
     tiny: Experiment, dataset: Dataset, tmp_path: Path, schedule: str

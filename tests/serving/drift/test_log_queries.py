@@ -17,8 +17,8 @@ from pneumo.serving.drift.log_queries import (
 )
 from pneumo.serving.drift.performance import ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS
+from pneumo.serving.predictions.log_tables import feedback, predictions
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import feedback, predictions
 from tests.support import prediction_logs as simulated
 
 DAY = timedelta(days=1)

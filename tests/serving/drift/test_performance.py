@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from pneumo.pipeline.evaluation.metrics import calibration_error as bundle_calibration_error
+from pneumo.pipeline.evaluation.classification_metrics import calibration_error as bundle_calibration_error
 from pneumo.serving.drift.performance import (
     LabelledAnswers,
     ProbabilitySums,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.serving.predictions.leases import Lease
+from pneumo.serving.predictions.log_tables import leases
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import leases
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LASTS = timedelta(seconds=60)

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.rows import parse_row
 from pneumo.serving.predictions.spool import Spool
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import predictions
 from pneumo.serving.predictions.writer import UNMADE, LogWriter
 from tests.support.log_rows import NOW, count, row
 from tests.support.paths import ROOT

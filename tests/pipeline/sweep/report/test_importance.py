@@ -144,7 +144,14 @@ def test_a_trial_still_running_does_not_count(synthesise_sweep) -> None:
 
 
 def test_neither_ray_nor_ludwig_nor_torch_is_loaded() -> None:
-    names = ("report.importance", "report.table", "report.page", "seed_repeats", "live_display", "parameter_format")
+    names = (
+        "report.importance",
+        "report.table",
+        "report.sweep_report",
+        "seed_repeats",
+        "live_display",
+        "parameter_format",
+    )
     program = "import sys; " + "; ".join(f"import pneumo.pipeline.sweep.{name}" for name in names)
     program += "; print(*({'ray', 'ludwig', 'torch', 'optuna', 'sklearn', 'scipy', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -14,7 +14,7 @@ from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.drift import feedback as reading
 from pneumo.serving.http.app import create_app
-from pneumo.serving.predictions.tables import feedback as labels
+from pneumo.serving.predictions.log_tables import feedback as labels
 from tests.support.bundles import make_bundle
 from tests.support.waiting import until
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pneumo.pipeline.evaluation.report import page as evaluation_report
+from pneumo.pipeline.evaluation.report import run_report
 from pneumo.pipeline.sweep.record import Round, Sweep, SweepFolder
 from pneumo.pipeline.sweep.report.importance import measure_importance
-from pneumo.pipeline.sweep.report.page import describe_progress, domain, page_data, write_report
+from pneumo.pipeline.sweep.report.sweep_report import describe_progress, domain, page_data, write_report
 from pneumo.pipeline.sweep.report.table import write_table
 from pneumo.pipeline.sweep.seed_repeats import choose_winner
 from tests.support.paths import ROOT
@@ -83,7 +83,7 @@ def _importance_once() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pneumo.pipeline.sweep.report.page.measure_importance", measure)
+        patch.setattr("pneumo.pipeline.sweep.report.sweep_report.measure_importance", measure)
         yield
 
 
@@ -246,7 +246,7 @@ def test_the_frame_leaves_out_what_diverged_but_never_the_best() -> None:
 
 
 def test_it_looks_like_the_report_of_a_run() -> None:
-    other = (Path(evaluation_report.__file__).parent / "report.css").read_text()
+    other = (Path(run_report.__file__).parent / "report.css").read_text()
     style = (ROOT / "pipeline" / "sweep" / "report" / "report.css").read_text()
     for name in ("paper", "panel", "ink", "muted", "line", "warn", "series-1", "series-2", "series-5"):
         assert re.findall(rf"--{name}: (#\w+);", style) == re.findall(rf"--{name}: (#\w+);", other)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.pipeline.training.cluster import connection
+from pneumo.pipeline.training import cluster
 
 
 def ended_process() -> int:
@@ -22,7 +22,7 @@ def test_only_folders_of_ended_processes_are_removed(tmp_path: Path) -> None:
     for folder in (ours, ended, *others):
         (folder / "session").mkdir(parents=True)
 
-    connection._remove_abandoned_folders(tmp_path)
+    cluster._remove_abandoned_folders(tmp_path)
 
     assert sorted(tmp_path.iterdir()) == sorted([ours, *others])
 
@@ -36,6 +36,6 @@ def test_a_process_of_another_user_is_alive(tmp_path: Path, monkeypatch: pytest.
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    connection._remove_abandoned_folders(tmp_path)
+    cluster._remove_abandoned_folders(tmp_path)
 
     assert folder.is_dir()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.cases import Cases, Scores
-from pneumo.pipeline.evaluation.metrics import calibration_error, point_values
+from pneumo.pipeline.evaluation.classification_metrics import calibration_error, point_values
 
 DECISIONS = Decisions(
     temperature=2.0,

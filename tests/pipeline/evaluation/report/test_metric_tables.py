@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pneumo.pipeline.evaluation import evaluate_run, read_metrics
-from pneumo.pipeline.evaluation.report.tables import write_tables
+from pneumo.pipeline.evaluation.report.metric_tables import write_tables
 from pneumo.pipeline.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("no_pages")

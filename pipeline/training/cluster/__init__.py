@@ -1,1 +1,0 @@
-"""The Ray cluster of a training: one that is started for it, or one that is joined."""
