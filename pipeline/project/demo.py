@@ -58,7 +58,7 @@ def run_demo(
     folder: Path,
     config: Path,
     *,
-    reporter: Reporter,
+    reporter: "Reporter",
 ) -> Demo:
     """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop, judge drift.
 
@@ -197,7 +197,7 @@ def _train(
     folder: Path,
     experiment: "Experiment",
     dataset: "Dataset",
-    reporter: Reporter,
+    reporter: "Reporter",
 ) -> "Run":
     from pneumo.pipeline import training
 
