@@ -1,8 +1,10 @@
 """What many tests share: real images, an imported phantom data set, and one tiny model trained for all of them."""
 
 import contextlib
+import functools
 import io
 import os
+import re
 import shutil
 import sys
 import threading
@@ -14,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from pneumo.pipeline import config, training
 from pneumo.pipeline.config import Experiment
@@ -44,16 +47,28 @@ class Outcome:
     err: str
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all files whose tests share Ludwig to one process of pytest-xdist, and every other file to any.
+SHARED = re.compile(r"^def \w+\([^)]*\b(ludwig|dataset|tiny|trained|exported)\b", re.MULTILINE)
+"""A test or a fixture that asks for Ludwig, or for what is made once a session with it."""
+
+
+class LudwigTogether(LoadFileScheduling):
+    """Gives all files whose tests share Ludwig to one process of pytest-xdist, and every other file to any.
 
     Ludwig takes 20 s to import, and each process would train the session's model anew.
     """
-    shared = {"ludwig", "dataset", "tiny", "trained", "exported"}
-    files = {item.path for item in items if shared & set(getattr(item, "fixturenames", ()))}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ludwig" if item.path in files else str(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ludwig" if shares_ludwig(self.config.rootpath / file) else file
+
+
+@functools.cache
+def shares_ludwig(file: Path) -> bool:
+    return SHARED.search(file.read_text(encoding="utf-8")) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return LudwigTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +133,7 @@ def browser() -> Iterator[Any]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed (apt-get install chromium)")
+    sync_api.expect.set_options(timeout=30_000)  # for what hangs: a busy machine is no reason to fail
     with sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser

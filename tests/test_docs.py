@@ -14,8 +14,22 @@ from pneumo.pipeline.config.document import parse_document
 from tests.support.paths import ROOT
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MADE_BY_COMMANDS = ("data", "real", "runs", "models", "demo", "bundle", "deploy", ".venv", "v1", "ID", "images")
-MADE_BY_COMMANDS += ("drift-report", "sweeps", "site")
+MADE_BY_COMMANDS: tuple[str, ...] = (
+    "data",
+    "real",
+    "runs",
+    "models",
+    "demo",
+    "bundle",
+    "deploy",
+    ".venv",
+    "v1",
+    "ID",
+    "images",
+    "drift-report",
+    "sweeps",
+    "site",
+)
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -81,7 +95,7 @@ def test_the_config_in_the_readme_is_valid() -> None:
 
 def test_what_a_page_puts_into_a_config_makes_a_valid_one() -> None:
     base = yaml.safe_load((ROOT / "ludwig_configs" / "efficientnet_lite0.yaml").read_text(encoding="utf-8"))
-    for path, text in ((path, text) for path in DOCS for text in blocks(path, "yaml")):
+    for path, text in ((page, text) for page in DOCS for text in blocks(page, "yaml")):
         shown = yaml.safe_load(text)
         if shown.keys() <= base.keys() | {"backend", "decisions", "hyperopt"}:
             config.build_experiment(parse_document(yaml.safe_dump(base | shown, sort_keys=False), path.name), "shown")

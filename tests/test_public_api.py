@@ -16,8 +16,8 @@ from pneumo.pipeline.data import phantom
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from tests.conftest import CONFIGS, TINY
-from tests.support.paths import ROOT
+from tests.conftest import TINY
+from tests.support.paths import CONFIGS, ROOT
 
 HEAVY = ("numpy", "PIL", "pydantic", "yaml", "typer", "rich", "httpx", "fastapi", "torch", "ludwig", "ray", "pandas")
 FUNCTIONS = ("load_config", "import_dataset", "train", "evaluate", "sweep", "export", "promote", "predict")

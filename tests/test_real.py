@@ -12,7 +12,7 @@ from pneumo.pipeline.project.demo import serve_once
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from conftest import Outcome
+    from tests.conftest import Outcome
 
 CONFIG = ROOT / "ludwig_configs" / "efficientnet_lite0.yaml"
 

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class Screen:
         self.page = page
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         own = (f"{address}/", "blob:", "data:")
@@ -131,10 +131,10 @@ class Screen:
         from playwright.sync_api import expect
 
         cards = self.locate(".card[data-state=done], .card[data-state=error]")
-        expect(cards).to_have_count(count, timeout=15_000)
+        expect(cards).to_have_count(count)
         return cards
 
-    def answer_with(self, *, model: dict[str, object] = MODEL, **changes: object) -> None:
+    def answer_with(self, *, model: Mapping[str, object] = MODEL, **changes: object) -> None:
         """Let the service answer every image with the same prediction."""
         prediction = {
             "index": 0,

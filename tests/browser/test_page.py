@@ -93,7 +93,7 @@ def test_what_is_odd_about_a_file_is_said_last(screen):
 def test_both_classes_remain_possible_where_the_limit_leaves_both(screen):
     said = {"label": "PNEUMONIA", "certainty": "uncertain", "probabilities": {"NORMAL": 0.5, "PNEUMONIA": 0.5}}
     words = screen.page.evaluate(
-        "said => import('/static/words.js').then(words => words.certainty(said, {level: 0.9, limit: 0.6}))", said
+        "said => import('/static/wording.js').then(words => words.certainty(said, {level: 0.9, limit: 0.6}))", said
     )
     assert words == f"The model is not sure: both classes remain possible at 90{NBSP}% coverage."
 

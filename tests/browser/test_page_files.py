@@ -1,6 +1,7 @@
 """How images come to the page, and that they stay there."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_a_removed_image_is_gone_and_the_next_one_is_at_hand(screen):
 
 
 def test_an_image_removed_on_its_way_is_not_waited_for(screen):
-    held = []
+    held: list[Any] = []
     screen.page.route("**/v1/predict*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
     screen.choose(*(f"{number}.png" for number in range(3)))
     expect(screen.locate(".card[data-state=sending]")).to_have_count(2)

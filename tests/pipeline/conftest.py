@@ -132,7 +132,7 @@ def page() -> None:
 
 @pytest.fixture
 def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves reports of evaluations empty, unless a test asks for `page`: drawing one takes longer than all the rest."""
+    """Leaves reports of evaluations empty, unless a test asks for `page`: drawing one takes longer than the rest."""
     if "page" not in request.fixturenames:
         monkeypatch.setattr(
             "pneumo.pipeline.evaluation.report.run_report.write_report", lambda path, *_, **__: path.write_text("")

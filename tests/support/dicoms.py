@@ -27,14 +27,15 @@ def make_dicom(
     An attribute that is None is left out.
     """
     dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.file_meta.MediaStorageSOPClassUID = CR
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["pneumo"])
+    meta: Any = FileMetaDataset()
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = CR
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["pneumo"])
+    dataset.file_meta = meta
     bits = pixels.itemsize * 8
     given = {
         "SOPClassUID": CR,
-        "SOPInstanceUID": dataset.file_meta.MediaStorageSOPInstanceUID,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
         "Modality": "CR",
         "SamplesPerPixel": 1 if pixels.ndim == 2 else 3,
         "PhotometricInterpretation": "MONOCHROME2" if pixels.ndim == 2 else "RGB",

@@ -40,7 +40,7 @@ def photos(size: int, rng: np.random.Generator, crops: int = 4) -> Iterator[np.n
         yield np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
         for turn in range(crops):
             width, height = (int(side * rng.uniform(0.4, 1.0)) for side in photo.size)
-            left, top = rng.integers(0, photo.width - width + 1), rng.integers(0, photo.height - height + 1)
+            left, top = int(rng.integers(photo.width - width + 1)), int(rng.integers(photo.height - height + 1))
             part = photo.crop((left, top, left + width, top + height)).rotate(90 * turn, expand=True)
             yield np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
 

@@ -53,7 +53,7 @@ def served(
     command: Sequence[str], port: int, *, cwd: Path, env: Mapping[str, str] | None = None, user: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a service until the block ends, and see that it ends in order; the block begins once it is ready."""
-    rights = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    rights: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     server = subprocess.Popen(
         list(command), cwd=cwd, env=None if env is None else dict(env), stderr=subprocess.PIPE, text=True, **rights
     )

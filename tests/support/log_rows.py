@@ -1,20 +1,21 @@
 """Rows of the prediction log."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from pneumo.serving.images.descriptors import Descriptors
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.rows import LogRow
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import predictions
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def row(number: int = 0, **changes: object) -> LogRow:
-    known: dict[str, object] = {
+def row(number: int = 0, **changes: Any) -> LogRow:
+    known: dict[str, Any] = {
         "time": NOW + timedelta(seconds=number),
         "request_id": f"request-{number}",
         "image_index": 0,

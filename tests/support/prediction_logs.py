@@ -15,9 +15,9 @@ from pneumo.serving.drift.evidently_page import compose_page
 from pneumo.serving.drift.samples import NUMBERS
 from pneumo.serving.drift.stored_checks import add_check
 from pneumo.serving.model.bundle import Bundle, BundleInfo, seal_bundle
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.rows import DESCRIPTORS
 from pneumo.serving.predictions.store import LogStore
-from pneumo.serving.predictions.tables import predictions
 
 POSITIVE, OTHER = "PNEUMONIA", "NORMAL"
 THRESHOLD = 0.4
@@ -37,7 +37,7 @@ def columns(count: int, rng: np.random.Generator, *, darker: bool = False) -> di
         "sharpness": (210, 60),
         "noise": (2.1, 0.4),
     }
-    found = {name: rng.normal(middle, width, count) for name, (middle, width) in spread.items()}
+    found: dict[str, np.ndarray] = {name: rng.normal(middle, width, count) for name, (middle, width) in spread.items()}
     found["black"] = rng.beta(2, 30, count)
     found["white"] = rng.beta(1.5, 80, count)
     found["width"] = rng.integers(1100, 1900, count).astype(float)
@@ -168,4 +168,4 @@ def simulate(
             window = [dict(row) for row in connection.execute(query).mappings()]
         found = check_drift(bundle, window, window="the last 200 images", now=evening)
         drawn = compose_page(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
-        add_check(store, found.check, drawn and drawn.page, drawn and drawn.record)
+        add_check(store, found.check, drawn.page if drawn else None, drawn.record if drawn else None)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ def rows_of(bundle: Bundle, seeds: range, *, darker: int = 0) -> list:
     return list(describe_images(Predictor(bundle), pictures))
 
 
-def make_judged(folder: Path, *, images: int = 150, **changes: object) -> Bundle:
+def make_judged(folder: Path, *, images: int = 150, **changes: Any) -> Bundle:
     """A bundle whose reference are the images of the seeds from 0 on."""
     bundle = make_bundle(folder, **changes)
     rows = rows_of(bundle, range(images))

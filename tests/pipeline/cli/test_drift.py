@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def log(bundle, here):
     """Write rows of some seeds into the log of `pneumo serve`; the last half a minute ago, each a minute apart."""
 
-    def write(seeds: range, **changes: object) -> LogStore:
+    def write(seeds: range, **changes: Any) -> LogStore:
         rows = references.rows_of(bundle, seeds, darker=changes.pop("darker", 0))
         store = LogStore("sqlite:///predictions.sqlite3")
         store.prepare()

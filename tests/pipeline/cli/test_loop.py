@@ -12,7 +12,7 @@ from pneumo.serving.contracts.errors import CheckFailedError
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from conftest import Outcome
+    from tests.conftest import Outcome
 
 Pneumo = Callable[..., "Outcome"]
 TINY = ("-o", "trainer.epochs=2", "-o", "input_features.0.preprocessing.height=32", "-o")

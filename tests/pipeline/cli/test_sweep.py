@@ -1,14 +1,16 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.sweep.record import SWEEPS, SweepFolder
-from tests.conftest import CONFIGS, Outcome
+from tests.conftest import Outcome
+from tests.support.paths import CONFIGS
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "goal": "maximize",
     "metric": "roc_auc",
     "output_feature": "label",
@@ -16,7 +18,7 @@ GOOD = {
 }
 
 
-def write(folder: Path, section: dict[str, object] | None) -> Path:
+def write(folder: Path, section: dict[str, Any] | None) -> Path:
     known = yaml.safe_load((CONFIGS / "smoke.yaml").read_text(encoding="utf-8"))
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(known | ({"hyperopt": section} if section else {})), encoding="utf-8")

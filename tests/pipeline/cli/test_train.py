@@ -12,10 +12,9 @@ from pneumo.pipeline.evaluation.results import doubts, read_metrics
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from conftest import Outcome
-
     from pneumo.pipeline.data.manifest import Dataset
     from pneumo.pipeline.runs.run import Run
+    from tests.conftest import Outcome
 
 CONFIG = ROOT / "ludwig_configs" / "smoke.yaml"
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_figures_are_those_of_the_runs_differences_those_of_the_same_images_and_
         info = run.info()
         scores = to_scores(read_predictions(run), info.classes, place="").select("test")
         cases.append(Cases.make(scores, read_metrics(run).decisions, 1))
-    wanted = compare_models(*cases, runs[0].info().classes, Bootstrap(resamples=100))
+    first, second = cases
+    wanted = compare_models(first, second, runs[0].info().classes, Bootstrap(resamples=100))
     assert found.differences == wanted
     auroc = next(each for each in found.differences if each.metric == "auroc")
     assert auroc.first == read_metrics(runs[0]).splits["test"].metrics["auroc"].value
@@ -97,7 +99,8 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.links, self.text = [], ""
+        self.links: list[Any] = []
+        self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):

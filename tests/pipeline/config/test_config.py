@@ -283,7 +283,7 @@ def test_the_stored_schema_is_that_of_the_installed_ludwig(ludwig: object) -> No
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_ludwig_accepts_every_shipped_config_as_it_is(ludwig: object, path: Path) -> None:
-    from ludwig.schema.model_config import ModelConfig
+    from ludwig.schema.model_types.base import ModelConfig
 
     loaded = ModelConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 

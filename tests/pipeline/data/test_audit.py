@@ -1,6 +1,7 @@
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def film(seed: int, side: int = 96) -> Pixels:
     return (30 + np.asarray(smooth) * 0.7).astype(np.uint8)
 
 
-def save(pixels: Pixels, path: Path, **options: int) -> Path:
+def save(pixels: Pixels, path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path

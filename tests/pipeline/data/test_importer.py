@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -351,7 +352,12 @@ def test_a_killed_import_never_looks_complete_and_leaves_no_process(source: Path
     )
     assert process.stdout is not None
     with process, contextlib.ExitStack() as stack:
-        stack.callback(lambda: alive_in_group(process.pid) and os.killpg(process.pid, signal.SIGKILL))
+
+        @stack.callback
+        def end() -> None:
+            if alive_in_group(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+
         assert process.stdout.readline()
         with pytest.raises(MachineError, match="another import into it is running"):
             import_dataset(source, out, size=16)
@@ -426,7 +432,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("films")
     turned = Image.Exif()
     turned[0x0112] = 6
-    kinds: list[tuple[str, dict[str, object]]] = [
+    kinds: list[tuple[str, dict[str, Any]]] = [
         ("L", {}),
         ("RGB", {}),
         ("L", {"exif": turned}),
@@ -469,7 +475,8 @@ def test_a_data_set_of_before_there_was_a_choice_is_read_as_it_was_made(films: P
     file.write_text("".join(line for line in file.read_text().splitlines(True) if '"decode"' not in line))
     again = manifest.read_dataset(data.folder)
     assert again.info.decode is Decode.FULL
-    assert again.info.fingerprint == manifest.compute_fingerprint(again.rows, size=64, fit=Fit.SQUASH, digests=again.digests)
+    expected = manifest.compute_fingerprint(again.rows, size=64, fit=Fit.SQUASH, digests=again.digests)
+    assert again.info.fingerprint == expected
 
 
 @pytest.fixture
@@ -478,10 +485,10 @@ def radiographs(tmp_path: Path) -> Path:
     root = tmp_path / "dicom"
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 4096, (50 + number, 60)).astype(np.uint16)
-        inverted = {"PhotometricInterpretation": "MONOCHROME1"} if number % 3 == 0 else {}
+        inverted: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1"} if number % 3 == 0 else {}
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG2000", no_jp2=True)
-        packed = {"frame": buffer.getvalue(), "syntax": JPEG2000Lossless} if number % 4 == 0 else {}
+        packed: dict[str, Any] = {"frame": buffer.getvalue(), "syntax": JPEG2000Lossless} if number % 4 == 0 else {}
         content = make_dicom(pixels, BitsStored=12, PatientName="Doe^Jane", PatientID="4711", **inverted, **packed)
         path = root / "AB"[number % 2] / (f"film{number}.dcm", f"1.2.840.{number}", f"IM{number}")[number % 3]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pneumo.serving.contracts.errors import InputError
 
 NORMAL_NAME = re.compile(r"(?:NORMAL2-)?IM-(\d{4,})-(\d{4})\.png")
 PNEUMONIA_NAME = re.compile(r"person(\d+)_(?:bacteria|virus)_(\d+)\.png")
-SMALL = {"images": 12, "size": 48}
+SMALL: dict[str, Any] = {"images": 12, "size": 48}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -181,7 +182,7 @@ def test_foreign_file_in_a_phantom_set_is_never_deleted(tmp_path: Path, marker: 
     [{"seed": 9}, {"images": 13}, {"size": 49}, {"pneumonia_share": 0.4}, {"scanner": Scanner(gamma=1.1)}],
     ids=lambda other: next(iter(other)),
 )
-def test_set_of_other_parameters_is_refused_by_name(tmp_path: Path, other: dict[str, object]) -> None:
+def test_set_of_other_parameters_is_refused_by_name(tmp_path: Path, other: dict[str, Any]) -> None:
     write_phantoms(tmp_path, **SMALL)
     before = digests(tmp_path)
     with pytest.raises(InputError, match=rf"{next(iter(other))}.*choose a new folder, or delete this one"):
@@ -239,7 +240,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_nonsense_parameters_are_refused_before_anything_is_written(
-    tmp_path: Path, parameters: dict[str, object], message: str
+    tmp_path: Path, parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         write_phantoms(tmp_path / "out", **parameters)
@@ -296,7 +297,7 @@ def test_shots_of_a_patient_resemble_each_other_more_than_other_patients(tmp_pat
         image = pixels(path).astype(float)
         images.append((image - image.mean()).ravel() / image.std())
         people.append(path.name.rsplit("-", 1)[0])
-    alike = np.corrcoef(np.array(images))
+    alike: Any = np.corrcoef(np.array(images))
     same = np.equal.outer(people, people) & ~np.eye(len(people), dtype=bool)
     other = ~np.equal.outer(people, people)
     assert alike[same].mean() > alike[other].mean()

@@ -83,7 +83,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 @pytest.fixture
 def how(server: ThreadingHTTPServer) -> Behaviour:
-    return server.how  # type: ignore[attr-defined,no-any-return]
+    return server.how  # type: ignore[attr-defined]
 
 
 @pytest.fixture

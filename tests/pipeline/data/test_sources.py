@@ -60,7 +60,7 @@ def tarred(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-def saved(path: Path, **arrays: np.ndarray) -> Path:  # type: ignore[type-arg]
+def saved(path: Path, **arrays: np.ndarray) -> Path:
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path
 
@@ -299,7 +299,7 @@ def test_medmnist_in_colour_16_bit_and_of_many_classes_is_read(tmp_path: Path) -
         ({"train_images": np.array([{}, {}]), "train_labels": np.zeros(2, int)}, "not a MedMNIST"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:  # type: ignore[type-arg]
+def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message), open_source(saved(tmp_path / "s.npz", **arrays)):
         pass
 

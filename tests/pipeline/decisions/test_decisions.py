@@ -412,7 +412,7 @@ def test_what_was_asked_for_is_in_the_decisions() -> None:
     found = fit_decisions(logits, labels, positive=1, rules=DecisionRules(Policy.parse("cost fn:fp=3:1"), 0.8, 0.95))
     assert (found.policy, found.conformal_level, found.outlier_quantile) == ("cost FN:FP = 3:1", 0.8, 0.95)
     assert found.equivalent is not None
-    assert found.equivalent[0] <= found.threshold <= found.equivalent[1]  # type: ignore[operator]
+    assert found.equivalent[0] <= found.threshold <= found.equivalent[1]
     assert fit_decisions(logits, labels, positive=1, rules=DecisionRules(Policy("sensitivity", 0.9))).equivalent is None
 
 
@@ -449,6 +449,7 @@ def test_an_image_exactly_at_the_threshold_is_positive() -> None:
         policy="",
         conformal_level=0.9,
         conformal_limit=1,
+        outlier_quantile=0.99,
         fitted_on="validation",
         images=1,
     )

@@ -25,6 +25,7 @@ def drawn(images: int, classes: int, patients: int, seed: int, *, coarse: bool =
         policy="",
         conformal_level=0.9,
         conformal_limit=0.6,
+        outlier_quantile=0.99,
         fitted_on="validation",
         images=1,
     )

@@ -13,6 +13,7 @@ DECISIONS = Decisions(
     policy="max balanced accuracy",
     conformal_level=0.9,
     conformal_limit=0.7,
+    outlier_quantile=0.99,
     fitted_on="validation",
     images=10,
 )

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,8 @@ def test_a_policy_for_more_than_two_classes_is_refused(synthesise_run) -> None:
 def test_calibration_is_told_before_and_after_with_the_interval_of_the_change(synthesise_run) -> None:
     run = synthesise_run(images=900, shift=1.0)
     frame = pd.read_parquet(run.predictions)
-    frame["logits"] = [np.asarray(row) * 10 for row in frame["logits"]]  # far too sure
+    scaled: Any = [np.asarray(row) * 10 for row in frame["logits"]]  # far too sure
+    frame["logits"] = scaled
     frame.to_parquet(run.predictions)
     found = evaluate_run(run, resamples=200).result.metrics
     assert found["ece"].value < found["ece_uncalibrated"].value
@@ -91,7 +93,8 @@ def test_a_temperature_that_spoils_the_calibration_of_a_split_is_told(synthesise
     assert good.remarks == []
     frame = pd.read_parquet(run.predictions)
     held = frame["split"] == "validation"
-    frame["logits"] = [np.asarray(row) * (4 if val else 2) for row, val in zip(frame["logits"], held, strict=True)]
+    scaled: Any = [np.asarray(row) * (4 if val else 2) for row, val in zip(frame["logits"], held, strict=True)]
+    frame["logits"] = scaled
     # What was too sure on validation was right on test: after shift 1 the true log odds are twice the logit.
     frame.to_parquet(run.predictions)
     (run.folder / decisions.FILE).unlink()

@@ -36,9 +36,10 @@ def pair(images: int = 120, *, second: float = 1.0, shared: float = 0.9, seed: i
     truth, patient = np.arange(images) % 2, np.arange(images) // 3
     common, own = random.normal(0, 1, images), random.normal(0, 1, (2, images))
     noise = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
-    return tuple(
+    of_first, of_second = (
         cases((2 * truth - 1) * gain + row, truth, patient) for gain, row in zip((1.0, second), noise, strict=True)
     )
+    return of_first, of_second
 
 
 def by_name(found):

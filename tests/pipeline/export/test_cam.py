@@ -16,7 +16,7 @@ from pneumo.pipeline.export.cam import NoMapsError, add_cam_output
 from pneumo.serving.images.preparation import Preparation
 
 SIDE = 64
-SHAPE = {"height": SIDE, "width": SIDE, "num_channels": 1}
+SHAPE: dict[str, Any] = {"height": SIDE, "width": SIDE, "num_channels": 1}
 SMALL = {"type": "backbone", "network": "test_resnet"}
 
 Write = Callable[..., Any]
@@ -138,8 +138,9 @@ def test_several_linear_layers_are_one_and_three_classes_have_three_maps(write: 
 
     head = nn.Sequential(nn.Linear(96, 20), nn.Dropout(0.5), nn.BatchNorm1d(20), nn.Linear(20, 3))
     with torch.no_grad():
-        head[2].running_mean.normal_()
-        head[2].running_var.uniform_(0.5, 2)
+        norm: Any = head[2]
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
     from pneumo.pipeline.ludwig.encoders.backbone import Backbone
 
     plain = write(Backbone(network="test_resnet", **SHAPE), 96, classes=3, head=head)

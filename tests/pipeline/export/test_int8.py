@@ -68,7 +68,7 @@ def network(*, layers: int = 4, channels: int = 8, wild: tuple[int, ...] = (), s
         helper.make_node("Gemm", ["embedding", "head", "bias"], ["logits"]),
         helper.make_node("Conv", [last, "map_kernel"], ["maps"], "map_conv"),
     ]
-    shapes = {"logits": ["N", 2], "embedding": ["N", channels], "maps": ["N", 2, "H", "W"]}
+    shapes: dict[str, list[Any]] = {"logits": ["N", 2], "embedding": ["N", channels], "maps": ["N", 2, "H", "W"]}
     made = helper.make_graph(
         nodes,
         "net",
@@ -115,6 +115,7 @@ def decisions_for(logits: np.ndarray) -> Decisions:
         policy="max accuracy",
         conformal_level=0.9,
         conformal_limit=0.5,
+        outlier_quantile=0.99,
         fitted_on="validation",
         images=len(logits),
     )
@@ -244,7 +245,7 @@ def test_a_graph_that_is_not_faster_is_refused_and_the_processor_named(easy) -> 
 
 
 def test_a_graph_without_convolutions_is_refused() -> None:
-    shapes = {"image": ["N", 1, SIZE, SIZE], "embedding": ["N", SIZE * SIZE], "logits": ["N", 2]}
+    shapes: dict[str, list[Any]] = {"image": ["N", 1, SIZE, SIZE], "embedding": ["N", SIZE * SIZE], "logits": ["N", 2]}
     info = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
     nodes = [
         helper.make_node("Flatten", ["image"], ["embedding"]),
@@ -459,7 +460,8 @@ def test_the_network_itself_is_not_judged_by_what_a_quantised_bundle_finds_famil
 def test_the_command_refuses_what_is_not_faster_in_one_line(
     trained: Run, tmp_path: Path, pneumo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_speeds", lambda *_: [Speed(batch=1, ratio=0.9)])
+    slow = [Speed(batch=1, ratio=0.9)]
+    monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_speeds", lambda *_: slow)
     monkeypatch.setattr("pneumo.pipeline.export.int8.quantization.measure_difference", same)
     outcome = pneumo("export", trained.folder, "--out", tmp_path / "bundle", "--quantize", "int8")
     assert outcome.code == 1

@@ -1,3 +1,4 @@
+import importlib
 import logging
 import os
 import subprocess
@@ -5,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -52,8 +54,7 @@ def test_loggers_are_as_before_after_an_error(tmp_path: Path) -> None:
 
 
 def test_ludwigs_own_check_is_spared_only_inside_the_context(ludwig: ModuleType) -> None:
-    from ludwig.schema.model_types import base
-
+    base: Any = importlib.import_module("ludwig.schema.model_types.base")
     before = base.check_schema
     with runtime.skip_schema_check():
         assert base.check_schema is not before

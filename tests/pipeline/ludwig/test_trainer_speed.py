@@ -47,7 +47,7 @@ def make_watch() -> Any:
     """A callback that keeps what Ludwig measured; a subclass may begin something with the trainer."""
     from ludwig.callbacks import Callback
 
-    class Watch(Callback):  # type: ignore[misc]
+    class Watch(Callback):
         def on_trainer_train_setup(self, trainer: Any, *_: Any, **__: Any) -> None:
             self.metrics = self.rounds(trainer)
 
@@ -68,7 +68,9 @@ def plain(ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path_fa
 
 
 @pytest.mark.parametrize(
-    "overrides", [BINARY, pytest.param(CATEGORY, marks=[pytest.mark.slow, pytest.mark.lengthy])], ids=["binary", "category"]
+    "overrides",
+    [BINARY, pytest.param(CATEGORY, marks=[pytest.mark.slow, pytest.mark.lengthy])],
+    ids=["binary", "category"],
 )
 def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
     plain: Any, tiny: Experiment, frame: pd.DataFrame, tmp_path: Path, overrides: list[str]
@@ -112,7 +114,7 @@ def test_channels_last_and_the_fused_optimizer_change_rounding_only(
 
     from pneumo.pipeline.ludwig.trainer_speed import use_channels_last, use_fused_optimizer
 
-    class Faster(Callback):  # type: ignore[misc]
+    class Faster(Callback):
         def on_trainer_train_setup(self, trainer: Any, *_: Any, **__: Any) -> None:
             use_channels_last(trainer)
             use_fused_optimizer(trainer)
@@ -161,7 +163,7 @@ def test_images_of_another_size_are_left_to_ludwig(ludwig: ModuleType) -> None:
 
     from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
 
-    wanted = {
+    wanted: dict[str, Any] = {
         "img_width": 8,
         "img_height": 8,
         "should_resize": True,
@@ -229,7 +231,7 @@ def test_a_last_batch_of_one_image_leaves_rounds_at_the_ends_of_epochs(
 
     from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
 
-    class Watch(Callback):  # type: ignore[misc]
+    class Watch(Callback):
         def on_trainer_train_teardown(self, trainer: Any, progress_tracker: Any, *_: Any, **__: Any) -> None:
             rounds = progress_tracker.validation_metrics["label"]["loss"]
             self.seen = [(int(entry[0]), int(entry[1])) for entry in rounds]

@@ -52,7 +52,7 @@ def test_what_is_optional_is_off_not_missing(monkeypatch):
 
 def test_a_full_disk_is_needed_space(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**8))
+    monkeypatch.setattr("pneumo.pipeline.project.doctor.shutil.disk_usage", lambda _: usage(10**12, 10**12, 10**8))
     found = by_name(examine_environment(tmp_path))["free disk"]
     assert (found.state, found.needed) == ("missing", True)
     assert "free some space" in found.mend

@@ -11,7 +11,8 @@ import pytest
 from pneumo.pipeline.project import scaffold
 from pneumo.pipeline.project.demo import serve_once
 from pneumo.pipeline.project.scaffold import find_starter
-from tests.conftest import CONFIGS, TINY
+from tests.conftest import TINY
+from tests.support.paths import CONFIGS
 
 
 def test_a_project_holds_configs_and_what_git_shall_not_hold_and_says_the_commands(pneumo, tmp_path, monkeypatch):
@@ -94,8 +95,8 @@ def test_a_folder_that_holds_something_is_left_alone(pneumo, tmp_path):
 
 
 def test_without_git_and_dvc_the_project_is_made_all_the_same_and_that_is_said(pneumo, tmp_path, monkeypatch):
-    monkeypatch.setattr(scaffold.shutil, "which", lambda _: None)
-    monkeypatch.setattr(scaffold.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("pneumo.pipeline.project.scaffold.shutil.which", lambda _: None)
+    monkeypatch.setattr("pneumo.pipeline.project.scaffold.importlib.util.find_spec", lambda _: None)
     outcome = pneumo("init", tmp_path / "bare")
     assert outcome.code == 0
     assert "git is not installed" in outcome.err

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,7 +28,8 @@ from pneumo.pipeline.sweep.driver import Plan
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
 from pneumo.pipeline.sweep.sweep_settings import SweepLimits
 from pneumo.serving.contracts.errors import InputError
-from tests.conftest import CONFIGS, TINY, Outcome
+from tests.conftest import TINY, Outcome
+from tests.support.paths import CONFIGS
 from tests.support.reporters import UpdateReporter
 from tests.support.waiting import until
 from tests.support.wandb_files import records, rounds_of
@@ -418,7 +420,7 @@ def test_trials_can_be_kept_in_a_bucket(dataset: Dataset, tmp_path: Path, bucket
     assert all("://" in str(trial.run) for trial in folder.read().trials)
     assert not folder.runs.exists()
     record = finish.finish_sweep(folder)
-    run = folder.run_of(record.trial(str(record.winner)))  # type: ignore[arg-type]
+    run = folder.run_of(record.trial(str(record.winner)))
     assert run is not None
     assert run.metrics.is_file()
     assert finish.best_run(folder).info().status is Status.DONE
@@ -430,6 +432,7 @@ def test_ludwig_takes_the_same_file(dataset: Dataset, tmp_path: Path, ludwig: ob
     from ludwig.schema.model_types.base import ModelConfig
 
     asked = document(SPACE, executor={"num_samples": 2}, search_alg={"type": "optuna"})
-    settings = ModelConfig.from_dict(asked.data).to_dict()["hyperopt"]
+    data: Any = asked.data
+    settings = ModelConfig.from_dict(data).to_dict()["hyperopt"]
     names, _ = RayTuneExecutor._get_search_space(RayTuneExecutor, settings["parameters"])  # type: ignore[arg-type]
     assert set(names) == {parameter.name for parameter in space.read_space(asked, "tiny").parameters}

@@ -8,9 +8,10 @@ from pneumo.pipeline.sweep.record import Round, Sweep, Trial, TrialStatus
 
 
 def screen(sweep: Sweep, now: float = 60.0, *, height: int = 30, width: int = 160) -> list[str]:
-    console = Console(file=StringIO(), width=width, height=height, highlight=False)
+    printed = StringIO()
+    console = Console(file=printed, width=width, height=height, highlight=False)
     console.print(render(sweep, now, height=height))
-    return console.file.getvalue().splitlines()
+    return printed.getvalue().splitlines()
 
 
 def begin(sweep: Sweep, trial: Trial, at: float = 0.0) -> None:
@@ -187,24 +188,26 @@ def test_nothing_is_left_once_all_have_ended(synthesise_sweep) -> None:
 
 
 def test_without_a_terminal_lines_are_printed(fresh) -> None:
-    console = Console(file=StringIO(), width=30, highlight=False)
+    printed = StringIO()
+    console = Console(file=printed, width=30, highlight=False)
     with LiveDisplay(console) as watch:
         begin(fresh, fresh.trials[0])
         fresh.trials[0].parameters["image.encoder.norm"] = "[bold]x"
         watch.update(fresh, 0)
         watch.update(fresh, 1)
-    (line,) = console.file.getvalue().splitlines()
+    (line,) = printed.getvalue().splitlines()
     assert line.startswith("t01 begins: learning_rate ")
     assert "[bold]x" in line
 
 
 def test_on_a_terminal_the_table_is_redrawn_and_gone_at_the_end(synthesise_sweep) -> None:
-    console = Console(file=StringIO(), width=120, height=20, force_terminal=True, color_system=None)
+    printed = StringIO()
+    console = Console(file=printed, width=120, height=20, force_terminal=True, color_system=None)
     sweep = synthesise_sweep(2, waiting=1)
     with LiveDisplay(console) as watch:
         for now in (0.0, 0.14, 5.0):
             watch.update(sweep, now)
-    text = console.file.getvalue()
+    text = printed.getvalue()
     assert "5.0 s, about" in text
     assert "0.1 s, about" not in text  # right after another
     assert "\x1b[2K" in text[text.rindex("best so far") :]  # the lines are erased

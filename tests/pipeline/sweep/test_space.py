@@ -9,7 +9,7 @@ from pneumo.pipeline.config.document import Document, parse_document
 from pneumo.pipeline.sweep import space
 from pneumo.pipeline.sweep.space import Parameter, Space
 from pneumo.serving.contracts.errors import InputError
-from tests.conftest import CONFIGS
+from tests.support.paths import CONFIGS
 
 BASELINE = (CONFIGS / "baseline.yaml").read_text(encoding="utf-8").replace("{decay: one_cycle, max_lr: 0.001}", "{}")
 

@@ -4,7 +4,7 @@ from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.sweep import space, sweep_settings
 from pneumo.pipeline.sweep.sweep_settings import SweepLimits, SweepSettings
 from pneumo.serving.contracts.errors import InputError
-from tests.conftest import CONFIGS
+from tests.support.paths import CONFIGS
 
 BASE = (CONFIGS / "smoke.yaml").read_text(encoding="utf-8")
 SPACE = "parameters: {trainer.batch_size: {space: choice, categories: [16, 32]}}"

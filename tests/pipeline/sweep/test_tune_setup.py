@@ -7,7 +7,7 @@ from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.sweep import space, sweep_settings, tune_setup
 from pneumo.pipeline.sweep.space import Space
 from pneumo.serving.contracts.errors import InputError
-from tests.conftest import CONFIGS
+from tests.support.paths import CONFIGS
 
 BASE = (CONFIGS / "smoke.yaml").read_text(encoding="utf-8")
 SECTION = """hyperopt:
@@ -58,7 +58,7 @@ def test_stated_points_are_tried_first_and_the_same_seed_draws_the_same(search: 
 
     def drawn() -> list[dict[str, object]]:
         method = tune_setup.search(how, asked, 7, 1)
-        method.set_search_properties("value", "max", tune_setup.domains(asked))  # type: ignore[union-attr]
+        method.set_search_properties("value", "max", tune_setup.domains(asked))
         return [asked.decode(method.suggest(str(number))) for number in range(3)]  # type: ignore[union-attr]
 
     first = drawn()

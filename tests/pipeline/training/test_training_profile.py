@@ -21,7 +21,7 @@ from pneumo.serving.contracts.errors import InputError
 from tests.support.reporters import StopAt
 
 if TYPE_CHECKING:
-    from conftest import Outcome
+    from tests.conftest import Outcome
 
 
 class Clock:

@@ -75,10 +75,13 @@ def test_no_text_is_accepted_where_there_is_no_key(text):
 
 
 def test_keys_are_compared_in_constant_time_whether_or_not_there_is_such_an_id(path, monkeypatch):
-    compared = []
-    monkeypatch.setattr(
-        "pneumo.serving.access.api_keys.hmac.compare_digest", lambda a, b: compared.append((len(a), len(b))) or False
-    )
+    compared: list[tuple[int, int]] = []
+
+    def compare(a, b) -> bool:
+        compared.append((len(a), len(b)))
+        return False
+
+    monkeypatch.setattr("pneumo.serving.access.api_keys.hmac.compare_digest", compare)
     key = add_key(path, "a")[1]
     ring = KeyRing(path)
     for presented in (key, key.replace("pneumo_", "pneumo_0")[: len(key)], "x"):

@@ -14,7 +14,8 @@ from pneumo.serving.images.descriptors import compute_descriptors
 from pneumo.serving.model.bundle import Bundle, seal_bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.support import references
-from tests.support.references import make_bundle, rows_of, write_images
+from tests.support.bundles import make_bundle
+from tests.support.references import rows_of, write_images
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -64,7 +65,7 @@ def test_files_are_predicted_and_described_as_the_service_does(judged, tmp_path)
     folder = write_images(tmp_path / "images", range(500, 520))
     (folder / "0505.png").write_bytes(b"no image")
     predictor = Predictor(judged)
-    told = []
+    told: list[int] = []
     looked = describe_files(predictor, sorted(folder.iterdir()), progress=told.append)
     assert sum(told) == 20
     assert [path.name for path in looked.unreadable] == ["0505.png"]

@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def checked(reference, window) -> DriftResult:
     verdict, columns = ColumnTests(reference, positive_class="PNEUMONIA").compare(window)
     top = [column for column in columns if column.words][:3]
     made = DriftCheck(
-        time="2026-11-24T12:00:00Z",
+        time=datetime(2026, 11, 24, 12, tzinfo=UTC),
         model="tiny",
         version="1",
         window="the last <b>100</b> images",

@@ -1,5 +1,6 @@
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ def realised(probability, truth, threshold=0.4):
 def test_calibrated_probabilities_tell_the_performance_without_labels():
     rng = np.random.default_rng(0)
     held = dict.fromkeys(("accuracy", "sensitivity", "specificity"), 0)
-    away = {name: [] for name in held}
+    away: dict[str, list[Any]] = {name: [] for name in held}
     for _ in range(400):
         probability = rng.beta(0.5, 0.6, 150)
         found = of(probability)

@@ -308,7 +308,8 @@ def test_the_job_keeps_a_check_whose_message_did_not_arrive_and_sends_it_when_as
 
 def test_a_job_that_breaks_says_so_in_one_line_without_values(monkeypatch, world, capsys):
     monkeypatch.setattr(job, "_be_modest", lambda: None)
-    monkeypatch.setattr(job, "_main", lambda _: {}["Jane Doe"])
+    nobody: dict[str, int] = {}
+    monkeypatch.setattr(job, "_main", lambda _: nobody["Jane Doe"])
     assert job.main(world.bundle.folder) == 1
     assert capsys.readouterr().err == "pneumo: KeyError while the check was made\n"
 

@@ -3,6 +3,7 @@
 import json
 import socket
 import urllib.error
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def test_pauses_differ_by_chance():
     pauses: list[float] = []
     for chance in (0.0, 0.9):
         with server(503, 200) as (url, _):
-            post_message(url, {}, pause=pauses.append, chance=lambda chance=chance: chance)
+            post_message(url, {}, pause=pauses.append, chance=partial(float, chance))
     assert pauses == [0.5, pytest.approx(1.4)]
 
 

@@ -274,7 +274,12 @@ def test_uploads_never_touch_the_disk(client, monkeypatch, tmp_path):
     monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", no_disk)
     opened = []
     real_open = builtins.open
-    monkeypatch.setattr(builtins, "open", lambda *a, **k: (opened.append(a[:2]), real_open(*a, **k))[1])
+
+    def watched_open(*given, **options):
+        opened.append(given[:2])
+        return real_open(*given, **options)
+
+    monkeypatch.setattr(builtins, "open", watched_open)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     response = client.post("/v1/predict", files={"file": ("big.png", big_png())})
     assert response.status_code == 200

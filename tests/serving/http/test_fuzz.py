@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -36,7 +37,7 @@ def memory(pid: int) -> float:
 @pytest.fixture
 def server(bundle, tmp_path):
     with (tmp_path / "log").open("w") as log:  # a pipe that nobody reads would fill up and stop it
-        process = subprocess.Popen(
+        process: Any = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(bundle.folder)],
             cwd=ROOT,
             stdout=subprocess.PIPE,

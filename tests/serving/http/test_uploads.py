@@ -5,6 +5,7 @@ import tempfile
 import threading
 import tracemalloc
 import zipfile
+from typing import Any
 
 import anyio
 import pytest
@@ -57,7 +58,7 @@ def zipped(*files: tuple[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def as_json(*images: dict[str, object]) -> bytes:
+def as_json(*images: dict[str, Any]) -> bytes:
     return json.dumps({"images": images}).encode()
 
 
@@ -189,9 +190,12 @@ def test_other_media_types_are_refused_with_what_to_send():
 
 def test_much_is_taken_apart_beside_the_loop(monkeypatch):
     threads = []
-    monkeypatch.setattr(
-        "pneumo.serving.http.uploads._expand_zips", lambda *given: (threads.append(threading.current_thread()), [])[1]
-    )
+
+    def expand(*_given):
+        threads.append(threading.current_thread())
+        return []
+
+    monkeypatch.setattr("pneumo.serving.http.uploads._expand_zips", expand)
     small = zipped(("a.png", b"x"))
     received(ZIP, small)
     received(ZIP, small + bytes(300_000), max_bytes=1_000_000)

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +102,8 @@ def test_sixteen_bits_in_big_endian_tiff_are_read_in_the_right_order():
 def test_twelve_bits_in_a_sixteen_bit_container_are_not_dark():
     pixels = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
     gray = read_gray(encode(Image.fromarray(pixels), "PNG")).gray
-    assert (gray.min(), gray.max()) == (0, 255)
+    assert gray.min() == 0
+    assert gray.max() == 255
     np.testing.assert_allclose(gray, pixels * (255 / 4095), atol=0.51)
 
 
@@ -133,7 +136,7 @@ def check_deep_pixels(kind: str, highest: int) -> None:
     np.testing.assert_array_equal(read_gray(content).gray, expected, err_msg=f"{kind} up to {highest}")
 
 
-TURNS = [np.array, np.fliplr, lambda a: np.rot90(a, 2), np.flipud]
+TURNS: list[Callable[[Any], Any]] = [np.array, np.fliplr, lambda a: np.rot90(a, 2), np.flipud]
 TURNS += [np.transpose, lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 2).T, np.rot90]
 
 
@@ -266,9 +269,12 @@ def test_a_single_frame_in_a_format_that_can_hold_several_is_read(format):
 def test_a_tiff_of_many_frames_is_refused_without_reading_their_directories(monkeypatch):
     loaded = []
     load = TiffImagePlugin.ImageFileDirectory_v2.load
-    monkeypatch.setattr(
-        TiffImagePlugin.ImageFileDirectory_v2, "load", lambda self, file: (loaded.append(1), load(self, file))[1]
-    )
+
+    def watched_load(self, file):
+        loaded.append(1)
+        return load(self, file)
+
+    monkeypatch.setattr(TiffImagePlugin.ImageFileDirectory_v2, "load", watched_load)
     assert reason_of(tiff_of(32_000)) == "unreadable"
     assert len(loaded) <= 4
 
@@ -388,7 +394,12 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
     content = encode(Image.fromarray(smooth(1200, 1500)), "JPEG")
     loaded = []
     load = JpegImagePlugin.JpegImageFile.load
-    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda self: (loaded.append(self.size), load(self))[1])
+
+    def watched_load(self):
+        loaded.append(self.size)
+        return load(self)
+
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", watched_load)
     read_stored(content, size=224, how=Fit.SQUASH, decode=Decode.SCALED)
     assert set(loaded) == {(375, 300)}
 

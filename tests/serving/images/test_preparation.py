@@ -65,7 +65,8 @@ def test_a_prepared_image_and_its_original_give_the_same_input(seed, how, height
 def test_the_input_holds_the_gray_image_once_a_channel_between_zero_and_one():
     stored = fit(RAMP, 32, Fit.SQUASH)
     prepared = to_input(stored, Preparation(size=32, height=32, width=32, channels=3))
-    assert (prepared.shape, prepared.dtype) == ((3, 32, 32), np.float32)
+    assert prepared.shape == (3, 32, 32)
+    assert prepared.dtype == np.float32
     assert prepared.flags.c_contiguous
     for channel in prepared:
         np.testing.assert_array_equal(channel, stored.astype(np.float32) / np.float32(255))

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ from tests.support.dicoms import make_dicom
 from tests.support.paths import ROOT
 
 MEGABYTES = 16
+
+Fields = dict[int, int | list[int]]
 """Size of the bombs that are large themselves; a request may have 20."""
 
 
@@ -70,7 +73,7 @@ def jpeg2000_of_size(side: int) -> bytes:
     return content[:8] + struct.pack(">II", side, side) + content[16:]
 
 
-def tiff(fields: dict[int, int | list[int]], data: bytes = b"") -> bytes:
+def tiff(fields: Fields, data: bytes = b"") -> bytes:
     """A TIFF of LONG values, with `data` at its end."""
     entries, values = b"", b""
     start = 8 + 2 + 12 * len(fields) + 4
@@ -84,13 +87,24 @@ def tiff(fields: dict[int, int | list[int]], data: bytes = b"") -> bytes:
 
 
 def tiff_of_strips(count: int) -> bytes:
-    fields = {256: 1, 257: count, 258: 8, 259: 1, 262: 1, 273: [8] * count, 278: 1, 279: [1] * count}
+    fields: Fields = {256: 1, 257: count, 258: 8, 259: 1, 262: 1, 273: [8] * count, 278: 1, 279: [1] * count}
     return tiff(fields)
 
 
 def tiff_of_a_tile(side: int, tile: int) -> bytes:
     content = zlib.compress(bytes(tile * tile), 1)
-    fields = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 0, 325: len(content)}
+    fields: Fields = {
+        256: side,
+        257: side,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: tile,
+        323: tile,
+        324: 0,
+        325: len(content),
+    }
     fields[324] = len(tiff(fields))
     return tiff(fields, content)
 
@@ -123,7 +137,7 @@ def riff(kind: bytes, body: bytes) -> bytes:
 
 def dicom_with(element: bytes, *, implicit: bool = False) -> bytes:
     """A small radiograph with a raw element before all others."""
-    syntax = {"syntax": ImplicitVRLittleEndian, "implicit": True} if implicit else {}
+    syntax: dict[str, Any] = {"syntax": ImplicitVRLittleEndian, "implicit": True} if implicit else {}
     content = make_dicom(np.zeros((8, 8), np.uint8), **syntax)
     start = content.find(b"\x08\x00\x16\x00")
     return content[:start] + element + content[start:]
@@ -165,6 +179,15 @@ def lying(content: bytes) -> bytes:
 
 
 MILLION = 1_000_000
+
+
+@functools.cache
+def zeros(wbits: int = 15) -> bytes:
+    """Two hundred megabytes, compressed."""
+    packer = zlib.compressobj(1, wbits=wbits)
+    return packer.compress(bytes(200 * MILLION)) + packer.flush()
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "a png of 3,600 megapixels": lambda: png(side=60_000),
     "a png of 50 real megapixels": lambda: encode(Image.new("L", (10_000, 5_000)), "PNG"),
@@ -237,13 +260,6 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 HARMLESS = {"a png with exif", "a dicom of long runs"}
 """What is read: Pillow reads no tags that are more than their file, and decoding stops at the size of the image."""
-
-
-@functools.cache
-def zeros(wbits: int = 15) -> bytes:
-    """Two hundred megabytes, compressed."""
-    packer = zlib.compressobj(1, wbits=wbits)
-    return packer.compress(bytes(200 * MILLION)) + packer.flush()
 
 
 def deflated() -> bytes:

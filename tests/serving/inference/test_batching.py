@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def slow(bundle: Bundle) -> Slow:
 
 @pytest.fixture
 def batcher(slow: Slow) -> Iterator[Batcher]:
-    made = Batcher(slow)
+    predictor: Any = slow
+    made = Batcher(predictor)
     yield made
     slow.go.set()
     made.close()
@@ -132,7 +134,8 @@ def test_what_cannot_wait_is_told_so_and_what_can_is_bounded(batcher, slow):
 
 
 def test_closing_answers_what_waits_first(slow):
-    made = Batcher(slow)
+    predictor: Any = slow
+    made = Batcher(predictor)
 
     async def ask():
         answers = [Answer() for _ in range(3)]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,9 @@ class Clock:
         return self.now
 
 
-def shedding(clock: Clock, shed: list[str], **changes: object) -> LoadShedding:
-    return LoadShedding(**({"max_wait_s": 2.0, "max_body_bytes": 1000, "shed": shed.append, "clock": clock} | changes))
+def shedding(clock: Clock, shed: list[str], **changes: Any) -> LoadShedding:
+    given: dict[str, Any] = {"max_wait_s": 2.0, "max_body_bytes": 1000, "shed": shed.append, "clock": clock}
+    return LoadShedding(**(given | changes))
 
 
 def busy(clock: Clock, shed: list[str], seconds_per_image: float) -> LoadShedding:
@@ -65,7 +68,8 @@ def test_a_bad_moment_is_forgotten_once_an_image_goes_through_alone():
 
 
 def test_what_would_wait_too_long_is_refused_with_the_time_to_come_back():
-    clock, shed = Clock(), []
+    clock = Clock()
+    shed: list[str] = []
     made = busy(clock, shed, 0.1)
     with made.admit_images(45):
         with pytest.raises(ProblemError) as caught, made.admit_images(1):

@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,7 +31,7 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def app_of(models: Path, **changes: object):
+def app_of(models: Path, **changes: Any):
     settings = Settings(models_dir=models, threads=1, reload_s=0.05, **changes)
     return create_app(Bundle.open(resolve("champion", models)), settings)
 
@@ -49,6 +51,9 @@ def test_a_promotion_under_load_changes_the_version_and_fails_no_request(models,
         answers: list[tuple[int, str]] = []
         stop = threading.Event()
 
+        def answers_with(version: str) -> bool:
+            return any(each[1] == version for each in answers)
+
         def load():
             while not stop.is_set():
                 response = client.post("/v1/predict", files={"file": png})
@@ -61,7 +66,7 @@ def test_a_promotion_under_load_changes_the_version_and_fails_no_request(models,
             for version in ("2", "3"):
                 until(lambda: len(answers) > 20)
                 registry.promote(models.parent / version, root=models)
-                until(lambda wanted=version: any(each[1] == wanted for each in answers))
+                until(partial(answers_with, version))
             registry.rollback(root=models)
             count = len(answers)
             until(lambda: any(each[1] == "2" for each in answers[count + 10 :]))
@@ -100,7 +105,12 @@ def test_a_service_that_ends_while_it_loads_a_model_lets_it_end_too(models, monk
 
 def test_a_promotion_that_cannot_be_served_leaves_the_old_version(models, png, started, caplog, monkeypatch):
     looks, refresh = [], ModelSlots.refresh
-    monkeypatch.setattr(ModelSlots, "refresh", lambda slots: (refresh(slots), looks.append(1)))
+
+    def watched_refresh(slots: ModelSlots) -> None:
+        refresh(slots)
+        looks.append(1)
+
+    monkeypatch.setattr(ModelSlots, "refresh", watched_refresh)
     with started(app_of(models)) as client:
         version = registry.promote(models.parent / "2", alias="later", root=models)
         (models / version.bundle / "model.onnx").write_bytes(b"cut off")
@@ -134,7 +144,7 @@ def test_a_model_file_that_changes_under_the_service_is_noticed_and_not_used(mod
 def test_a_challenger_answers_its_share_and_the_same_request_the_same_way(models, png, started):
     registry.promote(models.parent / "2", alias="challenger", root=models)
     with started(app_of(models, challenger=0.25)) as client:
-        seen = Counter()
+        seen: Counter[Any] = Counter()
         for number in range(120):
             headers = {"x-request-id": f"request-{number}"}
             first, second = (

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import anyio
 import httpx
@@ -51,7 +52,7 @@ def gate(monkeypatch):
     Gate.opened.set()
 
 
-def ask(client: TestClient, png: bytes, answers: list[httpx.Response]) -> threading.Thread:
+def ask(client: TestClient, png: bytes, answers: list[Any]) -> threading.Thread:
     thread = threading.Thread(target=lambda: answers.append(client.post("/v1/predict", files={"file": png})))
     thread.start()
     return thread

@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ def root(tmp_path, bundle):
     return root
 
 
-def write(root, **changes: object) -> None:
+def write(root, **changes: Any) -> None:
     version = {
         "name": "tiny",
         "version": "1",

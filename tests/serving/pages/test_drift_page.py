@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -66,7 +67,8 @@ def application(bundle: Bundle, folder: Path, **settings: object) -> FastAPI:
 
 
 def store_of(client: TestClient) -> LogStore:
-    store = client.app.state.service.store
+    app: Any = client.app
+    store = app.state.service.store
     store.prepare()
     return store
 

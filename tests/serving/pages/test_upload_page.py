@@ -23,8 +23,9 @@ NOTICE = "Research software, not a medical device"
 
 @pytest.fixture(scope="module")
 def client(bundle) -> Iterator[TestClient]:
-    with TestClient(create_app(bundle, Settings(threads=1, reload_s=0)), raise_server_exceptions=False) as client:
-        client.portal.call(client.app.state.service.ready)
+    app = create_app(bundle, Settings(threads=1, reload_s=0))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.portal.call(app.state.service.ready)
         yield client
 
 

@@ -10,6 +10,7 @@ import threading
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.predictions.log_tables import predictions
-from pneumo.serving.predictions.rows import parse_row
+from pneumo.serving.predictions.rows import LogRow, parse_row
 from pneumo.serving.predictions.spool import Spool
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.writer import UNMADE, LogWriter
@@ -80,7 +81,8 @@ def test_what_is_written_reaches_the_database_within_a_second(tmp_path):
 
 def test_a_row_is_made_in_the_writer_s_thread_and_one_that_cannot_be_costs_no_other(tmp_path, caplog):
     store = store_at(tmp_path)
-    dropped, makers = [], []
+    dropped: list[Any] = []
+    makers: list[Any] = []
     writer = LogWriter(store, Spool(tmp_path / "spool"), dropped=dropped.append)
 
     def make(number: int):
@@ -99,13 +101,23 @@ def test_a_row_is_made_in_the_writer_s_thread_and_one_that_cannot_be_costs_no_ot
 
 def test_images_do_not_pile_up_while_the_database_does_not_answer(tmp_path, monkeypatch):
     store, goes_on, held = store_at(tmp_path), threading.Event(), threading.Event()
-    monkeypatch.setattr(store, "prepare", lambda: (held.set(), goes_on.wait(20)))
+
+    def prepare() -> None:
+        held.set()
+        goes_on.wait(20)
+
+    monkeypatch.setattr(store, "prepare", prepare)
     writer = LogWriter(store, Spool(tmp_path / "spool"))
     writer.put(row(0))
     assert held.wait(20)
     made = []
+
+    def make(number: int) -> LogRow:
+        made.append(number)
+        return row(number)
+
     for number in range(1, UNMADE + 11):
-        writer.put(lambda number=number: made.append(number) or row(number))
+        writer.put(partial(make, number))
     assert made == list(range(UNMADE + 1, UNMADE + 11))  # the rest at once, so that only rows wait
     goes_on.set()
     writer.close()

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -25,6 +26,8 @@ from pneumo.serving.telemetry.logs import RequestFields, configure, log_request
 from tests.support.paths import ROOT
 from tests.support.waiting import until
 
+LogFormat = Literal["text", "json"]
+
 SECRET = "Xenia_Quist_1950"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 REQUEST = RequestFields(
@@ -33,13 +36,13 @@ REQUEST = RequestFields(
 
 
 @pytest.fixture
-def written() -> Iterator[Callable[[str], io.StringIO]]:
+def written() -> Iterator[Callable[[LogFormat], io.StringIO]]:
     """`written("json")` configures the log and gives what it is written to; afterwards all is as it was."""
     names = ("", "pneumo", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
 
-    def start(log_format: str) -> io.StringIO:
+    def start(log_format: LogFormat) -> io.StringIO:
         for logger in loggers[2:]:
             logger.setLevel(logging.NOTSET)  # a server of another test may have left another level, DVC does
         stream = io.StringIO()
@@ -192,8 +195,8 @@ def test_a_thread_that_fails_is_told_of_without_what_it_held(written, capfd):
 
 
 @pytest.fixture
-def handler(written) -> Callable[[str], tuple[logging.Handler, io.StringIO]]:
-    def start(log_format: str) -> tuple[logging.Handler, io.StringIO]:
+def handler(written) -> Callable[[LogFormat], tuple[logging.Handler, io.StringIO]]:
+    def start(log_format: LogFormat) -> tuple[logging.Handler, io.StringIO]:
         stream = written(log_format)
         (ours,) = [each for each in logging.getLogger().handlers if getattr(each, "stream", None) is stream]
         return ours, stream
@@ -238,7 +241,7 @@ def test_configured_again_it_writes_once_and_leaves_handlers_of_others(written):
 class Running:
     """The service on a real server, with every log line that uvicorn can write asked for."""
 
-    def __init__(self, app: object) -> None:
+    def __init__(self, app: Any) -> None:
         config = uvicorn.Config(app, port=0, log_config=None, log_level="trace")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anyio
@@ -323,10 +324,13 @@ def test_a_collector_that_refuses_is_told_of_once_and_so_is_its_return(collector
     def said() -> list[str]:
         return [record.getMessage() for record in caplog.records]
 
+    def came(count: int) -> bool:
+        return len(collector.bodies) >= count
+
     collector.status = 400
     for count in (1, 2, 3):
         predict(tracer)
-        until(lambda count=count: len(collector.bodies) >= count)
+        until(partial(came, count))
     until(lambda: len(said()) == 1)
     collector.status = 200
     predict(tracer)

@@ -37,9 +37,10 @@ def test_tables_hold_what_the_run_measured(synthesise_run: SynthesiseRun, tmp_pa
     right = sum(row["truth"] == row["answer"] for row in answers) / len(answers)
     assert right == pytest.approx(values["test"]["accuracy"])
     curve = read(tmp_path / "tables" / "roc.csv")
-    area = np.trapezoid(
-        *(np.array([float(row[name]) for row in curve]) for name in ("sensitivity", "false_positive_rate"))
+    sensitivity, false_positive_rate = (
+        np.array([float(row[name]) for row in curve]) for name in ("sensitivity", "false_positive_rate")
     )
+    area = np.trapezoid(sensitivity, false_positive_rate)
     assert area == pytest.approx(values["test"]["auroc"])
     learning = read(tmp_path / "tables" / "learning.csv")
     assert learning[0] == {"epoch": "1", "training_loss": "1.0", "validation_loss": "1.2"}

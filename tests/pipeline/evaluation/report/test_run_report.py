@@ -119,7 +119,7 @@ def test_the_worst_mistakes_come_first_with_their_pictures(evaluated, text) -> N
     assert text.count("data:image/png;base64,") == 12
     frame = pd.read_parquet(run.predictions)
     test = frame[frame["split"] == "test"]
-    logit = np.stack(test["logits"])[:, 1]
+    logit = np.stack(list(test["logits"]))[:, 1]
     truth = test["label"] == "PNEUMONIA"
     wrong = (1 / (1 + np.exp(-logit / report.decisions.temperature)) >= report.decisions.threshold) != truth
     own = np.where(truth, logit, -logit)

@@ -16,7 +16,8 @@ def test_every_shift_changes_an_image_the_same_way_each_time_and_keeps_its_shape
     for shift in list_shifts():
         changed = shift.apply(gray, "images/a.png")
 
-        assert (changed.dtype, changed.shape) == (np.uint8, gray.shape), shift.title
+        assert changed.dtype == np.uint8, shift.title
+        assert changed.shape == gray.shape, shift.title
         assert not np.array_equal(changed, gray), shift.title
         np.testing.assert_array_equal(gray, before, err_msg=shift.title)
         np.testing.assert_array_equal(shift.apply(gray, "images/a.png"), changed, err_msg=shift.title)

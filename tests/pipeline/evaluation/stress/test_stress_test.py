@@ -31,7 +31,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.model.bundle import Bundle
 
 if TYPE_CHECKING:
-    from conftest import Outcome
+    from tests.conftest import Outcome
 
 
 @pytest.fixture(scope="module")

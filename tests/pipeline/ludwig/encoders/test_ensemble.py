@@ -133,7 +133,7 @@ def test_a_saved_config_reads_as_the_same_members() -> None:
 
     config = EnsembleConfig(members=[MEMBER, {"type": "efficientnet_lite", "size": 96}], copies=2)
 
-    again = EnsembleConfig.from_dict(config.to_dict())
+    again: Any = EnsembleConfig.from_dict(config.to_dict())
 
     assert again.to_dict() == config.to_dict()
     assert again.members[1].size == 96

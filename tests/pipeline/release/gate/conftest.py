@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -97,9 +98,9 @@ def bundle_of(tmp_path: Path) -> MakeBundle:
         blind: bool = False,
         noise: float = 0.0,
         threshold: float = 0.5,
-        **changes: object,
+        **changes: Any,
     ) -> Bundle:
-        given: dict[str, object] = {
+        given: dict[str, Any] = {
             "preparation": PREPARATION,
             "data_fingerprint": dataset.info.fingerprint,
             "thresholds": {"default": threshold},

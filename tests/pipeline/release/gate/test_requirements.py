@@ -2,7 +2,7 @@ import pytest
 
 from pneumo.pipeline.release.gate import Gate, read_gate
 from pneumo.serving.contracts.errors import InputError
-from tests.conftest import CONFIGS
+from tests.support.paths import CONFIGS
 
 
 def test_the_file_in_the_repository_says_the_defaults():

@@ -113,7 +113,8 @@ def test_a_file_that_changed_in_the_bucket_is_refused_and_promoting_again_mends_
 
 def test_what_another_wrote_meanwhile_is_kept(storage, bundles, monkeypatch):
     promote(bundles[0], root=ROOT)
-    read, calls = BucketStore._read, []
+    read = BucketStore._read
+    calls: list[int] = []
 
     def read_late(store: BucketStore) -> Any:
         found = read(store)

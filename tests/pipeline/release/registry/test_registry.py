@@ -3,6 +3,7 @@ import multiprocessing
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,6 @@ from pneumo.pipeline.release.registry import (
     list_versions,
     promote,
     rollback,
-    store,
 )
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError, MachineError
@@ -119,14 +119,15 @@ def test_a_bundle_that_changed_is_refused_and_nothing_written(bundles, root, tmp
 def test_a_promotion_that_breaks_off_leaves_the_registry_as_it_was(bundles, root, monkeypatch):
     promote(bundles[0], root=root)
     before = (root / "registry.yaml").read_bytes()
-    copy, copied = shutil.copyfile, []
+    copy = shutil.copyfile
+    copied: list[Any] = []
 
     def break_off(source, target):
         if len(copied) == 2:
             raise KeyboardInterrupt
         copied.append(copy(source, target))
 
-    monkeypatch.setattr(store.shutil, "copyfile", break_off)
+    monkeypatch.setattr("pneumo.pipeline.release.registry.store.shutil.copyfile", break_off)
     with pytest.raises(KeyboardInterrupt):
         promote(bundles[1], root=root)
     monkeypatch.undo()

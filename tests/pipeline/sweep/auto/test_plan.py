@@ -329,12 +329,12 @@ def test_ludwig_itself_tries_the_known_good_points_first() -> None:
     for weights in (True, False):
         plan = planned(images(5216), HOUR, weights=weights)
         section = plan.config["hyperopt"]
-        spaces, decoders = RayTuneExecutor._get_search_space(RayTuneExecutor, section["parameters"])
+        spaces, decoders = RayTuneExecutor._get_search_space(RayTuneExecutor, section["parameters"])  # type: ignore[arg-type]
         search = OptunaSearch(points_to_evaluate=section["search_alg"]["points_to_evaluate"], seed=1)
         search.set_search_properties("roc_auc", "max", spaces)
 
         drawn = RayTuneExecutor.decode_values(search.suggest("first"), decoders)
-        base = {key: value for key, value in plan.config.items() if key != "hyperopt"}
+        base: Any = {key: value for key, value in plan.config.items() if key != "hyperopt"}
         made = substitute_parameters(base, drawn)
 
         checked = config.build_experiment(parse_document(yaml.safe_dump(made), "made.yaml"), "made").config

@@ -21,9 +21,9 @@ def rows(folder: SweepFolder) -> list[dict[str, str]]:
 
 
 def shown(table, width: int = 200) -> str:
-    console = Console(file=StringIO(), width=width, highlight=False)
-    console.print(table)
-    return console.file.getvalue()
+    printed = StringIO()
+    Console(file=printed, width=width, highlight=False).print(table)
+    return printed.getvalue()
 
 
 def test_the_table_has_a_row_for_every_trial_and_a_column_for_every_parameter(synthesise_sweep, tmp_path) -> None:

@@ -37,7 +37,9 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def begin(folder: Path, mode: TrackingMode | str = TrackingMode.OFFLINE, said: list[str] | None = None, **given: Any) -> Tracker:
+def begin(
+    folder: Path, mode: TrackingMode | str = TrackingMode.OFFLINE, said: list[str] | None = None, **given: Any
+) -> Tracker:
     given = {"run_name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
     return Tracker.start(mode, folder=folder, reporter=SILENT if said is None else Reporter(said.append), **given)
 

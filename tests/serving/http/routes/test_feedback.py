@@ -2,6 +2,7 @@
 
 import contextlib
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from tests.support.waiting import until
 CSV = {"content-type": "text/csv"}
 
 
-def application(bundle, **settings: object) -> FastAPI:
+def application(bundle, **settings: Any) -> FastAPI:
     return create_app(bundle, Settings(threads=1, **settings))
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.http.routes import protocol
+from pneumo.serving.http.routes.protocol_schemas import OUTPUTS
 from pneumo.serving.model.bundle import BundleError
 from tests.support.bundles import make_bundle
 from tests.support.paths import ROOT
@@ -34,7 +36,12 @@ def images(count: int = 2, seed: int = 0) -> np.ndarray:
 
 
 def asked(tensor: np.ndarray, **changes: object) -> dict:
-    given = {"name": "image", "shape": list(tensor.shape), "datatype": "FP32", "data": tensor.ravel().tolist()}
+    given: dict[str, Any] = {
+        "name": "image",
+        "shape": list(tensor.shape),
+        "datatype": "FP32",
+        "data": tensor.ravel().tolist(),
+    }
     return {"inputs": [given | changes]}
 
 
@@ -53,7 +60,7 @@ def refused(response, status: int = 400) -> str:
 def binary(tensor: np.ndarray, **changes: object) -> dict:
     """A request whose tensor stands behind the document."""
     raw = tensor.astype("<f4").tobytes()
-    given = {"name": "image", "shape": list(tensor.shape), "datatype": "FP32"}
+    given: dict[str, Any] = {"name": "image", "shape": list(tensor.shape), "datatype": "FP32"}
     given["parameters"] = {"binary_data_size": len(raw)}
     document = json.dumps({"inputs": [given]} | changes).encode()
     return {"content": document + raw, "headers": {LENGTH: str(len(document))}}
@@ -335,12 +342,12 @@ def test_a_network_that_breaks_is_a_failure_of_the_service_and_counted(client, m
     assert 'pneumo_images_total{lane="champion",result="failed"} 3.0' in exposed
 
 
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-anything = st.recursive(
+leaves: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+anything: st.SearchStrategy[Any] = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
-numbers = st.lists(st.floats(0, 1, width=32) | leaves, min_size=784, max_size=784) | anything
-inputs = st.fixed_dictionaries(
+numbers: st.SearchStrategy[Any] = st.lists(st.floats(0, 1, width=32) | leaves, min_size=784, max_size=784) | anything
+inputs: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {
         "name": st.just("image") | anything,
         "shape": st.just([1, 1, 28, 28]) | st.lists(st.integers(-1, 2**70), max_size=5) | anything,
@@ -348,12 +355,12 @@ inputs = st.fixed_dictionaries(
     },
     optional={"data": numbers, "parameters": anything},
 )
-requests = st.fixed_dictionaries(
+requests: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"inputs": st.lists(inputs, min_size=1, max_size=2) | anything},
     optional={
         "id": anything,
         "parameters": anything | st.fixed_dictionaries({"binary_data_output": anything}),
-        "outputs": st.lists(st.fixed_dictionaries({"name": st.sampled_from(protocol.OUTPUTS) | anything}), max_size=3)
+        "outputs": st.lists(st.fixed_dictionaries({"name": st.sampled_from(OUTPUTS) | anything}), max_size=3)
         | anything,
     },
 )
