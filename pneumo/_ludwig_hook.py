@@ -77,8 +77,8 @@ def _register_components() -> None:
     except Exception as error:
         _log("no component was registered with Ludwig", error)
         return
-    for name, error in failures.items():
-        _log(f"component {name} was not registered with Ludwig", error)
+    for name, failure in failures.items():
+        _log(f"component {name} was not registered with Ludwig", failure)
 
 
 def _log(message: str, error: Exception) -> None:

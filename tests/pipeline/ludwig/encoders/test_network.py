@@ -245,6 +245,7 @@ def test_frozen_norms_are_folded_in_training_and_not_in_the_exported_graph_of_an
         np.testing.assert_allclose(theirs, features(encoder.eval(), given).numpy(), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_all_that_evaluation_computes_is_exported_with_any_batch(tmp_path: Path) -> None:
     import onnxruntime
     import torch

@@ -73,7 +73,13 @@ def shared() -> Any:
 NETWORKS = {lite: 49, resnet: 20, densenet: 59, with_bias: 1, shared: 1}
 
 
-@pytest.mark.parametrize(("make", "folded"), NETWORKS.items(), ids=[make.__name__ for make in NETWORKS])
+@pytest.mark.parametrize(
+    ("make", "folded"),
+    [
+        pytest.param(make, folded, id=make.__name__, marks=[pytest.mark.slow] if make is densenet else [])
+        for make, folded in NETWORKS.items()
+    ],
+)
 def test_features_and_gradients_are_those_of_the_network_as_it_was_built(make: Callable[[], Any], folded: int) -> None:
     import torch
 
