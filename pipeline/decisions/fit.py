@@ -41,7 +41,7 @@ class Decisions(BaseModel):
     equivalent: tuple[float, float] | None = None
     conformal_level: float = Field(gt=0, lt=1)
     conformal_limit: float = Field(ge=0, le=1)
-    outlier_quantile: float = Field(DEFAULT_OUTLIER_QUANTILE, gt=0, lt=1)
+    outlier_quantile: float = Field(default=DEFAULT_OUTLIER_QUANTILE, gt=0, lt=1)
     fitted_on: str
     images: int
     notes: list[str] = []
