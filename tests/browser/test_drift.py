@@ -8,6 +8,7 @@ import pytest
 from pneumo.serving.predictions.store import LogStore
 from tests.support import prediction_logs as simulated
 from tests.support.bundles import make_bundle
+from tests.support.waiting import until
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytest.importorskip("evidently", reason="evidently is not installed (extra drift)")
@@ -77,15 +78,14 @@ def test_evidentlys_report_opens_in_place_in_a_sandbox_and_draws(dashboard, drif
     page.get_by_role("link", name="Open the report of").first.click()
     page.wait_for_selector("html[data-drawn]")
     frame = page.frame_locator("iframe")
-    expect(frame.get_by_text("Dataset Drift", exact=True)).to_be_visible(timeout=20_000)
+    expect(frame.get_by_text("Dataset Drift", exact=True)).to_be_visible()
     expect(frame.get_by_text("Research software, not a medical device")).to_be_visible()
     (inner,) = [each for each in page.frames if "/drift/reports/" in each.url]
     assert inner.evaluate("self.origin") == "null"
     reached = f"fetch('{drifted}/v1/model').then(() => 'reached', () => 'refused')"
     assert not page.complaints
     assert inner.evaluate(reached) == "refused"
-    page.wait_for_timeout(200)
-    assert any("connect-src" in text for text in page.complaints)
+    until(lambda: page.wait_for_timeout(20) or any("connect-src" in text for text in page.complaints))
     page.complaints.clear()
     assert page.evaluate("location.hash") == "#opened"
     page.get_by_role("link", name="Close").click()
@@ -142,6 +142,4 @@ def test_plots_follow_the_colours_of_the_screen(dashboard):
     colour = "getComputedStyle(document.querySelector('#volume .point path')).fill"
     assert page.evaluate(colour) == "rgb(125, 189, 240)"
     page.emulate_media(color_scheme="light")
-    page.wait_for_timeout(100)
-    page.wait_for_selector("html[data-drawn]")
-    assert page.evaluate(colour) == "rgb(11, 90, 143)"
+    until(lambda: page.evaluate(colour) == "rgb(11, 90, 143)")

@@ -106,7 +106,7 @@ def test_a_service_that_does_not_answer_is_told_and_can_be_tried_again(screen):
     screen.page.route(PREDICT, lambda route: route.abort())
     screen.choose("b.png")
     expect(screen.locate(".step")).to_have_text(re.compile(r"The service does not answer: next try in \d\Ws"))
-    expect(screen.locate(".trouble .title")).to_have_text("The service does not answer", timeout=15_000)
+    expect(screen.locate(".trouble .title")).to_have_text("The service does not answer")
     expect(screen.locate(".trouble .again")).to_be_visible()
 
 
