@@ -192,7 +192,7 @@ def test_every_alert_is_planned_and_told(plan: dict[str, list[dict[str, Any]]]) 
 
 
 def test_the_schema_is_of_every_resource_and_of_the_locked_provider() -> None:
-    schema = json.loads((Path(__file__).parent / "google_schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "tests" / "support" / "google_schema.json").read_text(encoding="utf-8"))
     text = "".join(path.read_text(encoding="utf-8") for path in GCP.glob("*.tf"))
     assert set(re.findall(r'^resource "(\w+)"', text, flags=re.MULTILINE)) == set(schema["resources"])
     (wanted,) = re.findall(r'version = "~> ([\d.]+)"', text)

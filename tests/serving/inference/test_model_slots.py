@@ -115,11 +115,10 @@ def test_a_promotion_that_cannot_be_served_leaves_the_old_version(models, png, s
         version = registry.promote(models.parent / "2", alias="later", root=models)
         (models / version.bundle / "model.onnx").write_bytes(b"cut off")
         text = (models / "registry.yaml").read_text()
-        (models / "registry.yaml").write_text(
-            text.replace("champion: tiny:1", "champion: tiny:2").replace(
-                "champion:\n  - tiny:1", "champion:\n  - tiny:2"
-            )
-        )
+        changed = text.replace("champion: tiny:1", "champion: tiny:2")
+        partial = models / "registry.yaml.partial"  # the service must never read half of it
+        partial.write_text(changed.replace("champion:\n  - tiny:1", "champion:\n  - tiny:2"))
+        partial.replace(models / "registry.yaml")
         until(lambda: metric(client, 'pneumo_reloads_total{result="failed"}') == 1)
         answer = client.post("/v1/predict", files={"file": png}).json()
         assert answer["model"]["version"] == "1"
