@@ -139,6 +139,7 @@ def test_the_whole_way_from_images_to_predictions(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_sweep_leaves_what_the_command_leaves(dataset: Dataset, tmp_path: Path) -> None:
     space = {"trainer.batch_size": {"space": "choice", "categories": [16, 32]}}
     known = yaml.safe_load((CONFIGS / "smoke.yaml").read_text(encoding="utf-8"))

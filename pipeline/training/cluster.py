@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pneumo.pipeline.ludwig.cluster.placement import Placement, Workers
+from pneumo.pipeline.ludwig.cluster.placement import FOLDER_PREFIX, Placement, Workers
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError
 
@@ -80,7 +80,7 @@ def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[
         if address is None:
             _remove_abandoned_folders()
             # Ray's sockets need a short path
-            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
+            folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir="/tmp"))
             _start(cpus or available_cores(), folder)
         else:
             _join(address)
@@ -93,13 +93,10 @@ def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[
             _remove(folder)
 
 
-_PREFIX = "pneumo-ray-"
-
-
 def _remove_abandoned_folders(temp: Path = Path("/tmp")) -> None:
     """Remove folders of clusters whose process was killed."""
-    for folder in temp.glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+    for folder in temp.glob(f"{FOLDER_PREFIX}*-*"):
+        pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
             if pid.isdigit() and folder.stat().st_uid == os.getuid() and not _is_alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)

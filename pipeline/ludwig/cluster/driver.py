@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from ray.util.queue import Empty, Queue
 from pneumo.pipeline.ludwig import checkpoints
 from pneumo.pipeline.ludwig.callback import TrainingCallback
 from pneumo.pipeline.ludwig.cluster.messages import Message
-from pneumo.pipeline.ludwig.cluster.placement import Placement
+from pneumo.pipeline.ludwig.cluster.placement import FOLDER_PREFIX, Placement
 from pneumo.pipeline.ludwig.cluster.worker import MODEL, Task, run_worker
 from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
 from pneumo.pipeline.runs.run import Run
@@ -193,7 +194,8 @@ class _Fitting:
     def __init__(self, settings: dict[str, Any], placement: Placement) -> None:
         self.placement = placement
         self.error: BaseException | None = None
-        self.storage = tempfile.mkdtemp(prefix="pneumo-ray-train-", dir="/tmp")  # nothing of ours is kept there
+        # nothing of ours is kept there
+        self.storage = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir="/tmp")
         resources = {"CPU": placement.cpus} | ({"GPU": placement.gpus} if placement.use_gpu else {})
         hidden = {} if placement.use_gpu else {"CUDA_VISIBLE_DEVICES": ""}
         self.trainer = TorchTrainer(

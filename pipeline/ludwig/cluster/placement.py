@@ -7,6 +7,9 @@ from pneumo.pipeline.config import Experiment
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError
 
+FOLDER_PREFIX = "pneumo-ray-"
+"""Ray's folders in /tmp begin with this and the id of the process that made them."""
+
 
 @dataclass(frozen=True)
 class Workers:

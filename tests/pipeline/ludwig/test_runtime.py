@@ -83,6 +83,7 @@ def test_ludwigs_training_command_takes_a_config_as_it_is(ludwig: ModuleType, da
 
 
 @pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_ludwig_command_knows_our_encoder_in_a_process_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
     """Nothing imports pneumo there: torch's entry point makes Ludwig know `efficientnet_lite`."""
     document = yaml.safe_load((CONFIGS / "efficientnet_lite0.yaml").read_text(encoding="utf-8"))

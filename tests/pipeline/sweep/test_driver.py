@@ -320,7 +320,7 @@ def _rounds(trial: Trial) -> list[tuple[int, float]]:
 def test_an_ended_sweep_goes_on_where_it_was(
     dataset: Dataset, tmp_path: Path, sweep_process: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
-    process = sweep_process("tiny.yaml", "--data", str(dataset.folder), "--trials", "3", "--concurrency", "1")
+    process = sweep_process("tiny.yaml", "--data", str(dataset.folder), "--trials", "2", "--concurrency", "1")
     folder = _wait_for(tmp_path / "sweeps", _one_done_one_under_way)
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
@@ -335,10 +335,10 @@ def test_an_ended_sweep_goes_on_where_it_was(
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     after = folder.read()
-    assert by_status(after)["done"] == 3
+    assert by_status(after)["done"] == 2
     done = next(trial for trial in before.trials if trial.status is TrialStatus.DONE)
     assert _rounds(done) == _rounds(next(trial for trial in after.trials if trial.name == done.name))
-    assert len(after.trials) == 3
+    assert len(after.trials) == 2
     under_way = next(
         trial for trial in before.trials if trial.status is TrialStatus.RUNNING or 0 < len(trial.rounds) < 12
     )

@@ -358,9 +358,12 @@ def interrupted(tiny: Experiment, dataset: Dataset, root: Path, *, step: int) ->
     return stopped.value.run
 
 
+LENGTHY = [pytest.mark.slow, pytest.mark.lengthy]
+
+
 @pytest.mark.parametrize(
     "damage",
-    ["training_progress.json", pytest.param("training_checkpoints/latest.ckpt.safetensors", marks=pytest.mark.slow)],
+    ["training_progress.json", pytest.param("training_checkpoints/latest.ckpt.safetensors", marks=LENGTHY)],
 )
 def test_files_that_ludwig_was_killed_while_writing_do_not_matter(
     tiny: Experiment, dataset: Dataset, tmp_path: Path, damage: str

@@ -17,7 +17,7 @@ from pneumo.pipeline import config, training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.evaluation.results import read_metrics
-from pneumo.pipeline.ludwig.cluster.placement import Placement, Workers, read_workers
+from pneumo.pipeline.ludwig.cluster.placement import FOLDER_PREFIX, Placement, Workers, read_workers
 from pneumo.pipeline.runs.reporter import Reporter, Step
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.training.run import TrainingError
@@ -133,7 +133,7 @@ def quiet_machine() -> Iterator[None]:
     yield
     _, alive = psutil.wait_procs(ray_processes(), timeout=30)
     assert not alive
-    assert not list(Path("/tmp").glob("pneumo-ray-*"))
+    assert not list(Path("/tmp").glob(f"{FOLDER_PREFIX}{os.getpid()}-*"))
 
 
 def ray_processes(word: str = "") -> list[psutil.Process]:
