@@ -16,10 +16,11 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ray import serve
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.settings import PREFIX, Settings
 
 if TYPE_CHECKING:  # only replicas load the service
@@ -42,10 +43,8 @@ UPSCALE_DELAY_S, DOWNSCALE_DELAY_S = 10, 300
 HEALTH_S = 5
 
 
-class Scale(BaseModel):
+class Scale(FrozenModel):
     """How many replicas there are; each can be given as `PNEUMO_RAY_` and its name in capitals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=4, ge=1)

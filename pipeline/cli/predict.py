@@ -89,7 +89,7 @@ def _write(results: Sequence["FileResult"], info: "BundleInfo", chosen: Format, 
     import io
     import sys
 
-    from pneumo.pipeline.runs.run import write_text
+    from pneumo.serving.contracts.files import write_text
 
     writers = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSON: _write_json}
     if out is None:

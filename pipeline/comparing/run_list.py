@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from pneumo.pipeline.evaluation.results import Metrics, read_metrics
 from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status, list_runs
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.models import FrozenModel
 
 
-class RunSummary(BaseModel):
+class RunSummary(FrozenModel):
     """A run in a list.
 
     Attributes:
@@ -25,8 +24,6 @@ class RunSummary(BaseModel):
         seconds: How long it took, or has taken up to now; None where nobody knows.
         error: Why it failed or cannot be read.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     status: str

@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from pneumo.pipeline.config import document
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column, read_predictions, to_scores
 from pneumo.pipeline.evaluation.paired import Difference, compare_models
 from pneumo.pipeline.evaluation.results import TITLES, Bootstrap, Estimate, Metrics, place, read_metrics
-from pneumo.pipeline.runs.run import Run, RunInfo, write_text
+from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.models import FrozenModel
 
 _FACTS = ("config", "data", "data_fingerprint", "seed", "git_commit", "refit_of", "started")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Setting(_Strict):
+class Setting(FrozenModel):
     """One thing in which two runs differ, or may.
 
     Attributes:
@@ -43,7 +40,7 @@ class Setting(_Strict):
         return bool(self.first != self.second)
 
 
-class RunComparison(_Strict):
+class RunComparison(FrozenModel):
     """Two runs side by side.
 
     Attributes:

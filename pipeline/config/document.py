@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.errors import InputError, first_line
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
@@ -112,7 +112,7 @@ def parse_document(text: str, name: str) -> Document:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{name}:{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{name}: not YAML: {first_line(error)}") from None
     except RecursionError:
         raise InputError(f"{name}: nested too deeply, or an anchor that holds itself") from None
 

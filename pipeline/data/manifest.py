@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.files import atomic_path
 from pneumo.serving.images.types import Decode, Fit
 
 MANIFEST = "manifest.csv"
@@ -185,15 +186,13 @@ def write_dataset(
     lines = [f"{digests[row.image]}  {row.image}\n" for row in rows]
     (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
     (folder / DATASET).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial = folder / f"{MANIFEST}.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(folder / MANIFEST) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = group_names(rows)
         writer.writerow([*COLUMNS, *(GROUP + name for name in names)])
         for row in rows:
             plain = [int(value) if isinstance(value, Split) else value for value in row.values()]
             writer.writerow([*plain, *(row.groups.get(name, "") for name in names)])
-    partial.replace(folder / MANIFEST)
 
 
 def group_names(rows: Iterable[Row]) -> list[str]:

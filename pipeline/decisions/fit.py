@@ -2,20 +2,22 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pneumo.pipeline.decisions.calibration import Labels, fit_conformal_limit, fit_temperature
 from pneumo.pipeline.decisions.decision_rules import DEFAULT_OUTLIER_QUANTILE, DecisionRules
 from pneumo.pipeline.decisions.policies import Cut, choose_threshold
-from pneumo.pipeline.runs.run import Run, write_text
+from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.model.calibration import calibrate_logits
 
 FILE = "decisions.json"
 
 
-class Decisions(BaseModel):
+class Decisions(FrozenModel):
     """`decisions.json`: how logits become an answer.
 
     Attributes:
@@ -32,8 +34,6 @@ class Decisions(BaseModel):
         images: Images in that split.
         notes: What could not be fitted, and what was taken instead.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = Field(gt=0)
     threshold: float | None = Field(ge=0, le=1)

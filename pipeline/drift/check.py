@@ -9,8 +9,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from pneumo.pipeline.runs.run import write_text
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
+from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.drift.check import DriftResult, check_drift
 from pneumo.serving.drift.verdict import Verdict

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from pneumo.serving.contracts.files import atomic_path
 from pneumo.serving.predictions.log_tables import UtcTime, predictions
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.windows import Window, read_labelled
@@ -32,18 +33,13 @@ def export_log(store: LogStore, path: Path, *, since: datetime | None = None) ->
 
     schema = pa.schema([(column.name, _type(column)) for column in predictions.columns] + [("true_label", pa.string())])
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     count = 0
-    try:
-        with pq.ParquetWriter(partial, schema) as writer:
-            for rows in read_labelled(store, Window(lane=None, since=since)):
-                for row in rows:
-                    row["embedding"] = np.frombuffer(row["embedding"], dtype="<f4")
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                count += len(rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for rows in read_labelled(store, Window(lane=None, since=since)):
+            for row in rows:
+                row["embedding"] = np.frombuffer(row["embedding"], dtype="<f4")
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            count += len(rows)
     return count
 
 

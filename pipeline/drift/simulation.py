@@ -13,8 +13,8 @@ from pneumo.pipeline.drift.changed_images import Scene, predict_changes
 from pneumo.pipeline.drift.grades import Grade, list_grades
 from pneumo.pipeline.drift.plot import draw_simulation
 from pneumo.pipeline.drift.simulation_result import Point, Simulation
-from pneumo.pipeline.runs.run import write_text
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.drift.column_tests import ColumnTests
 from pneumo.serving.drift.samples import LEAST, read_reference

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict
-
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.schemas import NOTICE
 
 HARM = 0.02
@@ -14,11 +13,7 @@ SURE = 0.95
 """Share of windows that must raise the alarm for it to be sure."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Point(_Frozen):
+class Point(FrozenModel):
     """How it goes under one grade of one change.
 
     Attributes:
@@ -40,7 +35,7 @@ class Point(_Frozen):
     columns: list[str]
 
 
-class Simulation(_Frozen):
+class Simulation(FrozenModel):
     """`simulation.json`.
 
     Attributes:

@@ -11,7 +11,7 @@ from pneumo.pipeline.data.manifest import GROUP
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.errors import InputError, first_line
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def read_predictions(run: Run) -> "pd.DataFrame":
     try:
         return pd.read_parquet(run.predictions)
     except (OSError, ValueError) as error:
-        raise InputError(f"{run.predictions}: damaged ({str(error).splitlines()[0]}); train again") from None
+        raise InputError(f"{run.predictions}: damaged ({first_line(error)}); train again") from None
 
 
 def to_scores(frame: "pd.DataFrame", classes: list[str], *, place: str) -> Scores:

@@ -28,8 +28,9 @@ from pneumo.pipeline.evaluation.results import (
     remarks,
 )
 from pneumo.pipeline.evaluation.subgroups import measure_subgroups
-from pneumo.pipeline.runs.run import Run, RunInfo, write_text
+from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from pneumo.pipeline.evaluation.bootstrap import draw_patients, resample_metrics
 from pneumo.pipeline.evaluation.cases import Cases
@@ -17,13 +16,14 @@ from pneumo.pipeline.evaluation.exact_intervals import Bounds, auroc_bounds, pai
 from pneumo.pipeline.evaluation.results import Bootstrap, place
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.models import FrozenModel
 
 _NO_WIDTH = 1e-12
 _SAME_PROBABILITY = 1e-4
 """Probabilities this close are of the same network: it is what an export may differ by."""
 
 
-class Difference(BaseModel):
+class Difference(FrozenModel):
     """One metric of two models on the same images.
 
     Attributes:
@@ -36,8 +36,6 @@ class Difference(BaseModel):
         p: Two-sided p-value of no difference, by the share of resamples on either side of none.
         reason: Why something is missing.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str
     first: float | None

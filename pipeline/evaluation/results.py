@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.models import FrozenModel
 
 ECE_BINS = 15
 
@@ -65,7 +66,7 @@ def title(metric: str) -> str:
     return f"{TITLES.get(base, base)} of {of_class}" if of_class else TITLES.get(base, base)
 
 
-class Estimate(BaseModel):
+class Estimate(FrozenModel):
     """A value with its interval.
 
     Attributes:
@@ -76,8 +77,6 @@ class Estimate(BaseModel):
         dropped: Resamples left out because the metric was undefined in them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     value: float | None
     low: float | None = None
     high: float | None = None
@@ -85,17 +84,15 @@ class Estimate(BaseModel):
     dropped: int = 0
 
 
-class Confusion(BaseModel):
+class Confusion(FrozenModel):
     """Counts of images, rows by true class and columns by answer, both in the order of `classes`, with intervals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     counts: list[list[int]]
     low: list[list[float]] | None = None
     high: list[list[float]] | None = None
 
 
-class Subgroup(BaseModel):
+class Subgroup(FrozenModel):
     """How a model does on the images of one subgroup of a split.
 
     Attributes:
@@ -108,8 +105,6 @@ class Subgroup(BaseModel):
             against all images of the other class.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     group: str
     value: str
     images: int
@@ -118,7 +113,7 @@ class Subgroup(BaseModel):
     metrics: dict[str, Estimate]
 
 
-class SplitResult(BaseModel):
+class SplitResult(FrozenModel):
     """How a model does on one split.
 
     Attributes:
@@ -131,8 +126,6 @@ class SplitResult(BaseModel):
         worst_group: Which images `worst_group_auroc` is of, such as `virus against NORMAL2-IM`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     images: int
     patients: int
     counts: dict[str, int]
@@ -142,13 +135,11 @@ class SplitResult(BaseModel):
     worst_group: str | None = None
 
 
-class Bootstrap(BaseModel):
+class Bootstrap(FrozenModel):
     """How intervals were made: percentiles over resamples of whole patients, widened to hold the value.
 
     Where no resample differs, as with a rate of 0 or 1, exact bounds stand instead, see `evaluation.exact`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     unit: str = "patient"
     method: str = "percentile, exact where it has no width"
@@ -157,7 +148,7 @@ class Bootstrap(BaseModel):
     seed: int = 0
 
 
-class Metrics(BaseModel):
+class Metrics(FrozenModel):
     """`metrics.json`: every split of one data set under one model and its decisions.
 
     Attributes:
@@ -172,8 +163,6 @@ class Metrics(BaseModel):
         splits: `train`, `validation` and `test`, as far as they hold images.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     schema_version: int = 1
     run: str
     data: str
@@ -186,10 +175,8 @@ class Metrics(BaseModel):
     splits: dict[str, SplitResult]
 
 
-class EvaluationReport(BaseModel):
+class EvaluationReport(FrozenModel):
     """One split of `Metrics`, and the files that were written (none where nothing was)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     data: str

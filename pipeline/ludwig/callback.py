@@ -15,7 +15,8 @@ from ludwig.constants import TRAINING, VALIDATION
 from pneumo.pipeline.ludwig import checkpoints
 from pneumo.pipeline.ludwig.trainer_speed import RoundMetrics, use_channels_last, use_fused_optimizer
 from pneumo.pipeline.runs.reporter import SILENT, Reporter, Step
-from pneumo.pipeline.runs.run import Run, write_text
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.files import write_text
 
 
 class TrainingCallback(Callback):

@@ -12,7 +12,7 @@ from pneumo.pipeline.ludwig.cluster.placement import Placement
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.runs.training_profile import Profile
-from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.errors import InputError, first_line, first_problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def fit(
                 callbacks.append(ProfilingCallback(profiled))
             model = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)
     except (ConfigValidationError, ValidationError) as error:
-        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else first_problem(error)
+        reason = first_line(error) if not isinstance(error, ValidationError) else first_problem(error)
         raise InputError(f"{experiment.document.name}: Ludwig refuses it: {reason}") from None
     set_disable_progressbar(True)  # type: ignore[no-untyped-call]
     fitting = frame[frame["split"] != int(Split.TEST)]  # Ludwig evaluates a test split every epoch where it sees one

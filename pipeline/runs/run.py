@@ -4,8 +4,6 @@
 `train.log`, and `history.json` (one entry an evaluation round, for the learning curves).
 """
 
-import fcntl
-import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.files import open_locked, write_text
 
 RUNS = Path("runs")
 
@@ -224,11 +223,11 @@ def lock_folder(folder: Path, name: str) -> Iterator[None]:
     Raises:
         InputError: Another process holds it.
     """
-    with (folder / ".lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{name}: still running; wait for it, or stop it first") from None
+    try:
+        lock = open_locked(folder / ".lock")
+    except BlockingIOError:
+        raise InputError(f"{name}: still running; wait for it, or stop it first") from None
+    with lock:
         yield
 
 
@@ -238,10 +237,3 @@ def new_folder(config_name: str, *, root: Path, now: datetime) -> Path:
     folder = root / f"{now:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
     return folder
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from pneumo.pipeline.runs.run import Run, write_text
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.files import write_text
 
 PARTS = (
     ("read", "reading images"),

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pneumo.pipeline.runs.run import Run, find_folder, lock_folder, new_folder, write_text
+from pneumo.pipeline.runs.run import Run, find_folder, lock_folder, new_folder
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.models import FrozenModel
 
 SWEEPS = Path("sweeps")
 FILE = "sweep.json"
@@ -30,7 +32,7 @@ class TrialStatus(StrEnum):
     FAILED = "failed"
 
 
-class Round(BaseModel):
+class Round(FrozenModel):
     """One evaluation round of a trial.
 
     Attributes:
@@ -39,8 +41,6 @@ class Round(BaseModel):
         seconds: Since the trial began to work, without what it waited.
         at: Seconds since the sweep began, as a clock on the wall tells.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epoch: int
     step: int

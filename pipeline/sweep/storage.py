@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.errors import MachineError, first_line
 
 
 def is_address(storage: str) -> bool:
@@ -49,7 +49,7 @@ def fetch(address: str, target: Path) -> None:
         source, path = pyarrow.fs.FileSystem.from_uri(address)
         pyarrow.fs.copy_files(path, str(partial), source_filesystem=source)
     except (OSError, pyarrow.ArrowException) as error:
-        raise MachineError(f"{address}: cannot be fetched: {str(error).splitlines()[0][:200]}") from None
+        raise MachineError(f"{address}: cannot be fetched: {first_line(error)}") from None
     partial.replace(target)
 
 
@@ -69,4 +69,4 @@ def check(storage: str) -> None:
         else:
             Path(storage).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise MachineError(f"--storage {storage}: cannot be written: {str(error).splitlines()[0][:200]}") from None
+        raise MachineError(f"--storage {storage}: cannot be written: {first_line(error)}") from None

@@ -16,7 +16,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from pneumo.pipeline.sweep.space import Parameter, Space
 from pneumo.pipeline.sweep.sweep_settings import SweepSettings
 from pneumo.pipeline.sweep.trial import VALUE
-from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard of each trial: pneumo writes its own
@@ -105,7 +105,7 @@ def scheduler(settings: SweepSettings, space: Space) -> TrialScheduler:
         if settings.scheduler == "median_stopping_rule":
             return MedianStoppingRule(**dict[str, Any](time_attr="training_iteration", grace_period=1) | options)
     except (ValueError, AssertionError, TypeError, tune.TuneError) as error:
-        raise InputError(f"hyperopt.executor.scheduler: {str(error).splitlines()[0]}") from None
+        raise InputError(f"hyperopt.executor.scheduler: {first_line(error)}") from None
     return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 

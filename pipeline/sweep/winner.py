@@ -6,10 +6,11 @@ from typing import Any
 from pneumo.pipeline import training
 from pneumo.pipeline.config.document import read_document as read_document
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
-from pneumo.pipeline.runs.run import Run, Status, write_text
+from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.sweep import seed_repeats, space, storage
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import write_text
 
 
 def finish_sweep(folder: SweepFolder, *, reporter: Reporter = SILENT, measure: bool = True) -> Sweep:

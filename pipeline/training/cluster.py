@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pneumo.pipeline.ludwig.cluster.placement import FOLDER_PREFIX, Placement, Workers
 from pneumo.serving.contracts.cores import available_cores
-from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 
 TRIES = 3
 """Ray gives parts of itself 15 s to start, which a busy machine may miss."""
@@ -139,7 +139,7 @@ def _start(cpus: int, folder: Path) -> None:
         except Exception as error:
             ray.shutdown()
             if not left:
-                raise MachineError(f"a Ray cluster could not be started here: {_first_line(error)}") from error
+                raise MachineError(f"a Ray cluster could not be started here: {first_line(error)}") from error
 
 
 def _join(address: str) -> None:
@@ -149,14 +149,10 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise InputError(
-            f"--address {address}: no Ray cluster could be joined there: {_first_line(error)}; "
+            f"--address {address}: no Ray cluster could be joined there: {first_line(error)}; "
             "it takes auto, host:port or ray://host:port, the versions of Python and Ray there, and "
             "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN where the cluster has a token"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _handlers() -> "dict[signal.Signals, signal._HANDLER]":

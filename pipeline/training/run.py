@@ -25,7 +25,7 @@ from pneumo.pipeline.runs.training_profile import Profile
 from pneumo.pipeline.training.cluster import connect_ray
 from pneumo.pipeline.training.environment import handle_signals, use_scratch_folder
 from pneumo.pipeline.training.hooks import Hooks, track_run
-from pneumo.serving.contracts.errors import InputError, PneumoError
+from pneumo.serving.contracts.errors import InputError, PneumoError, first_line
 from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def execute_run(
         finish(Status.FAILED, str(error))
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = first_line(error)
         finish(Status.FAILED, reason)
         with run.log.open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)

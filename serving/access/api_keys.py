@@ -6,14 +6,12 @@ tables of common ones useless. No table and no list of guesses covers 256 random
 gives nothing away. A check then costs microseconds, not a tenth of a second that any stranger could ask for at will.
 """
 
-import fcntl
 import hashlib
 import hmac
 import logging
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,9 +20,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.files import atomic_path, open_locked
+from pneumo.serving.contracts.models import FrozenModel
 
 KeyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -37,7 +37,7 @@ _LOOK_S = 1.0
 _log = logging.getLogger("pneumo.service")
 
 
-class Key(BaseModel):
+class Key(FrozenModel):
     """What is kept of one key.
 
     Attributes:
@@ -47,8 +47,6 @@ class Key(BaseModel):
         created: When it was made.
         expires: From when on it is refused, or None.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: KeyName
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -61,10 +59,8 @@ class Key(BaseModel):
         return self.expires is not None and now >= self.expires
 
 
-class KeyDocument(BaseModel):
+class KeyDocument(FrozenModel):
     """The key file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     keys: tuple[Key, ...] = ()
@@ -262,26 +258,19 @@ def _write(path: Path, document: KeyDocument) -> None:
     """Put a file in place of another, so that a reader sees the old or the new one; for the owner's eyes only."""
     content: dict[str, Any] = document.model_dump(mode="json")
     path = path.resolve()  # a link stays a link
-    number, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor has no path
+    with atomic_path(path) as partial:
+        partial.touch(mode=0o600)
+        with partial.open("w", encoding="utf-8") as file:
             yaml.safe_dump(content, file, sort_keys=False)
             file.flush()
-            os.fsync(number)
-        os.replace(partial, path)  # noqa: PTH105 - mkstemp gives text
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+            os.fsync(file.fileno())
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     try:
-        file = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = open_locked(path.with_name(f".{path.name}.lock"), wait=True, mode=0o600)
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror}); give another --keys") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with lock:
         yield
-    finally:
-        os.close(file)

@@ -17,19 +17,19 @@ class PneumoError(Exception):
 
 
 class CheckFailedError(PneumoError):
-    """A check, a gate or a test said no."""
+    """A check, a gate or a test failed."""
 
     exit_code = 1
 
 
 class InputError(PneumoError):
-    """The user's input is wrong: the message says where, what, and how to mend it."""
+    """The user's input is wrong: the message says where, what, and how to fix it."""
 
     exit_code = 2
 
 
 class ImageError(InputError):
-    """The bytes cannot become an image. `reason` tells the kinds apart."""
+    """The bytes cannot be read as an image; `reason` names the kind of failure."""
 
     def __init__(self, reason: Literal["not-an-image", "unreadable", "too-large"], message: str) -> None:
         super().__init__(message)
@@ -43,6 +43,11 @@ class MachineError(PneumoError):
 
 
 def first_problem(error: "ValidationError") -> str:
-    """The first thing that a pydantic model refused, as `place: what is wrong`, without a place for the whole."""
+    """Return the first problem of a validation error as `place: message`; the message alone for the whole model."""
     first = error.errors()[0]
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return the first line of an error's text, at most `limit` characters; its class name if it has no text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]

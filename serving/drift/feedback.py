@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import batched
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from sqlalchemy import select
 
 from pneumo.serving.contracts.errors import first_problem
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.drift.bundle_lookup import BundleLookup
 from pneumo.serving.predictions.log_tables import predictions
@@ -28,7 +29,7 @@ _AT_ONCE = 500
 """Request ids in one query; SQLite takes some thousand values."""
 
 
-class FeedbackItem(BaseModel):
+class FeedbackItem(FrozenModel):
     """The true label of one image.
 
     Attributes:
@@ -36,8 +37,6 @@ class FeedbackItem(BaseModel):
         index: Its place in that request, from 0.
         label: Its true class.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     index: int = Field(default=0, ge=0, lt=2**31)
@@ -49,10 +48,8 @@ class FeedbackItem(BaseModel):
         return self.request_id, self.index
 
 
-class FeedbackItems(BaseModel):
+class FeedbackItems(FrozenModel):
     """Many of them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: list[FeedbackItem] = Field(min_length=1)
 

@@ -13,13 +13,14 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images.types import Decode, Fit, Gray, Size
 
 
-class Preparation(BaseModel):
+class Preparation(FrozenModel):
     """How images were prepared for a data set and how a model takes them.
 
     Attributes:
@@ -30,8 +31,6 @@ class Preparation(BaseModel):
         width: Width of the model's input, in pixels.
         channels: 1, or 3 for the gray image three times.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(ge=8, le=4096)
     fit: Fit = Fit.SQUASH

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images.preparation import Preparation
 
 INFO = "bundle.json"
@@ -35,25 +36,21 @@ class BundleError(InputError):
     """The folder is no bundle, or not the bundle that was sealed."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Conformal(_Strict):
+class Conformal(FrozenModel):
     """Which classes cannot be ruled out: `limit` was chosen so that the true class stays in at rate `level`."""
 
     level: float = Field(gt=0, lt=1)
     limit: Probability
 
 
-class Outlier(_Strict):
+class Outlier(FrozenModel):
     """Outlier scores above `limit`, the `quantile` of held-out images, are not in distribution."""
 
     limit: float = Field(gt=0, allow_inf_nan=False)
     quantile: Probability
 
 
-class Parity(_Strict):
+class Parity(FrozenModel):
     """How closely ONNX Runtime and the trained model agreed when the bundle was made."""
 
     images: int = Field(ge=0)
@@ -61,7 +58,7 @@ class Parity(_Strict):
     tolerance: float = Field(gt=0)
 
 
-class Change(_Strict):
+class Change(FrozenModel):
     """What a figure changed by, with a 95 % interval over patients where there is one."""
 
     value: float = Field(allow_inf_nan=False)
@@ -69,14 +66,14 @@ class Change(_Strict):
     high: float | None = Field(default=None, allow_inf_nan=False)
 
 
-class Speed(_Strict):
+class Speed(FrozenModel):
     """How many times as fast a batch of `batch` images is on one core, by processor time."""
 
     batch: int = Field(gt=0)
     ratio: float = Field(gt=0, allow_inf_nan=False)
 
 
-class Quantization(_Strict):
+class Quantization(FrozenModel):
     """How a graph of 8-bit integers was made from the float one, and what that changed.
 
     Everything is against the float graph on validation images that took no part in making it, with the same
@@ -112,7 +109,7 @@ class Quantization(_Strict):
     runtime: str
 
 
-class BundleInfo(_Strict):
+class BundleInfo(FrozenModel):
     """`bundle.json`.
 
     Attributes:
@@ -258,7 +255,7 @@ def seal_bundle(folder: Path, info: BundleInfo) -> BundleInfo:
 
 
 def compute_digest(path: Path) -> str:
-    """Compute the Compute the SHA-256 of a file, hexadecimal."""
+    """Compute the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

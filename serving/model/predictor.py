@@ -9,7 +9,7 @@ import onnxruntime
 
 from pneumo.serving.contracts.arrays import Float32, Float64
 from pneumo.serving.contracts.cores import available_cores, integers_overflow
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.errors import InputError, first_line
 from pneumo.serving.contracts.schemas import ImagePrediction
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
 from pneumo.serving.images.decode import prepare
@@ -80,7 +80,7 @@ class Predictor:
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime raises many kinds that share no base
-            reason = str(error).splitlines()[0][:200]
+            reason = first_line(error)
             raise BundleError(f"{bundle.folder / MODEL}: does not run: {reason}; export the model again") from None
         expected = ((2, len(bundle.info.classes)), (2, self.outlier_scorer.embedding.dimensions))
         if (outputs.logits.shape, outputs.embedding.shape) != expected:

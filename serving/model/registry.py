@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model import remote_registry
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError, Name, Sha256
@@ -25,11 +26,7 @@ REGISTRY = "registry.yaml"
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Version(_Strict):
+class Version(FrozenModel):
     """One promoted bundle.
 
     Attributes:
@@ -63,7 +60,7 @@ class Version(_Strict):
         return f"{self.name}:{self.version}"
 
 
-class Promotion(_Strict):
+class Promotion(FrozenModel):
     """One change of what an alias means: the record that a review or an audit asks for.
 
     Attributes:
@@ -87,7 +84,7 @@ class Promotion(_Strict):
     objections: list[str] = []
 
 
-class Registry(_Strict):
+class Registry(FrozenModel):
     """`registry.yaml`.
 
     Attributes:

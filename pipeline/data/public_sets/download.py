@@ -1,6 +1,5 @@
 """Download a file over HTTP: what arrived is kept, asked for once only, and checked before it gets its name."""
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -16,6 +15,7 @@ from typing import IO
 
 from pneumo.pipeline.data.public_sets.catalogue import PublicSet, find_public_set
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
+from pneumo.serving.contracts.files import open_locked
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and how many there will be, where that is known."""
@@ -189,11 +189,11 @@ class _BrokenError(Exception):
 @contextmanager
 def _held(part: Path) -> Iterator[IO[bytes]]:
     """The file under way, for this process alone."""
-    with part.open("ab+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise MachineError(f"{part}: another download of it is running; wait for it to end") from None
+    try:
+        file = open_locked(part)
+    except BlockingIOError:
+        raise MachineError(f"{part}: another download of it is running; wait for it to end") from None
+    with file:
         yield file
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from pneumo.pipeline.evaluation.report.history import read_curves
 from pneumo.pipeline.evaluation.report.points import read_cases, roc_points
 from pneumo.pipeline.evaluation.results import read_metrics, values_by_split
-from pneumo.pipeline.runs.run import Run, write_text
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.files import write_text
 
 METRICS = "metrics.json"
 LEARNING = "learning.csv"

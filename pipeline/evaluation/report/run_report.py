@@ -9,7 +9,8 @@ from pneumo.pipeline.evaluation.report.history import read_curves
 from pneumo.pipeline.evaluation.report.mistakes import worst_mistakes
 from pneumo.pipeline.evaluation.report.template import render
 from pneumo.pipeline.evaluation.results import Metrics, by_section, remarks
-from pneumo.pipeline.runs.run import Run, write_text
+from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.files import write_text
 
 _TEMPLATE = "report.html"
 _HEADLINE = ("auroc", "sensitivity", "specificity", "balanced_accuracy", "accuracy", "ece")

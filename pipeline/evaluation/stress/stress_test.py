@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from pneumo.pipeline import decisions as deciding
 from pneumo.pipeline.data import manifest
@@ -21,9 +20,11 @@ from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
 from pneumo.pipeline.evaluation.stress.shifts import Shift, list_shifts
 from pneumo.pipeline.ludwig import runtime
-from pneumo.pipeline.runs.run import Run, RunInfo, write_text
+from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images import preparation as image
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.types import Gray
@@ -39,11 +40,7 @@ RESAMPLES = 200
 SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "uncertain")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ShiftResult(_Frozen):
+class ShiftResult(FrozenModel):
     """How a model does under one change.
 
     Attributes:
@@ -68,7 +65,7 @@ class ShiftResult(_Frozen):
         return f"{self.name}, {self.strength}" if self.strength else self.name
 
 
-class Summary(_Frozen):
+class Summary(FrozenModel):
     """All changes in a few numbers; None where a metric was undefined throughout.
 
     Attributes:
@@ -92,7 +89,7 @@ class Summary(_Frozen):
     worst_balanced_accuracy: float | None
 
 
-class StressReport(_Frozen):
+class StressReport(FrozenModel):
     """`stress.json`.
 
     Attributes:

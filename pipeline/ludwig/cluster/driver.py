@@ -26,6 +26,7 @@ from pneumo.pipeline.ludwig.cluster.worker import MODEL, Task, run_worker
 from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import atomic_path
 
 PROGRESS = f"{MODEL}/training_progress.json"
 POLL = 0.5
@@ -152,9 +153,8 @@ class ClusterTrainer(BaseTrainer):
         for name, sent in message.files.items():
             path = self.run.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(_with_batch(sent, self.placement.whole) if name == PROGRESS else sent)
-            partial.replace(path)  # checkpoints that are kept are links to the one before
+            with atomic_path(path) as partial:  # checkpoints that are kept are links to the one before
+                partial.write_bytes(_with_batch(sent, self.placement.whole) if name == PROGRESS else sent)
         if message.files:
             checkpoints.keep_checkpoint(self.run, message.step)
         if message.progress:

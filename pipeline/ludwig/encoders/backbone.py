@@ -12,7 +12,7 @@ from ludwig.schema.encoders.utils import register_encoder_config
 from pneumo.pipeline.ludwig.encoders import weights
 from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder
 from pneumo.pipeline.ludwig.encoders.weights import CACHED, Network
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.errors import InputError, first_line
 
 LIBRARIES = {"timm": weights.from_timm, "torchvision": weights.from_torchvision}
 
@@ -78,7 +78,7 @@ def _length_of_features(loaded: Network, config: BackboneConfig, side: tuple[int
         with torch.no_grad():
             features = loaded.network(torch.zeros(1, 3, *side))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise InputError(
             f"{place} takes no image of {side[0]} x {side[1]} pixels (state size: ...): {reason}"
         ) from None

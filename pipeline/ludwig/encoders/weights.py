@@ -109,7 +109,7 @@ def _fill(network: torch.nn.Module, file: Path, place: str, besides: str = "") -
     try:
         network.load_state_dict({name: stored[name] for name in ours}, strict=False)
     except RuntimeError as error:
-        raise InputError(f"{place}: {file} does not fit it: {_first_line(error)}") from None
+        raise InputError(f"{place}: {file} does not fit it: {_first_lines(error)}") from None
 
 
 def _file(weights: str) -> Path:
@@ -172,7 +172,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         else:
             stored = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # both readers raise many kinds
-        raise InputError(f"encoder backbone: {path}: not a file of weights: {_first_line(error)}") from None
+        raise InputError(f"encoder backbone: {path}: not a file of weights: {_first_lines(error)}") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(stored, dict) and isinstance(stored.get(wrapper), dict):
             stored = stored[wrapper]
@@ -190,6 +190,6 @@ def _suggest_name(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (": ".join(lines[:2]) if lines else type(error).__name__)[:300]

@@ -17,7 +17,7 @@ from ludwig.schema.encoders.utils import register_encoder_config
 from torch.nn import functional
 
 from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder
-from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 from pneumo.serving.contracts.install_hints import install_hint
 
 FEATURES = 1024
@@ -110,7 +110,7 @@ def _load(network: torch.nn.Module, weights: str) -> None:
         theirs = {name: tensor for name, tensor in stored.items() if name.startswith("features.")}
         network.load_state_dict(theirs | _tensors_of(network, "classifier.", "op_threshs"))
     except Exception as error:  # unpickling raises many kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = first_line(error)
         raise InputError(f"encoder xrv_densenet: {path}: not the weights of its DenseNet-121: {reason}") from None
 
 

@@ -2,21 +2,18 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from pneumo.pipeline.evaluation.paired import Difference
 from pneumo.pipeline.evaluation.results import title
 from pneumo.pipeline.release.gate.requirements import Gate
 from pneumo.pipeline.release.registry.write import Admission
+from pneumo.serving.contracts.models import FrozenModel
 
 Outcome = Literal["good", "worse", "undecided"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Check(_Strict):
+class Check(FrozenModel):
     """One thing that a bundle has or lacks.
 
     Attributes:
@@ -30,7 +27,7 @@ class Check(_Strict):
     told: str
 
 
-class Figure(_Strict):
+class Figure(FrozenModel):
     """One figure of champion (first) and challenger (second).
 
     Attributes:
@@ -70,7 +67,7 @@ class Figure(_Strict):
         )
 
 
-class Verdict(_Strict):
+class Verdict(FrozenModel):
     """Whether a model may take an alias.
 
     Attributes:

@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from pneumo.pipeline.config import document
 from pneumo.serving.contracts.errors import first_problem
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.model.registry import Alias
 
 FILE = Path("ludwig_configs/gate.yaml")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Margins(_Strict):
+class Margins(FrozenModel):
     """How much lower each figure may be than the champion's.
 
     Attributes:
@@ -34,7 +31,7 @@ class Margins(_Strict):
         return float(getattr(self, metric.partition(":")[0]))
 
 
-class Gate(_Strict):
+class Gate(FrozenModel):
     """`gate.yaml`.
 
     Attributes:

@@ -1,7 +1,5 @@
 """Where a registry is written: a folder of this machine, under a lock."""
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,8 +9,8 @@ from typing import Protocol
 
 import yaml
 
-from pneumo.pipeline.runs.run import write_text
 from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.files import open_locked, write_text
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError
 from pneumo.serving.model.registry import REGISTRY, Registry, read_registry
 
@@ -86,13 +84,10 @@ class FolderStore:
     def _locked(self) -> Iterator[None]:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = open_locked(self._root / ".lock", wait=True)
         except OSError as error:
             raise MachineError(
                 f"{self._root}: cannot be written ({error.strerror}); give another --models-dir"
             ) from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with lock:
             yield
-        finally:
-            os.close(file)

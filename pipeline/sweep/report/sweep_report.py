@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import yaml
 
-from pneumo.pipeline.runs.run import write_text
 from pneumo.pipeline.sweep.parameter_format import Axis, axes, duration, number, words
 from pneumo.pipeline.sweep.record import Goal, Sweep, SweepFolder, Trial, TrialStatus
 from pneumo.pipeline.sweep.report.advice import list_advice
@@ -26,6 +25,7 @@ from pneumo.pipeline.sweep.seed_repeats import (
     find_contenders,
     group_by_parameters,
 )
+from pneumo.serving.contracts.files import write_text
 
 _HERE = Path(__file__).parent
 _TEMPLATE, _SCRIPT, _STYLE = "report.html", "report.js", "report.css"

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumo.pipeline.runs.run import write_text
 from pneumo.pipeline.sweep.parameter_format import axes, duration, number
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
 from pneumo.pipeline.sweep.seed_repeats import LEVEL, Mean, choose_winner, find_contenders, group_by_parameters
+from pneumo.serving.contracts.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
+from pneumo.serving.contracts.errors import first_line
 
 PROJECT = "pneumo"
 
@@ -358,4 +359,4 @@ def _ignore() -> None:
 
 
 def _in_a_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+    return first_line(error).rstrip(".")

@@ -56,18 +56,3 @@ def test_a_damaged_run_json_is_named(tmp_path: Path) -> None:
     (run.folder / "run.json").unlink()
     with pytest.raises(InputError, match="is not a run"):
         run.info()
-
-
-def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "a.json"
-    runs.write_text(target, "old")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="No space"):
-            runs.write_text(target, "new")
-
-    assert target.read_text(encoding="utf-8") == "old"
