@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest
 PNEUMO_REAL_DATA ?= ../shared/data
 JOBS ?= 2
 
-.PHONY: help setup data demo real-model pneumoniamnist test test-slow test-all lint format bench docs deploy-plan serve lock schema clean
+.PHONY: help setup dist notices data demo real-model pneumoniamnist test test-slow test-all lint format bench docs deploy-plan serve lock schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -66,6 +66,7 @@ lint: setup ## Format check, lint, floors of imports, types, configs, workflows,
 	$(BIN)/check-jsonschema --quiet --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
 	$(BIN)/zizmor --quiet --offline .
 	$(BIN)/hadolint Dockerfile
 
@@ -79,6 +80,20 @@ bench: setup ## Benchmarks of speed: tables of ratios measured in one run (robus
 docs: setup ## Build the documentation into site/, without a network; check that every link and command in it exists
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(PYTEST) -q tests/test_docs.py
+
+dist: setup ## Build the wheel and the source distribution into dist/, and try the wheel in an environment of its own
+	rm -rf dist
+	$(UV) build --quiet --out-dir dist .
+	$(UV) run --quiet --isolated --no-project --python $(BIN)/python --with "$$(ls dist/*.whl)" pneumo --help >/dev/null
+
+notices: setup ## Third-party notices of each image into dist/: name, version, license text of every package in its lock
+	mkdir -p dist
+	@for image in serve drift train; do \
+		$(UV) venv --quiet --clear build/notices && \
+		$(UV) pip sync --quiet --python build/notices/bin/python --require-hashes requirements-$$image.lock && \
+		$(UV) tool run --quiet pip-licenses --python=build/notices/bin/python --from=all --format=plain-vertical \
+			--with-urls --with-license-file --with-notice-file --no-license-path --output-file=dist/third-party-notices-$$image.txt || exit 1; \
+	done
 
 deploy-plan: setup ## Check deploy/ as far as that goes without an account
 	$(PYTEST) -q -m "not slow" tests/deploy

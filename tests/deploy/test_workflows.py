@@ -31,6 +31,7 @@ SCHEMAS = {
     "custom.github-workflows-require-timeout": WORKFLOWS,
     "vendor.github-actions": ACTIONS,
     "vendor.dependabot": [GITHUB / "dependabot.yml"],
+    "vendor.github-issue-forms": [GITHUB / "ISSUE_TEMPLATE" / "bug.yml", GITHUB / "ISSUE_TEMPLATE" / "feature.yml"],
 }
 
 
@@ -115,6 +116,8 @@ def test_every_job_names_its_rights_and_only_writers_write() -> None:
         "docs/publish": ["id-token", "pages"],
         "drift/check": ["id-token"],
         "images/publish": ["packages"],
+        "release/github": ["contents"],
+        "release/pypi": ["id-token"],
     }
 
 
@@ -309,3 +312,35 @@ def test_the_gate_of_a_merged_promotion_judges_again(exported: Path, dataset: Da
     (model,) = (tmp_path / "models").rglob("model.onnx")
     model.write_bytes(model.read_bytes()[:-1])
     assert gate("HEAD^^").returncode != 0, "a bundle that was changed is no model"
+
+
+def release_notes(folder: Path, tag: str) -> "subprocess.CompletedProcess[str]":
+    return run(sys.executable, GITHUB / "scripts" / "release_notes.py", tag, cwd=folder)
+
+
+def test_a_release_prints_its_part_of_the_changelog(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.0\n\n### Fixed\n\n- This.\n\n## 1.1.0\n\n- That.\n")
+
+    done = release_notes(tmp_path, "v1.2.0")
+
+    assert (done.returncode, done.stdout) == (0, "### Fixed\n\n- This.\n")
+
+
+@pytest.mark.parametrize(
+    ("tag", "heading", "message"),
+    [
+        ("v1.2.1", "## 1.2.0", "tag v1.2.1: pyproject.toml says version 1.2.0"),
+        ("v1.2.0", "## Unreleased", "CHANGELOG.md: no lines under a heading '## 1.2.0'"),
+        ("v1.2.0", "## 1.2.0\n\n## 1.1.0", "CHANGELOG.md: no lines under a heading '## 1.2.0'"),
+    ],
+)
+def test_a_release_that_does_not_agree_with_itself_is_refused(
+    tmp_path: Path, tag: str, heading: str, message: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
+
+    done = release_notes(tmp_path, tag)
+
+    assert (done.returncode, done.stderr.strip()) == (1, message)
