@@ -4,20 +4,17 @@
 `train.log`, and `history.json` (one entry an evaluation round, for the learning curves).
 """
 
-import re
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from pneumo.serving.contracts.errors import InputError, first_problem
-from pneumo.serving.contracts.files import open_locked, write_text
+from pneumo.pipeline.runs.folders import RecordFolder
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import write_text
 
 RUNS = Path("runs")
 
@@ -78,20 +75,13 @@ class RunInfo(BaseModel):
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RecordFolder):
     """A run folder."""
 
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
-
-    @property
-    def config(self) -> Path:
-        """The resolved config."""
-        return self.folder / "config.yaml"
+    RECORD = "run.json"
+    KIND = "run"
+    COMMAND = "pneumo train CONFIG"
+    ROOT = RUNS
 
     @property
     def model(self) -> Path:
@@ -123,55 +113,21 @@ class Run:
         """What Ludwig had to say."""
         return self.folder / "train.log"
 
-    @classmethod
-    def create(cls, config_name: str, *, root: Path = RUNS, now: datetime | None = None) -> "Run":
-        """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
-        return cls(new_folder(config_name, root=root, now=now or datetime.now(UTC)))
-
-    @classmethod
-    def open(cls, name: str | Path, *, root: Path = RUNS) -> "Run":
-        """Find a run by folder, by name under `root`, by the unique start of a name, or by the word `latest`.
-
-        Raises:
-            InputError: No such run, or several that start so.
-        """
-        given = Path(name)
-        if (given / "run.json").is_file():
-            return cls(given)
-        folders = [run.folder for run in list_runs(root)]
-        return cls(find_folder(name, folders, kind="run", root=root, maker="pneumo train CONFIG"))
-
     def info(self) -> RunInfo:
         """Read `run.json`.
 
         Raises:
             InputError: It is missing or damaged.
         """
-        path = self.folder / "run.json"
-        try:
-            return RunInfo.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: missing; {self.folder} is not a run") from None
-        except ValidationError as error:
-            raise InputError(f"{path}: {first_problem(error)}") from None
+        return self.read_record(RunInfo)
 
     def save(self, info: RunInfo) -> None:
         """Write `run.json` atomically."""
-        write_text(self.folder / "run.json", info.model_dump_json(indent=2) + "\n")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run while it is trained; the system frees it when the process ends, however it ends.
-
-        Raises:
-            InputError: Another process holds it.
-        """
-        with lock_folder(self.folder, self.name):
-            yield
+        write_text(self.record_file, info.model_dump_json(indent=2) + "\n")
 
     def is_done(self) -> bool:
         """Return whether the run exists and was finished."""
-        return (self.folder / "run.json").is_file() and self.info().status is Status.DONE
+        return self.record_file.is_file() and self.info().status is Status.DONE
 
     def is_locked(self) -> bool:
         """Whether a process is training it now."""
@@ -185,55 +141,5 @@ class Run:
 
 
 def list_runs(root: Path = RUNS) -> list[Run]:
-    """All run folders under `root`, oldest first."""
-    if not root.is_dir():
-        return []
-    return [Run(path.parent) for path in sorted(root.glob("*/run.json"))]
-
-
-def find_folder(name: str | Path, folders: Sequence[Path], *, kind: str, root: Path, maker: str) -> Path:
-    """The folder that a name, the unique start of one, or the word `latest` means.
-
-    Args:
-        name: What is given on the command line.
-        folders: Those there are, oldest first.
-        kind: What they are, for messages.
-        root: Where they are, for messages.
-        maker: The command that makes one, for messages.
-
-    Raises:
-        InputError: None or several are meant.
-    """
-    if str(name) == "latest" and folders:
-        return folders[-1]
-    matches = [folder for folder in folders if folder.name.startswith(str(name))] if str(name) else []
-    exact = next((folder for folder in matches if folder.name == str(name)), None)
-    if exact is not None or len(matches) == 1:
-        return exact or matches[0]
-    if matches:
-        raise InputError(f"{name}: {len(matches)} {kind}s in {root} start so: give more letters of the name")
-    known = f"the newest is {folders[-1].name}" if folders else f"there is none yet: `{maker}` makes one"
-    raise InputError(f"{name}: no such {kind} in {root}; {known}")
-
-
-@contextmanager
-def lock_folder(folder: Path, name: str) -> Iterator[None]:
-    """Hold a folder for this process; the system frees it when the process ends, however it ends.
-
-    Raises:
-        InputError: Another process holds it.
-    """
-    try:
-        lock = open_locked(folder / ".lock")
-    except BlockingIOError:
-        raise InputError(f"{name}: still running; wait for it, or stop it first") from None
-    with lock:
-        yield
-
-
-def new_folder(config_name: str, *, root: Path, now: datetime) -> Path:
-    """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
-    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name)[:60].strip("-._") or "run"
-    folder = root / f"{now:%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
-    folder.mkdir(parents=True)
-    return folder
+    """Return all run folders under `root`, oldest first."""
+    return Run.list_folders(root)

@@ -1,23 +1,20 @@
 """What a sweep did: `sweep.json` in its folder, written after every event, so that nothing is lost however it ends."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from pneumo.pipeline.runs.run import Run, find_folder, lock_folder, new_folder
-from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.pipeline.runs.folders import RecordFolder
+from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 
 SWEEPS = Path("sweeps")
-FILE = "sweep.json"
 
 
 class TrialStatus(StrEnum):
@@ -172,20 +169,13 @@ class Sweep(BaseModel):
 
 
 @dataclass(frozen=True)
-class SweepFolder:
+class SweepFolder(RecordFolder):
     """A sweep's folder: `sweep.json`, `config.yaml`, `runs/`; at the end `best.yaml`, `trials.csv`, `sweep.html`."""
 
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
-
-    @property
-    def config(self) -> Path:
-        """The config that is swept, with its `hyperopt` section."""
-        return self.folder / "config.yaml"
+    RECORD = "sweep.json"
+    KIND = "sweep"
+    COMMAND = "pneumo sweep CONFIG"
+    ROOT = SWEEPS
 
     @property
     def runs(self) -> Path:
@@ -212,51 +202,17 @@ class SweepFolder:
         """The report, HTML."""
         return self.folder / "sweep.html"
 
-    @classmethod
-    def create(cls, config_name: str, *, root: Path = SWEEPS, now: datetime | None = None) -> "SweepFolder":
-        """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`."""
-        return cls(new_folder(config_name, root=root, now=now or datetime.now(UTC)))
-
-    @classmethod
-    def open(cls, name: str | Path, *, root: Path = SWEEPS) -> "SweepFolder":
-        """Find a sweep by folder, by name or unique start of a name under `root`, or by the word `latest`.
-
-        Raises:
-            InputError: No such sweep, or several that start so.
-        """
-        given = Path(name)
-        if (given / FILE).is_file():
-            return cls(given)
-        folders = [path.parent for path in sorted(root.glob(f"*/{FILE}"))]
-        return cls(find_folder(name, folders, kind="sweep", root=root, maker="pneumo sweep CONFIG"))
-
     def read(self) -> Sweep:
         """Read `sweep.json`.
 
         Raises:
             InputError: It is missing or damaged.
         """
-        path = self.folder / FILE
-        try:
-            return Sweep.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: missing; {self.folder} is not a sweep") from None
-        except ValidationError as error:
-            raise InputError(f"{path}: {first_problem(error)}") from None
+        return self.read_record(Sweep)
 
     def save(self, sweep: Sweep) -> None:
         """Write `sweep.json` atomically."""
-        write_text(self.folder / FILE, sweep.model_dump_json(indent=1) + "\n")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the sweep while it runs; the system frees it when the process ends, however it ends.
-
-        Raises:
-            InputError: Another process holds it.
-        """
-        with lock_folder(self.folder, self.name):
-            yield
+        write_text(self.record_file, sweep.model_dump_json(indent=1) + "\n")
 
     def refit_run(self, winner: str) -> Run:
         """Return the run that the refit of a winner is written to; it need not exist."""
@@ -264,5 +220,5 @@ class SweepFolder:
 
     def run_of(self, trial: Trial) -> Run | None:
         """The run of a trial, where it has one here."""
-        folder = self.folder / trial.run if trial.run and "://" not in trial.run else None
-        return Run(folder) if folder and (folder / "run.json").is_file() else None
+        run = Run(self.folder / trial.run) if trial.run and "://" not in trial.run else None
+        return run if run and run.record_file.is_file() else None

@@ -40,7 +40,7 @@ def test_an_ambiguous_or_unknown_run_says_what_to_do(tmp_path: Path) -> None:
     make(tmp_path, "a")
     newest = make(tmp_path, "b")
 
-    with pytest.raises(InputError, match=r"2 runs .* start so"):
+    with pytest.raises(InputError, match=r"2 runs .* start with this"):
         Run.open("2026", root=tmp_path)
     with pytest.raises(InputError, match=f"the newest is {newest.name}"):
         Run.open("2027", root=tmp_path)

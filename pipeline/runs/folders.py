@@ -1,0 +1,117 @@
+"""Folders that hold one JSON record each: a run with `run.json`, a sweep with `sweep.json`."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ValidationError
+
+from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.files import open_locked
+
+
+@dataclass(frozen=True)
+class RecordFolder:
+    """A folder named after time and config, with a JSON record, a config and a lock file.
+
+    Attributes:
+        folder: The folder.
+        RECORD: File name of the record.
+        KIND: Word for such a folder in messages.
+        COMMAND: Command that makes such a folder.
+        ROOT: Default parent of such folders.
+    """
+
+    folder: Path
+    RECORD: ClassVar[str]
+    KIND: ClassVar[str]
+    COMMAND: ClassVar[str]
+    ROOT: ClassVar[Path]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def record_file(self) -> Path:
+        """The record, JSON."""
+        return self.folder / self.RECORD
+
+    @property
+    def config(self) -> Path:
+        """The config, YAML."""
+        return self.folder / "config.yaml"
+
+    @classmethod
+    def create(cls, config_name: str, *, root: Path | None = None, now: datetime | None = None) -> Self:
+        """Make an empty folder `<UTC time>-<config name>-<4 hex>` under `root`, which is `ROOT` by default."""
+        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", config_name)[:60].strip("-._") or "run"
+        folder = (root or cls.ROOT) / f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}-{stem}-{secrets.token_hex(2)}"
+        folder.mkdir(parents=True)
+        return cls(folder)
+
+    @classmethod
+    def list_folders(cls, root: Path) -> list[Self]:
+        """Return all folders under `root` that have a record, oldest first."""
+        return [cls(path.parent) for path in sorted(root.glob(f"*/{cls.RECORD}"))]
+
+    @classmethod
+    def open(cls, name: str | Path, *, root: Path | None = None) -> Self:
+        """Find a folder by its path, by its name or a unique start of it under `root`, or by the word `latest`.
+
+        Args:
+            name: Path, name, start of a name, or `latest`.
+            root: Parent of the folders; `ROOT` by default.
+
+        Raises:
+            InputError: No folder has this name, or several names start with it.
+        """
+        given = cls(Path(name))
+        if given.record_file.is_file():
+            return given
+        root = root or cls.ROOT
+        folders = cls.list_folders(root)
+        if str(name) == "latest" and folders:
+            return folders[-1]
+        matches = [folder for folder in folders if folder.name.startswith(str(name))] if str(name) else []
+        exact = next((folder for folder in matches if folder.name == str(name)), None)
+        if exact is not None or len(matches) == 1:
+            return exact or matches[0]
+        if matches:
+            raise InputError(f"{name}: {len(matches)} {cls.KIND}s in {root} start with this; give more letters")
+        hint = f"the newest is {folders[-1].name}" if folders else f"there is none yet: `{cls.COMMAND}` makes one"
+        raise InputError(f"{name}: no such {cls.KIND} in {root}; {hint}")
+
+    def read_record[Record: BaseModel](self, model: type[Record]) -> Record:
+        """Read the record.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        path = self.record_file
+        try:
+            return model.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing; {self.folder} is not a {self.KIND}") from None
+        except ValidationError as error:
+            raise InputError(f"{path}: {first_problem(error)}") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the folder for this process; the system frees the lock when the process ends, however it ends.
+
+        Raises:
+            InputError: Another process holds the lock.
+        """
+        try:
+            lock = open_locked(self.folder / ".lock")
+        except BlockingIOError:
+            raise InputError(f"{self.name}: still running; wait for it, or stop it first") from None
+        with lock:
+            yield
