@@ -1,7 +1,6 @@
-"""Load, override and validate a config: a Ludwig config file, checked more strictly than Ludwig does.
+"""Load, override and validate a Ludwig config file, more strictly than Ludwig does and without importing it.
 
-Everything here works without importing Ludwig; its schema lies beside this module as `ludwig_schema.json`
-(made by `python -m pneumo.pipeline.ludwig.schema_extract`).
+Ludwig's schema is in `ludwig_schema.json`, written by `python -m pneumo.pipeline.ludwig.schema_extract`.
 """
 
 from pneumo.pipeline.config.document import Document

@@ -1,4 +1,4 @@
-"""A YAML file as plain values, with the line of each, so that an error can name it."""
+"""A YAML file as plain values, with the line of each value, so that an error can name it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ import yaml
 from pneumo.serving.contracts.errors import InputError, first_line
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands: keys and list positions from the top."""
+"""Position of a value: keys and list positions from the top level down."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """Values and where they came from.
+    """Values of a YAML file and their lines.
 
     Attributes:
         name: The file's name, for messages.
         data: The values.
-        lines: Line (from 1) of each value's key; a value from the command line has none.
+        lines: Line (from 1) of each value's key; 0 for a value from the command line.
     """
 
     name: str
     data: dict[str, Any]
     lines: dict[KeyPath, int]
 
-    def place(self, path: KeyPath) -> str:
-        """`file:line` of a value, or of the nearest one around it; `option -o` for one from the command line."""
+    def locate(self, path: KeyPath) -> str:
+        """Return `file:line` of a value or of its nearest parent; `-o KEY` for a value from the command line."""
         for length in range(len(path), -1, -1):
             line = self.lines.get(path[:length])
             if line == 0:
@@ -38,15 +38,15 @@ class Document:
         return self.name
 
     def fail(self, path: KeyPath, message: str) -> NoReturn:
-        """Raise an InputError about a value.
+        """Raise an InputError that begins with the place of a value."""
+        raise InputError(f"{self.locate(path)}: {message}")
 
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(f"{self.place(path)}: {message}")
+    def reject(self, path: KeyPath, problem: str) -> NoReturn:
+        """Raise an InputError that begins with the place and the key path of a value."""
+        self.fail(path, f"{format_key_path(path)} {problem}")
 
     def get(self, path: KeyPath, default: Any = None) -> Any:
-        """The value at a path, or `default`."""
+        """Return the value at a path, or `default`."""
         value: Any = self.data
         for key in path:
             try:
@@ -56,25 +56,24 @@ class Document:
         return value
 
     def override(self, assignments: Sequence[str]) -> "Document":
-        """Apply `key.key=value` assignments; list positions are numbers, values are YAML.
+        """Return a copy with `key.key=value` assignments applied; list positions are numbers, values are YAML.
 
         Raises:
-            InputError: An assignment without `=`, or one that goes through something that is not a mapping or list.
+            InputError: An assignment has no `=`, or its path goes through a value that is not a mapping or list.
         """
         data, lines = _copy(self.data), dict(self.lines)
         for assignment in assignments:
+            name = f"-o {assignment}"
             key, equals, text = assignment.partition("=")
             if not equals or not key.strip():
-                raise InputError(f"-o {assignment}: write it as key.key=value, such as trainer.epochs=3")
+                raise InputError(f"{name}: write it as key.key=value, such as trainer.epochs=3")
             try:
                 node = yaml.compose(text, Loader=yaml.SafeLoader)
-                value = None if node is None else _value_of(node, f"-o {assignment}")
             except yaml.YAMLError:
-                raise InputError(f"-o {assignment}: the value is not YAML") from None
+                raise InputError(f"{name}: the value is not YAML") from None
             path = tuple(int(part) if part.isascii() and part.isdigit() else part for part in key.strip().split("."))
-            _assign(data, path, value, assignment)
-            lines = {known: line for known, line in lines.items() if known[: len(path)] != path}
-            lines[path] = 0
+            _assign(data, path, None if node is None else _construct(node, name), name)
+            lines = {place: line for place, line in lines.items() if place[: len(path)] != path} | {path: 0}
         return Document(self.name, data, lines)
 
 
@@ -82,7 +81,7 @@ def read_document(path: pathlib.Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        InputError: No such file, not YAML, or not a mapping.
+        InputError: There is no such file, it is not YAML, or it is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -96,89 +95,83 @@ def read_document(path: pathlib.Path) -> Document:
 
 
 def parse_document(text: str, name: str) -> Document:
-    """Read YAML text; `name` stands in messages.
+    """Parse YAML text; messages begin with `name`.
 
     Raises:
-        InputError: Not YAML, a key twice, or not a mapping at the top.
+        InputError: The text is not YAML, has a duplicate key, or is not a mapping at the top level.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             raise InputError(f"{name}:1: a config is a mapping with input_features and output_features")
         lines: dict[KeyPath, int] = {(): 1}
-        _collect(node, (), lines, name)
-        return Document(name, _value_of(node, name), lines)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{name}:{line}: not YAML: {error.problem}") from None
+        _collect_lines(node, (), lines, name)
+        return Document(name, _construct(node, name), lines)
     except yaml.YAMLError as error:
-        raise InputError(f"{name}: not YAML: {first_line(error)}") from None
+        raise _invalid_yaml(error, name) from None
     except RecursionError:
-        raise InputError(f"{name}: nested too deeply, or an anchor that holds itself") from None
+        raise InputError(f"{name}: nested too deeply, or an anchor that contains itself") from None
 
 
 def format_key_path(path: KeyPath) -> str:
-    """A path as people write it: `trainer.optimizer.type`."""
+    """Return a path as it is written on the command line: `trainer.optimizer.type`."""
     return ".".join(map(str, path))
 
 
-def _collect(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
+def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError(f"{name}:{line}: a key must be a word")
-            if key.value in seen:
-                raise InputError(f"{name}:{line}: {key.value!r} stands twice; keep one")
-            seen.add(key.value)
+            if (*path, key.value) in lines:
+                raise InputError(
+                    f"{name}:{line}: duplicate key {key.value!r}; the first is in line {lines[*path, key.value]}"
+                )
             lines[*path, key.value] = line
-            _collect(value, (*path, key.value), lines, name)
+            _collect_lines(value, (*path, key.value), lines, name)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[*path, index] = value.start_mark.line + 1
-            _collect(value, (*path, index), lines, name)
+            _collect_lines(value, (*path, index), lines, name)
 
 
-def _value_of(node: yaml.Node, name: str) -> Any:
+def _construct(node: yaml.Node, name: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{name}:{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise _invalid_yaml(error, name) from None
     except ValueError as error:  # a date such as 2026-99-99
         raise InputError(f"{name}: not YAML: {error}") from None
     finally:
         loader.dispose()
 
 
+def _invalid_yaml(error: yaml.YAMLError, name: str) -> InputError:
+    if isinstance(error, yaml.MarkedYAMLError):
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return InputError(f"{name}:{line}: not YAML: {error.problem}")
+    return InputError(f"{name}: not YAML: {first_line(error)}")
+
+
 def _copy(value: Any) -> Any:
+    """Copy nested values; unlike `copy.deepcopy`, two aliases of an anchor become independent."""
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy(item) for item in value]
-    return value
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _assign(data: Any, path: KeyPath, value: Any, assignment: str) -> None:
-    for position, key in enumerate(path[:-1]):
+def _assign(data: Any, path: KeyPath, value: Any, name: str) -> None:
+    for position, key in enumerate(path):
+        parent, is_last = format_key_path(path[:position]), position == len(path) - 1
         if isinstance(data, list):
             if not isinstance(key, int) or key >= len(data):
-                raise InputError(
-                    f"-o {assignment}: {format_key_path(path[:position])} is a list of {len(data)}; give a number"
-                )
-            data = data[key]
-        else:
-            if data.get(key) is None:
-                data[key] = {}
-            data = data[key]
-        if not isinstance(data, dict | list):
-            raise InputError(f"-o {assignment}: {format_key_path(path[: position + 1])} holds no keys")
-    key = path[-1]
-    if isinstance(data, list):
-        if not isinstance(key, int) or key >= len(data):
-            raise InputError(f"-o {assignment}: {format_key_path(path[:-1])} is a list of {len(data)}; give a number")
-        data[key] = value
-    else:
-        data[key] = value
+                raise InputError(f"{name}: {parent} is a list of {len(data)}; give a number")
+        elif not isinstance(data, dict):
+            raise InputError(f"{name}: {parent} holds no keys")
+        elif not is_last and data.get(key) is None:
+            data[key] = {}
+        if is_last:
+            data[key] = value
+        data = data[key]

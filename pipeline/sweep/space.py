@@ -264,7 +264,7 @@ def _parameter(document: Document, name: str, given: Any) -> Parameter:
     label = f"hyperopt.parameters.{name}"
 
     def fail(message: str) -> InputError:
-        return InputError(f"{document.place(where)}: {label} {message}")
+        return InputError(f"{document.locate(where)}: {label} {message}")
 
     if not isinstance(given, dict) or "space" not in given:
         if isinstance(given, dict) and any(isinstance(item, dict) for item in given.values()):

@@ -1,132 +1,109 @@
-"""Rules about augmentations, encoders and losses: what Ludwig's schema cannot say, and what Ludwig passes over."""
+"""Rules about augmentations, encoders and losses: checks beyond Ludwig's schema, and options that Ludwig ignores."""
 
-from typing import Any
-
-from pneumo.pipeline.config import schema
-from pneumo.pipeline.config.document import Document, KeyPath, format_key_path
+from pneumo.pipeline.config.document import Document, KeyPath
+from pneumo.pipeline.config.schema import Schema, read_ludwig_schema
 
 IMAGE: KeyPath = ("input_features", 0)
+ENCODER: KeyPath = (*IMAGE, "encoder")
 LABEL: KeyPath = ("output_features", 0)
 
 
 def check_augmentation(document: Document) -> None:
-    """A range has its least before its most; shares of one whole add up to 1 at most."""
+    """Refuse a range whose minimum is above its maximum, and shares that add up to more than 1."""
     path = (*IMAGE, "augmentation")
     entries = document.get(path)
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         place = (*path, index)
         if not isinstance(entry, dict) or "type" not in entry:
-            document.fail(place, f"{format_key_path(place)} must be a mapping with a type")
-        known = find_component_schema("augmentation", entry["type"])
-        values: dict[str, Any] = {name: part.get("default") for name, part in known.items()} | entry
-        for low in known:
-            high = low[: -len("min")] + "max"
-            if low.endswith("min") and high in known and values[low] > values[high]:
-                stated = low if low in entry else high
-                document.fail(
-                    (*place, stated),
-                    f"{format_key_path(place)}: {low} is {values[low]}, more than {high}, {values[high]}",
+            document.reject(place, "must be a mapping with a type")
+        options = find_component_schema("augmentation", entry["type"])
+        values = {name: option.get("default") for name, option in options.items()} | entry
+        for low in options:
+            high = f"{low.removesuffix('min')}max"
+            if low.endswith("min") and high in options and values[low] > values[high]:
+                document.reject(
+                    (*place, low if low in entry else high),
+                    f"is out of range: {low} is {values[low]}, more than {high}, {values[high]}",
                 )
-        shares = [name for name in ("blur", "downsample", "unsharp") if name in known]
-        if shares and sum(values[name] for name in shares) > 1 + 1e-6:
-            document.fail(place, f"{format_key_path(place)}: the shares {', '.join(shares)} add up to more than 1")
+        shares = [name for name in ("blur", "downsample", "unsharp") if name in options]
+        if sum(values[name] for name in shares) > 1 + 1e-6:
+            document.reject(place, f"is wrong: the shares {', '.join(shares)} add up to more than 1")
 
 
 def check_ensemble(document: Document) -> None:
-    """Members are independent only where nothing but a linear layer lies between them and the label."""
-    path = (*IMAGE, "encoder")
-    if document.get((*path, "type")) != "ensemble":
+    """Refuse what makes members dependent: only a linear layer may lie between their features and the label."""
+    if document.get((*ENCODER, "type")) != "ensemble":
         return
-    if document.get((*path, "members")) == []:
-        document.fail((*path, "members"), f"{format_key_path(path)}.members is empty; name one encoder at least")
+    if document.get((*ENCODER, "members")) == []:
+        document.reject((*ENCODER, "members"), "is empty; name at least one encoder")
     if document.get(("trainer", "should_shuffle")) is False:
-        document.fail(
+        document.reject(
             ("trainer", "should_shuffle"),
-            "trainer.should_shuffle: false shows each member of an ensemble the same images for ever; leave it out",
+            "must not be false: each member of the ensemble would see the same images in every epoch; leave it out",
         )
     for section in (("combiner",), (*LABEL, "decoder")):
         for key in ("fc_layers", "num_fc_layers"):
             if document.get((*section, key)):
-                document.fail(
-                    (*section, key),
-                    f"{format_key_path(section)}.{key}: layers over an ensemble mix its members, which are trained "
-                    "apart; "
-                    "leave it out",
+                document.reject(
+                    (*section, key), "adds layers over the ensemble, which mix its independent members; leave it out"
                 )
 
 
 def check_weight_average(document: Document) -> None:
-    """An average of weights that do not move is the same weights, evaluated slower."""
-    path = (*IMAGE, "encoder")
-    members = document.get((*path, "members"))
-    places = [(*path, "members", index) for index in range(len(members))] if isinstance(members, list) else [path]
-    for place in places:
+    """Refuse an average of frozen weights: it equals the weights and takes time."""
+    members = document.get((*ENCODER, "members"))
+    count = len(members) if isinstance(members, list) else 0
+    for place in [(*ENCODER, "members", index) for index in range(count)] or [ENCODER]:
         if document.get((*place, "weight_average")) is not None and document.get((*place, "trainable")) is False:
-            document.fail(
-                (*place, "weight_average"),
-                f"{format_key_path(place)}: weight_average averages weights, and trainable: false keeps them; "
-                "leave one out",
+            document.reject(
+                (*place, "weight_average"), "averages weights, but trainable: false freezes them; leave one out"
             )
 
 
 def check_loss_options(document: Document) -> None:
-    """Some options of Ludwig's losses are ignored, or switch the loss off."""
-    path = (*LABEL, "loss")
-    kind = document.get((*LABEL, "type"))
+    """Refuse options of Ludwig's losses that are ignored, or that switch the loss off."""
+    path, kind = (*LABEL, "loss"), document.get((*LABEL, "type"))
     if document.get((*path, "robust_lambda")):
-        mend = "use type: smoothed_binary_cross_entropy with smoothing: 0.1" if kind == "binary" else "leave it out"
-        why = "takes whole numbers, and 1 switches the loss off" if kind == "binary" else "is ignored by Ludwig"
-        document.fail((*path, "robust_lambda"), f"{format_key_path(path)}.robust_lambda {why}; {mend}")
+        document.reject(
+            (*path, "robust_lambda"),
+            "takes whole numbers, and 1 switches the loss off; use type: smoothed_binary_cross_entropy with "
+            "smoothing: 0.1"
+            if kind == "binary"
+            else "is ignored by Ludwig; leave it out",
+        )
     if kind == "category":
         if document.get((*path, "confidence_penalty")):
-            document.fail(
-                (*path, "confidence_penalty"),
-                f"{format_key_path(path)}.confidence_penalty is ignored by Ludwig for a category; leave it out",
-            )
+            document.reject((*path, "confidence_penalty"), "is ignored by Ludwig for a category; leave it out")
         if isinstance(document.get((*path, "class_weights")), list):
-            document.fail(
+            document.reject(
                 (*path, "class_weights"),
-                f"{format_key_path(path)}.class_weights as a list is in order of frequency, which data decide; "
-                "write class: weight",
+                "is a list, which Ludwig reads in order of class frequency; write a mapping, class: weight",
             )
 
 
 def check_class_balancing(document: Document) -> None:
-    """Ludwig repeats or drops training images for a binary label only, and says so after reading all of them."""
+    """Refuse class balancing for a category: Ludwig supports it for a binary label, and fails only after reading."""
     keys = ("oversample_minority", "undersample_majority")
-    stated = [key for key in keys if document.get(("preprocessing", key)) is not None]
-    if not stated:
-        return
-    path: KeyPath = ("preprocessing", stated[0])
-    if document.get((*LABEL, "type")) != "binary":
-        document.fail(
-            path,
-            f"{format_key_path(path)} works for a binary label only; use {format_key_path(LABEL)}.loss.class_weights",
-        )
-    if len(stated) > 1:
-        document.fail(path, f"preprocessing.{keys[0]} and {keys[1]} exclude each other; keep one")
-    value = document.get(path)
-    if not 0 < value <= 1:
-        document.fail(
-            path, f"{format_key_path(path)} is {value}; it is the minority over the majority, above 0 and at most 1"
-        )
+    paths: list[KeyPath] = [("preprocessing", key) for key in keys if document.get(("preprocessing", key)) is not None]
+    if paths and document.get((*LABEL, "type")) != "binary":
+        document.reject(paths[0], "works for a binary label only; use output_features.0.loss.class_weights")
+    if len(paths) > 1:
+        document.fail(paths[0], f"preprocessing.{keys[0]} and {keys[1]} exclude each other; leave one out")
+    if paths and not 0 < (value := document.get(paths[0])) <= 1:
+        document.reject(paths[0], f"is {value}; it is the ratio of minority to majority, above 0 and at most 1")
 
 
 def check_model_soup(document: Document) -> None:
-    """Ludwig's greedy soup is not written: it averages uniformly."""
-    path: KeyPath = ("trainer", "model_soup")
-    if document.get(path) == "greedy":
-        document.fail(path, "trainer.model_soup: Ludwig's greedy is its uniform; write uniform")
+    """Refuse the greedy model soup: Ludwig averages uniformly under that name."""
+    if document.get(("trainer", "model_soup")) == "greedy":
+        document.reject(("trainer", "model_soup"), "is 'greedy', which Ludwig computes as uniform; write uniform")
 
 
-def find_component_schema(section: str, kind: str | None) -> dict[str, dict[str, Any]]:
-    """Options of an encoder or augmentation: their schemas by name; empty where the type is unknown."""
-    features = schema.read_ludwig_schema()["properties"]["input_features"]["items"]
-    part = features["allOf"][0]["then"]["properties"][section]
+def find_component_schema(section: str, kind: str | None) -> dict[str, Schema]:
+    """Return the options of an encoder or augmentation, as schemas by name; empty for an unknown type."""
+    part = read_ludwig_schema()["properties"]["input_features"]["items"]["allOf"][0]["then"]["properties"][section]
     if section == "augmentation":
-        part = next(option["items"] for option in part["oneOf"] if "items" in option)
-    for branch in part["allOf"]:
-        if branch["if"]["properties"]["type"]["const"] == kind:
-            found: dict[str, dict[str, Any]] = branch["then"]["properties"]
-            return found
-    return {}
+        part = next(alternative["items"] for alternative in part["oneOf"] if "items" in alternative)
+    branches = {branch["if"]["properties"]["type"]["const"]: branch["then"]["properties"] for branch in part["allOf"]}
+    options: dict[str, Schema] = branches.get(kind, {})
+    return options

@@ -1,26 +1,28 @@
-"""What pneumo asks of a config beyond Ludwig's schema: each rule closes a trap that cost someone a wrong result."""
+"""Rules beyond Ludwig's schema: each prevents a wrong result that a valid Ludwig config can give."""
 
 from collections.abc import Callable
 
 from pneumo.pipeline.config import schema
 from pneumo.pipeline.config.document import Document, KeyPath
 from pneumo.pipeline.config.rules import component_rules
-from pneumo.pipeline.config.rules.component_rules import IMAGE, LABEL
+from pneumo.pipeline.config.rules.component_rules import ENCODER, IMAGE, LABEL, find_component_schema
+
+_PIXELS: KeyPath = (*IMAGE, "preprocessing")
 
 
 def check_rules(document: Document) -> None:
     """Apply every rule.
 
     Raises:
-        InputError: The first rule that is broken, with file, line and mend.
+        InputError: The first broken rule, with file, line and fix.
     """
     for rule in RULES:
         rule(document)
 
 
 def check_features(document: Document) -> None:
-    """A classifier of radiographs has one image in and one label out."""
-    for section, kind, word in (
+    """Require exactly one image feature and one label feature."""
+    for section, kinds, word in (
         ("input_features", ("image",), "an image"),
         ("output_features", ("binary", "category"), "a binary or category label"),
     ):
@@ -32,144 +34,133 @@ def check_features(document: Document) -> None:
             if not feature.get(key):
                 document.fail((section, 0), f"missing key {key!r} under {section}.0")
         if feature.get("column", feature["name"]) != feature["name"]:
-            document.fail((section, 0, "column"), f"{section}.0.column differs from its name; leave it out")
+            document.reject((section, 0, "column"), "differs from its name; leave it out")
         if feature.get("tied") is not None:
-            document.fail((section, 0, "tied"), f"{section}.0.tied needs a second feature, and there is none")
-        if feature["type"] not in kind:
-            document.fail((section, 0, "type"), f"{section}.0.type is {feature['type']!r}; it must be {word}")
+            document.reject((section, 0, "tied"), "needs a second feature, but there is only one; leave it out")
+        if feature["type"] not in kinds:
+            document.reject((section, 0, "type"), f"is {feature['type']!r}; it must be {word}")
 
 
 def check_image_mode(document: Document) -> None:
-    """Ludwig's other modes decode each epoch (`lazy`) or can show test images as validation images (`lazy_cached`)."""
-    path = (*IMAGE, "preprocessing", "mode")
+    """Require `eager`: `lazy` decodes in every epoch, `lazy_cached` can use test images for validation."""
+    path = (*_PIXELS, "mode")
     mode = document.get(path)
     if mode != "eager":
         why = {
             "lazy_cached": "Ludwig's cache mixes up data sets of equal size, so validation can become test",
-            None: "Ludwig's default 'lazy' decodes every image again each epoch",
-        }.get(mode, "it decodes every image again each epoch")
-        document.fail(path, f"input_features.0.preprocessing.mode must be 'eager': {why}")
+            None: "Ludwig's default 'lazy' decodes every image again in each epoch",
+        }.get(mode, "it decodes every image again in each epoch")
+        document.reject(path, f"must be 'eager': {why}")
 
 
 def check_image_size(document: Document) -> None:
-    """Size and channels are part of the exported contract, so they are written, not inferred."""
+    """Require size and channels: the exported model's input must not depend on what Ludwig infers."""
     for key in ("height", "width"):
-        value = document.get((*IMAGE, "preprocessing", key))
+        value = document.get((*_PIXELS, key))
         if not isinstance(value, int) or not 8 <= value <= 4096:
-            document.fail(
-                (*IMAGE, "preprocessing", key),
-                f"input_features.0.preprocessing.{key} must be stated, from 8 to 4096 pixels, such as {key}: 224",
-            )
-    if document.get((*IMAGE, "preprocessing", "num_channels")) not in (1, 3):
-        document.fail(
-            (*IMAGE, "preprocessing", "num_channels"),
-            "input_features.0.preprocessing.num_channels must be stated: 1, or 3 for the gray image three times",
-        )
+            document.reject((*_PIXELS, key), f"must be stated, from 8 to 4096 pixels, such as {key}: 224")
+    if document.get((*_PIXELS, "num_channels")) not in (1, 3):
+        document.reject((*_PIXELS, "num_channels"), "must be stated: 1, or 3 for three copies of the gray image")
 
 
 def check_scaling(document: Document) -> None:
-    """What Ludwig does to pixels outside the network is lost at export."""
-    path = (*IMAGE, "preprocessing", "standardize_image")
+    """Refuse pixel scaling outside the network, which the exported graph would lack."""
+    path = (*_PIXELS, "standardize_image")
     if document.get(path) is not None:
-        document.fail(path, "standardize_image is lost at export; use an encoder that scales inside, or leave it out")
-    kind = document.get((*IMAGE, "encoder", "type"))
-    if "model_variant" in component_rules.find_component_schema("encoder", kind):
+        document.reject(path, "is lost at export; use an encoder that scales pixels itself, or leave it out")
+    kind = document.get((*ENCODER, "type"))
+    if "model_variant" in find_component_schema("encoder", kind):
         document.fail(
-            (*IMAGE, "encoder", "type"),
+            (*ENCODER, "type"),
             f"encoder {kind!r} forces torchvision's own size, channels and scaling, which are lost at export; "
-            "use {type: backbone, library: torchvision, network: ...}, which takes the same networks",
+            "use {type: backbone, library: torchvision, network: ...}, which has the same networks",
         )
 
 
 def check_pretrained_channels(document: Document) -> None:
-    """Networks made for photographs take three channels; Ludwig says so only with torch's own message, in training."""
-    kind = document.get((*IMAGE, "encoder", "type"))
-    path = (*IMAGE, "preprocessing", "num_channels")
-    if "use_pretrained" in component_rules.find_component_schema("encoder", kind) and document.get(path) != 3:
-        document.fail(
-            path, f"encoder {kind!r} takes three channels: num_channels: 3 gives it the gray image three times"
-        )
+    """Require three channels for networks made for photographs; Ludwig would fail with torch's message in training."""
+    kind, path = document.get((*ENCODER, "type")), (*_PIXELS, "num_channels")
+    if "use_pretrained" in find_component_schema("encoder", kind) and document.get(path) != 3:
+        document.fail(path, f"encoder {kind!r} takes three channels; write num_channels: 3 (copies of the gray image)")
 
 
 def check_positive_class(document: Document) -> None:
-    """Ludwig takes the first class of the alphabet as positive, which is NORMAL."""
+    """Require the positive class: Ludwig takes the first in alphabetical order, which is NORMAL."""
     path = (*LABEL, "preprocessing", "fallback_true_label")
     if document.get((*LABEL, "type")) == "binary" and not document.get(path):
         document.fail(
             path,
-            "a binary label needs its positive class stated: "
-            "output_features.0.preprocessing.fallback_true_label: PNEUMONIA (Ludwig takes the first of the alphabet)",
+            "a binary label needs its positive class stated: output_features.0.preprocessing.fallback_true_label: "
+            "PNEUMONIA (Ludwig takes the first in alphabetical order)",
         )
 
 
 def check_calibration(document: Document) -> None:
-    """Pneumo fits a temperature itself, on validation only, and ships it; two would be applied one over the other."""
-    path = (*LABEL, "calibration")
-    if document.get(path):
-        document.fail(path, "calibration is pneumo's own (temperature on validation, in the bundle); leave it out")
-
-
-def check_split(document: Document) -> None:
-    """Any other split of Ludwig's ignores patients."""
-    split = document.get(("preprocessing", "split")) or {}
-    if split.get("type") != "fixed" or split.get("column", "split") != "split":
-        document.fail(
-            ("preprocessing", "split"),
-            "preprocessing.split must be {type: fixed, column: split}: any other split puts a patient on both sides",
+    """Refuse Ludwig's calibration: pneumo fits a temperature itself, and would apply its own on top."""
+    if document.get((*LABEL, "calibration")):
+        document.reject(
+            (*LABEL, "calibration"), "must not be set: pneumo fits a temperature on validation itself; leave it out"
         )
 
 
+def check_split(document: Document) -> None:
+    """Require the data set's split: Ludwig's own ignore patients."""
+    path: KeyPath = ("preprocessing", "split")
+    split = document.get(path) or {}
+    if split.get("type") != "fixed" or split.get("column", "split") != "split":
+        document.reject(path, "must be {type: fixed, column: split}: any other split puts a patient on both sides")
+
+
 def check_validation_metric(document: Document) -> None:
-    """Which epoch is best is decided by a metric of the label."""
+    """Require a metric of the label, which chooses the best epoch."""
     path: KeyPath = ("trainer", "validation_metric")
-    name, known = document.get(path), schema.read_ludwig_schema()["metrics"][document.get((*LABEL, "type"))]
-    if name is not None and name not in known:
-        document.fail(path, f"trainer.validation_metric is {name!r}; choose from {', '.join(known)}")
+    metric, metrics = document.get(path), schema.read_ludwig_schema()["metrics"][document.get((*LABEL, "type"))]
+    if metric is not None and metric not in metrics:
+        document.reject(path, f"is {metric!r}; choose from {', '.join(metrics)}")
     path = ("trainer", "validation_field")
-    field = document.get(path)
-    if field is not None and field != document.get((*LABEL, "name")):
-        document.fail(path, f"trainer.validation_field is {field!r}; leave it out, there is one label")
+    if document.get(path) not in (None, document.get((*LABEL, "name"))):
+        document.reject(path, f"is {document.get(path)!r}, but there is only one label; leave it out")
 
 
 def check_learning_rate(document: Document) -> None:
-    """Ludwig takes any learning rate, and text."""
+    """Require a number in (0, 1] or `auto`; Ludwig takes any number, and text."""
     path: KeyPath = ("trainer", "learning_rate")
     value = document.get(path)
-    if isinstance(value, str) and value != "auto":
-        document.fail(path, f"trainer.learning_rate must be a number, not {value!r}{schema.number_hint(value)}")
-    if isinstance(value, bool) or (value is not None and not isinstance(value, int | float | str)):
-        document.fail(path, f"trainer.learning_rate must be a number, not {value!r}")
-    if isinstance(value, int | float) and not 0 < value <= 1:
-        document.fail(path, f"trainer.learning_rate is {value}; it must lie above 0 and at most at 1")
+    if value is None or value == "auto":
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        hint = schema.number_hint(value) if isinstance(value, str) else ""
+        document.reject(path, f"must be a number, not {value!r}{hint}")
+    if not 0 < value <= 1:
+        document.reject(path, f"is {value}; it must be above 0 and at most 1")
 
 
 def check_batch_sizes(document: Document) -> None:
-    """Ludwig's automatic batch size is timed, so that two runs differ."""
+    """Require batch sizes: Ludwig's `auto` measures time, so that two runs differ."""
     for key in ("batch_size", "eval_batch_size"):
-        path: KeyPath = ("trainer", key)
-        value = document.get(path)
-        if value is None and key == "eval_batch_size":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            document.fail(
-                path, f"trainer.{key} must be a whole number from 1 (Ludwig's 'auto' is timed, so that two runs differ)"
+        value = document.get(("trainer", key))
+        is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not is_size and (value is not None or key == "batch_size"):
+            document.reject(
+                ("trainer", key),
+                "must be a whole number from 1 (Ludwig's 'auto' measures time, so that two runs differ)",
             )
 
 
 def check_learning_rate_schedule(document: Document) -> None:
-    """`cosine` restarts at each evaluation without t_0; `one_cycle` peaks at 1/25 of the rate without max_lr."""
+    """Require `t_0` for `cosine` (else it restarts) and `max_lr` for `one_cycle` (else 1/25 of the rate)."""
     path: KeyPath = ("trainer", "learning_rate_scheduler")
     schedule = document.get(path) or {}
     if schedule.get("decay") == "cosine" and not schedule.get("t_0"):
-        document.fail(
+        document.reject(
             (*path, "decay"),
-            "Ludwig's cosine restarts at every evaluation unless t_0 (steps) is stated; "
+            "is cosine, which Ludwig restarts at every evaluation unless t_0 (in steps) is stated; "
             "state t_0, or use one_cycle, linear or polynomial",
         )
     if schedule.get("decay") == "one_cycle" and not schedule.get("max_lr"):
-        document.fail(
+        document.reject(
             (*path, "decay"),
-            "Ludwig's one_cycle peaks at 1/25 of the learning rate unless max_lr is stated; state max_lr",
+            "is one_cycle, which peaks at 1/25 of the learning rate unless max_lr is stated; state max_lr",
         )
 
 

@@ -38,7 +38,7 @@ def test_every_shipped_config_passes(path: Path) -> None:
         ("epochs: 25", "epoch: 15", 29, "unknown key 'epoch' under trainer; did you mean 'epochs'?"),
         ("epochs: 25", "epochs: many", 29, "trainer.epochs must be a whole number, not 'many'"),
         ("epochs: 25", "epochs: 0", 29, "trainer.epochs is 0; the least is 1"),
-        ("learning_rate: 0.002", "learning_rate: 5", 32, "trainer.learning_rate is 5; it must lie above 0"),
+        ("learning_rate: 0.002", "learning_rate: 5", 32, "trainer.learning_rate is 5; it must be above 0"),
         ("learning_rate: 0.002", "learning_rate: 2e-3", 32, "YAML reads it as text; write 2.0e-3"),
         ("type: adamw", "type: adamq", 33, "trainer.optimizer.type is 'adamq'; did you mean 'adam"),
         ("weight_decay", "weigth_decay", 33, "did you mean 'weight_decay'?"),
@@ -61,7 +61,7 @@ def test_every_shipped_config_passes(path: Path) -> None:
         ("    type: binary", "    type: numbr", 19, "output_features.0.type is 'numbr'"),
     ],
 )
-def test_a_wrong_config_is_one_line_with_file_line_and_mend(
+def test_a_wrong_config_is_one_line_with_file_line_and_fix(
     tmp_path: Path, find: str, replace: str, line: int, message: str
 ) -> None:
     text = SMOKE.read_text(encoding="utf-8")
@@ -90,11 +90,11 @@ def test_an_error_names_the_line_of_the_key(tmp_path: Path) -> None:
         ("", "mine.yaml:1: a config is a mapping"),
         ("- 1", "mine.yaml:1: a config is a mapping"),
         ("a: [", "mine.yaml:1: not YAML"),
-        ("input_features: &a [*a]\noutput_features: []", "or an anchor that holds itself"),
+        ("input_features: &a [*a]\noutput_features: []", "or an anchor that contains itself"),
         ("a: " + "[" * 3000, "mine.yaml: nested too deeply"),
-        ("a: 1\na: 2", "mine.yaml:2: 'a' stands twice"),
+        ("a: 1\na: 2", "mine.yaml:2: duplicate key 'a'; the first is in line 1"),
         ("a: !!python/object:os.system 1", "mine.yaml:1: not YAML"),
-        ("input_features: []", "mine.yaml:1: missing key 'output_features'"),
+        ("input_features: []", "mine.yaml:1: missing top-level key 'output_features'"),
         ("input_features: {}\noutput_features: []", "input_features must be a list"),
         ("input_features: []\noutput_features: []", "exactly one feature, an image; it holds 0"),
     ],
@@ -111,7 +111,7 @@ def test_a_missing_file_is_named() -> None:
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs(tmp_path: Path) -> None:
     error = error_of(tmp_path, SMOKE.read_text(encoding="utf-8") + "epochs: 3\n")
 
-    assert "unknown key 'epochs' under the top; it belongs under trainer" in error
+    assert "unknown top-level key 'epochs'; it belongs under trainer" in error
 
 
 def test_torchvision_encoders_are_refused_because_their_scaling_is_lost_at_export(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_a_config_that_is_silent_about_decisions_says_the_defaults_once_resolved
         ("0.8", "80", 2, "decisions.coverage is 80; it must be less than 1"),
         ("0.8", "'80 %'", 2, "decisions.coverage must be a number, not '80 %'"),
         ("outliers: 0.95", "outliers: 0", 3, "decisions.outliers is 0; it must be more than 0"),
-        ("decisions:", "decision:", 0, "unknown key 'decision' under the top; did you mean 'decisions'?"),
+        ("decisions:", "decision:", 0, "unknown top-level key 'decision'; did you mean 'decisions'?"),
     ],
 )
-def test_a_wrong_decision_is_one_line_with_file_line_and_mend(
+def test_a_wrong_decision_is_one_line_with_file_line_and_fix(
     tmp_path: Path, find: str, replace: str, line: int, message: str
 ) -> None:
     text = SMOKE.read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def with_encoder(*lines: str) -> tuple[str, int]:
         ("type: random_brightness, min: 3.0", "min is 3.0, more than max, 2.0"),
     ],
 )
-def test_a_wrong_augmentation_is_one_line_with_file_line_and_mend(tmp_path: Path, options: str, message: str) -> None:
+def test_a_wrong_augmentation_is_one_line_with_file_line_and_fix(tmp_path: Path, options: str, message: str) -> None:
     text, line = with_augmentation(options)
 
     error = error_of(tmp_path, text)
@@ -70,7 +70,7 @@ def test_a_wrong_augmentation_is_one_line_with_file_line_and_mend(tmp_path: Path
         (
             ["type: efficientnet_lite", "trainable: false", "weight_average: 0.99"],
             2,
-            "weight_average averages weights, and trainable: false keeps them",
+            "weight_average averages weights, but trainable: false freezes them",
         ),
         (["type: backbone", "library: timmm"], 1, "library is 'timmm'; did you mean 'timm'?"),
         (["type: backbone", "model_name: resnet18"], 1, "unknown key 'model_name' under input_features.0.encoder"),
@@ -85,11 +85,11 @@ def test_a_wrong_augmentation_is_one_line_with_file_line_and_mend(tmp_path: Path
         (
             ["type: ensemble", "members:", "  - {type: backbone, trainable: false, weight_average: 0.9}"],
             2,
-            "input_features.0.encoder.members.0: weight_average averages",
+            "input_features.0.encoder.members.0.weight_average averages",
         ),
     ],
 )
-def test_a_wrong_encoder_is_one_line_with_file_line_and_mend(
+def test_a_wrong_encoder_is_one_line_with_file_line_and_fix(
     tmp_path: Path, lines: list[str], line: int, message: str
 ) -> None:
     text, first = with_encoder(*lines)
@@ -130,13 +130,13 @@ CATEGORY = "output_features=[{name: label, type: category}]"
     [
         (
             [ENSEMBLE, "combiner={type: concat, num_fc_layers: 1}"],
-            "combiner.num_fc_layers: layers over an ensemble mix",
+            "combiner.num_fc_layers adds layers over the ensemble",
         ),
         (
             [ENSEMBLE, "output_features.0.decoder={type: regressor, num_fc_layers: 2}"],
-            "decoder.num_fc_layers: layers over an ensemble mix",
+            "decoder.num_fc_layers adds layers over the ensemble",
         ),
-        ([ENSEMBLE, "trainer.should_shuffle=false"], "the same images for ever"),
+        ([ENSEMBLE, "trainer.should_shuffle=false"], "the same images in every epoch"),
         (["output_features.0.loss.robust_lambda=1"], "use type: smoothed_binary_cross_entropy with smoothing"),
         (
             ["output_features.0.loss={type: smoothed_binary_cross_entropy, smoothing: 1.5}"],
@@ -144,11 +144,11 @@ CATEGORY = "output_features=[{name: label, type: category}]"
         ),
         ([CATEGORY, "output_features.0.loss.robust_lambda=1"], "robust_lambda is ignored by Ludwig; leave it out"),
         ([CATEGORY, "output_features.0.loss.confidence_penalty=0.1"], "confidence_penalty is ignored by Ludwig"),
-        ([CATEGORY, "output_features.0.loss.class_weights=[1, 2, 3]"], "in order of frequency"),
+        ([CATEGORY, "output_features.0.loss.class_weights=[1, 2, 3]"], "in order of class frequency"),
         ([CATEGORY, "preprocessing.oversample_minority=0.5"], "works for a binary label only; use output_features.0"),
         (["preprocessing.oversample_minority=0.5", "preprocessing.undersample_majority=0.5"], "exclude each other"),
         (["preprocessing.oversample_minority=2"], "above 0 and at most 1"),
-        (["trainer.model_soup=greedy"], "Ludwig's greedy is its uniform"),
+        (["trainer.model_soup=greedy"], "computes as uniform"),
     ],
 )
 def test_what_ludwig_ignores_or_breaks_is_refused(overrides: list[str], message: str) -> None:
