@@ -62,9 +62,9 @@ def test_defaults_and_limits_are_in_the_reference(generated: Any) -> None:
     lines = generated("cli.md").splitlines()
 
     assert "| `--size <int>` | `224` | Side of the prepared square images, in pixels. |" in lines
-    assert "| `--images <int range>` | `400` | How many images. (x>=1) |" in lines
+    assert "| `--images <int range>` | `400` | Number of images. (x>=1) |" in lines
     assert (
-        "| `--split <train|validation|test>` | test, where there is one | What to show and lead the report with. |"
+        "| `--split <train|validation|test>` | test, if there is one | Split to show, and to show first in the report. |"
         in (lines)
     )
 
@@ -82,7 +82,7 @@ def test_every_route_and_kind_of_problem_is_in_the_reference(generated: Any) -> 
         assert f"### `{route}`" in text
     for kind, (status, _) in KINDS.items():
         assert f"| `urn:pneumo:problem:{kind}` | {status} |" in text
-    assert "| `certainty` | `certain` or `uncertain` | `certain` where the conformal set is the label alone. |" in text
+    assert "| `certainty` | `certain` or `uncertain` | `certain` if the prediction set is the label alone. |" in text
     for name in re.findall(r"\]\(#([a-z]+)\)", text):
         assert re.search(rf"^#+ {name}$", text, flags=re.MULTILINE | re.IGNORECASE), name
 

@@ -1,1 +1,1 @@
-"""What all packages of the service share: errors, answer schemas, settings."""
+"""Errors, problem documents, answer schemas and settings: shared by all packages of the service."""

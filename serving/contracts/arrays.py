@@ -6,4 +6,3 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-"""Which elements are meant: `True` at each of them."""

@@ -1,32 +1,33 @@
-"""What this machine's processor has to give: how many cores, and whether 8-bit products are safe."""
+"""Cores that this process may use, and whether 8-bit products are safe on this processor."""
 
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Cores this process may use; fewer than the machine has where it was pinned, or where its container has a quota.
+    """Return the number of cores this process may use: its CPU affinity, at most its container's CPU quota.
 
     A quota of one and a half cores counts as two: one thread would leave a third of it unused, and two are throttled
     for a quarter of the time at most.
 
     Args:
-        root: Where `proc` and `sys` lie.
+        root: Folder that holds `proc` and `sys`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *(math.ceil(quota) for quota in _quotas(root))]))
+    return max(1, math.ceil(min([cores, *_read_quotas(root)])))
 
 
 def integers_overflow(root: Path = Path("/")) -> bool:
-    """Whether products of uint8 and int8 may overflow in the fastest kernels: on x64 without the VNNI instructions.
+    """Return whether products of uint8 and int8 may overflow in the fastest kernels: on x64 without VNNI instructions.
 
-    Where the system does not say what the processor has, as outside Linux, they may.
+    If the system does not list the processor's instructions, as outside Linux, they may.
 
     Args:
-        root: Where `proc` lies.
+        root: Folder that holds `proc`.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -38,39 +39,24 @@ def integers_overflow(root: Path = Path("/")) -> bool:
     return {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Cores that each control group around this process may use, those without a quota left out."""
+def _read_quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU quota of each control group around this process, in cores; infinity for a group without one."""
     try:
         memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
-    mounted = root / "sys/fs/cgroup"
     for membership in memberships:
-        _, _, named = membership.partition(":")
-        controllers, _, group = named.partition(":")
-        if not controllers:  # version 2
-            yield from _each(mounted, group, _quota)
-        elif "cpu" in controllers.split(","):  # version 1
-            yield from _each(mounted / "cpu", group, _quota_of_version_1)
-
-
-def _each(mounted: Path, group: str, read: Callable[[Path], float | None]) -> Iterator[float]:
-    """Quotas of a group and of those above it; a container may see only the last of these, as the top."""
-    inside = PurePosixPath(group.lstrip("/"))
-    for part in (inside, *inside.parents):
-        try:
-            quota = read(mounted / part)
-        except (OSError, ValueError, ZeroDivisionError):  # the top has none; a container sees no groups around it
+        _, controllers, group = [*membership.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        if quota is not None:
-            yield quota
+        mounted = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        inside = PurePosixPath(group.lstrip("/"))
+        for part in (inside, *inside.parents):  # a container may see only the last of these
+            with suppress(OSError, ValueError, ZeroDivisionError):  # no quota at the top; groups outside a container
+                yield _read_quota(mounted / part, version=1 if controllers else 2)
 
 
-def _quota(folder: Path) -> float | None:
-    quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _quota_of_version_1(folder: Path) -> float | None:
-    quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period"))
-    return None if quota < 0 else quota / period
+def _read_quota(folder: Path, *, version: int) -> float:
+    names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+    return math.inf if quota == "max" or int(quota) < 0 else int(quota) / int(period)

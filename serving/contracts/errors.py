@@ -1,16 +1,21 @@
-"""The errors that a user can meet, shared by the command line and the service."""
+"""Errors that a user can meet, shared by the command line and the service, and one-line texts about an exception."""
 
+import traceback
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # pydantic would be half of the time that `pneumo --help` takes
     from pydantic import ValidationError
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 class PneumoError(Exception):
     """Base of all errors that are shown as one line, without a traceback.
 
     Attributes:
-        exit_code: What the command line exits with.
+        exit_code: Exit code of the command line.
     """
 
     exit_code = 1
@@ -51,3 +56,22 @@ def first_problem(error: "ValidationError") -> str:
 def first_line(error: BaseException, limit: int = 200) -> str:
     """Return the first line of an error's text, at most `limit` characters; its class name if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
+
+
+def locate_failure(trace: TracebackType | None) -> str:
+    """Return the last `file:line` of the service that a traceback passes; of any package if it passes none.
+
+    Unlike an exception's message, it cannot quote what an image holds.
+    """
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(trace)]
+    own = [place for place in places if Path(place[0]).is_relative_to(_PACKAGE)]
+    if not places:
+        return "-"
+    path, line = (own or places)[-1]
+    return f"{shorten_path(path)}:{line}"
+
+
+def shorten_path(path: str) -> str:
+    """Return a path from `serving/` on, or the last two parts of any other: no log tells where pneumo is installed."""
+    file = Path(path)
+    return (file.relative_to(_PACKAGE.parent) if file.is_relative_to(_PACKAGE) else Path(*file.parts[-2:])).as_posix()

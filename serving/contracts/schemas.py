@@ -1,42 +1,38 @@
-"""What the service and `pneumo predict` say about images."""
+"""Answers of the service and of `pneumo predict`."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 NOTICE = "research software, not a medical device"
 
 SlotName = Literal["champion", "challenger", "shadow"]
-"""What a loaded model is there for: to answer, to answer a share, or only to be compared."""
+"""Model slot: it answers, answers a share of requests, or is only measured."""
 
 
-class ModelName(BaseModel):
-    """Which model spoke, and the class that `probability` and `threshold` are about (None with more than two)."""
-
-    model_config = ConfigDict(frozen=True)
+class ModelName(BaseModel, frozen=True):
+    """Model that answered, and the class of `probability` and `threshold` (None with more than two classes)."""
 
     name: str
     version: str
     positive_class: str | None
 
 
-class ImagePrediction(BaseModel):
-    """What a model says about one image.
+class ImagePrediction(BaseModel, frozen=True):
+    """Prediction for one image.
 
     Attributes:
-        filename: As the client named it, or None.
-        label: The class said: with a positive class, by the threshold; else the most probable.
+        filename: File name that the client gave, or None.
+        label: Predicted class: with a positive class, by the threshold; else the most probable class.
         probability: Calibrated probability of the positive class; with more than two classes, of the label.
         probabilities: Calibrated probability of each class; they sum to 1.
-        threshold: Probability from which the positive class is said; None with more than two classes.
-        certainty: `certain` where the conformal set is the label alone.
-        in_distribution: Whether the image resembles those the model was trained on.
-        outlier_score: How strange the image is: about 0 for the typical held-out image, 1 near the limit.
-        elapsed_ms: Decoding of this image and its share of the network's time, in milliseconds.
+        threshold: Probability at or above which the positive class is predicted; None with more than two classes.
+        certainty: `certain` if the prediction set is the label alone.
+        in_distribution: Whether the image resembles the training images: its score is at most the outlier limit.
+        outlier_score: Out-of-distribution score: about 0 for a typical held-out image, 1 near the limit.
+        elapsed_ms: Time to decode this image plus its share of the network's time, in milliseconds.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     filename: str | None
     label: str
@@ -49,12 +45,12 @@ class ImagePrediction(BaseModel):
     elapsed_ms: float
 
 
-class ServedPrediction(ImagePrediction):
-    """A prediction with its place among the images of the request, and what is odd about the file.
+class ServedPrediction(ImagePrediction, frozen=True):
+    """A prediction with the position of its image in the request, and remarks about the file.
 
     Attributes:
-        index: The place, from 0.
-        remarks: Such as a DICOM file of another modality; nothing is quoted but what the standard names.
+        index: Position in the request, from 0.
+        remarks: Remarks such as a DICOM file of another modality; they quote only terms of the standard.
     """
 
     index: int
@@ -69,7 +65,7 @@ class ServedPrediction(ImagePrediction):
         decoding_ms: float,
         remarks: Sequence[str] = (),
     ) -> "ServedPrediction":
-        """Place and name a prediction, and add the time of decoding to its own."""
+        """Return a prediction with its position, file name and remarks, and the time of decoding added."""
         own = {
             "index": index,
             "filename": filename,
@@ -79,10 +75,8 @@ class ServedPrediction(ImagePrediction):
         return cls.model_construct(**prediction.__dict__ | own)
 
 
-class ImageProblem(BaseModel):
-    """Why there is no prediction for one image of a request; the fields mean what they do in a problem document."""
-
-    model_config = ConfigDict(frozen=True)
+class ImageProblem(BaseModel, frozen=True):
+    """Problem with one image of a request; the fields are those of a problem document."""
 
     index: int
     filename: str | None
@@ -96,11 +90,11 @@ class PredictResponse(BaseModel):
     """Answer of `POST /v1/predict`: predictions in the order of the images sent.
 
     Attributes:
-        request_id: Of the request, also in `X-Request-ID`.
-        model: What answered.
-        predictions: One for each image that could be read.
-        errors: One for each that could not, where `partial` was asked for.
-        notice: What this is not.
+        request_id: Id of the request, also in `X-Request-ID`.
+        model: Model that answered.
+        predictions: One prediction per readable image.
+        errors: One problem per unreadable image, if the request set `partial`.
+        notice: Disclaimer.
     """
 
     request_id: str
@@ -111,19 +105,19 @@ class PredictResponse(BaseModel):
 
 
 class ExplainResponse(BaseModel):
-    """Answer of `POST /v1/explain?format=json`: what is said about an image, and where the evidence lies.
+    """Answer of `POST /v1/explain?format=json`: the prediction for an image, and its heat map.
 
     Attributes:
-        request_id: Of the request, also in `X-Request-ID`.
-        model: What answered.
-        prediction: What is said.
-        class_name: The class that the heat map is of.
-        method: `cam`: a class activation map; `occlusion`: what the class loses where the image is covered.
-        peak: How strongly the strongest place is coloured, 1 in full and more beyond; 0 or less where none is.
-        margin: How far the image lies above the limit of the decision, in calibrated logits; 0 where it lies below.
-        film: The image as it is shown, at most 1024 pixels a side: a gray PNG, base64.
-        heat: What to lay on it: a transparent PNG of the same size, base64.
-        notice: What this is not.
+        request_id: Id of the request, also in `X-Request-ID`.
+        model: Model that answered.
+        prediction: Prediction for the image.
+        class_name: Class of the heat map.
+        method: `cam`: a class activation map; `occlusion`: how much the score falls if a region is covered.
+        peak: Colour strength of the strongest region: 1 is full, more is clipped; 0 or less if none is coloured.
+        margin: How far the image lies above the decision limit, in calibrated logits; 0 if it lies below.
+        film: The image as displayed, at most 1024 pixels per side: a gray PNG, base64.
+        heat: Heat map to lay over `film`: a transparent PNG of the same size, base64.
+        notice: Disclaimer.
     """
 
     request_id: str
@@ -145,16 +139,16 @@ class Status(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error as of RFC 9457, `application/problem+json`.
+    """A problem document (RFC 9457), `application/problem+json`.
 
     Attributes:
         type: `about:blank`, or a name of the kind of problem that programs can compare.
-        title: The kind in words.
+        title: Kind of problem in words.
         status: HTTP status.
-        detail: What is wrong with this request and how to mend it.
-        request_id: Of the request, also in `X-Request-ID`.
-        filename: The file that is at fault, where one is.
-        index: Its position in the request, from 0.
+        detail: The fault in this request, and its fix.
+        request_id: Id of the request, also in `X-Request-ID`.
+        filename: File at fault, if there is one.
+        index: Position of that file in the request, from 0.
     """
 
     type: str = "about:blank"

@@ -1,15 +1,15 @@
-"""Values that settings hold: request rates, places of a registry, the size limit of images."""
+"""Values that settings hold: rate limits, the registry's root, the size limit of images."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 MAX_PIXELS = 40_000_000
-"""Pixels an image may have, width times height: a full-size film has about 15 million."""
+"""Most pixels of an image, width times height: a full-size film has about 15 million."""
 
 Root = Path | str
-"""Where a registry lies: a folder, or an address with `://` in it."""
+"""Root of a registry: a folder, or an address with `://` in it."""
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE = re.compile(r"([1-9][0-9]{0,8})/([a-z]+)")
@@ -17,22 +17,22 @@ _RATE = re.compile(r"([1-9][0-9]{0,8})/([a-z]+)")
 
 @dataclass(frozen=True)
 class Rate:
-    """So many requests in so many seconds; an idle client may send all of them at once."""
+    """A rate limit: `count` requests per `seconds`; an idle client may send all of them at once."""
 
     count: int
     seconds: int
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        """Read a rate such as `600/minute`.
+        """Parse a rate such as `600/minute`.
 
         Raises:
             ValueError: Not a positive whole number, a slash and `second`, `minute`, `hour` or `day`.
         """
-        found = _RATE.fullmatch(text)
-        if not found or found[2] not in _SECONDS:
+        match = _RATE.fullmatch(text)
+        if not match or match[2] not in _SECONDS:
             raise ValueError(f"must be a whole number and one of {', '.join(_SECONDS)}, such as 600/minute")
-        return cls(int(found[1]), _SECONDS[found[2]])
+        return cls(int(match[1]), _SECONDS[match[2]])
 
 
 def is_address(root: object) -> TypeGuard[str]:
@@ -40,8 +40,8 @@ def is_address(root: object) -> TypeGuard[str]:
     return isinstance(root, str) and "://" in root
 
 
-def parse_root(given: object) -> Any:
-    """Return an address without a slash at its end, and any other text as a folder."""
-    if is_address(given):
-        return given.rstrip("/")
-    return Path(given) if isinstance(given, str) else given
+def parse_root(root: Root) -> Root:
+    """Return an address without a trailing slash, and any other text as a folder."""
+    if is_address(root):
+        return root.rstrip("/")
+    return Path(root) if isinstance(root, str) else root

@@ -1,1 +1,1 @@
-"""From the bytes of an image file to gray pixels and descriptors."""
+"""Image files to gray pixels and descriptors."""

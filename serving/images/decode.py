@@ -1,6 +1,6 @@
-"""From the bytes of an image file to gray pixels: DICOM by `images.dicom`, all other formats by Pillow.
+"""Image files to gray pixels: DICOM is decoded by `images.dicom`, all other formats by Pillow.
 
-`images.preparation` explains the whole path of a pixel, of which this is the first half.
+`images.preparation` explains the whole path of a pixel; this is its first half.
 """
 
 import io
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pneumo.serving.contracts.arrays import Float32
-from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.errors import ImageError, first_line
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
 from pneumo.serving.images.grayscale import to_gray
 from pneumo.serving.images.library_warnings import silence_libraries
@@ -22,10 +22,10 @@ from pneumo.serving.images.size_limits import find_excess
 from pneumo.serving.images.types import Decode, Fit, Gray, Picture, Size
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""What Pillow is let read; DICOM comes on top."""
+"""Formats that Pillow may decode."""
 
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
-"""How image files begin (BMP has too weak a sign): tells a damaged image from what is none."""
+"""First bytes of image files, to tell a damaged image from another file; those of BMP are too short to count."""
 
 _WEBP_COST = 3
 """A pixel of a WebP takes 15 bytes while it is decoded, one of other formats 5: two kilobytes can be 40 megapixels."""
@@ -39,10 +39,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image upright, by EXIF orientation."""
+"""Transposition that turns an image upright, by EXIF orientation."""
 
 _SIDEWAYS = frozenset(turn for orientation, turn in _TURNS.items() if orientation >= 5)
-"""Turns by which width and height change places."""
+"""Transpositions that swap width and height."""
 
 
 def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -50,13 +50,13 @@ def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Args:
         data: A whole image file.
-        max_pixels: Largest width times height that is decoded, of a WebP a third of it; checked on the header, before
+        max_pixels: Largest width times height to decode, for a WebP a third of it; checked in the header, before
             pixels take memory.
 
     Raises:
         ImageError: Not an image of a known format, damaged, of several frames, or too large.
     """
-    if _is_dicom(data):
+    if data[128:132] == b"DICM":
         from pneumo.serving.images.dicom import read_dicom  # pydicom takes a third of a second to import
 
         return read_dicom(data, max_pixels=max_pixels)
@@ -72,7 +72,7 @@ def read_stored(
         data: A whole image file.
         size: Side of the square, in pixels.
         how: How a rectangle becomes the square.
-        decode: Whether a large JPEG is decoded in full.
+        decode: How a JPEG is decoded.
         max_pixels: As for `read_gray`.
 
     Raises:
@@ -96,70 +96,61 @@ def prepare(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXE
     return to_input(picture.gray, preparation)
 
 
-def _is_dicom(data: bytes) -> bool:
-    return data[128:132] == b"DICM"
-
-
 def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image], tuple[Gray, Size]]) -> Picture:
-    """Open an image, check what its header says, and decode it; all errors become an `ImageError`."""
+    """Open an image, check its header, and decode it; every error becomes an `ImageError`."""
     if not data:
         raise ImageError("unreadable", "the file is empty")
     silence_libraries()
-    if told := find_excess(data):
-        raise ImageError("too-large", f"costs more than its pixels: {told}")
+    if excess := find_excess(data):
+        raise ImageError("too-large", f"costs more than its pixels: {excess}")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         if _SIGNATURE.match(data):
-            raise ImageError("unreadable", "damaged or cut off inside its header") from None
+            raise ImageError("unreadable", "damaged or truncated header") from None
         raise ImageError("not-an-image", f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
     except Image.DecompressionBombError:
         raise ImageError("too-large", f"more than {max_pixels:,} pixels") from None
     except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
-        raise ImageError("unreadable", f"damaged header: {_short(error)}") from None
+        raise ImageError("unreadable", f"damaged header: {first_line(error, 120)}") from None
     with image:
         limit = max_pixels // _WEBP_COST if image.format == "WEBP" else max_pixels
         if image.width * image.height > limit:
             raise ImageError("too-large", f"{image.width} x {image.height} is more than {limit:,} pixels")
         # Not `n_frames`: for a TIFF it reads every directory in the file, in quadratic time.
         if getattr(image, "is_animated", False):
-            raise ImageError("unreadable", "several frames; send one image a file")
+            raise ImageError("unreadable", "several frames; send one image per file")
         file_format, mode = image.format or "", image.mode
         try:
             gray, (width, height) = decode(image)
         except Exception as error:
-            raise ImageError("unreadable", f"damaged {file_format} data: {_short(error)}") from None
+            raise ImageError("unreadable", f"damaged {file_format} data: {first_line(error, 120)}") from None
     return Picture(gray, file_format, mode, width, height)
 
 
 def _decode_fully(image: Image.Image) -> tuple[Gray, Size]:
     image.load()
-    turn = _turn(image)
+    turn = _find_turn(image)
     upright = image if turn is None else image.transpose(turn)
     return to_gray(upright), upright.size
 
 
 def _decode_scaled(image: Image.Image, size: int, how: Fit) -> tuple[Gray, Size]:
-    """Decode a JPEG no finer than the square needs; what is left of it is turned, not the image."""
+    """Decode a JPEG at the smallest scale that still covers the square, and turn the square upright."""
     if image.mode not in ("L", "RGB"):
         gray, original = _decode_fully(image)
         return fit(gray, size, how), original
     width, height = image.size
-    # The last column and row hold less of the image than the others where the scale does not divide it: `box` is what
-    # it covers. Without it pixels differ from those of a full decode by 1.1 gray levels in the mean, with it by 0.3.
     inner_width, inner_height = inner_size(size, width, height) if how is Fit.PAD else (size, size)
     drafted = image.draft("L", (max(1, inner_width), max(1, inner_height)))
+    # If the scale does not divide the image, the last column and row cover less of it: `box` is what the pixels cover.
+    # Without it pixels differ from those of a full decode by 1.1 gray levels in the mean, with it by 0.3.
     box = drafted[1] if drafted else (0, 0, width, height)
-    turn = _turn(image)
-    gray = np.asarray(fit_image(image, size, how, box[2], box[3], turn), dtype=np.uint8)
+    turn = _find_turn(image)
+    gray = np.asarray(fit_image(image, size, how, box[2:], turn), dtype=np.uint8)
     return gray, (height, width) if turn in _SIDEWAYS else (width, height)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what turns an image upright, by its EXIF orientation; None if it is upright."""
+def _find_turn(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that turns an image upright, by its EXIF orientation; None if it is upright."""
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-
-
-def _short(error: Exception) -> str:
-    text = str(error).splitlines()
-    return text[0][:120] if text else type(error).__name__

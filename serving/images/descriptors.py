@@ -1,4 +1,4 @@
-"""Numbers that describe an image without a model: what drift of a scanner, an exposure or an export shows in first."""
+"""Descriptors of an image: numbers, computed without a model, in which drift of a scanner or an export shows first."""
 
 import math
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.images.types import Gray, Picture
 
 BLACK = 5
-"""Gray level up to which a pixel counts as black."""
+"""Highest gray level that counts as black."""
 WHITE = 250
-"""Gray level from which a pixel counts as white."""
+"""Lowest gray level that counts as white."""
 
 _STEP = 3
-"""Of large images every third row is looked at, with its neighbours: pixels enough, at a third of the time. The step is
-odd so that blocks of JPEG, 8 rows high, are met at every row of theirs."""
+"""Of large images every third row and its neighbours are measured: enough pixels, at a third of the time. The step is
+odd, so that it meets every row of the JPEG blocks, which are 8 rows high."""
 _LARGE = 192
 """Rows from which an image is large."""
 
 _LEVELS = np.arange(256, dtype=np.float64)
-_OF_COUNTS = np.stack([_LEVELS, _LEVELS**2, _LEVELS <= BLACK, _LEVELS >= WHITE])
-"""Times how many pixels have each gray level: sums of gray levels, of their squares, of black and of white pixels."""
+_SUMS = np.stack([_LEVELS, _LEVELS**2, _LEVELS <= BLACK, _LEVELS >= WHITE])
+"""Times a histogram: the sums of gray levels, of their squares, of black and of white pixels."""
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """An image in ten numbers; gray levels are 0 to 255.
+    """Ten numbers about an image; gray levels are 0 to 255.
 
     Attributes:
         mean: Mean gray level.
         contrast: Standard deviation of gray levels.
-        entropy: Of the histogram of gray levels, in bits, 0 to 8.
+        entropy: Entropy of the histogram of gray levels, in bits, 0 to 8.
         sharpness: Variance of the Laplacian, in squared gray levels.
         noise: Standard deviation of the noise, in gray levels (Immerkaer, Fast Noise Variance Estimation, 1996).
         black: Share of pixels at or below `BLACK`.
         white: Share of pixels at or above `WHITE`.
         aspect: Width over height of the original.
-        width: Of the original, in pixels.
-        height: Of the original, in pixels.
+        width: Width of the original, in pixels.
+        height: Height of the original, in pixels.
     """
 
     mean: float
@@ -58,16 +58,16 @@ def compute_descriptors(picture: Picture, stored: Gray) -> Descriptors:
     """Compute the descriptors of an image.
 
     Args:
-        picture: The decoded original: its size and aspect are taken.
-        stored: The prepared square image, uint8 [S, S], S at least 3: all else is taken from it, so that the numbers of
-            a large film and of its prepared copy can be compared. From `_LARGE` rows on every third one is looked at.
+        picture: The decoded original, for its size and aspect.
+        stored: The prepared square image, uint8 [S, S], S at least 3, for all else: so the numbers of a large film and
+            of its prepared copy can be compared. From `_LARGE` rows on only every third row is measured.
     """
     step = _STEP if len(stored) >= _LARGE else 1
-    looked_at = stored[::step]
-    size = looked_at.size
-    counts = np.array(Image.fromarray(looked_at).histogram(), dtype=np.float64)
-    mean, squares, black, white = (_OF_COUNTS @ counts / size).tolist()
-    sharpness, noise = _edges(stored, step)
+    sampled = stored[::step]
+    size = sampled.size
+    counts = np.array(Image.fromarray(sampled).histogram(), dtype=np.float64)
+    mean, squares, black, white = (_SUMS @ counts / size).tolist()
+    sharpness, noise = _measure_edges(stored, step)
     return Descriptors(
         mean=mean,
         contrast=math.sqrt(max(0.0, squares - mean**2)),
@@ -82,8 +82,8 @@ def compute_descriptors(picture: Picture, stored: Gray) -> Descriptors:
     )
 
 
-def _edges(stored: Gray, step: int) -> tuple[float, float]:
-    """Sharpness and noise: the Laplacian is the sum of two second differences, Immerkaer's mask is their product."""
+def _measure_edges(stored: Gray, step: int) -> tuple[float, float]:
+    """Return sharpness and noise: the Laplacian adds two second differences, Immerkaer's mask multiplies them."""
     rows = len(stored)
     above, middle, below = (stored[first : rows - 2 + first : step].astype(np.int16) for first in range(3))
     twice = middle << 1
@@ -97,10 +97,10 @@ def _edges(stored: Gray, step: int) -> tuple[float, float]:
     both -= down[:, 1:-1] << 1
     # Row by row, since a longer vector would make BLAS wake other cores; a row's sum in float32 is off by 1e-6 at most.
     edges, size = laplacian.astype(np.float32), laplacian.size
-    squares, mean = _total(np.vecdot(edges, edges)) / size, _total(edges.sum(axis=1)) / size
-    absolute = _total(np.abs(both, out=both).astype(np.float32).sum(axis=1)) / size
+    squares, mean = _add(np.vecdot(edges, edges)) / size, _add(edges.sum(axis=1)) / size
+    absolute = _add(np.abs(both, out=both).astype(np.float32).sum(axis=1)) / size
     return squares - mean**2, math.sqrt(math.pi / 2) / 6 * absolute
 
 
-def _total(rows: Float32) -> float:
+def _add(rows: Float32) -> float:
     return float(rows.sum(dtype=np.float64))

@@ -1,11 +1,11 @@
-"""Read DICOM radiographs.
+"""DICOM radiographs to gray pixels.
 
-Only what the pixels need is read: no attribute of a patient is parsed, and no message quotes what a file holds.
+Only attributes that the pixels need are read: no attribute of a patient is parsed, and no message quotes the file.
 """
 
 import io
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +17,21 @@ from pneumo.serving.images.dicom_grayscale import render_gray
 from pneumo.serving.images.grayscale import to_gray
 from pneumo.serving.images.library_warnings import silence_libraries
 from pneumo.serving.images.size_limits import find_excess
-from pneumo.serving.images.types import Gray, Picture
+from pneumo.serving.images.types import Picture, Size
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement, RawDataElement
     from pydicom.dataset import FileDataset
     from pydicom.uid import UID
 
 MAX_READS = 50_000
-"""Steps in which a header is read, one or two an element: a radiograph has some hundred elements."""
+"""Most reads of a header, one or two per element: a radiograph has some hundred elements."""
 _MAX_VALUE = 1024
-"""Bytes of an attribute, other than pixels and lookup tables."""
+"""Most bytes of an attribute, other than pixels and lookup tables."""
 _MAX_LUT = 2**18
-"""Bytes of a lookup table: 2**16 entries of two bytes, and its description."""
-
+"""Most bytes of a lookup table: 2**16 entries of two bytes, and its description."""
 _MAX_READ = 2**19
-"""Bytes that are read at once, pixels aside."""
+"""Most bytes per read, pixels aside."""
 
 _PIXELS = 0x7FE00010
 _LUTS = (0x00283000, 0x00283010)
@@ -43,7 +43,7 @@ _ATTRIBUTES = (
 )
 _RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG", "RF", "XA", "OT", "SC", ""})
 _OTHERS = frozenset({"CT", "ES", "IO", "MG", "MR", "NM", "OCT", "OP", "PT", "PX", "RTDOSE", "SEG", "SM", "US", "XC"})
-"""Modalities that a message may name; another value could be anything."""
+"""Other modalities that a message may quote; any other value could be personal data."""
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 _CHARACTER_SETS = (b"\x08\0\5\0", b"\0\x08\0\5")
 _COSTLY = "costs more than its pixels: a DICOM"
@@ -57,39 +57,43 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
         max_pixels: Largest rows times columns.
 
     Raises:
-        ImageError: No single image of 8 or 16 bits, damaged, too large, or compressed in a way that no installed plugin
-            reads.
+        ImageError: Not a single image of 8 or 16 bits, damaged, too large, or compressed in a way that no installed
+            plugin reads.
     """
     try:
-        import pydicom  # noqa: F401 - whether it is there
+        import pydicom  # noqa: F401 - to learn whether it is installed
     except ImportError:
-        raise ImageError("unreadable", f"DICOM needs pydicom where pneumo runs; {install_hint('serve')}") from None
+        raise ImageError("unreadable", f"the service needs pydicom to read DICOM; {install_hint('serve')}") from None
     silence_libraries()  # after the import, which sets the level of the log
     try:
-        header, place = open_header(data, _ATTRIBUTES)
+        header, place = _read_header(data)
         if place >= len(data):
-            raise ImageError("not-an-image", _no_image(header))
-        rows, columns = _check(header, max_pixels)
-        mode, remarks = str(header.PhotometricInterpretation), _remarks(header)
+            kind = "an encapsulated document" if "MIMETypeOfEncapsulatedDocument" in header else "such as a report"
+            raise ImageError("not-an-image", f"a DICOM file without an image, {kind}")
+        rows, columns = _check_header(header, max_pixels)
+        mode, remarks = str(header.PhotometricInterpretation), _list_remarks(header)
     except ImageError:
         raise
     except Exception:  # pydicom's messages quote values
         raise ImageError("unreadable", "damaged DICOM header") from None
     try:
-        pixels = _pixels(data, place, header, rows, columns)
-        gray = _luma(pixels) if pixels.ndim == 3 else render_gray(pixels, header)
+        pixels = _decode_pixels(data, place, header, rows, columns)
+        if pixels.ndim == 3:
+            gray = to_gray(Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)))
+        else:
+            gray = render_gray(pixels, header)
     except ImageError:
         raise
     except Exception:
-        raise ImageError("unreadable", "damaged or cut off DICOM data") from None
+        raise ImageError("unreadable", "damaged or truncated DICOM data") from None
     return Picture(gray, "DICOM", mode, columns, rows, remarks)
 
 
-def open_header(data: bytes, attributes: tuple[str, ...]) -> tuple["FileDataset", int]:
-    """Parse some attributes of a DICOM file, in bounded time and memory, up to its pixels.
+def _read_header(data: bytes) -> tuple["FileDataset", int]:
+    """Parse the attributes of a DICOM file that pixels need, in bounded time and memory.
 
     Returns:
-        The attributes, and where the element of the pixels begins: at the end where there is none.
+        The attributes, and the position of the pixels' element: the end if there is none.
 
     Raises:
         ImageError: The header costs too much.
@@ -98,8 +102,8 @@ def open_header(data: bytes, attributes: tuple[str, ...]) -> tuple["FileDataset"
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag, Tag
 
-    file = _Bounded(data)
-    tags: list[BaseTag | int] = [Tag(attribute) for attribute in attributes]
+    file = _BoundedReader(data)
+    tags: list[BaseTag | int] = [Tag(attribute) for attribute in _ATTRIBUTES]
     header = read_partial(file, stop_when=lambda tag, *_: tag == _PIXELS, specific_tags=tags)
     for element in header.elements():
         if element.tag in _LUTS:
@@ -112,8 +116,8 @@ def open_header(data: bytes, attributes: tuple[str, ...]) -> tuple["FileDataset"
     return header, file.tell()
 
 
-class _Bounded(io.BytesIO):
-    """A file that is read in a limited number of steps, none of them large."""
+class _BoundedReader(io.BytesIO):
+    """A file that allows a limited number of reads of limited size."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -127,34 +131,20 @@ class _Bounded(io.BytesIO):
         if self._left < 0 or size > self._limit:
             raise ImageError("too-large", f"{_COSTLY} header of too many or too large elements")
         value = super().read(size)
-        if size == 8:  # the head of an element; character sets are taken apart at once, 12 us each
+        if size == 8:  # the head of an element; pydicom parses each character set at once, 12 us each
             self._limit = _MAX_VALUE if value[:4] in _CHARACTER_SETS else _MAX_READ
         return value
 
 
-def _check_size(element: Any, limit: int) -> None:
+def _check_size(element: "DataElement | RawDataElement", limit: int) -> None:
     if isinstance(element.value, bytes) and len(element.value) > limit:
         raise ImageError("too-large", f"{_COSTLY} attribute of more than {limit:,} bytes")
 
 
-def _span(data: bytes, place: int, header: "FileDataset") -> tuple[int, int]:
-    """Where the value of the element at a place begins and ends: all that follows where its length is left open."""
-    explicit = data[place + 4 : place + 6] in (b"OB", b"OW", b"UN")  # whatever the file says of itself
-    order = "<" if header.original_encoding[1] else ">"
-    start = place + (12 if explicit else 8)
-    (length,) = struct.unpack_from(f"{order}I", data, start - 4)
-    return start, len(data) if length == 0xFFFFFFFF else start + length
-
-
-def _no_image(header: "FileDataset") -> str:
-    kind = "an encapsulated document" if "MIMETypeOfEncapsulatedDocument" in header else "such as a report"
-    return f"a DICOM file without an image, {kind}"
-
-
-def _check(header: "FileDataset", max_pixels: int) -> tuple[int, int]:
-    """Refuse what is no single image that can be read; its rows and columns."""
+def _check_header(header: "FileDataset", max_pixels: int) -> tuple[int, int]:
+    """Return rows and columns; refuse a file that is not a single image of a supported layout."""
     if int(header.get("NumberOfFrames") or 1) > 1:
-        raise ImageError("unreadable", "several frames; send one image a file")
+        raise ImageError("unreadable", "several frames; send one image per file")
     rows, columns = int(header.Rows), int(header.Columns)
     if rows * columns > max_pixels:
         raise ImageError("too-large", f"{columns} x {rows} is more than {max_pixels:,} pixels")
@@ -163,37 +153,39 @@ def _check(header: "FileDataset", max_pixels: int) -> tuple[int, int]:
     if header.PhotometricInterpretation not in kinds:
         raise ImageError("unreadable", "neither MONOCHROME1, MONOCHROME2, RGB nor YBR; save it as one of these")
     if allocated not in ((8, 16) if samples == 1 else (8,)) or not 1 <= stored <= allocated:
-        raise ImageError("unreadable", f"{allocated} bits a value; 8 are read, and 16 for gray")
+        raise ImageError("unreadable", f"{allocated} bits per value; supported are 8, and 16 for gray")
     if int(header.get("HighBit", stored - 1)) != stored - 1 or min(rows, columns) < 1:
-        raise ImageError("unreadable", "pixels in a layout of old that is not read")
+        raise ImageError("unreadable", "pixels in an outdated layout; save it with another program")
     return rows, columns
 
 
-def _pixels(data: bytes, place: int, header: "FileDataset", rows: int, columns: int) -> NDArray[Any]:
-    """Decode the element at a place to codes [rows, columns], or colour [rows, columns, 3] in RGB."""
+def _decode_pixels(data: bytes, place: int, header: "FileDataset", rows: int, columns: int) -> NDArray[np.integer]:
+    """Decode the pixels' element at a position to codes [rows, columns], or to RGB [rows, columns, 3]."""
     from pydicom.pixels.utils import pixel_array
     from pydicom.uid import RLELossless
 
-    start, end = _span(data, place, header)
+    explicit = data[place + 4 : place + 6] in (b"OB", b"OW", b"UN")  # whatever the file says of itself
+    start = place + (12 if explicit else 8)
+    (length,) = struct.unpack_from("<I" if header.original_encoding[1] else ">I", data, start - 4)
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed:
-        frame = _frame(data, start)
+        frame = _read_frame(data, start)
         if syntax == RLELossless:
             return _unpack_runs(frame, header, rows, columns)
         _check_plugin(syntax, int(header.BitsStored))
-        if told := find_excess(frame):
-            raise ImageError("too-large", f"costs more than its pixels: {told}")
-        if _size_of(frame) != (columns, rows):
+        if excess := find_excess(frame):
+            raise ImageError("too-large", f"costs more than its pixels: {excess}")
+        if _read_frame_size(frame) != (columns, rows):
             raise ValueError("compressed pixels of another size")
-    header.PixelData = data[start:end]
+    header.PixelData = data[start:] if length == 0xFFFFFFFF else data[start : start + length]  # open length: to the end
     pixels = pixel_array(header)
     if pixels.shape[:2] != (rows, columns) or pixels.itemsize > 2:
         raise ValueError("pixels of another size")
     return pixels
 
 
-def _frame(data: bytes, start: int) -> bytes:
-    """The one frame of encapsulated pixels that begin at `start`."""
+def _read_frame(data: bytes, start: int) -> bytes:
+    """Return the one frame of encapsulated pixels that begin at `start`."""
     from pydicom.encaps import get_frame
 
     (offsets,) = struct.unpack_from("<I", data, start + 4)
@@ -204,7 +196,7 @@ def _frame(data: bytes, start: int) -> bytes:
     return get_frame(file, 0, number_of_frames=1)
 
 
-def _unpack_runs(frame: bytes, header: "FileDataset", rows: int, columns: int) -> NDArray[Any]:
+def _unpack_runs(frame: bytes, header: "FileDataset", rows: int, columns: int) -> NDArray[np.integer]:
     """Decode RLE (PS3.5 annex G) by Pillow, which stops at the size it is told and is 13 times as fast as pydicom."""
     from pydicom.pixels.processing import convert_color_space
 
@@ -230,20 +222,20 @@ def _check_plugin(syntax: "UID", bits: int) -> None:
     try:
         plugins = get_decoder(syntax).available_plugins
     except NotImplementedError:
-        raise ImageError("unreadable", "DICOM data compressed in a way that is not known") from None
+        raise ImageError("unreadable", "DICOM data in an unknown compression") from None
     if syntax == JPEGExtended12Bit and bits > 8:
         plugins = tuple(plugin for plugin in plugins if plugin != "pillow")
     if not plugins:
         missing = "openjpeg" if syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name else "libjpeg"
         raise ImageError(
             "unreadable",
-            f"DICOM data compressed as {syntax.name}, which needs pylibjpeg and pylibjpeg-{missing} where pneumo runs; "
+            f"DICOM data compressed as {syntax.name}, for which the service needs pylibjpeg and pylibjpeg-{missing}; "
             f"{install_hint('dicom')}",
         )
 
 
-def _size_of(frame: bytes) -> tuple[int, int]:
-    """Width and height as a JPEG, JPEG-LS or JPEG 2000 stream states them: decoders believe these."""
+def _read_frame_size(frame: bytes) -> Size:
+    """Return width and height as a JPEG, JPEG-LS or JPEG 2000 stream states them: decoders believe these."""
     start = frame.find(b"\xff\x4f\xff\x51")
     if start >= 0 and not frame.startswith(b"\xff\xd8"):
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
@@ -255,17 +247,13 @@ def _size_of(frame: bytes) -> tuple[int, int]:
             height, width = struct.unpack_from(">HH", frame, position + 5)
             return width, height
         if not 0xFFC0 <= marker <= 0xFFFE:
-            raise ValueError("no JPEG stream")
+            raise ValueError("not a JPEG stream")
         position += 2 + length
 
 
-def _luma(colour: NDArray[Any]) -> Gray:
-    return to_gray(Image.fromarray(np.ascontiguousarray(colour, dtype=np.uint8)))
-
-
-def _remarks(header: "FileDataset") -> tuple[str, ...]:
+def _list_remarks(header: "FileDataset") -> tuple[str, ...]:
     modality = str(header.get("Modality") or "")
     if modality in _RADIOGRAPHS:
         return ()
-    named = f"modality {modality}" if modality in _OTHERS else "a modality that is not known"
-    return (f"{named}, where a radiograph is CR or DX",)
+    name = f"modality {modality}" if modality in _OTHERS else "an unknown modality"
+    return (f"{name}; a radiograph has modality CR or DX",)

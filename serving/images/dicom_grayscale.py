@@ -1,10 +1,10 @@
-"""How DICOM's stored pixel values become gray: the grayscale pipeline of PS3.3 C.11 as one table of all codes.
+"""DICOM's stored pixel values to gray: the grayscale pipeline of PS3.3 C.11 as one lookup table of all codes.
 
-A radiograph has at most 2**16 different codes, so that each step runs over these and never over millions of pixels.
+A radiograph has at most 2**16 different codes, so each step runs over these and never over millions of pixels.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,81 +18,76 @@ if TYPE_CHECKING:
 _BAND = 2**20
 """Pixels that are converted at once: an index of NumPy takes 8 bytes each."""
 _TAILS = (0.005, 0.995)
-"""Shares of the pixels between which gray is spread where a file tells no window."""
+"""Percentiles of the pixels between which gray is spread if a file has no window."""
 
 
-def render_gray(codes: NDArray[Any], header: "Dataset") -> Gray:
+def render_gray(codes: NDArray[np.integer], header: "Dataset") -> Gray:
     """Turn stored codes into gray as a viewer would show it, uint8 of the same shape; padding is black.
 
     The modality LUT or rescale comes first, then the VOI LUT, else the first window, else the span between two
     percentiles; MONOCHROME1 is inverted.
 
     Args:
-        codes: 8- or 16-bit whole numbers [h, w], bits above those stored are ignored.
+        codes: 8- or 16-bit whole numbers [h, w]; bits above the stored ones are ignored.
         header: The file's attributes.
 
     Raises:
-        ValueError: Attributes that cannot be.
+        ValueError: Impossible attributes.
     """
-    codes = codes.astype(codes.dtype.newbyteorder("="), copy=False).view(f"u{codes.itemsize}")
-    stored = _stored_values(
-        codes.itemsize * 8, int(header.BitsStored), signed=_number(header, "PixelRepresentation") == 1
+    unsigned: NDArray[np.unsignedinteger] = codes.astype(codes.dtype.newbyteorder("="), copy=False).view(
+        f"u{codes.itemsize}"
     )
-    padding = _padding(stored, header)
-    with np.errstate(all="ignore"):  # what overflows is refused
-        values = _modality(stored, header)
-        shown = _shown(values, header)
+    stored = _list_stored_values(unsigned.itemsize * 8, header)
+    padding = _find_padding(stored, header)
+    with np.errstate(all="ignore"):  # an overflow is refused below
+        values = _apply_modality(stored, header)
+        shown = _apply_window(values, header)
         if shown is None:
-            shown = _spread(values, np.where(padding, 0, _count(codes)))
+            shown = _spread(values, np.where(padding, 0, _count_codes(unsigned)))
     if not np.isfinite(values + shown).all():
         raise ValueError("a rescale or window beyond all numbers")
     gray = np.rint(255 * np.clip(shown, 0, 1))
     if header.PhotometricInterpretation == "MONOCHROME1":
         gray = 255 - gray
     table = np.where(padding, 0, gray).astype(np.uint8)
-    result = np.empty(codes.shape, dtype=np.uint8)
-    for rows in _bands(codes):
-        table.take(codes[rows], out=result[rows])
+    result = np.empty(unsigned.shape, dtype=np.uint8)
+    for rows in _bands(unsigned):
+        table.take(unsigned[rows], out=result[rows])
     return result
 
 
-def _stored_values(bits: int, stored: int, *, signed: bool) -> NDArray[np.int32]:
+def _list_stored_values(bits: int, header: "Dataset") -> NDArray[np.int32]:
+    """Return the stored value of each code of `bits` bits."""
+    stored = int(header.BitsStored)
     values = np.arange(1 << bits, dtype=np.int32) & ((1 << stored) - 1)
-    if signed:
+    if _read_number(header, "PixelRepresentation", 0) == 1:  # signed
         values -= (values & (1 << (stored - 1))) << 1
     return values
 
 
-def _padding(stored: NDArray[np.int32], header: "Dataset") -> Mask:
-    first, last = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
-    if first is None:
-        return np.zeros(stored.shape, dtype=np.bool_)
-    low, high = sorted((first, first if last is None else last))
-    return (stored >= low) & (stored <= high)
+def _find_padding(stored: NDArray[np.int32], header: "Dataset") -> Mask:
+    first = _read_number(header, "PixelPaddingValue", np.nan)
+    low, high = sorted((first, _read_number(header, "PixelPaddingRangeLimit", first)))
+    return np.asarray((stored >= low) & (stored <= high))
 
 
-def _modality(stored: NDArray[np.int32], header: "Dataset") -> Float64:
-    if header.get("ModalityLUTSequence"):
-        return _look_up(stored.astype(np.float64), header.ModalityLUTSequence[0])[0]
-    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+def _apply_modality(stored: NDArray[np.int32], header: "Dataset") -> Float64:
     values = stored.astype(np.float64)
-    if slope is not None:
-        values *= slope
-    if intercept is not None:
-        values += intercept
-    return values
+    if header.get("ModalityLUTSequence"):
+        return _look_up(values, header.ModalityLUTSequence[0])[0]
+    return values * _read_number(header, "RescaleSlope", 1.0) + _read_number(header, "RescaleIntercept", 0.0)
 
 
-def _shown(values: Float64, header: "Dataset") -> Float64 | None:
-    """Brightness from 0 to 1 by the VOI LUT or the window; none where there is neither."""
+def _apply_window(values: Float64, header: "Dataset") -> Float64 | None:
+    """Return brightness from 0 to 1 by the VOI LUT or the window; None if there is neither."""
     if header.get("VOILUTSequence"):
         looked_up, white = _look_up(values, header.VOILUTSequence[0])
         return looked_up / white
-    centre, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
-    function = header.get("VOILUTFunction")
-    if centre is None or width is None or not np.isfinite([centre, width]).all() or width <= 0:
+    centre, width = (_read_number(header, name, np.nan) for name in ("WindowCenter", "WindowWidth"))
+    if not np.isfinite([centre, width]).all() or width <= 0:
         return None
     # PS3.3 C.11.2.1.2 and C.11.2.1.3
+    function = header.get("VOILUTFunction")
     if function == "SIGMOID":
         sigmoid: Float64 = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
         return sigmoid
@@ -104,44 +99,43 @@ def _shown(values: Float64, header: "Dataset") -> Float64 | None:
 
 
 def _look_up(values: Float64, table: "Dataset") -> tuple[Float64, float]:
-    """Look values up in a LUT of a sequence: what it gives, and its white."""
+    """Look values up in a LUT of a sequence; return the results and the LUT's white."""
     entries, first, bits = (int(value) for value in table.LUTDescriptor)
     entries = entries or 2**16
     data = table.LUTData
     if isinstance(data, bytes):
-        wide = len(data) >= 2 * entries
-        little = table.original_encoding[1]
-        data = np.frombuffer(data, dtype=("<u2" if little else ">u2") if wide else np.uint8)
+        wide = "<u2" if table.original_encoding[1] else ">u2"
+        data = np.frombuffer(data, dtype=wide if len(data) >= 2 * entries else np.uint8)
     lut = np.asarray(data, dtype=np.float64).ravel()[:entries]
     if not 1 <= bits <= 16 or not len(lut):
-        raise ValueError("a lookup table that cannot be")
+        raise ValueError("impossible lookup table")
     at = np.clip(np.rint(values) - first, 0, len(lut) - 1).astype(np.intp)
     return lut[at], 2.0**bits - 1
 
 
 def _spread(values: Float64, counts: NDArray[np.int64]) -> Float64:
-    """Brightness from 0 to 1 between two percentiles of the pixels, of which `counts` have each value."""
+    """Return brightness from 0 to 1 between two percentiles of the pixels, of which `counts` have each value."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(counts[order])
     low, high = (float(values[order][np.searchsorted(reached, share * reached[-1])]) for share in _TAILS)
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def _count(codes: NDArray[Any]) -> NDArray[np.int64]:
+def _count_codes(codes: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     counts = np.zeros(1 << (codes.itemsize * 8), dtype=np.int64)
     for rows in _bands(codes):
         counts += np.bincount(codes[rows].ravel(), minlength=len(counts))
     return counts
 
 
-def _bands(codes: NDArray[Any]) -> Iterator[slice]:
+def _bands(codes: NDArray[np.unsignedinteger]) -> Iterator[slice]:
     rows = max(1, _BAND // codes.shape[1])
     return (slice(top, top + rows) for top in range(0, codes.shape[0], rows))
 
 
-def _number(header: "Dataset", keyword: str) -> float | None:
-    """An attribute's number, the first of several; none where it is missing or empty."""
+def _read_number(header: "Dataset", keyword: str, default: float) -> float:
+    """Return an attribute's number, the first of several; the default if it is missing or empty."""
     value = header.get(keyword)
     if not isinstance(value, int | float | str | None):
         value = value[0] if len(value) else None
-    return None if value is None or value == "" else float(value)
+    return default if value is None or value == "" else float(value)

@@ -1,7 +1,6 @@
-"""From a decoded Pillow image of any mode to 8-bit gray."""
+"""Decoded Pillow images of any mode to 8-bit gray."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,14 @@ _BAND = 2**18
 
 
 def to_gray(image: Image.Image) -> Gray:
-    """Convert to uint8 [h, w].
+    """Convert an image to uint8 [h, w].
 
-    Colour becomes luma (ITU-R 601), transparency lies on black. Deeper than 8 bits is scaled by the smallest of 8, 10,
-    12, 14 and 16 bits that holds the image's maximum, since detectors store 12 in 16. A band of rows at a time, since
-    wider types for a whole film take many times its memory.
+    Colour becomes luma (ITU-R 601), transparency becomes black. An image deeper than 8 bits is scaled by the smallest
+    of 8, 10, 12, 14 and 16 bits that holds its maximum, since detectors store 12 bits in 16. The image is converted in
+    bands of rows, since wider types for a whole film take many times its memory.
 
     Raises:
-        ValueError: Pixel values that cannot be.
+        ValueError: Impossible pixel values.
     """
     deep = image.mode.startswith("I") or image.mode == "F"
     convert = _deep_converter(image) if deep else _shallow_to_gray
@@ -35,7 +34,7 @@ def to_gray(image: Image.Image) -> Gray:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """An image from top to bottom in bands of about `_BAND` pixels, each with its first row."""
+    """Yield bands of about `_BAND` pixels from top to bottom, each with its first row."""
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -52,7 +51,7 @@ def _shallow_to_gray(image: Image.Image) -> Gray:
 
 
 def _deep_converter(image: Image.Image) -> Callable[[Image.Image], Gray]:
-    """How bands of an image deeper than 8 bits become gray, by what the whole image holds."""
+    """Return a function that converts bands of an image deeper than 8 bits, scaled by the whole image."""
     highest = 0.0
     for _, band in _bands(image):
         values = np.asarray(band)
@@ -67,7 +66,7 @@ def _deep_converter(image: Image.Image) -> Callable[[Image.Image], Gray]:
     else:
         white = next((2.0**bits - 1 for bits in _DEEP_BITS if highest < 2**bits), highest)
 
-    def convert(values: NDArray[Any]) -> Gray:
+    def convert(values: NDArray[np.number]) -> Gray:
         gray: Gray = np.rint(values * (255 / white)).astype(np.uint8)
         return gray
 

@@ -1,4 +1,4 @@
-"""Keep the libraries that read images from telling what is in them: they warn and log in words that quote a file."""
+"""Silence the libraries that read images: their warnings and logs quote the content of a file."""
 
 import logging
 import re

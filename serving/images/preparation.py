@@ -1,11 +1,11 @@
-"""How gray pixels become the square that a data set stores and the input that a model takes.
+"""Gray pixels to the square that a data set stores, and to the input of a model.
 
 One path for import, training, the export check and a request, so that all of them see the same pixels::
 
     bytes --decode.read_stored--> stored gray uint8 [S, S] --to_input--> float32 [C, H, W] in [0, 1]
 
-`read_stored` reads a file (DICOM by `images.dicom`, all else by Pillow), and fits it to the square with `fit`. An image
-that already has the stored size stays as it is, so a prepared PNG and its original give the same input.
+`read_stored` decodes a file (DICOM by `images.dicom`, all else by Pillow), and fits it to the square with `fit`. An
+image of the stored size is not changed, so a prepared PNG and its original give the same input.
 """
 
 import io
@@ -21,12 +21,12 @@ from pneumo.serving.images.types import Decode, Fit, Gray, Size
 
 
 class Preparation(FrozenModel):
-    """How images were prepared for a data set and how a model takes them.
+    """Preparation of the images of a data set, and of a model's input.
 
     Attributes:
         size: Side of the stored square image, in pixels.
         fit: How a rectangle became that square.
-        decode: How JPEGs were decoded; data sets and bundles that do not say were made with `full`.
+        decode: How JPEGs were decoded; `full` in data sets and bundles that do not say.
         height: Height of the model's input, in pixels; the stored image is resized to it.
         width: Width of the model's input, in pixels.
         channels: 1, or 3 for the gray image three times.
@@ -41,20 +41,11 @@ class Preparation(FrozenModel):
 
 
 def fit(gray: Gray, size: int, how: Fit) -> Gray:
-    """Bring a gray image to a square.
-
-    Args:
-        gray: uint8 [h, w].
-        size: Side of the result in pixels.
-        how: `squash` ignores the aspect, `pad` keeps the whole image on black, `crop` keeps the centre.
-
-    Returns:
-        uint8 [size, size]; the same pixels where the image has this size already.
-    """
+    """Fit a gray image, uint8 [h, w], to uint8 [size, size]; an image of this size is returned unchanged."""
     if gray.shape == (size, size):
         return gray
     height, width = gray.shape
-    return np.asarray(fit_image(Image.fromarray(gray), size, how, width, height), dtype=np.uint8)
+    return np.asarray(fit_image(Image.fromarray(gray), size, how, (width, height)), dtype=np.uint8)
 
 
 def resize(gray: Gray, height: int, width: int) -> Gray:
@@ -78,23 +69,22 @@ def encode_png(gray: Gray) -> bytes:
 
 
 def fit_image(
-    image: Image.Image, size: int, how: Fit, width: float, height: float, turn: Image.Transpose | None = None
+    image: Image.Image, size: int, how: Fit, part: tuple[float, float], turn: Image.Transpose | None = None
 ) -> Image.Image:
-    """Fit the part of a gray image that lies within `width` and `height` to a square, and turn it upright.
+    """Fit the top left part of a gray image to a square, and turn it upright.
 
     Args:
-        image: Gray, of at least that width and height.
+        image: Gray, at least as large as the part.
         size: Side of the square in pixels.
         how: As for `fit`.
-        width: Width of the part, from the left; it may end within a pixel.
-        height: Height of the part, from the top.
-        turn: What turns the image upright; None leaves it as it is.
+        part: Width and height of the part; it may end within a pixel.
+        turn: Transposition that turns the image upright, or None.
     """
-    square = (size, size)
-    inner = square
+    width, height = part
+    square = inner = (size, size)
     left = top = 0.0
     if how is Fit.CROP:
-        side = min(width, height)
+        side = min(part)
         left, top = (width - side) / 2, (height - side) / 2
     elif how is Fit.PAD:
         inner = inner_size(size, width, height)
@@ -113,6 +103,6 @@ def fit_image(
 
 
 def inner_size(size: int, width: float, height: float) -> Size:
-    """Return width and height of a whole image inside a square; 0 for a side of less than half a pixel."""
+    """Return width and height of a padded image inside its square; 0 for a side of less than half a pixel."""
     longest = max(width, height)
     return round(width / longest * size), round(height / longest * size)

@@ -1,4 +1,4 @@
-"""Types that every step from the bytes of an image to the input of a model shares."""
+"""Types shared by all steps from an image file to a model's input."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ Size = tuple[int, int]
 
 
 class Fit(StrEnum):
-    """How a rectangle becomes a square."""
+    """How a rectangle becomes a square: `squash` ignores the aspect, `pad` adds black, `crop` keeps the centre."""
 
     SQUASH = "squash"
     PAD = "pad"
@@ -22,8 +22,8 @@ class Fit(StrEnum):
 class Decode(StrEnum):
     """How a JPEG is decoded.
 
-    `full` decodes every pixel in colour. `scaled` decodes luma alone, at a half, a quarter or an eighth where that
-    still covers the stored size: a few times faster, with pixels that differ by a third of a gray level in the mean
+    `full` decodes every pixel in colour. `scaled` decodes luma alone, at a half, a quarter or an eighth if that still
+    covers the stored size: a few times faster, with pixels that differ by a third of a gray level in the mean
     (benchmarks/decode.py). Files of other formats are the same in both.
     """
 
@@ -36,12 +36,12 @@ class Picture:
     """A decoded image.
 
     Attributes:
-        gray: Pixels, uint8 [h, w], upright: all of them, or as `read_stored` fitted them.
+        gray: Pixels, uint8 [h, w], upright: all of them, or the square of `read_stored`.
         format: Container format as Pillow names it, such as `JPEG`, or `DICOM`.
         mode: Pillow's mode of the file, such as `L`, `RGB`, `I;16`, `P`, `CMYK`; DICOM's photometric interpretation.
         width: Width of the original in pixels, after orientation.
         height: Height of the original in pixels, after orientation.
-        remarks: What is odd about the file, in words that quote nothing of it.
+        remarks: Remarks about the file, in words that quote nothing of it.
     """
 
     gray: Gray

@@ -84,10 +84,10 @@ def test_certainty_comes_in_plain_words(screen, changes, words):
 
 
 def test_what_is_odd_about_a_file_is_said_last(screen):
-    screen.answer_with(remarks=["modality CT, where a radiograph is CR or DX"])
+    screen.answer_with(remarks=["modality CT; a radiograph has modality CR or DX"])
     screen.choose("a.dcm")
     screen.settled(1)
-    expect(screen.locate(".words li").last).to_have_text("About the file: modality CT, where a radiograph is CR or DX")
+    expect(screen.locate(".words li").last).to_have_text("About the file: modality CT; a radiograph has modality CR or DX")
 
 
 def test_both_classes_remain_possible_where_the_limit_leaves_both(screen):

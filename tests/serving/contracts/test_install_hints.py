@@ -5,18 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from pneumo.serving.contracts.install_hints import EXTRAS, install_command, install_hint, missing_module
+from pneumo.serving.contracts.install_hints import EXTRAS, install_hint, missing_module
 from tests.support.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BROUGHT_BY_OTHERS = {
+INSTALLED_BY_OTHERS = {
     "libjpeg": "pylibjpeg-libjpeg",
     "openjpeg": "pylibjpeg-openjpeg",
     "plotly": "evidently",
     "starlette": "fastapi",
     "opentelemetry": "opentelemetry-sdk",
 }
-"""Modules whose name says nothing about the package of an extra that brings them."""
+"""Package that installs a module, if their names differ."""
 
 
 def requirements(extra: str) -> Iterator[str]:
@@ -28,12 +28,12 @@ def requirements(extra: str) -> Iterator[str]:
 def test_the_extra_named_for_a_module_asks_for_its_package() -> None:
     packages = importlib.metadata.packages_distributions()
     for module, extra in EXTRAS.items():
-        names = [BROUGHT_BY_OTHERS.get(module, module), *packages.get(module, [])]
+        names = [INSTALLED_BY_OTHERS.get(module, module), *packages.get(module, [])]
         assert {name.lower().replace("_", "-") for name in names} & set(requirements(extra)), module
 
 
 def test_the_hint_names_a_command_that_works_in_a_checkout() -> None:
-    assert install_command() == "pip install ."
+    assert install_hint() == "run `pip install .` in a checkout of pneumo"
     assert install_hint("serve") == "run `pip install '.[serve]'` in a checkout of pneumo"
 
 

@@ -230,7 +230,7 @@ def test_a_job_that_hangs_is_killed(world, monkeypatch):
 
 
 def test_without_a_log_there_is_nothing_to_judge(bundle):
-    with pytest.raises(InputError, match="PNEUMO_DRIFT_ROWS: drift is judged from the prediction log"):
+    with pytest.raises(InputError, match="PNEUMO_DRIFT_ROWS: drift checks need the prediction log"):
         create_app(bundle, Settings(drift_rows=30))
 
 

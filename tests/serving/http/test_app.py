@@ -429,7 +429,7 @@ def test_what_is_odd_about_a_file_is_said_with_its_answer(client, png):
     scan = make_dicom(pixels, Modality="CT", PatientName="Doe^Jane")
     answer = client.post("/v1/predict", files=[("file", scan), ("file", png)])
     assert [each["remarks"] for each in answer.json()["predictions"]] == [
-        ["modality CT, where a radiograph is CR or DX"],
+        ["modality CT; a radiograph has modality CR or DX"],
         [],
     ]
     assert "Jane" not in answer.text

@@ -258,16 +258,16 @@ def test_pydicom_that_is_missing_is_named(monkeypatch):
         ({"NumberOfFrames": 2}, "several frames"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "neither MONOCHROME1"),
         ({"PhotometricInterpretation": NAME}, "neither MONOCHROME1"),
-        ({"BitsAllocated": 32, "BitsStored": 32}, "32 bits a value"),
-        ({"BitsStored": 17}, "bits a value"),
+        ({"BitsAllocated": 32, "BitsStored": 32}, "32 bits per value"),
+        ({"BitsStored": 17}, "bits per value"),
         ({"HighBit": 15, "BitsStored": 12}, "layout"),
         ({"Rows": 0}, "layout"),
         ({"Rows": None}, "damaged DICOM header"),
-        ({"Rows": 65}, "damaged or cut off"),
+        ({"Rows": 65}, "damaged or truncated"),
         ({"RescaleSlope": "NAN", "RescaleIntercept": 0}, "damaged"),
-        ({"syntax": MPEG2MPML, "frame": b"\0\0"}, "not known"),
-        ({"syntax": JPEGBaseline8Bit, "frame": encode(SMALL, "JPEG")}, "damaged or cut off"),
-        ({"syntax": RLELossless, "frame": struct.pack("<16I", 1, 64, *[0] * 14)}, "damaged or cut off"),
+        ({"syntax": MPEG2MPML, "frame": b"\0\0"}, "unknown compression"),
+        ({"syntax": JPEGBaseline8Bit, "frame": encode(SMALL, "JPEG")}, "damaged or truncated"),
+        ({"syntax": RLELossless, "frame": struct.pack("<16I", 1, 64, *[0] * 14)}, "damaged or truncated"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_words(attributes, words):
@@ -296,10 +296,10 @@ def test_radiographs_get_no_remark(modality):
     assert read(RAMP, Modality=modality).remarks == ()
 
 
-@pytest.mark.parametrize(("modality", "named"), [("CT", "modality CT"), (NAME, "a modality that is not known")])
-def test_another_modality_is_read_with_a_remark(modality, named):
+@pytest.mark.parametrize(("modality", "name"), [("CT", "modality CT"), (NAME, "an unknown modality")])
+def test_another_modality_is_read_with_a_remark(modality, name):
     picture = read(RAMP, Modality=modality)
-    assert picture.remarks == (f"{named}, where a radiograph is CR or DX",)
+    assert picture.remarks == (f"{name}; a radiograph has modality CR or DX",)
     np.testing.assert_array_equal(picture.gray, read(RAMP).gray)
 
 
@@ -307,7 +307,7 @@ def test_the_pixel_limit_is_checked_before_decoding(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(dicom, "_pixels", never)
+    monkeypatch.setattr(dicom, "_decode_pixels", never)
     assert "more than 4,095 pixels" in refused(make_dicom(RAMP), "too-large", max_pixels=4095)
 
 
@@ -383,7 +383,7 @@ except ImageError as error:
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "film.dcm")], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "damaged or cut off DICOM data\n"
+    assert done.stdout == "damaged or truncated DICOM data\n"
     assert "Jane" not in done.stderr
     assert "pydicom" not in done.stderr
 
