@@ -1,4 +1,4 @@
-"""Importing images, as a ratio measured in one run against the plainest loop that does the same to the pixels.
+"""Measure the import of images against the plainest loop that prepares the same pixels, as a ratio in one run.
 
 The loop decodes, turns to gray, resizes and encodes with Pillow in one process; it makes no manifest, digest or split.
 Takes the real training images where they are (`PNEUMO_REAL_DATA`), phantoms elsewhere.

@@ -1,4 +1,4 @@
-"""How often the drift check raises a false alarm, and how small a shift it sees, on real images.
+"""Measure false alarms and power of the drift check on real images.
 
 Windows are drawn from a data set's test split; the reference are its validation images, other patients. Contenders
 look at the same windows: Evidently's default preset, as it judges a whole data set (half of the columns must drift)
@@ -52,12 +52,12 @@ class Contenders:
             self.judges[UNGROUPED] = ColumnTests(replace(reference, groups=None), positive_class="PNEUMONIA")
 
     def alarms(self, window: Sample) -> dict[str, bool]:
-        """Who raises it, by name."""
+        """Detectors that raise the alarm, by name."""
         found = {name: judge.compare(window)[0] is not Verdict.OK for name, judge in self.judges.items()}
         return found | self.others(window)
 
     def others(self, window: Sample) -> dict[str, bool]:
-        """Who raises it besides pneumo."""
+        """Detectors that raise it besides pneumo."""
         columns = columns_of(window)
         share = self.evidently(columns)
         return {KOLMOGOROV: self.kolmogorov(columns), PRESET: share >= 0.5, ANY: share > 0}
@@ -91,7 +91,7 @@ class Contenders:
 
 
 def columns_of(sample: Sample) -> dict[str, np.ndarray]:
-    """What a data frame would hold: all but the embedding and what is the same for all images."""
+    """Return the columns that vary between images, without the embedding."""
     constant = ("aspect", "width", "height")
     numbers = {name: values for name, values in sample.numbers.items() if name not in constant}
     return {**numbers, **sample.shares}
@@ -178,7 +178,7 @@ def power(
 
 
 def class_mix(reference: Sample, scene: Scene, count: int) -> dict[str, dict[int, float]]:
-    """Alarms where the share of pneumonia goes from `MIX[0]` of the reference to `MIX[1]`, and where it stays."""
+    """Print alarms if the share of pneumonia goes from `MIX[0]` in the reference to `MIX[1]`, and if it stays."""
     rng = np.random.default_rng(0)
     said = reference.shares["decision"]
     patients = np.arange(len(reference)) if reference.groups is None else reference.groups

@@ -1,4 +1,4 @@
-"""What a frozen batch norm costs in training: networks with their norms folded into convolutions, and as built.
+"""Compare training with frozen batch norms folded into convolutions against the network as built.
 
 A step is forward, backward and the gradients thrown away; both kinds of the same network take turns on the same images.
 """

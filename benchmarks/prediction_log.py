@@ -1,4 +1,4 @@
-"""How long the drift page and its queries take with 100,000 logged images, and how long one image takes to describe.
+"""Time the drift page and its queries with 100,000 logged images, and the description of one image.
 
 Medians of five. The aim for either of the first two is well under a second; descriptors should stay below 1.5 ms.
 """
@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
 
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.drift.log_queries import (
-    Selection,
     count_over_time,
     list_versions,
     read_labelled_answers,
@@ -28,13 +27,14 @@ from pneumo.serving.http.app import create_app
 from pneumo.serving.images.descriptors import compute_descriptors
 from pneumo.serving.images.types import Picture
 from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.windows import Window
 from tests.support import prediction_logs
 from tests.support.bundles import make_bundle
 
 ROWS = 100_000
 DAY = timedelta(days=1)
 END = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-SELECTED = Selection("tiny", "1", END - 30 * DAY, END)
+SELECTED = Window("tiny", "1", lane=None, since=END - 30 * DAY, until=END)
 
 
 def median(ask: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""What each choice in quantising a bundle costs and gains, on the real validation images of its data set.
+"""Compare the choices in quantising a bundle on real validation images: speed, size, changed answers.
 
     python benchmarks/quantize.py RUN/bundle data
 

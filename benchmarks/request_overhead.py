@@ -1,4 +1,4 @@
-"""What counting a request and guarding it cost the service, in microseconds of processor time.
+"""Measure the processor time that metrics and request guards add to a request, in microseconds.
 
 The least of several rounds. A slow hash of the key, or a look at the disk for each request, would show at once.
 """

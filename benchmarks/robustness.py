@@ -1,4 +1,4 @@
-"""What makes a model robust: variants of the recommended config, each trained and put through the stress test.
+"""Compare variants of the recommended config, each trained and put through the stress test.
 
 One EfficientNet-Lite0 a variant instead of the recommended three, so that seeds and choices show. Validation images
 decide; test images are not looked at. Takes about six minutes a variant and seed on two cores. Seeds are outermost:

@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What the workers do at once."""
+    """Work that all workers do at the same time."""
 
     setting: Setting
     workers: int
@@ -96,7 +96,7 @@ def write_graphs(folder: Path, size: int) -> None:
 
 
 def session(setting: Setting, folder: Path) -> Callable[[np.ndarray], object]:
-    """What runs a batch."""
+    """Return the session that runs a batch."""
     path = str(folder / f"{setting.graph}.onnx")
     if setting.openvino:
         import openvino

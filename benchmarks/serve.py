@@ -1,4 +1,4 @@
-"""The service against the bare limit, `ludwig serve`, LitServe and BentoML, as ratios measured in one run.
+"""Compare the service with the bare limit, `ludwig serve`, LitServe and BentoML, as ratios in one run.
 
 All answer for the same EfficientNet-Lite0, each on the first core, with the load generator on the last, and only who is
 measured is awake. Contenders alternate in turns; figures are medians of turns. The bare limit is one process that
@@ -29,7 +29,7 @@ from pneumo.serving.contracts.settings import Settings
 
 
 def chosen(options: argparse.Namespace, folder: Path) -> tuple[list[contenders.Contender], list[str]]:
-    """Who takes part, and who does not and why."""
+    """Return the contenders, and the reason for each that is left out."""
     wanted, left_out = [contenders.pneumo(options.bundle, folder, log=log) for log in (False, True)], []
     if options.run:
         wanted.append(contenders.ludwig(options.run, options.bundle))

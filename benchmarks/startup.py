@@ -1,4 +1,4 @@
-"""How long a person waits before anything happens, as ratios measured in one run.
+"""Time from a command to its first effect, as ratios in one run.
 
 `pneumo --help` against the floor of any Typer program, and Ludwig loaded by pneumo against a plain import of it.
 """

@@ -1,4 +1,4 @@
-"""What the docs show exists: commands and their options, make targets, links, files, the config in the README."""
+"""Check that what the documents show exists: commands and their options, make targets, links, files, the config in the README."""
 
 import re
 import shlex

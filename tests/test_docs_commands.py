@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 class Terminal:
-    """A shell that starts in a folder and stays where a block went; the service shown on port 8000 gets a free port."""
+    """A shell that starts in a folder and keeps its working directory between blocks; the service shown on port 8000 gets a free port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -186,7 +186,7 @@ def test_how_to_use_own_images(tmp_path: Path) -> None:
         said = play("howto/own-data.md", shell)
 
     assert "image,label,split,patient" in said
-    assert "60 images in data-from-table; nothing left out" in said
+    assert "60 images in data-from-table; no file skipped" in said
 
 
 def test_how_to_read_dicom(tmp_path: Path, phantoms: Path, exported: Path) -> None:

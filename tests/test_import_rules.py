@@ -1,4 +1,4 @@
-"""What a fresh interpreter holds after an import; which module may import which is import-linter's (pyproject.toml)."""
+"""Modules that a fresh interpreter holds after an import. The contracts in pyproject.toml say which may import which."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from tests.support.paths import ROOT
 
 
 def loaded_by(statement: str, *suspects: str) -> set[str]:
-    """Which of the suspects a fresh interpreter holds after a statement."""
+    """Return the suspects that a fresh interpreter holds after a statement."""
     program = f"import sys; {statement}; print(*(name for name in {suspects!r} if name in sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 class Project:
-    """A small project with the pipeline; commands run in it as in a shell where the environment is active."""
+    """A small project with the pipeline; commands run in it as in a shell with the environment activated."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -27,7 +27,7 @@ REFERENCE = ROOT / "docs" / "reference"
 
 @pytest.fixture(scope="module")
 def generated() -> Any:
-    """What the hook makes of a page of `docs/reference/`."""
+    """Return a page of `docs/reference/` after the hook filled it."""
     before = sys.path.copy()
     sys.path.insert(0, str(ROOT / "docs" / "hooks"))
     try:

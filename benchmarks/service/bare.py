@@ -23,7 +23,7 @@ from pneumo.serving.model.predictor import Predictor
 
 @dataclass(frozen=True)
 class Task:
-    """What to do.
+    """Work for one process.
 
     Attributes:
         folder: JPEG files.
@@ -40,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it.
+    """Results of a task.
 
     Attributes:
         latencies: Seconds of each batch.
@@ -69,7 +69,7 @@ class Bare:
         return Done(**self._said())
 
     def probabilities(self, folder: Path) -> list[float]:
-        """What the model says about each file of a folder."""
+        """Return the model's probabilities for each file of a folder."""
         return self.run(Task(str(folder), batch=1, judge=True, seconds=0)).probabilities
 
     def _said(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _LOOK_S = 0.01
 
 @dataclass(frozen=True)
 class Contender:
-    """How to start a server, ask it and read its answer.
+    """A server under test: command, request and reader of its answer.
 
     Attributes:
         name: In tables.
@@ -141,7 +141,7 @@ def bentoml(python: Path, bundle: Path, home: Path) -> Contender:
 
 
 def has(python: Path, package: str) -> bool:
-    """Whether another Python can import a package."""
+    """Return whether another Python can import a package."""
     return subprocess.run([python, "-c", f"import {package}"], capture_output=True, check=False).returncode == 0
 
 
@@ -233,7 +233,7 @@ def running(contender: Contender, cores: set[int], log: Path) -> Iterator[Server
 
 
 def pin(cores: set[int]) -> None:
-    """Keep this process, and what it starts, on some cores; where the system cannot, it stays on all."""
+    """Keep this process, and what it starts, on some cores; no effect on a system that cannot."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 

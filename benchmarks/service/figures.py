@@ -1,4 +1,4 @@
-"""What a measurement says in a few numbers, and several turns of it in their medians."""
+"""Summaries of a measurement, and medians over several turns."""
 
 import statistics
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ _LONGEST = 3.0
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go, and how an image becomes one."""
+    """Address of the requests, and the way an image becomes one."""
 
     port: int
     path: str
@@ -49,7 +49,7 @@ class Reply:
 
 
 class Connection:
-    """One connection that is kept, and opened again where the server ended it."""
+    """One connection that is kept, and opened again if the server ended it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -93,7 +93,7 @@ class Connection:
 
 @dataclass
 class Tally:
-    """What came of the requests of one measurement.
+    """Counts and latencies of the requests in one measurement.
 
     Attributes:
         seconds: Length of the window.

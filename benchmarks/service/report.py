@@ -58,7 +58,7 @@ def best_bare(cells: Cells, size: str) -> list[float]:
 def aims(
     cells: Cells, pneumos: Sequence[str], alone: Alone, ready: Mapping[str, float], max_wait_s: float
 ) -> list[Aim]:
-    """What the service should reach, in the order of the table."""
+    """Return the targets of the service, in the order of the table."""
     found = []
     for size in dict.fromkeys(cell.size for cell in cells):
         for name in pneumos:

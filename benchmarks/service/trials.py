@@ -1,4 +1,4 @@
-"""What is measured: every contender in turns, then pneumo alone under what a ward may ask of it."""
+"""Measurements: every contender in turns, then pneumo alone under realistic load."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """Amount of work in one run of the benchmark.
 
     Attributes:
         seconds: Of each cell, over all turns.
@@ -63,7 +63,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Alone:
-    """What pneumo did alone.
+    """Measurements of pneumo alone.
 
     Attributes:
         ceiling: Requests a second for `/healthz` at 16 clients, and the share of a core that the generator used for it.
@@ -167,7 +167,7 @@ def starts(contender: Contender, cores: set[int], count: int, folder: Path) -> f
 def on_all_cores(
     bundle: Path, cores: set[int], files: Files, plan: Plan, folder: Path
 ) -> tuple[dict[Cell, list[Figure]], dict[str, list[tuple[int, int]]]]:
-    """pneumo with workers and threads in different proportions, where load generator and server share all cores."""
+    """pneumo with workers and threads in different proportions; load generator and server share all cores."""
     shapes = dict.fromkeys([(1, 1), (1, len(cores)), (len(cores), 1)])
     cells: dict[Cell, list[Figure]] = {}
     memory: dict[str, list[tuple[int, int]]] = {}

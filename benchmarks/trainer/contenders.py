@@ -1,4 +1,4 @@
-"""What pneumo is compared with: Ludwig as it comes and at its best, and the loop that a person would write."""
+"""Peers of pneumo's trainer: Ludwig by default, Ludwig tuned, and a plain PyTorch loop."""
 
 import contextlib
 import io
@@ -45,7 +45,7 @@ def networks_as_built() -> Iterator[None]:
 
 
 def train_with_ludwig(asked: dict[str, Any], table: Path, folder: Path) -> Any:
-    """What `ludwig train` does, quietly; images are paths in a table."""
+    """Train as `ludwig train` does, without output; images are paths in a table."""
     from ludwig.api import LudwigModel
 
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""MkDocs hook: fills the pages of `docs/reference/` from the program, so that nothing generated is committed.
+"""Fill the pages of `docs/reference/` from the program, so that nothing generated is committed.
 
 A page says where with a line `<!-- generated: NAME -->`.
 """

@@ -1,4 +1,4 @@
-"""What the generated references share: Markdown tables and the attributes that a docstring describes."""
+"""Shared parts of the generated references: Markdown tables, attributes from docstrings."""
 
 import inspect
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; nothing where there are no rows."""
+    """Return a Markdown table; an empty text if there are no rows."""
     lines = [f"| {' | '.join(cell.replace(chr(10), ' ') for cell in row)} |" for row in rows]
     if not lines:
         return ""
@@ -14,14 +14,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def attributes(docstring: str) -> dict[str, str]:
-    """What the section `Attributes:` of a Google docstring says of each attribute."""
+    """Return the description of each attribute in the section `Attributes:` of a Google docstring."""
     section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(docstring), flags=re.MULTILINE)
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", flags=re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
 
 def summary(docstring: str) -> str:
-    """What a docstring says before its sections."""
+    """Return the text of a docstring before its sections."""
     return re.split(r"^(?:Attributes|Args|Returns|Raises):$", inspect.cleandoc(docstring), flags=re.MULTILINE)[
         0
     ].strip()

@@ -50,7 +50,7 @@ def lineage(stages: dict[str, Stage], name: str) -> list[Stage]:
 
 
 def environment(stages: dict[str, Stage], name: str) -> dict[str, str]:
-    """What ENV sets for a stage."""
+    """Return the variables that ENV sets for a stage."""
     return {
         key: value
         for stage in lineage(stages, name)

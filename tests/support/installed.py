@@ -1,4 +1,4 @@
-"""What tests of an installed service share: a copy of the sources, a server of its own process, one question to it."""
+"""An installed service for tests: a copy of the sources, a server process, one request."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def copy_sources(names: Sequence[str], target: Path) -> None:
 
 
 def check_absent(python: Path, *names: str) -> None:
-    """Fail where a Python has packages that it should not have."""
+    """Fail if a Python has packages that it must not have."""
     subprocess.run([str(python), "-c", ABSENT, *names], check=True, cwd="/")
 
 
@@ -87,7 +87,7 @@ def ask(port: int, image: bytes, headers: Mapping[str, str] | None = None) -> di
 
 
 def megabytes(folder: Path) -> float:
-    """What the files of a folder take on disk, in units of a million bytes; a hard link counts once."""
+    """Return the size of a folder's files on disk in megabytes (10^6 bytes); a hard link counts once."""
     seen: dict[tuple[int, int], int] = {}
     for name in folder.rglob("*"):
         stat = os.lstat(name)

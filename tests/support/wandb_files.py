@@ -10,7 +10,7 @@ from tests.support.waiting import until
 
 
 def records(folder: Path) -> list[Any]:
-    """What a run file holds once wandb's service has written the end of the run, which it does a moment later."""
+    """Return the records of a run file, after waiting until wandb's service has written the end of the run."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found: list[Any] = []
 
@@ -41,7 +41,7 @@ def parsed(content: bytes) -> Iterator[Any]:
 
 
 def rounds_of(folder: Path) -> list[dict[str, Any]]:
-    """What was told after each evaluation round; the curves of the end are in the history too."""
+    """Return the logged values of each evaluation round, without the curves that are logged at the end."""
     told = [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in records(folder)
