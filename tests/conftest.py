@@ -1,4 +1,4 @@
-"""What many tests share: real images, an imported phantom data set, and one tiny model trained for all of them."""
+"""Fixtures of many tests: real images, an imported phantom data set, one tiny model trained for all."""
 
 import contextlib
 import functools
@@ -40,7 +40,7 @@ TINY = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left: exit code, standard output, standard error."""
+    """Result of a command: exit code, standard output, standard error."""
 
     code: int
     out: str
@@ -81,7 +81,7 @@ def _hooks_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of the real X-rays; the test is skipped where there is none."""
+    """Return the folder of the real X-rays; skip the test if there is none."""
     folder = Path(os.environ.get("PNEUMO_REAL_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "chest_xray_224_train.tar").is_file():
         pytest.skip(f"real X-rays are not at {folder} (set PNEUMO_REAL_DATA)")

@@ -1,4 +1,4 @@
-"""Check that what the documents show exists: commands and their options, make targets, links, files, the config in the README."""
+"""Check that the commands, options, make targets, links, files and config in the documents exist."""
 
 import re
 import shlex

@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 class Terminal:
-    """A shell that starts in a folder and keeps its working directory between blocks; the service shown on port 8000 gets a free port."""
+    """A shell that keeps its working directory between blocks; a service on port 8000 gets a free port instead."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What `import pneumo` offers to a Python program."""
+"""The public API of `import pneumo`."""
 
 import inspect
 import shutil
