@@ -1,1 +1,1 @@
-"""A model that is served: bundle, registry, predictor, calibration, out-of-distribution score."""
+"""A served model: bundle, registry, predictor, calibration, out-of-distribution score, heat map."""

@@ -1,4 +1,4 @@
-"""A bundle: one folder with everything that is needed to serve a model, sealed by digests.
+"""A bundle: one folder with everything that is needed to serve a model, sealed by checksums.
 
 `bundle.json` holds the SHA-256 of every other file, so its own digest names the whole. Nothing is unpickled.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images.preparation import Preparation
 
@@ -19,13 +20,14 @@ INFO = "bundle.json"
 MODEL = "model.onnx"
 EMBEDDING_SPACE = "embedding_space.npz"
 SCHEMA_VERSION: Literal[3] = 3
-"""Of bundles that are written. In 2 the outlier limit is of the strangest of three views; a reader of 1 would hold the
-embedding's distance alone against it. A bundle of 1 says by its embedding space which score its limit is of. In 3 the
+"""Schema of the bundles that are written. From 2 on the outlier limit belongs to the largest of three views, not to the
+embedding's distance alone; the embedding space of a bundle of 1 tells which score its limit belongs to. From 3 on the
 graph may be quantised."""
-READABLE = (1, 2, 3)
+_MISSING = "{}: missing; copy the bundle again or export the model again"
+_CHANGED = "{}: changed since the bundle was sealed (SHA-256 differs); copy it again or export the model again"
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
-"""Names that are safe as a folder and unambiguous in `name:version`."""
+"""Pattern of names that are safe as a folder and unambiguous in `name:version`."""
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -33,25 +35,25 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class BundleError(InputError):
-    """The folder is no bundle, or not the bundle that was sealed."""
+    """The folder is not a bundle, or its checksums do not match."""
 
 
 class Conformal(FrozenModel):
-    """Which classes cannot be ruled out: `limit` was chosen so that the true class stays in at rate `level`."""
+    """Limit of the prediction sets, chosen so that they hold the ground truth at rate `level`."""
 
     level: float = Field(gt=0, lt=1)
     limit: Probability
 
 
 class Outlier(FrozenModel):
-    """Outlier scores above `limit`, the `quantile` of held-out images, are not in distribution."""
+    """Outlier limit: images with a higher score are out of distribution; it is a `quantile` of held-out images."""
 
     limit: float = Field(gt=0, allow_inf_nan=False)
     quantile: Probability
 
 
 class Parity(FrozenModel):
-    """How closely ONNX Runtime and the trained model agreed when the bundle was made."""
+    """Parity check: agreement of ONNX Runtime with the trained model at export."""
 
     images: int = Field(ge=0)
     max_probability_difference: float = Field(ge=0)
@@ -59,7 +61,7 @@ class Parity(FrozenModel):
 
 
 class Change(FrozenModel):
-    """What a figure changed by, with a 95 % interval over patients where there is one."""
+    """Change of a figure, with a 95% interval over patients if there is one."""
 
     value: float = Field(allow_inf_nan=False)
     low: float | None = Field(default=None, allow_inf_nan=False)
@@ -67,30 +69,30 @@ class Change(FrozenModel):
 
 
 class Speed(FrozenModel):
-    """How many times as fast a batch of `batch` images is on one core, by processor time."""
+    """Speed-up of a batch of `batch` images on one core, by processor time."""
 
     batch: int = Field(gt=0)
     ratio: float = Field(gt=0, allow_inf_nan=False)
 
 
 class Quantization(FrozenModel):
-    """How a graph of 8-bit integers was made from the float one, and what that changed.
+    """Quantisation of a float graph to 8-bit integers, and the changes that it caused.
 
-    Everything is against the float graph on validation images that took no part in making it, with the same
+    Changes are against the float graph, on validation images that took no part in quantising it, with the same
     temperature, threshold and conformal limit.
 
     Attributes:
-        method: In words.
-        calibration_images: Validation images that ranges and layers in float were chosen by.
-        images: Validation images that it was judged by, of `patients` patients.
-        integer_nodes: How many convolutions compute in integers.
-        float_nodes: Names of those that were left in float.
+        method: Method in words.
+        calibration_images: Validation images that chose ranges and the layers left in float.
+        images: Validation images that measured the changes, of `patients` patients.
+        integer_nodes: Number of convolutions in integers.
+        float_nodes: Names of the convolutions left in float.
         auroc: Change of AUROC.
-        decisions: Share of images that are called another class.
-        certainty: Share of images that are called certain instead of uncertain, or the other way round.
+        decisions: Share of images with another predicted class.
+        certainty: Share of images that changed between certain and uncertain.
         max_probability_difference: Largest change of a calibrated probability.
         log_odds: Root mean square change of calibrated log odds.
-        speed: How many times as fast it was on `processor` with `runtime`.
+        speed: Speed-up on `processor` with `runtime`.
     """
 
     method: str
@@ -110,24 +112,24 @@ class Quantization(FrozenModel):
 
 
 class BundleInfo(FrozenModel):
-    """`bundle.json`.
+    """Content of `bundle.json`.
 
     Attributes:
         name: Name of the model, such as that of its config.
         version: Version under that name.
         classes: Class names; the index of a class is its column in `logits`.
         positive_class: With two classes the one whose probability is reported; None with more.
-        preparation: How images become the model's input.
-        temperature: Logits are divided by it before the softmax.
-        thresholds: Operating points by name; `default` is used, and there must be one with a positive class.
-        policy: How the default threshold was chosen, in words.
-        conformal: Limit of the conformal sets.
-        outlier: Limit of the outlier score.
-        metrics: With intervals, as measured.
-        data_fingerprint: Of the data set that it was trained on.
-        provenance: Where it came from: run, commit, versions.
-        parity: The check at export, of the float graph.
-        quantization: How the graph was quantised; None of a float one. `metrics` are those of the float graph.
+        preparation: Preparation of the model's input.
+        temperature: Divisor of the logits before the softmax.
+        thresholds: Operating points by name; a model with a positive class has and uses `default`.
+        policy: Policy that chose the default threshold, in words.
+        conformal: Limit of the prediction sets.
+        outlier: Limit of the out-of-distribution score.
+        metrics: Metrics with intervals, of the float graph.
+        data_fingerprint: Fingerprint of the data set that it was trained on.
+        provenance: Run, commit and package versions that it was made from.
+        parity: Parity check at export, of the float graph.
+        quantization: Quantisation of the graph; None for a float graph.
         files: SHA-256 of every other file, by name.
     """
 
@@ -150,9 +152,9 @@ class BundleInfo(FrozenModel):
     files: dict[str, Sha256] = {}
 
     @model_validator(mode="after")
-    def _agree(self) -> "BundleInfo":
+    def _check_agreement(self) -> "BundleInfo":
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must differ from each other")
+            raise ValueError("duplicate class")
         if len(self.classes) == 2 and self.positive_class not in self.classes:
             raise ValueError("with two classes positive_class must be one of them")
         if len(self.classes) > 2 and self.positive_class is not None:
@@ -166,7 +168,7 @@ class BundleInfo(FrozenModel):
 
     @property
     def id(self) -> str:
-        """`name:version`."""
+        """Name and version, `name:version`."""
         return f"{self.name}:{self.version}"
 
 
@@ -175,9 +177,9 @@ class Bundle:
     """A bundle on disk.
 
     Attributes:
-        folder: Where it lies.
-        info: Its `bundle.json`.
-        digest: SHA-256 of `bundle.json`, which names the whole bundle.
+        folder: Its folder.
+        info: Content of its `bundle.json`.
+        digest: SHA-256 of `bundle.json`, which identifies the whole bundle.
     """
 
     folder: Path
@@ -186,10 +188,10 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> "Bundle":
-        """Read a bundle and, unless told otherwise, check that its files are those that were sealed.
+        """Read a bundle and, unless `verify` is false, check that its checksums match.
 
         Raises:
-            BundleError: No bundle, a schema of another version, a missing or unknown file, or a digest that differs.
+            BundleError: No bundle, an unknown schema version, a missing or unknown file, or a checksum that differs.
         """
         path = folder / INFO
         try:
@@ -202,55 +204,53 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Check every file against `bundle.json`.
+        """Check the checksum of every file.
 
         Raises:
-            BundleError: A file is missing, unknown, or has another digest.
+            BundleError: A file is missing, unknown, or changed.
         """
-        found = set(_other_files(self.folder))
-        for name in sorted({MODEL, EMBEDDING_SPACE} - self.info.files.keys()):
+        present, listed = set(_list_files(self.folder)), self.info.files
+        for name in sorted({MODEL, EMBEDDING_SPACE} - listed.keys()):
             raise BundleError(f"{self.folder / INFO}: {name} is not listed; export the model again")
-        for name in sorted(found - self.info.files.keys()):
+        for name in sorted(present - listed.keys()):
             raise BundleError(f"{self.folder / name}: not part of the bundle; remove it or export the model again")
-        for name, expected in self.info.files.items():
-            if name not in found:
-                raise BundleError(f"{self.folder / name}: missing; copy the bundle again or export the model again")
+        for name, expected in listed.items():
+            if name not in present:
+                raise BundleError(_MISSING.format(self.folder / name))
             if compute_digest(self.folder / name) != expected:
-                raise BundleError(_changed(self.folder / name))
+                raise BundleError(_CHANGED.format(self.folder / name))
 
     def read(self, name: str) -> bytes:
-        """Read one file of the bundle, checked again, so that the bytes used are the bytes that were sealed.
+        """Read one file of the bundle and check its checksum, so that the bytes used are the sealed ones.
 
         Raises:
-            BundleError: It is missing or has another digest.
+            BundleError: The file is missing or changed.
         """
         path = self.folder / name
         try:
             content = path.read_bytes()
         except OSError:
-            raise BundleError(f"{path}: missing; copy the bundle again or export the model again") from None
+            raise BundleError(_MISSING.format(path)) from None
         if hashlib.sha256(content).hexdigest() != self.info.files.get(name):
-            raise BundleError(_changed(path))
+            raise BundleError(_CHANGED.format(path))
         return content
 
 
 def seal_bundle(folder: Path, info: BundleInfo) -> BundleInfo:
-    """Write `bundle.json` over the files in `folder`; last and atomically, so that a bundle with one is complete.
+    """Write `bundle.json` with the checksums of the files in `folder`; last and atomically, so that it ends the export.
 
     Returns:
-        The info with the digests of all files.
+        The info with the checksums.
 
     Raises:
-        BundleError: The folder holds a folder or a link, or misses the model or the embedding space.
+        BundleError: The folder holds a folder or a link, or lacks the model or the embedding space.
     """
-    files = {name: compute_digest(folder / name) for name in _other_files(folder)}
+    files = {name: compute_digest(folder / name) for name in _list_files(folder)}
     for name in (MODEL, EMBEDDING_SPACE):
         if name not in files:
-            raise BundleError(f"{folder / name}: missing; a bundle cannot do without")
+            raise BundleError(f"{folder / name}: missing; every bundle needs it")
     sealed = BundleInfo.model_validate(info.model_dump() | {"files": files})
-    partial = folder / f".{INFO}.partial"
-    partial.write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / INFO)
+    write_text(folder / INFO, sealed.model_dump_json(indent=2) + "\n")
     return sealed
 
 
@@ -260,12 +260,13 @@ def compute_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _other_files(folder: Path) -> list[str]:
+def _list_files(folder: Path) -> list[str]:
+    """List the files of a bundle, apart from `bundle.json` and what an aborted write of it left."""
     names = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():
             raise BundleError(f"{path}: a bundle holds plain files only, no folder and no link; remove it")
-        if path.name not in (INFO, f".{INFO}.partial"):
+        if path.name != INFO and not path.name.startswith(f".{INFO}."):
             names.append(path.name)
     return names
 
@@ -276,12 +277,8 @@ def _parse(path: Path, content: bytes) -> BundleInfo:
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("schema_version",):
-            version, known = first["input"], f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
+            version = first["input"]
             newer = isinstance(version, int) and version > SCHEMA_VERSION
-            mend = "made by a newer pneumo; update this one" if newer else "export the model again"
-            raise BundleError(f"{path}: schema version {version!r}, this pneumo reads {known}: {mend}") from None
+            fix = "made by a newer pneumo; update this one" if newer else "export the model again"
+            raise BundleError(f"{path}: schema version {version!r}, this pneumo reads 1, 2 and 3: {fix}") from None
         raise BundleError(f"{path}: {first_problem(error)}; export the model again") from None
-
-
-def _changed(path: Path) -> str:
-    return f"{path}: changed since the bundle was sealed (SHA-256 differs); copy it again or export the model again"

@@ -1,4 +1,4 @@
-"""From logits to what is said about an image: calibrated probabilities and conformal sets."""
+"""Logits to calibrated probabilities, and those to conformal prediction sets."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,14 @@ def calibrate_logits(logits: NDArray[np.floating], temperature: float) -> Float6
 
 
 def build_prediction_sets(probabilities: Float64, limit: float) -> Mask:
-    """Return which classes cannot be ruled out: those with 1 - probability at or below a limit.
+    """Build prediction sets: the classes with 1 - probability at or below a limit, which cannot be ruled out.
 
     Split conformal prediction with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019. A set may
     be empty.
 
     Args:
         probabilities: Calibrated, [N, K].
-        limit: Quantile of 1 - p(true class) on held-out images, in [0, 1].
+        limit: Quantile of 1 - p(ground truth) on held-out images, in [0, 1].
 
     Returns:
         Mask [N, K].
@@ -38,16 +38,16 @@ def build_prediction_sets(probabilities: Float64, limit: float) -> Mask:
     return np.asarray(1.0 - probabilities <= limit)
 
 
-def find_certain(sets: Mask, answers: NDArray[np.integer]) -> Mask:
-    """Return which cases have a prediction set of the answer and nothing else.
+def find_certain(sets: Mask, labels: NDArray[np.integer]) -> Mask:
+    """Find the images whose prediction set holds the predicted class and no other.
 
-    A threshold that is far from 0.5 may say a class that the set rules out; that is uncertain too.
+    A threshold far from 0.5 may predict a class that the set rules out; such an image is uncertain too.
 
     Args:
-        sets: Conformal sets, [N, K].
-        answers: Index of the class that is said, [N].
+        sets: Prediction sets, [N, K].
+        labels: Index of the predicted class, [N].
 
     Returns:
         Mask [N].
     """
-    return np.asarray((sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), answers])
+    return np.asarray((sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), labels])

@@ -1,4 +1,4 @@
-"""How strange an image is to a model: seen by its network, as a thumbnail, and against its own turned copies."""
+"""Out-of-distribution score of an image, from three views: its embedding, its thumbnail, its turned thumbnails."""
 
 import io
 import zipfile
@@ -14,6 +14,7 @@ from pneumo.serving.images.thumbnails import SIDE, turn_thumbnails
 
 _VARIANCE_FLOOR = 1e-12
 _RELATIVE_FLOOR = 1e-6
+_ARRAYS = ("mean", "basis", "variance", "residual_variance")
 _THUMBNAIL = "thumbnail_"
 _SCALE = "scale"
 _VIEWS = 3
@@ -23,8 +24,8 @@ _VIEWS = 3
 class EmbeddingSpace:
     """A Gaussian over embeddings with P wide directions and one variance for all others.
 
-    The covariance of probabilistic PCA (Tipping & Bishop, Probabilistic Principal Component Analysis, 1999): with fewer
-    images than dimensions a full covariance has no inverse, this one does.
+    The covariance is that of probabilistic PCA (Tipping & Bishop, Probabilistic Principal Component Analysis, 1999):
+    with fewer images than dimensions a full covariance has no inverse, this one does.
 
     Attributes:
         mean: [D].
@@ -48,7 +49,7 @@ class EmbeddingSpace:
         """Fit mean, directions and variances.
 
         Variances have a floor, relative to the mean variance, so that constant columns and fewer images than dimensions
-        give large scores rather than infinite ones.
+        give large scores instead of infinite ones.
 
         Args:
             embeddings: [N, D], N at least 2, finite.
@@ -78,67 +79,46 @@ class EmbeddingSpace:
         )
 
     def score(self, embeddings: NDArray[np.floating]) -> Float64:
-        """Distance from the training images: root of the Mahalanobis distance squared over D.
-
-        Args:
-            embeddings: [N, D].
-
-        Returns:
-            [N], about 1 in distribution.
-        """
+        """Return the root of the squared Mahalanobis distance over D: [N, D] to [N], about 1 in distribution."""
         centred = np.asarray(embeddings, dtype=np.float64) - self.mean
         coordinates = centred @ self.basis
         inside = (coordinates**2 / self.variance).sum(axis=1)
-        # The rest is taken as a vector: the difference of two squared lengths loses all digits where it is small.
+        # The rest is computed as a vector: the difference of two squared lengths loses all digits if it is small.
         outside = ((centred - coordinates @ self.basis.T) ** 2).sum(axis=1) / self.residual_variance
         result: Float64 = np.sqrt((inside + outside) / self.dimensions)
         return result
 
     def project(self, embeddings: NDArray[np.floating]) -> Float64:
-        """Whitened coordinates along the wide directions: [N, D] to [N, P], mean 0 and variance 1 in distribution."""
+        """Return whitened coordinates: [N, D] to [N, P], mean 0 and variance 1 in distribution."""
         centred = np.asarray(embeddings, dtype=np.float64) - self.mean
         result: Float64 = centred @ self.basis / np.sqrt(self.variance)
         return result
 
     def to_arrays(self, prefix: str = "") -> dict[str, Float64]:
-        """The arrays of the space by name, as they lie in an `.npz` file."""
-        return {
-            f"{prefix}mean": self.mean,
-            f"{prefix}basis": self.basis,
-            f"{prefix}variance": self.variance,
-            f"{prefix}residual_variance": np.asarray(self.residual_variance, dtype=np.float64),
-        }
+        """Return the arrays of the space by the names that they have in an `.npz` file."""
+        return {prefix + name: np.asarray(getattr(self, name), dtype=np.float64) for name in _ARRAYS}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str = "") -> "EmbeddingSpace":
-        """Take what `to_arrays` gave.
+        """Build a space from the arrays of `to_arrays`.
 
         Raises:
             KeyError, ValueError, TypeError: An array is missing or holds no numbers.
-            InputError: Numbers that cannot be right.
+            InputError: Impossible numbers.
         """
-        space = cls(
-            mean=np.asarray(arrays[f"{prefix}mean"], dtype=np.float64),
-            basis=np.asarray(arrays[f"{prefix}basis"], dtype=np.float64),
-            variance=np.asarray(arrays[f"{prefix}variance"], dtype=np.float64),
-            residual_variance=float(np.asarray(arrays[f"{prefix}residual_variance"], dtype=np.float64)),
-        )
-        shapes_agree = (
-            space.mean.ndim == 1
-            and space.variance.ndim == 1
-            and space.basis.shape == (space.mean.size, space.variance.size)
-        )
-        numbers = np.concatenate([space.mean, space.variance.ravel(), space.basis.ravel(), [space.residual_variance]])
-        if not shapes_agree or not np.isfinite(numbers).all():
+        mean, basis, variance, rest = (np.asarray(arrays[prefix + name], dtype=np.float64) for name in _ARRAYS)
+        space = cls(mean, basis, variance, float(rest))
+        shapes_agree = mean.ndim == variance.ndim == 1 and basis.shape == (mean.size, variance.size)
+        if not shapes_agree or not all(np.isfinite(values).all() for values in (mean, basis, variance, rest)):
             raise InputError("not an embedding space: wrong shapes or values; export the model again")
-        if space.residual_variance <= 0 or (space.variance <= 0).any():
+        if space.residual_variance <= 0 or (variance <= 0).any():
             raise InputError("not an embedding space: variances must be above 0; export the model again")
         return space
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the outlier score takes of N images: embeddings [N, D] and thumbnails [N, SIDE, SIDE]."""
+    """Input of the out-of-distribution score for N images: embeddings [N, D] and thumbnails [N, SIDE, SIDE]."""
 
     embeddings: NDArray[np.floating]
     thumbnails: Float64
@@ -148,16 +128,16 @@ class ImageFeatures:
 class OutlierScorer:
     """Out-of-distribution score of an image: the largest of its scores in three views.
 
-    The network's embedding tells odd content, but a network that was trained to ignore exposure may not see a negative,
+    The network's embedding shows odd content, but a network that was trained to ignore exposure may not see a negative,
     and one that pools over the image hardly sees what is upside down. A thumbnail's distance from training thumbnails
-    tells other objects. And a thumbnail that lies nearer to them once it is turned, mirrored top to bottom or inverted
-    came in wrong (after Golan & El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, 2018).
+    shows other objects. And a thumbnail that lies nearer to them once it is turned, mirrored top to bottom or inverted
+    was scanned wrong (after Golan & El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, 2018).
 
     Attributes:
-        embedding: Where embeddings of training images lie.
-        thumbnail: Where their thumbnails lie; None in a bundle of a pneumo that had no such view.
-        scale: For each view its median on held-out images and how far above it their quantile lies, [3, 2]; None where
-            `thumbnail` is.
+        embedding: Space of the embeddings of training images.
+        thumbnail: Space of their thumbnails; None in a bundle of an older pneumo, which has only the first view.
+        scale: For each view its median on held-out images and the distance from there to their quantile, [3, 2]; None
+            without `thumbnail`.
     """
 
     embedding: EmbeddingSpace
@@ -166,53 +146,53 @@ class OutlierScorer:
 
     @classmethod
     def fit(cls, training: ImageFeatures, held_out: ImageFeatures, *, quantile: float) -> "OutlierScorer":
-        """Learn what is familiar from training images, and how far off is too far from held-out ones.
+        """Fit the spaces to training images, and the scale of each view to held-out images.
 
         Args:
-            training: What the network was trained on, N at least 2.
+            training: Images that the network was trained on, N at least 2.
             held_out: Images of the same source that it was not trained on, N at least 1.
-            quantile: Share of held-out images that each view alone should let pass, in (0, 1).
+            quantile: Share of held-out images with a score of at most 1 in each view, in (0, 1).
 
         Raises:
             InputError: Fewer than two training images, or embeddings that are not finite.
         """
-        thumbnail = EmbeddingSpace.fit(_flat(training.thumbnails))
+        thumbnail = EmbeddingSpace.fit(_flatten(training.thumbnails))
         bare = cls(EmbeddingSpace.fit(training.embeddings), thumbnail, np.array([[0.0, 1.0]] * _VIEWS))
-        seen = bare.score_views(held_out.embeddings, held_out.thumbnails)
-        middle = np.median(seen, axis=1)
+        views = bare.score_views(held_out.embeddings, held_out.thumbnails)
+        middle = np.median(views, axis=1)
         # A floor, since a handful of held-out images may all be alike.
-        reach = np.maximum(np.quantile(seen, quantile, axis=1) - middle, 0.01 * np.abs(middle) + _VARIANCE_FLOOR)
-        # A thumbnail far nearer than its turned copies is upright, even where all held-out ones are nearer still.
+        reach = np.maximum(np.quantile(views, quantile, axis=1) - middle, 0.01 * np.abs(middle) + _VARIANCE_FLOOR)
+        # A thumbnail far nearer than its turned copies is upright, even if all held-out ones are nearer still.
         reach[-1] = max(reach[-1], -middle[-1] / 2)
         return cls(bare.embedding, thumbnail, np.stack([middle, reach], axis=1))
 
     def score_views(self, embeddings: NDArray[np.floating], small: Float64) -> Float64:
-        """How strange images are in each view: 0 for the typical held-out image, 1 at its quantile.
+        """Score images in each view: 0 for the typical held-out image, 1 at the quantile of held-out images.
 
         Args:
             embeddings: [N, D].
             small: Thumbnails of the same images, [N, SIDE, SIDE].
 
         Returns:
-            [3, N]: by embedding, by thumbnail, by turned thumbnail; the embedding's distance alone, [1, N], where the
-            bundle knows no thumbnails.
+            [3, N]: by embedding, by thumbnail, by turned thumbnail; [1, N], the embedding's distance, without
+            thumbnails in the bundle.
         """
         by_embedding = self.embedding.score(embeddings)
         if self.thumbnail is None or self.scale is None:
             return by_embedding[None]
-        every = self.thumbnail.score(_flat(np.concatenate([small, *turn_thumbnails(small)])))  # one product, not six
+        every = self.thumbnail.score(_flatten(np.concatenate([small, *turn_thumbnails(small)])))  # one product, not six
         distance, others = every[: len(small)], every[len(small) :].reshape(-1, len(small)).min(axis=0)
-        seen = np.stack([by_embedding, distance, distance**2 - others**2])
-        result: Float64 = (seen - self.scale[:, :1]) / self.scale[:, 1:]
+        views = np.stack([by_embedding, distance, distance**2 - others**2])
+        result: Float64 = (views - self.scale[:, :1]) / self.scale[:, 1:]
         return result
 
     def score(self, embeddings: NDArray[np.floating], small: Float64) -> Float64:
-        """The strangest of the views, [N]; arguments as for `score_views`."""
+        """Return the largest score of the views, [N]; arguments as for `score_views`."""
         result: Float64 = self.score_views(embeddings, small).max(axis=0)
         return result
 
     def to_bytes(self) -> bytes:
-        """The content of an `.npz` file; equal ones give equal bytes."""
+        """Return the content of an `.npz` file; equal scorers give equal bytes."""
         arrays = self.embedding.to_arrays()
         if self.thumbnail is not None and self.scale is not None:
             arrays |= self.thumbnail.to_arrays(_THUMBNAIL) | {_SCALE: self.scale}
@@ -222,10 +202,10 @@ class OutlierScorer:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "OutlierScorer":
-        """Read what `to_bytes` wrote; nothing in it is unpickled.
+        """Read the bytes of `to_bytes`; nothing is unpickled.
 
         Raises:
-            InputError: Not such a file, or numbers that cannot be right.
+            InputError: Another file, or impossible numbers.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -243,5 +223,5 @@ class OutlierScorer:
         return cls(embedding, thumbnail, scale)
 
 
-def _flat(small: Float64) -> Float64:
+def _flatten(small: Float64) -> Float64:
     return np.asarray(small.reshape(len(small), -1))

@@ -1,4 +1,4 @@
-"""Run a bundle with ONNX Runtime: from image bytes to what is said about them."""
+"""Run a bundle with ONNX Runtime: image bytes to predictions."""
 
 import time
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ BATCH = 8
 """Images that go through the network at once: 32 were no faster at 224 px and took 2.5 times the memory."""
 
 MAPS = "maps"
-"""The graph's output of class activation maps, where it has one (see `pneumo.pipeline.export.cam`)."""
+"""The graph's optional output of class activation maps (see `pneumo.pipeline.export.cam`)."""
 
 MAPS_POINT = "maps_point"
-"""Key of the graph's metadata under which `true` says that the maps mark what the network looks at."""
+"""Key of the graph's metadata: `true` if the maps mark the regions that the network uses."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is computed from the pixels of N images, by the network and beside it.
+    """Outputs of the network for N images, and their thumbnails.
 
     Attributes:
         logits: float32 [N, K], columns in the order of the classes.
@@ -44,24 +44,24 @@ class Outputs:
 
 
 class Predictor:
-    """A bundle that is loaded and warm; threads may share it.
+    """A loaded and warm bundle; threads may share it.
 
     Attributes:
-        bundle: What it runs.
-        outlier_scorer: Says how strange an image is.
-        has_maps: Whether the network gives class activation maps.
-        maps_point: Whether they were found to mark what it looks at.
+        bundle: The bundle.
+        outlier_scorer: Computes the out-of-distribution score.
+        has_maps: Whether the network returns class activation maps.
+        maps_point: Whether the export found that they mark the regions that the network uses.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        """Load the network and the embedding space, checking both against the bundle's digests.
+        """Load the network and the embedding space, and check their checksums.
 
         Args:
-            bundle: What to run.
-            threads: Threads of one network run; by default the cores this process may use.
+            bundle: The bundle to run.
+            threads: Threads per network run; by default the available cores.
 
         Raises:
-            BundleError: A file changed, or the network does not keep the bundle's contract.
+            BundleError: A file changed, or the network's outputs do not fit the bundle.
         """
         self.bundle = bundle
         model, space = bundle.read(MODEL), bundle.read(EMBEDDING_SPACE)
@@ -86,40 +86,40 @@ class Predictor:
         if (outputs.logits.shape, outputs.embedding.shape) != expected:
             raise BundleError(
                 f"{bundle.folder / MODEL}: logits {outputs.logits.shape} and embedding {outputs.embedding.shape} for "
-                f"two images, where {expected[0]} and {expected[1]} fit the bundle; export the model again"
+                f"two images, but the bundle needs {expected[0]} and {expected[1]}; export the model again"
             )
-        if maps is not None and (maps.ndim != 4 or maps.shape[:2] != outputs.logits.shape):
+        if maps is not None and (maps.ndim != 4 or maps.shape[:2] != expected[0]):
             raise BundleError(
-                f"{bundle.folder / MODEL}: maps {maps.shape} for two images, where {outputs.logits.shape} and a height "
-                "and width fit the bundle; export the model again"
+                f"{bundle.folder / MODEL}: maps {maps.shape} for two images, but the bundle needs {expected[0]} and a "
+                "height and width; export the model again"
             )
 
     def run(self, batch: Float32) -> Outputs:
         """Run the network on prepared images, float32 [N, C, H, W] in [0, 1].
 
         Raises:
-            BundleError: The network gave values that are not finite.
+            BundleError: The network returned values that are not finite.
         """
         logits, embedding = self._run(["logits", "embedding"], batch)
-        return Outputs(logits=logits, embedding=embedding, thumbnails=make_thumbnails(batch))
+        return Outputs(logits, embedding, make_thumbnails(batch))
 
     def run_with_maps(self, batch: Float32) -> tuple[Outputs, Float32]:
-        """Run a network that `has_maps` as `run` does.
+        """Run a network that `has_maps`, as `run` does.
 
         Returns:
-            What `run` returns, and for each class a map of logits whose mean is its logit, float32 [N, K, h, w].
+            Outputs, and for each class a map of logits whose mean is its logit, float32 [N, K, h, w].
 
         Raises:
-            BundleError: The network gave values that are not finite.
+            BundleError: The network returned values that are not finite.
         """
         logits, embedding, maps = self._run(["logits", "embedding", MAPS], batch)
-        return Outputs(logits=logits, embedding=embedding, thumbnails=make_thumbnails(batch)), maps
+        return Outputs(logits, embedding, make_thumbnails(batch)), maps
 
     def _run(self, names: list[str], batch: Float32) -> list[Float32]:
-        found: list[Float32] = self._session.run(names, {"image": batch})
-        if not all(np.isfinite(values).all() for values in found):
-            raise BundleError(f"{self.bundle.folder / MODEL}: gave values that are not finite; export the model again")
-        return found
+        outputs: list[Float32] = self._session.run(names, {"image": batch})
+        if not all(np.isfinite(values).all() for values in outputs):
+            raise BundleError(f"{self.bundle.folder / MODEL}: values that are not finite; export the model again")
+        return outputs
 
     def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Float32:
         """Turn the bytes of an image file into the network's input, float32 [C, H, W].
@@ -130,7 +130,7 @@ class Predictor:
         return prepare(data, self.bundle.info.preparation, max_pixels=max_pixels)
 
     def predict(self, inputs: Sequence[Float32]) -> list[ImagePrediction]:
-        """Predict prepared images, each float32 [C, H, W], `BATCH` at a time; the caller fills in file names."""
+        """Predict prepared images, each float32 [C, H, W], `BATCH` at a time; the caller adds file names."""
         predictions: list[ImagePrediction] = []
         for start in range(0, len(inputs), BATCH):
             chunk = inputs[start : start + BATCH]
@@ -141,30 +141,37 @@ class Predictor:
         return predictions
 
     def interpret_outputs(self, outputs: Outputs, *, elapsed_ms: float) -> list[ImagePrediction]:
-        """Say what the network's outputs mean: calibrated, with certainty and whether the image is a known kind."""
+        """Turn the network's outputs into predictions: calibrated, with certainty and out-of-distribution score."""
         info = self.bundle.info
         probabilities = calibrate_logits(outputs.logits, info.temperature)
-        said = [self._say(row) for row in probabilities]
-        answers = np.array([info.classes.index(label) for label, _ in said], dtype=np.int64)
-        sure = find_certain(build_prediction_sets(probabilities, info.conformal.limit), answers)
+        threshold = None
+        if info.positive_class is None:
+            columns = labels = probabilities.argmax(axis=1)
+        else:
+            threshold, positive = info.thresholds["default"], info.classes.index(info.positive_class)
+            columns = np.full(len(probabilities), positive)
+            labels = np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
+        certain = find_certain(build_prediction_sets(probabilities, info.conformal.limit), labels)
         scores = self.outlier_scorer.score(outputs.embedding, outputs.thumbnails)
         return [
             ImagePrediction(
                 filename=None,
-                label=label,
-                probability=probability,
+                label=info.classes[label],
+                probability=float(row[column]),
                 probabilities=dict(zip(info.classes, row.tolist(), strict=True)),
-                threshold=info.thresholds["default"] if info.positive_class is not None else None,
-                certainty="certain" if known else "uncertain",
+                threshold=threshold,
+                certainty="certain" if is_certain else "uncertain",
                 in_distribution=bool(score <= info.outlier.limit),
                 outlier_score=float(score),
                 elapsed_ms=elapsed_ms,
             )
-            for row, (label, probability), known, score in zip(probabilities, said, sure, scores, strict=True)
+            for row, column, label, is_certain, score in zip(
+                probabilities, columns, labels, certain, scores, strict=True
+            )
         ]
 
     def project(self, embedding: Float32) -> Float32:
-        """An embedding, float32 [D], as reference and log keep it: float32 [P], whitened, P at most 32."""
+        """Whiten an embedding, float32 [D], as reference and log keep it: float32 [P], P at most 32."""
         return np.asarray(self.outlier_scorer.embedding.project(embedding[None])[0], dtype=np.float32)
 
     def predict_bytes(
@@ -180,18 +187,9 @@ class Predictor:
         decoding = (time.perf_counter() - began) * 1000
         return name_prediction(self.predict([prepared])[0], filename, decoding)
 
-    def _say(self, probabilities: Float64) -> tuple[str, float]:
-        classes, positive = self.bundle.info.classes, self.bundle.info.positive_class
-        if positive is None:
-            best = int(probabilities.argmax())
-            return classes[best], float(probabilities[best])
-        column = classes.index(positive)
-        probability = float(probabilities[column])
-        return classes[column if probability >= self.bundle.info.thresholds["default"] else 1 - column], probability
-
 
 def name_prediction(prediction: ImagePrediction, filename: str | None, decoding_ms: float) -> ImagePrediction:
-    """Return a prediction with its file name, and the time of decoding added."""
+    """Return a prediction with its file name and the time of decoding added."""
     return prediction.model_copy(
         update={"filename": filename, "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3)}
     )
@@ -202,8 +200,8 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
 
     Args:
         model: The graph.
-        threads: Threads of one run. Several processes on the same cores share these out: cores / processes each
-            (docs/benchmarks.md), since ONNX Runtime knows of no other process, nor of a container's quota.
+        threads: Threads per run. Several processes on the same cores get cores / processes each (docs/benchmarks.md),
+            since ONNX Runtime knows of no other process, nor of a container's quota.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -212,7 +210,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     # on two busy cores, did 27 to 52 images/s with spinning and 58 to 127 without. The arena stays (without it batches
     # of 8 took 1.6 times as long); it grows with the largest batch, which `BATCH` bounds.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if integers_overflow():  # else an INT8 graph gave other answers here than where it was judged; slow, so only then
+    if integers_overflow():  # else an INT8 graph would answer otherwise than in its evaluation; slow, so only then
         options.add_session_config_entry("session.x64quantprecision", "1")
-    options.log_severity_level = 3  # errors only: warnings name nodes, which helps nobody who serves
+    options.log_severity_level = 3  # errors only: warnings name nodes of the graph, which does not help an operator
     return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])

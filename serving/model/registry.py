@@ -1,7 +1,6 @@
-"""The registry of models, read side: which versions there are and what an alias means.
+"""The registry of models, read side: promoted versions and the aliases that point at them.
 
-`models/registry.yaml` is text, so that a review shows a promotion as a diff. `pipeline.release.registry` writes
-it. It lies in
+`registry.yaml` is text, so that a review shows a promotion as a diff; `pipeline.release.registry` writes it. It lies in
 a folder, or in a bucket (`pneumo.serving.model.remote_registry`).
 """
 
@@ -32,11 +31,11 @@ class Version(FrozenModel):
     Attributes:
         name: Name of the model.
         version: Version under that name.
-        bundle: Its folder, relative to the registry, with forward slashes.
+        bundle: Folder of the bundle, relative to the registry, with forward slashes.
         digest: SHA-256 of its `bundle.json`.
-        metrics: As in the bundle.
-        promoted_at: When it came into the registry, UTC.
-        run: The run that made it, where known.
+        metrics: Metrics of the bundle.
+        promoted_at: Time of its first promotion, UTC.
+        run: The run that made it, if known.
     """
 
     name: Name
@@ -48,7 +47,7 @@ class Version(FrozenModel):
     run: str | None
 
     @model_validator(mode="after")
-    def _lies_inside(self) -> "Version":
+    def _check_bundle(self) -> "Version":
         path = PurePosixPath(self.bundle)
         if path.is_absolute() or ".." in path.parts or "\\" in self.bundle:
             raise ValueError(f"bundle {self.bundle!r} lies outside the registry")
@@ -56,22 +55,22 @@ class Version(FrozenModel):
 
     @property
     def id(self) -> str:
-        """`name:version`."""
+        """Name and version, `name:version`."""
         return f"{self.name}:{self.version}"
 
 
 class Promotion(FrozenModel):
-    """One change of what an alias means: the record that a review or an audit asks for.
+    """One change of an alias, for reviews and audits.
 
     Attributes:
         alias: The alias.
-        version: What it means from then on, `name:version`.
-        at: When, UTC.
-        action: Whether it was promoted, or came back by a rollback.
-        before: What the alias meant until then; None where nothing did.
-        compared: Whether the gate compared the two on the same images.
-        forced: The reason that a person gave where the gate had refused.
-        objections: Why the gate had refused.
+        version: Its new version, `name:version`.
+        at: Time of the change, UTC.
+        action: Whether the version was promoted or came back by a rollback.
+        before: Its previous version; None for a new alias.
+        compared: Whether the gate compared the two versions on the same images.
+        forced: The reason that a person gave to override the gate.
+        objections: Reasons of the gate's refusal.
     """
 
     alias: Alias
@@ -85,12 +84,12 @@ class Promotion(FrozenModel):
 
 
 class Registry(FrozenModel):
-    """`registry.yaml`.
+    """Content of `registry.yaml`.
 
     Attributes:
         versions: Every promoted version, oldest first.
-        aliases: What an alias means now: alias to `name:version`.
-        history: What each alias has meant, oldest first; the last is what it means now.
+        aliases: Current version of each alias: alias to `name:version`.
+        history: All versions of each alias, oldest first; the last is the current one.
         promotions: Every change of an alias, oldest first; schema 1 had none.
     """
 
@@ -101,34 +100,33 @@ class Registry(FrozenModel):
     promotions: list[Promotion] = []
 
     @model_validator(mode="after")
-    def _agree(self) -> "Registry":
-        known = {version.id for version in self.versions}
-        if len(known) != len(self.versions):
-            raise ValueError("a version is listed twice")
+    def _check_agreement(self) -> "Registry":
+        ids = {version.id for version in self.versions}
+        if len(ids) != len(self.versions):
+            raise ValueError("duplicate version")
         for alias, past in self.history.items():
-            unknown = set(past) - known
-            if unknown:
-                raise ValueError(f"history of {alias} names {sorted(unknown)[0]!r}, which is not in versions")
+            if unknown := sorted(set(past) - ids):
+                raise ValueError(f"history of {alias} names {unknown[0]!r}, which is not in versions")
         if {alias: past[-1] for alias, past in self.history.items() if past} != self.aliases:
             raise ValueError("aliases and the ends of history differ")
         return self
 
     def find(self, model: str) -> Version | None:
-        """The version that an alias or `name:version` means, or None."""
+        """Return the version of an alias or of `name:version`, or None."""
         wanted = self.aliases.get(model, model)
         return next((version for version in self.versions if version.id == wanted), None)
 
     def list_aliases(self, version: Version) -> list[str]:
-        """The aliases that mean a version now."""
-        return sorted(alias for alias, meant in self.aliases.items() if meant == version.id)
+        """Return the aliases that point at a version."""
+        return sorted(alias for alias, current in self.aliases.items() if current == version.id)
 
     def list_promotions(self, version: str) -> list[Promotion]:
-        """The changes that made an alias mean a version, oldest first."""
-        return [each for each in self.promotions if each.version == version]
+        """Return the changes that pointed an alias at a version, oldest first."""
+        return [promotion for promotion in self.promotions if promotion.version == version]
 
 
 def read_registry(root: Root = MODELS) -> Registry:
-    """Read the registry under `root`; empty where there is none yet.
+    """Read the registry under `root`; an empty one if there is none yet.
 
     Raises:
         InputError: It is damaged.
@@ -136,9 +134,7 @@ def read_registry(root: Root = MODELS) -> Registry:
     """
     path = format_path(root, REGISTRY)
     try:
-        content = (
-            remote_registry.read_file(root, REGISTRY) if is_address(root) else (Path(root) / REGISTRY).read_bytes()
-        )
+        content = remote_registry.read_file(root, REGISTRY) if is_address(root) else Path(path).read_bytes()
     except FileNotFoundError:
         return Registry()
     except OSError as error:
@@ -147,7 +143,7 @@ def read_registry(root: Root = MODELS) -> Registry:
 
 
 def parse_registry(content: bytes, path: str) -> Registry:
-    """Read what stands in a registry's file; `path` stands in messages.
+    """Parse the content of a registry's file; `path` is for messages.
 
     Raises:
         InputError: It is damaged.
@@ -167,7 +163,7 @@ def parse_registry(content: bytes, path: str) -> Registry:
 
 
 def read_registry_stamp(root: Root) -> object:
-    """Return what changes when the registry is written again.
+    """Return a value that changes when the registry is written again.
 
     Raises:
         MachineError: It lies in a bucket that cannot be read.
@@ -175,14 +171,14 @@ def read_registry_stamp(root: Root) -> object:
     if is_address(root):
         return remote_registry.read_stamp(root, REGISTRY)
     try:
-        found = (Path(root) / REGISTRY).stat()
+        status = (Path(root) / REGISTRY).stat()
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def find_version(model: str, root: Root = MODELS) -> Version | None:
-    """The registered version that an alias or `name:version` means; None for a path, which anything with a slash is.
+    """Return the registered version of an alias or `name:version`; None for a path, such as any text with a slash.
 
     Raises:
         InputError: The registry is damaged.
@@ -192,28 +188,28 @@ def find_version(model: str, root: Root = MODELS) -> Version | None:
 
 
 def resolve(model: str, root: Root = MODELS) -> Path:
-    """Find the bundle folder that is meant; one in a bucket is downloaded to the cache, once.
+    """Return the bundle folder of an alias, a version or a path; download it once if the registry is in a bucket.
 
     Args:
-        model: An alias or `name:version`, else the path of a bundle folder. With a slash in it, as in `./champion`, it
-            is always a path.
+        model: An alias or `name:version`, else the path of a bundle folder. Text with a slash, as in `./champion`, is
+            always a path.
         root: The registry.
 
     Raises:
-        InputError: Nothing is meant by it.
+        InputError: No such alias, version or folder.
         BundleError: The registered bundle is missing, or another one lies in its place.
         MachineError: It lies in a bucket that cannot be read.
     """
     version = find_version(model, root)
-    if version is None:
-        if (Path(model) / INFO).is_file():
-            return Path(model)
-        raise InputError(f"{model}: {_unknown(model, root)}")
-    return locate_bundle(version, root)
+    if version is not None:
+        return locate_bundle(version, root)
+    if (Path(model) / INFO).is_file():
+        return Path(model)
+    raise InputError(f"{model}: {_explain_unknown(model, root)}")
 
 
 def locate_bundle(version: Version, root: Root = MODELS) -> Path:
-    """Find the folder of a registered bundle, see `resolve`.
+    """Return the folder of a registered bundle, see `resolve`.
 
     Raises:
         BundleError: It is missing, or another one lies in its place.
@@ -229,13 +225,13 @@ def locate_bundle(version: Version, root: Root = MODELS) -> Path:
     return folder
 
 
-def _unknown(model: str, root: Root) -> str:
+def _explain_unknown(model: str, root: Root) -> str:
     if Path(model).is_dir():
         return f"no bundle in this folder ({INFO} is missing); `pneumo export RUN` makes one"
     registry = read_registry(root)
     if not registry.versions:
-        return f"no model is promoted in {root}; `pneumo promote RUN` does, or give a bundle folder"
+        return f"no model is promoted in {root}; run `pneumo promote RUN`, or give a bundle folder"
     names = [*registry.aliases, *(version.id for version in registry.versions)]
     close = difflib.get_close_matches(model, names, n=1)
-    known = ", ".join(sorted(registry.aliases)) or names[-1]
-    return f"no such alias, version or bundle folder; {f'did you mean {close[0]}?' if close else f'known: {known}'}"
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(registry.aliases)) or names[-1]}"
+    return f"no such alias, version or bundle folder; {hint}"

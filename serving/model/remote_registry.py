@@ -1,6 +1,6 @@
-"""A registry in a bucket, read side: addresses such as `gs://bucket/models`, read by fsspec and kept in a local cache.
+"""A registry in a bucket, read side: addresses such as `gs://bucket/models`, read by fsspec into a local cache.
 
-fsspec, and gcsfs for `gs://`, are imported where an address is used and nowhere else.
+fsspec, and gcsfs for `gs://`, are imported only if an address is used.
 """
 
 import hashlib
@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
+from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError, first_line
 from pneumo.serving.contracts.install_hints import install_hint
 from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError
@@ -22,7 +22,7 @@ CACHE = "PNEUMO_CACHE"
 
 
 def format_path(root: Root, name: str) -> str:
-    """Format the place of a file under a root, for messages."""
+    """Return the path or address of a file under a root."""
     return f"{root}/{name}" if is_address(root) else str(Path(root) / name)
 
 
@@ -30,22 +30,22 @@ def read_file(address: str, name: str) -> bytes:
     """Read a file under an address.
 
     Raises:
-        FileNotFoundError: It is not there.
-        InputError: No such kind of address, or no such bucket.
-        MachineError: What reads it is not installed, nobody may read it, or it cannot be reached.
+        FileNotFoundError: No such file.
+        InputError: An unknown kind of address, or no such bucket.
+        MachineError: A package is missing, reading is not allowed, or the bucket cannot be reached.
     """
     with translate_errors(address):
         files, path = open_files(address)
         try:
             content: bytes = files.cat_file(f"{path}/{name}")
         except FileNotFoundError:
-            _look_for_bucket(files, path, address)
+            _check_bucket(files, path, address)
             raise
         return content
 
 
 def read_stamp(address: str, name: str) -> str | None:
-    """Return what changes when a file under an address is written again; None if there is none.
+    """Return a value that changes when a file under an address is written again; None if there is no file.
 
     Raises:
         InputError: As `read_file`.
@@ -54,19 +54,19 @@ def read_stamp(address: str, name: str) -> str | None:
     with translate_errors(address):
         files, path = open_files(address)
         try:
-            found = files.info(f"{path}/{name}")
+            attributes = files.info(f"{path}/{name}")
         except FileNotFoundError:
             return None
         keys = ("generation", "ETag", "etag", "mtime", "LastModified", "created", "size")
-        return next((str(found[key]) for key in keys if found.get(key) is not None), "")
+        return next((str(attributes[key]) for key in keys if attributes.get(key) is not None), "")
 
 
 def fetch_bundle(address: str, folder: str, digest: str) -> Path:
     """Download a bundle into the cache, unless it is there, and verify every file of it.
 
     Args:
-        address: Of the registry.
-        folder: Of the bundle, relative to the registry.
+        address: Address of the registry.
+        folder: Folder of the bundle, relative to the registry.
         digest: SHA-256 of its `bundle.json`.
 
     Returns:
@@ -76,8 +76,8 @@ def fetch_bundle(address: str, folder: str, digest: str) -> Path:
         BundleError: A file is missing, or not the one that was promoted.
         MachineError: As `read_file`, or the cache cannot be written.
     """
-    target = _cache() / digest
-    if _is_whole(target, digest):
+    target = _find_cache() / digest
+    if _is_complete(target, digest):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,11 +86,11 @@ def fetch_bundle(address: str, folder: str, digest: str) -> Path:
         raise MachineError(f"{target.parent}: cannot be written ({error.strerror}); set {CACHE}") from None
     try:
         _download(address, folder, digest, partial)
-        if not _is_whole(target, digest):  # another process may have been quicker
+        if not _is_complete(target, digest):  # another process may have been quicker
             shutil.rmtree(target, ignore_errors=True)
             partial.replace(target)
     except OSError:
-        if not _is_whole(target, digest):
+        if not _is_complete(target, digest):
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -98,8 +98,8 @@ def fetch_bundle(address: str, folder: str, digest: str) -> Path:
 
 
 def open_files(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it."""
-    # gcsfs would else ask each bucket over gRPC whether it is a zonal one, which hangs where only HTTP gets through.
+    """Return the file system of an address, as untyped fsspec gives it, and the path in it."""
+    # gcsfs would else ask each bucket over gRPC whether it is a zonal one, which hangs if only HTTP gets through.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec  # type: ignore[import-untyped]
 
@@ -109,20 +109,19 @@ def open_files(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def translate_errors(address: str) -> Iterator[None]:
-    """Turn what fsspec and its back ends raise into one line; what is not found stays a FileNotFoundError."""
+    """Turn the errors of fsspec and its back ends into one line; FileNotFoundError and FileExistsError pass."""
     try:
         yield
     except (PneumoError, FileNotFoundError, FileExistsError):
         raise
     except ImportError as error:
-        name = getattr(error, "name", None) or "gcsfs"
-        raise MachineError(f"{address}: {name} is not installed; {install_hint('gcs')}") from None
+        raise MachineError(f"{address}: {error.name or 'gcsfs'} is not installed; {install_hint('gcs')}") from None
     except Exception as error:  # fsspec's back ends share no base
-        raise _plain(address, error) from None
+        raise _translate(address, error) from None
 
 
-def _look_for_bucket(files: Any, path: str, address: str) -> None:
-    """Tell a bucket that is missing from a file that is; only Google Cloud Storage is asked."""
+def _check_bucket(files: Any, path: str, address: str) -> None:
+    """Raise an InputError if the bucket itself is missing; only Google Cloud Storage is asked."""
     if "gs" not in files.protocol:
         return
     try:
@@ -131,36 +130,36 @@ def _look_for_bucket(files: Any, path: str, address: str) -> None:
         raise InputError(f"{address}: no such bucket; is its name right?") from None
 
 
-def _plain(address: str, error: Exception) -> PneumoError:
-    kind, told = type(error).__name__, (str(error).strip().splitlines() or [""])[0][:200]
-    code = getattr(error, "code", None)
-    if isinstance(error, ValueError) and "Protocol not known" in told:
-        return InputError(f"{address}: no such kind of address; gs://BUCKET/FOLDER is one")
-    if kind in ("DefaultCredentialsError", "RefreshError") or code in (401, "401"):
+def _translate(address: str, error: Exception) -> PneumoError:
+    kind, text = type(error).__name__, first_line(error)
+    code = str(getattr(error, "code", ""))
+    if isinstance(error, ValueError) and "Protocol not known" in text:
+        return InputError(f"{address}: unknown kind of address; gs://BUCKET/FOLDER is one")
+    if kind in ("DefaultCredentialsError", "RefreshError") or code == "401":
         return MachineError(
             f"{address}: no credentials; `gcloud auth application-default login` makes some, or name a key file in "
             "GOOGLE_APPLICATION_CREDENTIALS"
         )
-    if code in (403, "403") or told.startswith("Forbidden"):
+    if code == "403" or text.startswith("Forbidden"):
         return MachineError(f"{address}: not allowed; your account needs to read (to promote: to write) objects there")
     if kind.startswith(("Client", "Server")) or isinstance(error, TimeoutError | ConnectionError):
         return MachineError(f"{address}: cannot be reached ({kind}); is there a network?")
-    return MachineError(f"{address}: {told or kind}")
+    return MachineError(f"{address}: {text}")
 
 
 def _download(address: str, folder: str, digest: str, partial: Path) -> None:
-    def take(name: str) -> bytes:
+    def read(name: str) -> bytes:
         try:
             return read_file(address, f"{folder}/{name}")
         except FileNotFoundError:
             raise BundleError(f"{address}/{folder}/{name}: missing; promote the model again") from None
 
-    content = take(INFO)
+    content = read(INFO)
     if hashlib.sha256(content).hexdigest() != digest:
         raise BundleError(f"{address}/{folder}: not the bundle that was promoted; promote it again")
     (partial / INFO).write_bytes(content)
     for name, expected in Bundle.open(partial, verify=False).info.files.items():
-        content = take(name)
+        content = read(name)
         if hashlib.sha256(content).hexdigest() != expected:
             raise BundleError(
                 f"{address}/{folder}/{name}: not the file that was promoted (SHA-256 differs); promote it again"
@@ -169,21 +168,19 @@ def _download(address: str, folder: str, digest: str, partial: Path) -> None:
     partial.chmod(0o755)
 
 
-def _is_whole(folder: Path, digest: str) -> bool:
+def _is_complete(folder: Path, digest: str) -> bool:
     try:
         return Bundle.open(folder).digest == digest
     except (BundleError, OSError):
         return False
 
 
-def _cache() -> Path:
-    if given := os.environ.get(CACHE):
-        return Path(given)
+def _find_cache() -> Path:
+    if folder := os.environ.get(CACHE):
+        return Path(folder)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    try:
+    with suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
         if os.access(home, os.W_OK):
             return home / "pneumo"
-    except OSError:
-        pass
     return Path(tempfile.gettempdir()) / "pneumo"

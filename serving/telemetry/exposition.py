@@ -13,19 +13,19 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-GONE_AT_ZERO = frozenset({"pneumo_model_info", "pneumo_model_loaded_timestamp_seconds"})
-"""Metrics whose series are not shown at 0: a series in a shared folder cannot be removed."""
+_HIDDEN_AT_ZERO = frozenset({"pneumo_model_info", "pneumo_model_loaded_timestamp_seconds"})
+"""Metrics whose series are hidden at 0: a series in a shared folder cannot be removed."""
 
 
 class Exposition(Collector):
-    """What is shown: no `_created` series, which double the size and which few read, and no model that is gone.
+    """All metrics but those of unloaded models and the `_created` series, which double the size and which few read.
 
     Attributes:
-        registry: Where metrics are registered.
+        registry: Registry of this process's metrics.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        """Show what is registered here, with this process's own metrics, or what workers left in a folder."""
+        """Expose the registry and metrics of the process; or, with a folder, the metrics that workers share in it."""
         self.registry = CollectorRegistry()
         self._source = self.registry
         if folder:
@@ -36,42 +36,35 @@ class Exposition(Collector):
                 collector(registry=self.registry)
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics to show."""
+        """Yield the metrics to show."""
         for metric in self._source.collect():
             metric.samples = [
                 sample
                 for sample in metric.samples
-                if not sample.name.endswith("_created") and (sample.value or metric.name not in GONE_AT_ZERO)
+                if not sample.name.endswith("_created") and (sample.value or metric.name not in _HIDDEN_AT_ZERO)
             ]
             yield metric
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """All metrics, and their media type; takes milliseconds.
-
-        Args:
-            accept: The request's `Accept`: OpenMetrics where that is preferred, else Prometheus' own format.
-        """
+        """Return all metrics and their media type, in the format that `Accept` prefers; takes milliseconds."""
         if prefers_openmetrics(accept):
             return openmetrics.generate_latest(self), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
         return generate_latest(self), CONTENT_TYPE_PLAIN_0_0_4
 
 
 def prefers_openmetrics(accept: str) -> bool:
-    """Whether `Accept` rates OpenMetrics at least as high as plain text.
+    """Return whether `Accept` rates OpenMetrics at least as high as plain text.
 
-    `prometheus_client` has its own choice, which fails on versions that are no numbers and echoes those that are.
+    Not `prometheus_client.exposition.choose_encoder`: it raises on versions that are not numbers, echoes those that
+    are, and ignores `q`.
     """
     quality = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for item in accept.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
         if name in quality:
-            given = [part.removeprefix("q=") for part in parameters if part.startswith("q=")]
-            quality[name] = max(quality[name], _number(given[0]) if given else 1.0)
+            given = next((part.removeprefix("q=") for part in parameters if part.startswith("q=")), "1")
+            try:
+                quality[name] = max(quality[name], float(given))
+            except ValueError:
+                continue
     return 0 < quality["application/openmetrics-text"] >= quality["text/plain"]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

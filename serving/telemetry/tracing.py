@@ -1,8 +1,8 @@
-"""Traces over OpenTelemetry, where an endpoint is set; where none is, nothing is imported and nothing done.
+"""Traces by OpenTelemetry, if an endpoint is set; without one, nothing is imported or recorded.
 
-A request gives one span, the child of what called it as of W3C Trace Context, with a child for each thing done for it.
-The names of HTTP attributes follow https://opentelemetry.io/docs/specs/semconv/http/http-spans/. No span holds a path
-as sent, a header, a file name or the message of an exception.
+A request is one span, the child of its caller's span by W3C Trace Context, with a child per step of the work. The names
+of HTTP attributes follow https://opentelemetry.io/docs/specs/semconv/http/http-spans/. No span holds a path as sent, a
+header, a file name or the message of an exception.
 """
 
 import logging
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import SpanKind
 
 Attribute = str | int | float | bool
 
@@ -33,19 +34,19 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 PROTOCOL = "http/protobuf"
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths that machines ask for every few seconds: no traces."""
+"""Paths without traces: machines request them every few seconds."""
 
 FLUSH_S = 2.0
-"""Seconds that the end of the service waits for its last spans to be sent."""
+"""Most seconds that the shutdown waits for the last spans to be sent."""
 
 _log = logging.getLogger("pneumo.tracing")
 
 
 class Span:
-    """A span that nobody records.
+    """A span that is not recorded.
 
     Attributes:
-        trace_id: Of the trace, 32 hexadecimal digits; None without one.
+        trace_id: Id of the trace, 32 hexadecimal digits; None without one.
     """
 
     trace_id: str | None = None
@@ -54,48 +55,43 @@ class Span:
         """Add attributes, each named `pneumo.` and its keyword."""
 
     def answered(self, route: str, status: int) -> None:
-        """Say what a request came to.
-
-        Args:
-            route: The route's template, or `-` where none matched.
-            status: HTTP status.
-        """
+        """Set the route's template, or `-` if no route matched, and the HTTP status."""
 
 
 class Tracer:
-    """Records nothing: what a service without an endpoint has."""
+    """A tracer that records nothing, for a service without an endpoint."""
 
     def request(self, scope: Scope) -> AbstractContextManager[Span]:
-        """Around the answering of an HTTP request; what is done meanwhile, also in tasks and threads, are its children.
+        """Record the answering of an HTTP request; spans of its tasks and threads become children.
 
         Args:
-            scope: Of ASGI.
+            scope: ASGI scope.
         """
-        return _NOTHING
+        return _NOT_RECORDED
 
     def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
-        """Around one thing that is done."""
-        return _NOTHING
+        """Record one step of the work."""
+        return _NOT_RECORDED
 
     def record(self, name: str, began: float, ended: float, **attributes: Attribute) -> None:
-        """Add something that was done for the present request, elsewhere.
+        """Record a past step of the work for the current request, which another thread did.
 
         Args:
-            name: What was done.
+            name: Name of the step.
             began: Seconds of `time.perf_counter`.
-            ended: The same.
-            **attributes: Each named `pneumo.` and its keyword.
+            ended: Seconds of `time.perf_counter`.
+            **attributes: Attributes, each named `pneumo.` and its keyword.
         """
 
     def close(self) -> None:
-        """Send what is left, for `FLUSH_S` seconds at most; off the event loop."""
+        """Send the remaining spans, for at most `FLUSH_S` seconds; call it off the event loop."""
 
 
-_NOTHING = nullcontext(Span())
+_NOT_RECORDED = nullcontext(Span())
 
 
 def from_environment() -> Tracer:
-    """The tracer that OpenTelemetry's variables ask for; one line of warning where they ask for what is not there."""
+    """Return the tracer that OpenTelemetry's variables set; warn in one line if they cannot be satisfied."""
     endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     if endpoint is None or off:
@@ -121,14 +117,14 @@ class _Recorder(Tracer):
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        # Each failed try to send would be a line or more; `_Told` says it once.
+        # Each failed try to send would log a line or more; `_log_failures` logs once.
         for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         resource = Resource.create()
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "pneumo"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # which may take 30 s
-        self._provider.add_span_processor(BatchSpanProcessor(_told(OTLPSpanExporter(), endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(_log_failures(OTLPSpanExporter(), endpoint)))
         self._tracer = self._provider.get_tracer("pneumo")
         self._api = trace
         self._propagator = TraceContextTextMapPropagator()
@@ -136,36 +132,36 @@ class _Recorder(Tracer):
 
     def request(self, scope: Scope) -> AbstractContextManager[Span]:
         if scope["path"] in PROBES:
-            return _NOTHING
+            return _NOT_RECORDED
         given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
         parent = self._propagator.extract({"traceparent": given}, context=self._no_parent)
-        return self._entered(normalize_method(scope["method"]), parent, self._api.SpanKind.SERVER, {})
+        return self._enter(normalize_method(scope["method"]), parent, self._api.SpanKind.SERVER, {})
 
     def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
-        return self._entered(name, None, self._api.SpanKind.INTERNAL, attributes)
+        return self._enter(name, None, self._api.SpanKind.INTERNAL, attributes)
 
     def record(self, name: str, began: float, ended: float, **attributes: Attribute) -> None:
         if not self._api.get_current_span().is_recording():
             return
         offset = time.time_ns() - time.perf_counter_ns()
-        span = self._tracer.start_span(name, start_time=offset + int(began * 1e9), attributes=_named(attributes))
+        span = self._tracer.start_span(name, start_time=offset + int(began * 1e9), attributes=_prefix(attributes))
         span.end(offset + int(ended * 1e9))
 
     def close(self) -> None:
-        # Sending may hang for as long as the exporter's own timeout: left behind, its threads end with the process.
+        # Sending may hang until the exporter's own timeout; a daemon thread ends with the process.
         ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         ending.start()
         ending.join(FLUSH_S)
 
     @contextmanager
-    def _entered(
-        self, name: str, parent: "Context | None", kind: Any, attributes: dict[str, Attribute]
+    def _enter(
+        self, name: str, parent: "Context | None", kind: "SpanKind", attributes: dict[str, Attribute]
     ) -> Iterator[Span]:
         with self._tracer.start_as_current_span(
             name,
             context=parent,
             kind=kind,
-            attributes=_named(attributes),
+            attributes=_prefix(attributes),
             record_exception=False,  # its message can quote what an image holds
             set_status_on_exception=False,
         ) as span:
@@ -183,7 +179,7 @@ class _RecordedSpan(Span):
         self.trace_id = format(span.get_span_context().trace_id, "032x")
 
     def set(self, **attributes: Attribute) -> None:
-        self._span.set_attributes(_named(attributes))
+        self._span.set_attributes(_prefix(attributes))
 
     def answered(self, route: str, status: int) -> None:
         self._span.set_attributes({"http.request.method": self._name, "http.response.status_code": status})
@@ -194,7 +190,7 @@ class _RecordedSpan(Span):
             _fail(self._span, str(status))
 
 
-def _named(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+def _prefix(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
     return {f"pneumo.{name}": value for name, value in attributes.items()}
 
 
@@ -205,24 +201,24 @@ def _fail(span: "OtelSpan", kind: str) -> None:
     span.set_attribute("error.type", kind)
 
 
-def _told(exporter: "SpanExporter", endpoint: str) -> "SpanExporter":
-    """An exporter that logs one line when spans stop getting through, and one when they do again."""
+def _log_failures(exporter: "SpanExporter", endpoint: str) -> "SpanExporter":
+    """Wrap an exporter so that it logs one line when sending begins to fail, and one when it succeeds again."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-    class Told(SpanExporter):
+    class LoggingExporter(SpanExporter):
         failing = False
 
         def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
             result = exporter.export(spans)
             failing = result is not SpanExportResult.SUCCESS
             if failing and not self.failing:
-                _log.warning("traces do not get through to %s; requests are answered all the same", endpoint)
+                _log.warning("traces cannot be sent to %s; requests are still answered", endpoint)
             elif self.failing and not failing:
-                _log.warning("traces get through to %s again", endpoint)
+                _log.warning("traces are sent to %s again", endpoint)
             self.failing = failing
             return result
 
         def shutdown(self) -> None:
             exporter.shutdown()
 
-    return Told()
+    return LoggingExporter()

@@ -306,7 +306,7 @@ def test_without_an_endpoint_nothing_is_imported():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_missing_packages_are_one_line_with_the_mend(collector, monkeypatch, caplog):
+def test_missing_packages_are_one_line_with_the_fix(collector, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert type(from_environment()) is Tracer
     (record,) = caplog.records
@@ -337,8 +337,8 @@ def test_a_collector_that_refuses_is_told_of_once_and_so_is_its_return(collector
     until(lambda: len(said()) == 2)
     tracer.close()
     assert said() == [
-        "traces do not get through to OTEL_EXPORTER_OTLP_ENDPOINT; requests are answered all the same",
-        "traces get through to OTEL_EXPORTER_OTLP_ENDPOINT again",
+        "traces cannot be sent to OTEL_EXPORTER_OTLP_ENDPOINT; requests are still answered",
+        "traces are sent to OTEL_EXPORTER_OTLP_ENDPOINT again",
     ]
 
 
