@@ -1,9 +1,10 @@
-"""Micro-batches: what waits while the network runs goes through it together; alone, an image does not wait at all."""
+"""Micro-batches: images that wait while the network runs go through it together; a lone image does not wait."""
 
 import asyncio
 import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,23 +15,23 @@ from pneumo.serving.contracts.schemas import ImagePrediction
 from pneumo.serving.model.predictor import BATCH, Predictor
 
 WAITING = 4 * BATCH
-"""Decoded images that wait for the network at most; decoding pauses beyond, since they take more memory than files."""
+"""Most decoded images that wait for the network; then decoding pauses, since they take more memory than files."""
 
 Decode = Callable[[], Float32]
-"""Makes a prepared image, float32 [C, H, W], out of a file."""
+"""Decodes a file to a prepared image, float32 [C, H, W]."""
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Prediction and embedding of one image, and how long its batch took.
+    """Prediction and embedding of one image, with the times of its batch.
 
     Attributes:
-        prediction: What is said about it.
+        prediction: The prediction.
         embedding: float32 [D].
-        began: When its batch went into the network, as `time.perf_counter()`.
-        waited_s: Seconds from when it was given to the batcher to then; decoding counts where the batcher does it.
-        ran_s: Seconds that its batch spent there.
-        batch: Images in that batch.
+        began: Start of its batch, as `time.perf_counter()`.
+        waited_s: Seconds in the queue, including decoding if the batcher does it.
+        ran_s: Seconds of its batch in the network.
+        batch: Number of images in the batch.
     """
 
     prediction: ImagePrediction
@@ -48,74 +49,61 @@ class _Waiting:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    image: Float32
-    answer: "Answer"
-    since: float
-
-
 class Answer:
-    """Takes what becomes of an image from another thread to the event loop that waits for it."""
+    """Hands the result for an image from another thread to the event loop that waits for it."""
 
     __slots__ = ("_future", "_loop", "gone")
 
     def __init__(self) -> None:
-        """For the event loop that runs."""
+        """Belong to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[BatchResult] = self._loop.create_future()
         self.gone = False
-        """Whether nobody waits for it any more."""
+        """Nobody waits for the result any more."""
 
     async def wait(self) -> BatchResult:
-        """The answer, once there is one.
-
-        Raises:
-            Exception: What went wrong on the way.
-        """
+        """Wait for the result, or raise the error that prevented it."""
         try:
             return await self._future
         finally:
             self.gone = True
 
     def fail(self, error: Exception) -> None:
-        """Say from any thread that there will be none."""
-        _hand_over(self._loop, [(self, error)])
+        """Set an error instead of a result, from any thread."""
+        _deliver(self._loop, [(self, error)])
 
     def _set(self, result: BatchResult | Exception) -> None:
         if self._future.done():
             return
         if isinstance(result, Exception):
             self._future.set_exception(result)
-            self._future.exception()  # where nobody waits any more, asyncio need not complain
+            self._future.exception()  # marks it as read: asyncio must not complain if nobody waits
         else:
             self._future.set_result(result)
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, results: Sequence[tuple[Answer, BatchResult | Exception]]) -> None:
-    def hand() -> None:
+type _Result = tuple[Answer, BatchResult | Exception]
+
+
+def _deliver(loop: asyncio.AbstractEventLoop, results: Sequence[_Result]) -> None:
+    def deliver() -> None:
         for answer, result in results:
             answer._set(result)
 
     try:
-        loop.call_soon_threadsafe(hand)
+        loop.call_soon_threadsafe(deliver)
     except RuntimeError:  # the loop is closed: the service stopped, and nobody waits
         return
 
 
 class Batcher:
-    """One thread that runs a predictor on whatever waits, at most `BATCH` images at once.
+    """One thread that runs a predictor on the waiting images, at most `BATCH` at once.
 
-    No timer: the first image of an idle service runs alone and at once, and meanwhile the next batch gathers.
+    There is no timer: the first image of an idle service runs alone and at once, while the next batch gathers.
     """
 
     def __init__(self, predictor: Predictor, batched: Callable[[int, float], object] | None = None) -> None:
-        """Start the thread.
-
-        Args:
-            predictor: What to run.
-            batched: Told of each batch, from the thread: images and seconds in the network.
-        """
+        """Start the thread; `batched` is called from it with images and seconds of each batch."""
         self.predictor = predictor
         self._batched = batched
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -125,19 +113,19 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Images that wait for the network."""
+        """The number of images that wait for the network."""
         return self._waiting.qsize()
 
     def put(self, image: Float32, answer: Answer, *, wait: bool = True) -> bool:
-        """Give a prepared image, float32 [C, H, W], to the network; call it off the event loop.
+        """Queue a prepared image, float32 [C, H, W]; must not be called on the event loop.
 
         Args:
             image: The image.
-            answer: Gets what comes of it.
-            wait: Whether to wait where `WAITING` others do.
+            answer: Gets the result.
+            wait: Wait for room if `WAITING` images wait already.
 
         Returns:
-            Whether it was taken.
+            False if there was no room.
         """
         if not self._room.acquire(blocking=wait):
             return False
@@ -145,71 +133,70 @@ class Batcher:
         return True
 
     def put_undecoded(self, decode: Decode, answer: Answer) -> None:
-        """Give an image to the network that its thread decodes just before; never waits.
+        """Queue an image that the network's thread decodes just before its batch; never waits.
 
-        Where a process has one core, other threads that decode only take it from the network and from each other.
-
-        Args:
-            decode: Makes the image.
-            answer: Gets what comes of it, also where `decode` raises.
+        If a process has one core, threads that decode only take it from the network and from each other.
         """
         self._waiting.put(_Waiting(decode, answer, time.perf_counter()))
 
     def close(self) -> None:
-        """End the thread once it has done what waits; call it off the event loop."""
+        """Process the waiting images, then end the thread; must not be called on the event loop."""
         self._waiting.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        ends = False
-        while not ends:
-            found = [self._take()]
-            while len(found) < BATCH:
+        ended = False
+        while not ended:
+            taken = [self._take()]
+            while len(taken) < BATCH:
                 try:
-                    found.append(self._take(wait=False))
+                    taken.append(self._take(wait=False))
                 except queue.Empty:
                     break
-            ends = None in found
-            batch = [image for each in found if each and not each.answer.gone and (image := _decoded(each))]
+            ended = None in taken
+            batch = [
+                (each, image)
+                for each in taken
+                if each and not each.answer.gone and (image := _decode(each)) is not None
+            ]
             if batch:
-                self._run(batch)
+                self._run([each for each, _ in batch], [image for _, image in batch])
 
     def _take(self, *, wait: bool = True) -> _Waiting | None:
-        found = self._waiting.get(block=wait)
-        if found and not callable(found.image):
+        taken = self._waiting.get(block=wait)
+        if taken and not callable(taken.image):
             self._room.release()
-        return found
+        return taken
 
-    def _run(self, batch: list[_Decoded]) -> None:
+    def _run(self, batch: Sequence[_Waiting], images: Sequence[Float32]) -> None:
         began = time.perf_counter()
         results: list[BatchResult | Exception]
         try:
-            outputs = self.predictor.run(np.stack([each.image for each in batch]))
+            outputs = self.predictor.run(np.stack(images))
             took = time.perf_counter() - began
-            said = self.predictor.interpret_outputs(outputs, elapsed_ms=took * 1000 / len(batch))
+            predictions = self.predictor.interpret_outputs(outputs, elapsed_ms=took * 1000 / len(batch))
             results = [
                 BatchResult(prediction, embedding, began, began - each.since, took, len(batch))
-                for each, prediction, embedding in zip(batch, said, outputs.embedding, strict=True)
+                for each, prediction, embedding in zip(batch, predictions, outputs.embedding, strict=True)
             ]
         except Exception as error:
             results = [error] * len(batch)
         else:
             if self._batched:
                 self._batched(len(batch), took)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Answer, BatchResult | Exception]]] = {}
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Result]] = defaultdict(list)
         for each, result in zip(batch, results, strict=True):
-            by_loop.setdefault(each.answer._loop, []).append((each.answer, result))
+            by_loop[each.answer._loop].append((each.answer, result))
         for loop, answers in by_loop.items():
-            _hand_over(loop, answers)
+            _deliver(loop, answers)
 
 
-def _decoded(waiting: _Waiting) -> _Decoded | None:
-    """What the network takes; None where there is none, and its answer says why."""
-    image = waiting.image
-    if callable(image):
-        try:
-            image = image()
-        except Exception as error:
-            waiting.answer.fail(error)
-            return None
-    return _Decoded(image, waiting.answer, waiting.since)
+def _decode(waiting: _Waiting) -> Float32 | None:
+    """Return the prepared image; if it cannot be decoded, fail its answer and return None."""
+    if not callable(waiting.image):
+        return waiting.image
+    try:
+        return waiting.image()
+    except Exception as error:
+        waiting.answer.fail(error)
+        return None

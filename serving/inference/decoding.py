@@ -1,4 +1,4 @@
-"""An image of a request: as sent, and decoded to what the network sees."""
+"""An uploaded image, as bytes and decoded to the network's input."""
 
 import time
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from pneumo.serving.images.types import Picture
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as sent.
+    """One uploaded image.
 
     Attributes:
-        filename: As the client named it, or its path in a zip, or None.
+        filename: The client's name for it, its path in a zip, or None.
         data: The bytes.
     """
 
@@ -29,9 +29,9 @@ class DecodedImage:
 
     Attributes:
         image: The network's input, float32 [C, H, W].
-        picture: What it is made of: gray levels at the stored size, and what is known of the original.
-        began: When decoding began, as `time.perf_counter()`.
-        took_s: Seconds that it took.
+        picture: Gray levels at the stored size, and properties of the original.
+        began: Start of decoding, as `time.perf_counter()`.
+        took_s: Seconds of decoding.
     """
 
     image: Float32
@@ -41,15 +41,10 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Decode an image file.
-
-    Args:
-        data: The file.
-        preparation: How the model takes images.
-        max_pixels: Largest width times height that is decoded.
+    """Decode an image file of at most `max_pixels` (width times height).
 
     Raises:
-        ImageError: The bytes cannot become an image.
+        ImageError: The bytes cannot be read as an image.
     """
     began = time.perf_counter()
     picture = read_stored(

@@ -1,4 +1,4 @@
-"""Load shedding by predicted wait: refuse at once what would wait too long, instead of queueing for ever."""
+"""Load shedding by predicted wait: refuse a request at once instead of queueing it for too long."""
 
 import math
 import time
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from pneumo.serving.contracts.problems import ProblemError
 
 _WEIGHT = 0.2
-"""Of the newest measurement in the running mean of seconds an image."""
+"""Weight of the newest measurement in the running mean of seconds per image."""
 
 
 class LoadShedding:
-    """Counts images and bytes in the service and refuses what would wait too long.
+    """Counts images and bytes in the service, and refuses requests whose predicted wait is too long.
 
-    How long it would wait is the number of images in front times the seconds between two answers, measured while
-    there is always a next one waiting, so that it holds whatever the machine, the network and the images are.
+    The predicted wait is the number of images in front times the measured seconds between two answers. Only times while
+    another image waits are measured, so the prediction holds for any machine, network and images.
 
     Attributes:
         images: Images in the service.
         body_bytes: Bytes of request bodies in the service.
-        seconds_per_image: Measured, or 0 before there was anything to measure.
+        seconds_per_image: The running mean; 0 before the first measurement.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class LoadShedding:
         shed: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin empty.
+        """Start empty.
 
         Args:
-            max_wait_s: Longest wait for the network that is accepted, in seconds.
-            max_body_bytes: Most bytes of request bodies at a time; one request is always let in.
-            shed: Told why something was refused: `wait` or `memory`.
-            clock: Seconds.
+            max_wait_s: Longest accepted wait for the network, in seconds.
+            max_body_bytes: Most bytes of request bodies at a time; a single request is always admitted.
+            shed: Called with the reason of each refusal: `wait` or `memory`.
+            clock: Seconds that never decrease.
         """
         self.images = 0
         self.body_bytes = 0
@@ -46,16 +46,16 @@ class LoadShedding:
         self._max_body_bytes = max_body_bytes
         self._shed = shed
         self._clock = clock
-        self._last: float | None = None
+        self._last_answer: float | None = None
 
     @property
     def wait_s(self) -> float:
-        """How long an image that came now would wait, in seconds."""
+        """The predicted wait of a new image, in seconds."""
         return self.images * self.seconds_per_image
 
     @contextmanager
     def admit_body(self, size: int) -> Iterator[None]:
-        """Let in a request body of `size` bytes.
+        """Admit a request body of `size` bytes.
 
         Raises:
             ProblemError: Over capacity.
@@ -71,7 +71,7 @@ class LoadShedding:
 
     @contextmanager
     def admit_images(self, images: int) -> Iterator[None]:
-        """Let in images.
+        """Admit images.
 
         Raises:
             ProblemError: Over capacity.
@@ -84,22 +84,22 @@ class LoadShedding:
         finally:
             self.images -= images
             if not self.images:
-                self._last = None
-                if alone:  # no image takes longer than all of this: a measurement of a bad moment does not stay
+                self._last_answer = None
+                if alone:  # an upper bound for an image; it corrects a measurement from a bad moment
                     self.seconds_per_image = min(self.seconds_per_image, (self._clock() - began) / images)
 
     def record_answers(self, images: int) -> None:
-        """Tell that images were answered."""
+        """Record that images were answered."""
         now = self._clock()
-        if self._last is not None and images:
-            measured = (now - self._last) / images
-            known = self.seconds_per_image or measured
-            self.seconds_per_image = known + _WEIGHT * (measured - known)
-        # Only while others wait is the time to the next answer that of the work.
-        self._last = now if self.images > images else None
+        if self._last_answer is not None and images:
+            measured = (now - self._last_answer) / images
+            mean = self.seconds_per_image or measured
+            self.seconds_per_image = mean + _WEIGHT * (measured - mean)
+        # The time to the next answer measures the work only if other images wait.
+        self._last_answer = now if self.images > images else None
 
     def check_wait(self) -> None:
-        """Say now what `admit_body` and `admit_images` would.
+        """Refuse if the predicted wait is too long.
 
         Raises:
             ProblemError: Over capacity.
@@ -111,6 +111,4 @@ class LoadShedding:
         if self._shed:
             self._shed(reason)
         after = max(1, math.ceil(seconds))
-        raise ProblemError(
-            "over-capacity", f"more is asked than this service can do; try again in {after} s", retry_after=after
-        )
+        raise ProblemError("over-capacity", f"the service is overloaded; try again in {after} s", retry_after=after)

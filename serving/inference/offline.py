@@ -1,4 +1,4 @@
-"""Predict image files offline, with the same code as the service."""
+"""Offline prediction of image files, with the code of the service."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,16 +11,16 @@ from pneumo.serving.contracts.errors import ImageError, InputError
 from pneumo.serving.contracts.schemas import ImagePrediction
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
 
-if TYPE_CHECKING:  # a client looks for images too, and has no ONNX Runtime
+if TYPE_CHECKING:  # the Python client imports `find_images` without ONNX Runtime
     from pneumo.serving.model.predictor import Predictor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
-"""What is taken from a folder; a file that is named itself is always tried."""
+"""Suffixes of images in a folder; a file named by itself may have any."""
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """What came of one file: a prediction, or why there is none."""
+    """The prediction of one file, or the error that prevented it."""
 
     path: Path
     prediction: ImagePrediction | None
@@ -28,12 +28,12 @@ class FileResult:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List files, and the images in folders and below (hidden ones left out), each once and sorted by folder.
+    """List the given files, and the images in and below the given folders, sorted, each once and without hidden ones.
 
     Raises:
-        InputError: A path that is not there, or a folder without images.
+        InputError: A path does not exist, or a folder holds no image.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
             inside = sorted(
@@ -45,24 +45,25 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             )
             if not inside:
                 raise InputError(f"{path}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
-            found.update(dict.fromkeys(inside))
+            images.update(dict.fromkeys(inside))
         elif path.exists():
-            found[path] = None
+            images[path] = None
         else:
             raise InputError(f"{path}: no such file or folder")
-    return list(found)
+    return list(images)
 
 
 def count_skipped_files(paths: Sequence[Path]) -> int:
-    """Count the files in the given folders that `find_images` passes over."""
-    files = sum(sum(file.is_file() for file in path.rglob("*")) for path in paths if path.is_dir())
-    return files - (len(find_images([path for path in paths if path.is_dir()])) if files else 0)
+    """Count the files in the given folders that `find_images` skips."""
+    folders = [path for path in paths if path.is_dir()]
+    files = sum(file.is_file() for folder in folders for file in folder.rglob("*"))
+    return files - (len(find_images(folders)) if files else 0)
 
 
 def predict_files(
     predictor: "Predictor", paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS
 ) -> Iterator[FileResult]:
-    """Predict files in order; one that cannot be read gives a result with an error, and the others go on.
+    """Predict image files in order; a file that cannot be read gives a result with an error.
 
     Args:
         predictor: A loaded bundle.
@@ -86,5 +87,5 @@ def predict_files(
             if path in errors:
                 yield FileResult(path, None, errors[path])
             else:
-                prediction, decoding = next(predictions)
-                yield FileResult(path, name_prediction(prediction, str(path), decoding), None)
+                prediction, decoding_ms = next(predictions)
+                yield FileResult(path, name_prediction(prediction, str(path), decoding_ms), None)

@@ -1,4 +1,4 @@
-"""What the routes share: models, capacity, and the way of an image from bytes to what is said about it."""
+"""The service behind the routes: model slots, load shedding, and the path of an image from bytes to a prediction."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,6 @@ from pneumo.serving.contracts.errors import ImageError, PneumoError
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ServedPrediction
 from pneumo.serving.contracts.settings import Settings
-from pneumo.serving.images.descriptors import compute_descriptors
 from pneumo.serving.images.types import Picture
 from pneumo.serving.inference.batching import Answer, BatchResult
 from pneumo.serving.inference.decoding import DecodedImage, Upload, decode_image
@@ -26,19 +25,19 @@ from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.telemetry import tracing
 from pneumo.serving.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import, for those who log
+if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import; only a service with a prediction log needs it
     from pneumo.serving.predictions.rows import LogRow
     from pneumo.serving.predictions.store import LogStore
     from pneumo.serving.predictions.writer import LogWriter
 
 DECODERS = 4
-"""Images decoded at once at most: a full-size film takes 60 MB meanwhile."""
+"""Most images decoded at once: each full-size film takes 60 MB meanwhile."""
 
 _log = logging.getLogger("pneumo.service")
 
 
 class State(StrEnum):
-    """Whether the service takes requests."""
+    """The readiness of the service."""
 
     LOADING = "loading"
     READY = "ready"
@@ -47,56 +46,51 @@ class State(StrEnum):
 
 
 class DriftSchedule(Protocol):
-    """Makes drift checks while the service runs (see `pneumo.serving.drift.schedule`)."""
+    """Drift checks while the service runs (`pneumo.serving.drift.schedule`)."""
 
     def close(self) -> None:
-        """End, and end a check that is being made."""
+        """Stop, and abort a check under way."""
 
 
-class OpenSchedule(Protocol):
-    """Starts a schedule of drift checks."""
-
-    def __call__(
-        self, settings: Settings, store: "LogStore", metrics: Metrics, champion: Callable[[], Bundle | None]
-    ) -> DriftSchedule:
-        """Start checks of what `champion` returns, from the prediction log `store`, as `settings` ask for them."""
+type OpenSchedule = Callable[[Settings, "LogStore", Metrics, Callable[[], Bundle | None]], DriftSchedule]
+"""Starts drift checks of the current champion on the rows of a prediction log."""
 
 
 class Service:
     """One process of the service.
 
     Attributes:
-        settings: How it was set up.
-        metrics: What is counted.
+        settings: The settings.
+        metrics: The metrics of this process.
         slots: The loaded models.
-        load_shedding: Refuses what would wait too long.
-        tracer: Sends spans, where an endpoint is set.
-        store: The prediction log's database; None where none is kept.
-        log: Writes to it, while the service runs.
-        schedule: Makes drift checks, where it shall.
-        state: Whether it takes requests.
-        error: Why it failed, where it did.
+        load_shedding: Refuses requests whose predicted wait is too long.
+        tracer: Sends spans if an endpoint is set.
+        store: The prediction log's database, or None without a log.
+        log: Writes to the log while the service runs.
+        schedule: Runs drift checks if the settings turn them on.
+        state: The readiness.
+        error: The error that made the state `FAILED`.
     """
 
     def __init__(
         self, settings: Settings, bundle: Bundle | None = None, *, open_schedule: OpenSchedule | None = None
     ) -> None:
-        """Load nothing yet; `running` does.
+        """Set up without loading; `running` loads.
 
         Args:
-            settings: How to serve.
-            bundle: The champion, where it is open already.
-            open_schedule: Starts drift checks, if the settings ask for any; without it none are made.
+            settings: The settings.
+            bundle: The champion if it is open already.
+            open_schedule: Starts drift checks if the settings turn them on.
 
         Raises:
-            InputError: The log's address is wrong, or drift shall be judged from a log that is not kept.
-            MachineError: Its driver is not installed.
+            InputError: The log's address is invalid, or drift checks are on without a log.
+            MachineError: The driver of the log's database is not installed.
         """
         self.settings = settings
         self.metrics = Metrics()
         self.tracer = tracing.from_environment()
-        self._start_schedule = open_schedule if settings.checks_drift() else None
-        self.store = _store(settings.log_url)
+        self._open_schedule = open_schedule if settings.checks_drift() else None
+        self.store = _open_store(settings.log_url)
         self.log: LogWriter | None = None
         self.schedule: DriftSchedule | None = None
         self.load_shedding = LoadShedding(
@@ -104,24 +98,24 @@ class Service:
         )
         self.slots = ModelSlots(settings, self.metrics, self.load_shedding.record_answers)
         self.state = State.LOADING
-        self.error: Exception | None = None
+        self.error: PneumoError | None = None
         self._bundle = bundle
         cores = count_network_threads(settings.workers)
         self._one_core = cores == 1
         self._decoders = ThreadPoolExecutor(min(DECODERS, cores), thread_name_prefix="decode")
-        self._comparing: set[asyncio.Task[None]] = set()
+        self._comparisons: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load in the background and follow the registry until the end.
 
-        One of several workers takes no connection before it has loaded: another one can answer it.
+        With several workers, each takes no connection before it has loaded: another one can answer.
         """
         self._open_log()
-        self._open_schedule()
-        follow = asyncio.create_task(self._follow())
+        follow = asyncio.create_task(self._follow_registry())
         if self.settings.workers > 1:
-            await self._loaded()
+            with contextlib.suppress(PneumoError):
+                await self.wait_until_loaded()
         try:
             yield
         finally:
@@ -129,15 +123,13 @@ class Service:
             follow.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await follow
-            for task in self._comparing:
+            for task in self._comparisons:
                 task.cancel()
             self._decoders.shutdown(cancel_futures=True)
             self.slots.close()
-            if self.schedule:
-                await asyncio.to_thread(self.schedule.close)
-            if self.log:
-                await asyncio.to_thread(self.log.close)
-            await asyncio.to_thread(self.tracer.close)
+            for closing in (self.schedule, self.log, self.tracer):
+                if closing:
+                    await asyncio.to_thread(closing.close)
 
     def _open_log(self) -> None:
         if self.store is None:
@@ -145,69 +137,56 @@ class Service:
         from pneumo.serving.predictions.spool import Spool
         from pneumo.serving.predictions.writer import LogWriter
 
-        settings = self.settings
         self.log = LogWriter(
             self.store,
-            Spool(settings.log_spool),
-            keep_days=settings.log_days,
-            keep_rows=settings.log_rows,
+            Spool(self.settings.log_spool),
+            keep_days=self.settings.log_days,
+            keep_rows=self.settings.log_rows,
             dropped=self.metrics.count_lost_rows,
             written=self.metrics.count_written_rows,
         )
+        if self._open_schedule:
+            self.schedule = self._open_schedule(self.settings, self.store, self.metrics, self.slots.get_champion_bundle)
 
-    def _open_schedule(self) -> None:
-        if self.store is None or self._start_schedule is None:
-            return
-
-        def champion() -> Bundle | None:
-            slot = self.slots.champion
-            return slot.bundle if slot else None
-
-        self.schedule = self._start_schedule(self.settings, self.store, self.metrics, champion)
-
-    async def ready(self) -> None:
-        """Wait until models are loaded.
+    async def wait_until_loaded(self) -> None:
+        """Wait until the models are loaded.
 
         Raises:
-            Exception: They cannot be.
+            PneumoError: They cannot be loaded.
         """
-        await self._loaded()
+        while self.state is State.LOADING:
+            await asyncio.sleep(0.01)
         if self.error:
             raise self.error
 
-    async def _loaded(self) -> None:
-        while self.state is State.LOADING:
-            await asyncio.sleep(0.01)
-
     def pick_slot(self, request_id: str) -> ModelSlot:
-        """The model that shall answer a request.
+        """Return the model slot that answers a request.
 
         Raises:
-            ProblemError: None is loaded yet, or any more.
+            ProblemError: No model is loaded.
         """
         slot = self.slots.pick(request_id)
         if slot is None:
-            raise ProblemError(
-                "not-ready", f"the service is {self.state}; /readyz says when it is ready", retry_after=1
-            )
+            detail = f"the service is {self.state}; /readyz says when it is ready"
+            raise ProblemError("not-ready", detail, retry_after=1)
         return slot
 
     async def predict(
         self, slot: ModelSlot, uploads: Sequence[Upload], request_id: str
     ) -> list[ServedPrediction | ImageError]:
-        """Predict images, in their order; one that cannot be read gives its error.
+        """Predict images in order; one that cannot be read gives its error.
 
         Raises:
-            ProblemError: Over capacity, or it took longer than the settings allow.
+            ProblemError: Over capacity, or the timeout passed.
         """
         with self.load_shedding.admit_images(len(uploads)), slot.in_use():
             self.metrics.set_queue(self.load_shedding.images)
             try:
-                async with self.in_time():
-                    if len(uploads) == 1:  # spares a task and two turns of the loop
-                        found = [await self._one(slot, uploads[0])]
+                async with self.limit_time():
+                    if len(uploads) == 1:  # saves a task and two turns of the event loop
+                        results = [await self._predict_one(slot, uploads[0])]
                     else:
-                        found = await asyncio.gather(*(self._one(slot, upload) for upload in uploads))
+                        results = await asyncio.gather(*(self._predict_one(slot, upload) for upload in uploads))
             except ProblemError:
                 raise
             except Exception:
@@ -215,35 +194,33 @@ class Service:
                 raise
         self.metrics.set_queue(self.load_shedding.images)
         answers: list[ServedPrediction | ImageError] = []
-        for index, (upload, result) in enumerate(zip(uploads, found, strict=True)):
+        for index, (upload, result) in enumerate(zip(uploads, results, strict=True)):
             if isinstance(result, ImageError):
                 self.metrics.count_refused_image(result.reason)
                 answers.append(result)
-            else:
-                seen, decoded = result
-                answer = ServedPrediction.from_prediction(
-                    seen.prediction, index, upload.filename, decoded.took_s * 1000, decoded.picture.remarks
-                )
-                answers.append(answer)
-                if self.log:
-                    self.log.put(partial(_row, datetime.now(UTC), answer, seen, decoded.picture, slot, request_id))
-        self.metrics.count_predictions(
-            slot.name, [answer for answer in answers if isinstance(answer, ServedPrediction)]
-        )
+                continue
+            batched, decoded = result
+            answer = ServedPrediction.from_prediction(
+                batched.prediction, index, upload.filename, decoded.took_s * 1000, decoded.picture.remarks
+            )
+            answers.append(answer)
+            if self.log:
+                self.log.put(partial(_build_row, datetime.now(UTC), answer, batched, decoded.picture, slot, request_id))
+        self.metrics.count_predictions(slot.name, [each for each in answers if isinstance(each, ServedPrediction)])
         return answers
 
     async def explain(
         self, slot: ModelSlot, upload: Upload, class_name: str | None, method: Method | None = None
     ) -> Explanation:
-        """Predict one image and say where the evidence lies.
+        """Predict one image and compute its heat map.
 
         Raises:
-            ProblemError: Over capacity, or it took longer than the settings allow.
+            ProblemError: Over capacity, or the timeout passed.
             UnknownClassError: The model has no such class.
-            NoMapsError: The method was asked for and the model does not have it.
-            ImageError: The bytes cannot become an image.
+            NoMapsError: `cam` was requested, and the model gives no class activation maps.
+            ImageError: The bytes cannot be read as an image.
         """
-        work = partial(
+        explain = partial(
             explain_image,
             slot.predictor,
             upload.data,
@@ -253,15 +230,15 @@ class Service:
             max_pixels=self.settings.max_pixels,
         )
         with self.load_shedding.admit_images(1), slot.in_use():
-            async with self.in_time():
-                return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+            async with self.limit_time():
+                return await asyncio.get_running_loop().run_in_executor(self._decoders, explain)
 
     @contextlib.asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
-        """Give what is done meanwhile up where it takes longer than the settings allow.
+    async def limit_time(self) -> AsyncIterator[None]:
+        """Cancel the block after the timeout of the settings.
 
         Raises:
-            ProblemError: It did.
+            ProblemError: The timeout passed.
         """
         try:
             async with asyncio.timeout(self.settings.timeout_s):
@@ -271,70 +248,78 @@ class Service:
             detail = f"not answered within {self.settings.timeout_s:g} s; send fewer images, or try again later"
             raise ProblemError("over-capacity", detail, retry_after=5) from None
 
-    async def _one(self, slot: ModelSlot, upload: Upload) -> tuple[BatchResult, DecodedImage] | ImageError:
+    async def _predict_one(self, slot: ModelSlot, upload: Upload) -> tuple[BatchResult, DecodedImage] | ImageError:
         answer, shadow = Answer(), self.slots.shadow
-        unseen = _Unseen(shadow) if shadow else None
+        shadow_answer = Answer() if shadow else None
         decoded: DecodedImage | None = None
 
-        def make() -> Float32:
+        def decode() -> Float32:
             nonlocal decoded
-            decoded = decode_image(
-                upload.data,
-                slot.bundle.info.preparation,
-                max_pixels=self.settings.max_pixels,
-            )
+            preparation = slot.bundle.info.preparation
+            decoded = decode_image(upload.data, preparation, max_pixels=self.settings.max_pixels)
             return decoded.image
 
-        def show(image: Float32) -> Float32:
-            if unseen:
-                unseen.show(image, slot, upload.data, self.settings.max_pixels)
+        def show_shadow(image: Float32) -> Float32:
+            if shadow and shadow_answer:
+                self._put_shadow(shadow, shadow_answer, upload, image, slot)
             return image
 
-        def work() -> None:
+        def decode_and_put() -> None:
             if answer.gone:
                 return
             try:
-                image = make()
+                image = decode()
                 slot.batcher.put(image, answer)
-                show(image)
+                show_shadow(image)
             except Exception as error:
                 answer.fail(error)
 
         if self._one_core:
-            slot.batcher.put_undecoded(lambda: show(make()), answer)
+            slot.batcher.put_undecoded(lambda: show_shadow(decode()), answer)
         else:
-            self._decoders.submit(work)
+            self._decoders.submit(decode_and_put)
         try:
-            seen = await answer.wait()
+            batched = await answer.wait()
         except ImageError as error:
             return error
         assert decoded is not None
-        self._tell(seen, decoded, len(upload.data))
-        if unseen:
-            task = asyncio.create_task(self._compare(seen, unseen))
-            self._comparing.add(task)
-            task.add_done_callback(self._comparing.discard)
-        return seen, decoded
+        self._record_times(batched, decoded, len(upload.data))
+        if shadow_answer:
+            task = asyncio.create_task(self._compare(batched, shadow_answer))
+            self._comparisons.add(task)
+            task.add_done_callback(self._comparisons.discard)
+        return batched, decoded
 
-    def _tell(self, seen: BatchResult, decoded: DecodedImage, size: int) -> None:
-        self.metrics.observe_decoding(decoded.took_s)
-        self.metrics.observe_wait(seen.waited_s)
-        ran = seen.began + seen.ran_s
-        self.tracer.record("decode", decoded.began, decoded.began + decoded.took_s, bytes=size)
-        self.tracer.record("queue", seen.began - seen.waited_s, seen.began)
-        self.tracer.record("inference", seen.began, ran, batch_size=seen.batch)
-
-    async def _compare(self, seen: BatchResult, unseen: "_Unseen") -> None:
+    def _put_shadow(
+        self, shadow: ModelSlot, answer: Answer, upload: Upload, image: Float32, answering: ModelSlot
+    ) -> None:
+        """Give an image to the shadow, unless its queue is full: it must not slow down the answering model."""
         try:
-            other = await unseen.answer.wait()
-        except Exception:  # it was behind, or broke: nobody but the metrics waits for it
+            if shadow.bundle.info.preparation != answering.bundle.info.preparation:
+                image = shadow.predictor.prepare(upload.data, max_pixels=self.settings.max_pixels)
+            if shadow.retired or not shadow.batcher.put(image, answer, wait=False):
+                raise TimeoutError
+        except Exception as error:
+            answer.fail(error)
+
+    def _record_times(self, batched: BatchResult, decoded: DecodedImage, size: int) -> None:
+        self.metrics.observe_decoding(decoded.took_s)
+        self.metrics.observe_wait(batched.waited_s)
+        self.tracer.record("decode", decoded.began, decoded.began + decoded.took_s, bytes=size)
+        self.tracer.record("queue", batched.began - batched.waited_s, batched.began)
+        self.tracer.record("inference", batched.began, batched.began + batched.ran_s, batch_size=batched.batch)
+
+    async def _compare(self, champion: BatchResult, answer: Answer) -> None:
+        try:
+            shadow = await answer.wait()
+        except Exception:  # the shadow's queue was full, or it failed; only the metrics show it
             self.metrics.count_failures("shadow")
             return
-        self.metrics.count_predictions("shadow", [other.prediction])
-        self.metrics.compare_shadow(seen.prediction, other.prediction)
+        self.metrics.count_predictions("shadow", [shadow.prediction])
+        self.metrics.compare_shadow(champion.prediction, shadow.prediction)
 
-    async def _follow(self) -> None:
-        """Load the models, then look after the registry every few seconds."""
+    async def _follow_registry(self) -> None:
+        """Load the models, then check the registry every few seconds."""
         try:
             await asyncio.to_thread(self.slots.load, self._bundle)
         except PneumoError as error:
@@ -348,7 +333,7 @@ class Service:
             await asyncio.to_thread(self.slots.refresh)
 
 
-def _store(url: str | None) -> "LogStore | None":
+def _open_store(url: str | None) -> "LogStore | None":
     if url is None:
         return None
     from pneumo.serving.predictions.store import LogStore
@@ -356,38 +341,11 @@ def _store(url: str | None) -> "LogStore | None":
     return LogStore(url)
 
 
-def _row(
-    time: datetime, answer: ServedPrediction, seen: BatchResult, picture: Picture, slot: ModelSlot, request_id: str
+def _build_row(
+    time: datetime, answer: ServedPrediction, batched: BatchResult, picture: Picture, slot: ModelSlot, request_id: str
 ) -> "LogRow":
-    from pneumo.serving.predictions.rows import LogRow
+    from pneumo.serving.predictions.rows import LogRow, Origin
 
-    return LogRow.from_prediction(
-        answer,
-        time=time,
-        request_id=request_id,
-        image_index=answer.index,
-        model=slot.bundle.info.name,
-        version=slot.bundle.info.version,
-        lane=slot.name,
-        file_format=picture.format,
-        descriptors=compute_descriptors(picture, picture.gray),
-        embedding=slot.predictor.project(seen.embedding),
-    )
-
-
-class _Unseen:
-    """What a shadow makes of an image that another model answers."""
-
-    def __init__(self, shadow: ModelSlot) -> None:
-        self.answer = Answer()
-        self._shadow = shadow
-
-    def show(self, image: Float32, slot: ModelSlot, data: bytes, max_pixels: int) -> None:
-        """Give it the image, unless it is behind: it must not slow down who answers."""
-        try:
-            if self._shadow.bundle.info.preparation != slot.bundle.info.preparation:
-                image = self._shadow.predictor.prepare(data, max_pixels=max_pixels)
-            if self._shadow.retired or not self._shadow.batcher.put(image, self.answer, wait=False):
-                raise TimeoutError
-        except Exception as error:
-            self.answer.fail(error)
+    info = slot.bundle.info
+    origin = Origin(time, request_id, answer.index, info.name, info.version, slot.name)
+    return LogRow.from_prediction(answer, origin, picture, slot.predictor.project(batched.embedding))

@@ -22,8 +22,8 @@ from pneumo.serving.inference.explanation import (
     PATCH,
     NoMapsError,
     UnknownClassError,
-    compute_heat_map,
     explain_image,
+    measure_evidence,
 )
 from pneumo.serving.model.bundle import BundleError
 from pneumo.serving.model.heatmap import LONGEST
@@ -78,7 +78,7 @@ def test_a_class_activation_map_sums_to_how_far_the_class_lies_above_its_limit(
     info = mapping.bundle.info
     image = (np.random.default_rng(seed).random((1, 28, 28)) * scale).astype(np.float32)
 
-    values = compute_heat_map(mapping, image, 1).values
+    values = measure_evidence(mapping, image).values[1]
 
     probability = mapping.predict([image])[0].probability
     threshold = info.thresholds["default"]
@@ -94,9 +94,9 @@ def test_what_is_said_to_be_positive_has_evidence_somewhere(mapping: Predictor, 
     image = (random.random((1, 28, 28)) * random.random()).astype(np.float32)
     label = mapping.predict([image])[0].label
 
-    said = compute_heat_map(mapping, image, mapping.bundle.info.classes.index(label)).values
+    evidence = measure_evidence(mapping, image).values[mapping.bundle.info.classes.index(label)]
 
-    assert said.max() >= 0
+    assert evidence.max() >= 0
 
 
 def test_the_mean_of_maps_is_the_logits(mapping: Predictor) -> None:
@@ -113,16 +113,16 @@ def test_a_heat_map_is_hottest_where_the_network_looks(predictor: Predictor, at:
     image = np.full((1, 48, 48), 0.05, dtype=np.float32)
     image[:, at[0] * 6 : at[0] * 6 + 12, at[1] * 6 : at[1] * 6 + 12] = 0.9
 
-    found = compute_heat_map(predictor, image, 1)
+    found = measure_evidence(predictor, image)
 
-    assert brightest(found.values) == pytest.approx(((at[0] + 1) / 8, (at[1] + 1) / 8), abs=0.07)
+    assert brightest(found.values[1]) == pytest.approx(((at[0] + 1) / 8, (at[1] + 1) / 8), abs=0.07)
 
 
 def test_a_network_with_maps_gives_them_and_one_without_is_occluded(tmp_path: Path) -> None:
     for method in METHODS:
         predictor = make_predictor(tmp_path, method)
         assert predictor.has_maps == (method == "cam")
-        assert compute_heat_map(predictor, np.zeros((1, 48, 48), dtype=np.float32), 1).method == method
+        assert measure_evidence(predictor, np.zeros((1, 48, 48), dtype=np.float32)).method == method
 
 
 def test_maps_that_were_not_found_to_point_are_shown_only_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_maps_that_were_not_found_to_point_are_shown_only_where_they_are_asked_f
     predictor = Predictor(make_bundle(tmp_path / "pointless", network=model.SerializeToString()))
     image = np.zeros((1, 28, 28), dtype=np.float32)
 
-    assert compute_heat_map(predictor, image, 1).method == "occlusion"
-    assert compute_heat_map(predictor, image, 1, "cam").method == "cam"
+    assert measure_evidence(predictor, image).method == "occlusion"
+    assert measure_evidence(predictor, image, "cam").method == "cam"
 
 
 def test_a_method_may_be_asked_for(tmp_path: Path, png: bytes) -> None:
@@ -154,7 +154,7 @@ def test_occlusion_costs_64_images_beside_the_image_itself(tmp_path: Path, monke
         return run(batch)
 
     monkeypatch.setattr(predictor, "run", counted)
-    compute_heat_map(predictor, np.zeros((1, 48, 48), dtype=np.float32), 1)
+    measure_evidence(predictor, np.zeros((1, 48, 48), dtype=np.float32))
 
     assert sum(sizes) == GRID**2 + 1 == 65
     assert max(sizes) <= BATCH
@@ -166,14 +166,14 @@ def test_what_makes_a_clear_no_clearer_is_no_evidence(tmp_path: Path) -> None:
     image[:, 20:28, 20:28] = 0.35
 
     assert predictor.predict([image])[0].probability < 0.1
-    assert compute_heat_map(predictor, image, 1).values.max() < 0.1
-    assert compute_heat_map(predictor, image, 0).values.min() < -0.2  # it speaks against NORMAL, which is said
+    assert measure_evidence(predictor, image).values[1].max() < 0.1
+    assert measure_evidence(predictor, image).values[0].min() < -0.2  # it speaks against NORMAL, which is said
 
 
 def test_covering_what_is_gray_already_changes_nothing(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path, "occlusion")
 
-    values = compute_heat_map(predictor, np.full((1, 48, 48), 0.5, dtype=np.float32), 1).values
+    values = measure_evidence(predictor, np.full((1, 48, 48), 0.5, dtype=np.float32)).values[1]
 
     np.testing.assert_allclose(values, 0, atol=1e-4)
 
@@ -187,7 +187,7 @@ def test_occlusion_covers_every_pixel_of_any_input(sides: tuple[int, int], tmp_p
     for row, column in [(0, 0), (sides[0] // 2, sides[1] // 2), (sides[0] - 1, sides[1] - 1)]:
         image = one.copy()
         image[0, row, column] = 1
-        values = compute_heat_map(predictor, image, 1).values
+        values = measure_evidence(predictor, image).values[1]
         assert values.max() > 0
         hot = np.unravel_index(values.argmax(), values.shape)
         assert abs((hot[0] + 0.5) / GRID - (row + 0.5) / sides[0]) < 0.2
@@ -197,7 +197,7 @@ def test_occlusion_covers_every_pixel_of_any_input(sides: tuple[int, int], tmp_p
 def test_a_map_for_one_of_two_classes_is_a_map_against_the_other(mapping: Predictor) -> None:
     image = np.random.default_rng(0).random((1, 28, 28), dtype=np.float32)
 
-    normal, pneumonia = (compute_heat_map(mapping, image, index).values for index in range(2))
+    normal, pneumonia = measure_evidence(mapping, image).values
 
     np.testing.assert_allclose(normal, -pneumonia, atol=1e-3)
 
@@ -205,7 +205,7 @@ def test_a_map_for_one_of_two_classes_is_a_map_against_the_other(mapping: Predic
 def test_a_threshold_of_0_or_1_gives_finite_evidence(tmp_path: Path) -> None:
     for number, threshold in enumerate((0.0, 1.0)):
         predictor = make_predictor(tmp_path / str(number), "cam", thresholds={"default": threshold})
-        values = compute_heat_map(predictor, np.full((1, 48, 48), 0.02, dtype=np.float32), 1).values
+        values = measure_evidence(predictor, np.full((1, 48, 48), 0.02, dtype=np.float32)).values[1]
         assert np.isfinite(values).all()
         assert (values.mean() > 0) == (threshold == 0)
 
@@ -269,8 +269,8 @@ def test_the_margin_is_how_far_an_image_lies_above_the_limit(predictor: Predicto
     probability = predictor.predict([bright])[0].probability
 
     above = np.log(probability / (1 - probability)) - np.log(0.4 / 0.6)
-    assert compute_heat_map(predictor, bright, 1).margin == pytest.approx(np.log1p(np.exp(above)), rel=1e-3)
-    assert 0 < compute_heat_map(predictor, dark, 1).margin < 0.1
+    assert measure_evidence(predictor, bright).margins[1] == pytest.approx(np.log1p(np.exp(above)), rel=1e-3)
+    assert 0 < measure_evidence(predictor, dark).margins[1] < 0.1
 
 
 @pytest.mark.parametrize("decode", Decode)
@@ -327,7 +327,7 @@ def test_what_is_no_image_is_refused(predictor: Predictor) -> None:
 def test_a_page_gets_film_and_heat_of_the_same_size(predictor: Predictor) -> None:
     found = explain_image(predictor, encode_png(film_with_blob(1500, 1200, 700, 200, 300)))
 
-    answer = found.answer("abc", NAME)
+    answer = found.to_response("abc", NAME)
 
     assert (answer.request_id, answer.model, answer.prediction) == ("abc", NAME, found.prediction)
     assert (answer.class_name, answer.method) == (found.class_name, found.method)

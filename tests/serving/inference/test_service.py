@@ -97,7 +97,7 @@ def test_one_of_several_workers_that_cannot_load_ends_all_the_same(own_bundle):
 
     async def enter() -> None:
         async with app.router.lifespan_context(app):
-            await app.state.service.ready()
+            await app.state.service.wait_until_loaded()
 
     with pytest.raises(BundleError):
         anyio.run(enter)
