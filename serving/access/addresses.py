@@ -1,4 +1,4 @@
-"""Where requests come from."""
+"""Client addresses: loopback checks, and the network that a rate limit counts for."""
 
 import functools
 import ipaddress
@@ -10,16 +10,34 @@ _FORWARDED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"})
 
 @functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether an address means this machine alone; a name other than `localhost` may mean anything."""
-    if host == "localhost":
-        return True
-    address = parse_address(host)
-    return address is not None and address.is_loopback
+    """Return whether only this machine can reach an address; of names, this is sure for `localhost` alone."""
+    address = _parse(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def identify_client(scope: Scope) -> str:
+    """Return the address that a rate limit counts for; for IPv6 the /64 network, since one client owns all of it."""
+    client = scope.get("client")
+    return _network(client[0]) if client else "unknown"
+
+
+def is_local_request(scope: Scope) -> bool:
+    """Return whether a request comes from this machine, and not through a proxy on it."""
+    client = scope.get("client")
+    if client is None or not is_loopback(client[0]):
+        return False
+    return not any(name in _FORWARDED for name, _ in scope["headers"])
+
+
+def is_reachable_remotely(scope: Scope) -> bool:
+    """Return whether other machines can reach the address at which a request arrived."""
+    server = scope.get("server")
+    return server is not None and _parse(server[0]) is not None and not is_loopback(server[0])
 
 
 @functools.lru_cache(maxsize=1024)
-def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Parse an address; None if it is none. An IPv4 address in IPv6 form is an IPv4 address."""
+def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Parse an address; an IPv4 address in IPv6 form becomes IPv4; anything else gives None."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -27,29 +45,9 @@ def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def identify_client(scope: Scope) -> str:
-    """Return what a request is counted for: an IPv6 client has a whole /64 network to send from."""
-    client = scope.get("client")
-    return _network(client[0]) if client else "unknown"
-
-
-def is_local_request(scope: Scope) -> bool:
-    """Return whether a request comes from this machine, and not from a proxy on it."""
-    client = scope.get("client")
-    if client is None or not is_loopback(client[0]):
-        return False
-    return not any(name in _FORWARDED for name, _ in scope["headers"])
-
-
-def is_bound_elsewhere(scope: Scope) -> bool:
-    """Whether a request came in at an address that others than this machine can reach."""
-    server = scope.get("server")
-    return server is not None and parse_address(server[0]) is not None and not is_loopback(server[0])
-
-
 @functools.lru_cache(maxsize=1024)
 def _network(host: str) -> str:
-    address = parse_address(host)
+    address = _parse(host)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((int(address), 64), strict=False))
-    return host if address is None else str(address)
+    return str(address or host)

@@ -94,8 +94,8 @@ def test_a_key_expires(path):
     assert not key.is_expired(NOW + timedelta(days=89, hours=23))
     assert key.is_expired(NOW + timedelta(days=90))
     ring = KeyRing(path)
-    assert ring.usable(NOW)
-    assert not ring.usable(NOW + timedelta(days=90))
+    assert ring.list_valid(NOW)
+    assert not ring.list_valid(NOW + timedelta(days=90))
 
 
 def test_a_key_without_a_lifetime_holds_until_it_is_revoked(path):
@@ -142,12 +142,12 @@ def test_what_is_no_lifetime_is_refused(text):
 
 def test_the_longest_lifetime_can_be_kept(path):
     add_key(path, "a", lifetime=parse_lifetime("99999w"))
-    assert KeyRing(path).usable(NOW)
+    assert KeyRing(path).list_valid(NOW)
 
 
 def test_there_is_no_key_where_there_is_no_file(path):
     assert read_keys(path).keys == ()
-    assert not KeyRing(path).usable(NOW)
+    assert not KeyRing(path).list_valid(NOW)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_file_spoiled_under_a_running_ring_leaves_its_keys_and_is_logged_once(
             assert accepts(ring, key)
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert "keys from before stay in force (1)" in record.getMessage()
+    assert "the previous keys stay valid (1)" in record.getMessage()
     assert "SECRET" not in caplog.text
     path.write_bytes(whole)
     revoke_key(path, "a")

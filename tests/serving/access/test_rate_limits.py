@@ -41,9 +41,9 @@ def test_clients_do_not_pay_for_each_other():
 
 def test_a_look_is_not_counted():
     limiter = RateLimiter(Rate(1, 60), clock=Clock())
-    assert all(limiter.look("a").allowed for _ in range(5))
+    assert all(limiter.peek("a").allowed for _ in range(5))
     assert limiter.take("a").allowed
-    looked = limiter.look("a")
+    looked = limiter.peek("a")
     assert (looked.allowed, looked.retry_s) == (False, 60)
 
 
@@ -56,7 +56,7 @@ def test_a_refused_client_that_waits_as_told_succeeds(rate, pauses):
         turn = limiter.take("a")
         if not turn.allowed:
             clock.wait(turn.retry_s - 1)
-            assert not limiter.look("a").allowed
+            assert not limiter.peek("a").allowed
             clock.wait(1)
             assert limiter.take("a").allowed
 
@@ -83,7 +83,7 @@ def test_what_remains_can_be_sent_at_once_and_no_more(rate, pauses):
     for pause in pauses:
         clock.wait(pause / rate.count)
         limiter.take("a")
-    remaining = limiter.look("a").remaining
+    remaining = limiter.peek("a").remaining
     assert [limiter.take("a").allowed for _ in range(remaining + 1)] == [True] * remaining + [False]
 
 
@@ -93,8 +93,8 @@ def test_the_whole_count_is_there_again_when_it_was_promised(rate, taken):
     limiter = RateLimiter(rate, clock=clock)
     for _ in range(taken):
         limiter.take("a")
-    clock.wait(limiter.look("a").full_s)
-    assert limiter.look("a").remaining == rate.count
+    clock.wait(limiter.peek("a").full_s)
+    assert limiter.peek("a").remaining == rate.count
 
 
 def test_many_clients_cost_no_memory_and_the_busy_one_stays_known():

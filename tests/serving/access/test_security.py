@@ -224,7 +224,7 @@ def test_a_revoked_key_is_refused_by_the_running_service(path, client, key, monk
     assert client.get("/v1/model", headers=bearer(key)).status_code == 200
     add_key(path, "other")
     revoke_key(path, "ward-3")
-    monkeypatch.setattr("pneumo.serving.access.api_keys._LOOK_S", 0)
+    monkeypatch.setattr("pneumo.serving.access.api_keys._CHECK_S", 0)
     refused(client.get("/v1/model", headers=bearer(key)), 401, "unauthorized")
 
 
