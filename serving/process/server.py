@@ -1,4 +1,4 @@
-"""Run the service in this process: until it is told to stop, and then until everything is answered."""
+"""One server process, with graceful shutdown."""
 
 import asyncio
 import multiprocessing
@@ -19,26 +19,26 @@ from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import resolve
 
 GRACE_S = 10
-"""Seconds that requests under way get once no new ones are taken."""
+"""Seconds for requests under way, after the server stopped taking new ones."""
 
 
 def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are answered first.
+    """Serve until SIGINT or SIGTERM, then shut down gracefully.
 
     Args:
-        settings: What to serve, and where.
-        announce: Called with the bundle and the service's address once it takes requests.
+        settings: The settings of the service.
+        announce: Called with the bundle and the service's address as soon as it is ready.
 
     Raises:
-        InputError: No such model, a bundle that is not what was sealed, or an address that cannot be listened on.
-        BundleError: The bundle does not run.
-        MachineError: Workers end before they are ready.
+        InputError: There is no such model, its checksums do not match, or the address is not available.
+        BundleError: The bundle cannot be run.
+        MachineError: A worker ended before it was ready.
     """
     bundle = Bundle.open(resolve(settings.model, settings.models_dir))
-    open_keys(settings)  # refused here once, not in every worker
-    listener = _listen(settings)
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
+    open_keys(settings)  # fails here once, not in every worker
+    listener = _bind(settings)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{listener.getsockname()[1]}"
     try:
         if settings.workers == 1:
             run(settings, bundle, listener, lambda: announce(bundle, address))
@@ -50,14 +50,8 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
         listener.close()
 
 
-def run(settings: Settings, bundle: Bundle, listener: socket.socket, ready: Callable[[], object]) -> None:
-    """Serve a bundle on a socket that is bound already.
-
-    Args:
-        settings: How to serve.
-        bundle: The champion to begin with.
-        listener: Bound, not yet listening.
-        ready: Called once requests are taken.
+def run(settings: Settings, bundle: Bundle, listener: socket.socket, on_ready: Callable[[], object]) -> None:
+    """Serve a bundle on a bound socket, and call `on_ready` as soon as requests are taken.
 
     Raises:
         PneumoError: The models cannot be loaded.
@@ -72,54 +66,49 @@ def run(settings: Settings, bundle: Bundle, listener: socket.socket, ready: Call
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, app, ready)
+    server = _Server(config, app, on_ready)
     server.run(sockets=[listener])
     if server.failure:
         raise server.failure
 
 
 class _Server(uvicorn.Server):
-    """Stops in two steps: first it says on every answer that the connection ends, then it takes no more."""
+    """Shuts down in two steps: for `drain_s` answers end their connections, then no new ones are taken."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
         self.failure: Exception | None = None
         self._service: Service = app.state.service
-        self._ready = ready
-        self._tasks: set[object] = set()
+        self._on_ready = on_ready
+        self._task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._tasks.add(asyncio.create_task(self._announce()))
+        self._task = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
         try:
-            await self._service.ready()
+            await self._service.wait_until_loaded()
         except Exception as error:
             self.failure, self.should_exit = error, True
         else:
             if not self.should_exit:
-                self._ready()
+                self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGINT and multiprocessing.parent_process():  # Ctrl-C goes to the workers' parent too
+        if sig == signal.SIGINT and multiprocessing.parent_process():  # the parent gets Ctrl-C too, and stops workers
             return
-        if self._service.state is State.DRAINING:  # told twice: at once
-            self.should_exit = True
-            return
+        draining = self._service.state is State.DRAINING
         self._service.state = State.DRAINING
-        if sig == signal.SIGINT and not self.server_state.connections:  # a person at a terminal
+        # At once on the second signal, and on Ctrl-C in a terminal if nobody is connected.
+        if draining or (sig == signal.SIGINT and not self.server_state.connections):
             self.should_exit = True
-            return
-        self._tasks.add(asyncio.get_running_loop().call_later(self._service.settings.drain_s, self._stop))
-
-    def _stop(self) -> None:
-        self.should_exit = True
+        else:
+            asyncio.get_running_loop().call_later(self._service.settings.drain_s, setattr, self, "should_exit", True)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+def _bind(settings: Settings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))

@@ -1,9 +1,8 @@
-"""Several processes that serve on one port, with one that looks after them."""
+"""Worker processes that share one port, and the supervisor that restarts them."""
 
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -21,93 +20,91 @@ from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.telemetry import logs, metrics
 
 STOP_S = 30
-"""Seconds after which a worker that was told to stop is killed."""
+"""Seconds until a worker that was told to stop is killed."""
 
-_PAUSE_S = 1.0
+_RESTART_S = 1.0
 
 RunWorker = Callable[[Settings, Bundle, socket.socket, Callable[[], object]], None]
-"""Serves a bundle on a socket until it is told to stop, and calls the last argument once it takes requests."""
+"""Serves a bundle on a socket until it is told to stop; calls the last argument as soon as it is ready."""
 
 
 @dataclass
 class _Worker:
     process: SpawnProcess
-    said: Connection
+    pipe: Connection
     ready: bool = False
 
 
 def run_workers(
-    run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, ready: Callable[[], object]
+    run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, on_ready: Callable[[], object]
 ) -> None:
-    """Keep `settings.workers` processes serving until SIGINT or SIGTERM; one that dies is started anew.
+    """Keep `settings.workers` processes serving until SIGINT or SIGTERM; restart one that dies.
 
     Args:
-        run: Serves a bundle in one process; a function of a module, since a new process imports it by its name.
-        settings: How to serve.
-        folder: The champion's bundle to begin with.
-        listener: Bound, not yet listening.
-        ready: Called once a worker takes requests.
+        run: Serves a bundle in one process; a module-level function, since a new process imports it by name.
+        settings: The settings of the service.
+        folder: The bundle of the first champion.
+        listener: A bound socket that does not listen yet.
+        on_ready: Called as soon as one worker takes requests.
 
     Raises:
         MachineError: A worker ended before it was ready.
     """
     context = multiprocessing.get_context("spawn")
-    told = threading.Event()
+    stop = threading.Event()
 
     def start() -> _Worker:
-        mine, its = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(run, settings, folder, listener, its), daemon=True)
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(run, settings, folder, listener, sender), daemon=True)
         process.start()
-        its.close()
-        return _Worker(process, mine)
+        sender.close()
+        return _Worker(process, receiver)
 
-    with _stopped_by(told), _shared_metrics():
+    with _set_on_signal(stop), _shared_metrics():
         workers = [start() for _ in range(settings.workers)]
         announced = False
         try:
-            while not told.is_set():
-                _listen_to(workers)
+            while not stop.is_set():
+                _wait_for_news(workers)
                 if not announced and any(worker.ready for worker in workers):
                     announced = True
-                    ready()
+                    on_ready()
                 for index, worker in enumerate(workers):
-                    if worker.process.is_alive() or told.is_set():
+                    if worker.process.is_alive() or stop.is_set():
                         continue
                     metrics.forget_worker(worker.process.pid or 0)
                     if not worker.ready:
                         raise MachineError(f"a worker ended before it was ready (exit {worker.process.exitcode})")
-                    time.sleep(_PAUSE_S)
+                    time.sleep(_RESTART_S)
                     workers[index] = start()
         finally:
             _stop(workers)
 
 
-def _listen_to(workers: list[_Worker]) -> None:
-    pipes = {worker.said: worker for worker in workers if not worker.ready}
-    sentinels = [worker.process.sentinel for worker in workers]
-    for found in wait([*pipes, *sentinels], timeout=0.2):
-        if isinstance(found, Connection):
+def _wait_for_news(workers: list[_Worker]) -> None:
+    """Wait a moment for a worker that gets ready or ends, and mark those that are ready."""
+    pipes = {worker.pipe: worker for worker in workers if not worker.ready}
+    for source in wait([*pipes, *(worker.process.sentinel for worker in workers)], timeout=0.2):
+        if isinstance(source, Connection):
             with contextlib.suppress(EOFError, OSError):
-                found.recv_bytes()
-                pipes[found].ready = True
+                source.recv_bytes()
+                pipes[source].ready = True
 
 
 def _stop(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.terminate()
-    ends = time.monotonic() + STOP_S
+    deadline = time.monotonic() + STOP_S
     for worker in workers:
-        worker.process.join(max(0.0, ends - time.monotonic()))
+        worker.process.join(max(0.0, deadline - time.monotonic()))
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
 
 
 @contextlib.contextmanager
-def _stopped_by(told: threading.Event) -> Iterator[None]:
-    before = {
-        number: signal.signal(number, lambda _number, _frame: told.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def _set_on_signal(stop: threading.Event) -> Iterator[None]:
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -117,37 +114,31 @@ def _stopped_by(told: threading.Event) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shared_metrics() -> Iterator[None]:
-    """A folder where the workers leave their counts, so that any of them can tell of all."""
-    folder = tempfile.mkdtemp(prefix="pneumo-metrics-")
+    """Make a folder for the workers' counts, so that any worker can report the metrics of all."""
     before = os.environ.get(metrics.SHARED)
-    os.environ[metrics.SHARED] = folder
-    try:
-        yield
-    finally:
-        if before is None:
+    with tempfile.TemporaryDirectory(prefix="pneumo-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[metrics.SHARED] = folder
+        try:
+            yield
+        finally:
             del os.environ[metrics.SHARED]
-        else:
-            os.environ[metrics.SHARED] = before
-        shutil.rmtree(folder, ignore_errors=True)
+            if before is not None:
+                os.environ[metrics.SHARED] = before
 
 
-def _work(run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, said: Connection) -> None:
-    """One worker, in a process of its own."""
+def _work(run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, pipe: Connection) -> None:
+    """Run one worker in its own process."""
     logs.configure(settings.log_format)
-    _end_with_parent()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
-        run(settings, Bundle.open(folder), listener, lambda: said.send_bytes(b"ready"))
+        run(settings, Bundle.open(folder), listener, lambda: pipe.send_bytes(b"ready"))
     except PneumoError as error:
         raise SystemExit(error.exit_code) from None  # the service's log says why
 
 
 def _end_with_parent() -> None:
-    """Stop when the process that looks after the workers is gone, however it went."""
+    """Stop this process as soon as the supervisor is gone, even if it was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
