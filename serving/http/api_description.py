@@ -1,23 +1,23 @@
-"""How to ask the service, for the first lines of its documentation; a test runs every line."""
+"""Examples of requests for the head of the API documentation; a test runs every line."""
 
 from pneumo.serving.contracts.schemas import NOTICE
 
 EXAMPLES = f"""
 {NOTICE[0].upper()}{NOTICE[1:]}: not for diagnosis or treatment of anyone.
 
-Images are JPEG, PNG, BMP, TIFF, WebP or DICOM. They are read in memory and never kept. Errors are
-[problem documents](https://www.rfc-editor.org/rfc/rfc9457) that say how to mend them; 429 and 503 say in `Retry-After`
-when to come again.
+Images are JPEG, PNG, BMP, TIFF, WebP or DICOM. They are read in memory and never stored. Errors are
+[problem documents](https://www.rfc-editor.org/rfc/rfc9457) that say how to fix them; after 429 and 503 wait for the
+seconds in `Retry-After`.
 
 ### From a shell
 
 ```bash
-export PNEUMO=http://127.0.0.1:8000 KEY=pneumo_...   # where it is, and a key where one is asked for
+export PNEUMO=http://127.0.0.1:8000 KEY=pneumo_...   # its address, and a key if it needs one
 
 # one image
 curl -H "X-API-Key: $KEY" -H "Content-Type: image/jpeg" --data-binary @xray.jpeg $PNEUMO/v1/predict
 
-# many, and an answer also where some of them cannot be read
+# several images; those that can be read are answered
 curl -H "X-API-Key: $KEY" -F file=@xray.jpeg -F file=@xray.png "$PNEUMO/v1/predict?partial=true"
 
 # a zip of images
@@ -27,14 +27,14 @@ curl -H "X-API-Key: $KEY" -H "Content-Type: application/zip" --data-binary @xray
 printf '{{"images": [{{"filename": "1", "data": "%s"}}]}}' $(base64 < xray.jpeg | tr -d '[:space:]') |
   curl -H "X-API-Key: $KEY" -H "Content-Type: application/json" --data-binary @- $PNEUMO/v1/predict
 
-# where the model looked
+# a heat map over the image
 curl -H "X-API-Key: $KEY" -H "Content-Type: image/jpeg" --data-binary @xray.jpeg $PNEUMO/v1/explain -o heat.png
 ```
 
 ### From Python
 
-`pip install '.[client]'` in a checkout of pneumo. It cuts many files into requests, sends four at a time, waits where
-the service is busy, and leaves the names of files at home.
+`pip install '.[client]'` in a checkout of pneumo. The client splits many files into requests and sends four at a time.
+It retries if the service is busy, and sends no file names.
 
 ```python
 import os
@@ -49,7 +49,6 @@ with Client(os.environ["PNEUMO"], key=os.environ["KEY"]) as client:
 
 ### From KServe's and Triton's clients
 
-Images that are prepared already go to `/v2/models/{{name}}/infer`, as values in JSON or, much quicker, as bytes; name,
-version and preparation are in `/v1/model`.
+Send prepared images to `/v2/models/{{name}}/infer`, as values in JSON or, much faster, as bytes. `/v1/model` gives
+name, version and preparation.
 """
-"""Markdown for the description of the application."""

@@ -1,4 +1,4 @@
-"""The service: an application factory, so that nothing happens at import."""
+"""The HTTP application, built by a factory."""
 
 import contextlib
 import sys
@@ -24,22 +24,22 @@ from pneumo.serving.model.registry import resolve
 from pneumo.serving.telemetry import logs
 from pneumo.serving.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import, for those who log
+if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import; only a service with a prediction log needs it
     from pneumo.serving.drift.schedule import Schedule
     from pneumo.serving.predictions.store import LogStore
 
 _KEYS = [
-    Security(HTTPBearer(auto_error=False, description="A key of `pneumo keys add`.")),
-    Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The same in a header of its own.")),
+    Security(HTTPBearer(auto_error=False, description="A key from `pneumo keys add`.")),
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in its own header.")),
 ]
-"""For the documentation alone: `pneumo.serving.access.security` asks for keys before a route is looked for."""
+"""For the OpenAPI document only: `pneumo.serving.access.security` checks keys before routing."""
 
 
 def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
-    """Make the application that serves a bundle; the network is loaded once it starts, in the background.
+    """Build the application that serves a bundle; after startup it loads the network in the background.
 
     Raises:
-        InputError: Settings that cannot be: keys are asked for and there are none, or the log's address is wrong.
+        InputError: The settings need keys and there are none, or the log's address is invalid.
         MachineError: The driver of the log's database is not installed.
     """
     service = Service(settings or Settings(), bundle, open_schedule=_open_schedule)
@@ -49,7 +49,7 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         async with service.running():
             yield
 
-    app = FastAPIOffline(  # FastAPI's own page of docs loads its scripts from a content delivery network
+    app = FastAPIOffline(  # FastAPI's own documentation page loads scripts from a content delivery network
         title="pneumo",
         summary=f"Chest X-ray classification; {NOTICE}",
         description=EXAMPLES,
@@ -81,7 +81,7 @@ def _open_schedule(
 
 
 def from_environment() -> FastAPI:
-    """Make the application from `PNEUMO_*` variables: `uvicorn --factory pneumo.serving.http.app:from_environment`."""
+    """Build the application from `PNEUMO_*` variables: `uvicorn --factory pneumo.serving.http.app:from_environment`."""
     try:
         settings = Settings.from_environment()
         logs.configure(settings.log_format)

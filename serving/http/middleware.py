@@ -1,4 +1,4 @@
-"""What happens to every request: an id, one line in the log, counts, and an answer whatever breaks."""
+"""Middlewares for every request: request id, log line, metrics, load shedding, and an answer to every error."""
 
 import re
 import time
@@ -15,16 +15,16 @@ from pneumo.serving.telemetry.logs import RequestFields, log_request
 from pneumo.serving.telemetry.tracing import Span
 
 COSTLY = frozenset({"/v1/predict", "/v1/explain"})
-"""Paths of requests that bring images, where the path is the route's template."""
+"""Paths of requests with images; for these the path is the route's template."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
-    """Gives each request an id and one line in the log: no file name, no path a client made up, no image content.
+    """Gives each request an id and one log line, without file names, paths that clients invented, or image content.
 
-    Exceptions end here. Further out Starlette raises them again whatever a handler answers, and uvicorn logs the whole
-    traceback with messages that can quote an image.
+    Exceptions end here. Otherwise Starlette raises them again after the handler's answer, and uvicorn logs the whole
+    traceback, whose messages can quote an image.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -36,8 +36,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         status, answered, began = 500, False, time.perf_counter()
 
@@ -48,7 +49,7 @@ class RequestMiddleware:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if self.service.state is State.DRAINING:
-                    headers["Connection"] = "close"  # the next request shall go to another process
+                    headers["Connection"] = "close"  # the next request must go to another process
             await send(message)
 
         with self.service.metrics.track_request(), self.service.tracer.request(scope) as span:
@@ -56,17 +57,17 @@ class RequestMiddleware:
                 await self.app(scope, receive, send_with_id)
             except Exception as error:
                 response = problems.respond_to_bug(Request(scope), error)
-                if not answered:  # uvicorn closes the connection on half an answer
+                if not answered:  # uvicorn closes the connection after half an answer
                     await response(scope, receive, send_with_id)
             finally:
-                route = scope["state"].get("route") or getattr(scope.get("route"), "path", "-")
-                self._tell(scope, span, route, status, time.perf_counter() - began)
+                self._record(scope, span, status, time.perf_counter() - began)
 
-    def _tell(self, scope: Scope, span: Span, route: str, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
         state = scope["state"]
-        known = {name: state[name] for name in ("images", "bytes", "model", "lane") if name in state}
+        route = state.get("route") or getattr(scope.get("route"), "path", "-")
+        fields = {name: state[name] for name in ("images", "bytes", "model", "lane") if name in state}
         self.service.metrics.count_request(route, scope["method"], status, seconds)
-        span.set(**known)
+        span.set(**fields)
         span.answered(route, status)
         log_request(
             RequestFields(
@@ -77,16 +78,15 @@ class RequestMiddleware:
                 duration_ms=seconds * 1000,
                 key=state.get("key_name"),
                 trace_id=span.trace_id,
-                **known,
+                **fields,
             )
         )
 
 
 class SheddingMiddleware:
-    """Turns images away before anything is done for them while those in front would keep them waiting too long.
+    """Sheds requests with images before routing, as long as their predicted wait is too long.
 
-    The routes do so too, but a service that is asked for several times what it can do spends its time on refusals, so
-    that those must cost little.
+    The routes shed load too, but an overloaded service spends its time on refusals, so these must be cheap.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -94,7 +94,7 @@ class SheddingMiddleware:
         self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or pass on one request."""
+        """Pass on or refuse one request."""
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in COSTLY:
             try:
                 self.service.load_shedding.check_wait()

@@ -1,12 +1,13 @@
-"""Tensors as the Open Inference Protocol writes them: one JSON document, with raw bytes behind it where asked for.
+"""Tensors of the Open Inference Protocol: one JSON document, optionally followed by raw bytes.
 
 https://github.com/kserve/open-inference-protocol, with the binary tensor data extension of KServe and Triton.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 import pydantic_core
@@ -16,22 +17,25 @@ from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import InputError, first_problem
 
 DATATYPE: Literal["FP32"] = "FP32"
-"""Of every tensor here: float32."""
+"""The type of every tensor here: float32."""
+
+INPUT = "image"
+OUTPUTS = ("logits", "embedding", "probabilities")
 
 MOST = 16
-"""Items of a list that is not of values."""
+"""Most items of a list that does not hold values."""
 
 SLACK = 1000
-"""Commas and brackets that a request may hold beside those of its tensor."""
+"""Commas and brackets that a request may hold in addition to those of its tensor."""
 
 _RAW = np.dtype("<f4")
 
 type Few[Item] = Annotated[list[Item], Field(max_length=MOST), FailFast()]
-"""A list whose faults are told one at a time: an account of a million of them would take gigabytes."""
+"""A short list, validated up to its first error: all errors of a million items would take gigabytes."""
 
 
 class TensorError(InputError):
-    """The request is not what the protocol or the model asks for."""
+    """The request does not follow the protocol, or does not fit the model."""
 
 
 class _Strict(BaseModel):
@@ -39,40 +43,36 @@ class _Strict(BaseModel):
 
 
 class InputParameters(_Strict):
-    """How a tensor of the request comes.
-
-    Attributes:
-        binary_data_size: Its bytes behind the JSON document, little-endian and row-major; None for JSON.
-    """
+    """The transfer of an input tensor: bytes (little-endian, row-major) after the document, or None for JSON."""
 
     binary_data_size: NonNegativeInt | None = None
 
 
 class RequestInput(_Strict):
-    """A tensor of the request; `data` holds its values flat or nested, row-major."""
+    """An input tensor; `data` holds its values flat or nested, row-major."""
 
-    name: str
+    name: str = Field(json_schema_extra={"const": INPUT})
     shape: Few[NonNegativeInt]
-    datatype: str
+    datatype: str = Field(json_schema_extra={"const": DATATYPE})
     parameters: InputParameters = InputParameters()
-    data: list[Any] | None = None
+    data: list[object] | None = None
 
 
 class OutputParameters(_Strict):
-    """How a tensor shall come back; None as the request says for all."""
+    """The transfer of an output tensor: as bytes, as JSON, or None for the default of the request."""
 
     binary_data: bool | None = None
 
 
 class RequestOutput(_Strict):
-    """A tensor that is asked for."""
+    """A requested output tensor."""
 
-    name: str
+    name: str = Field(json_schema_extra={"enum": list(OUTPUTS)})
     parameters: OutputParameters = OutputParameters()
 
 
 class RequestParameters(_Strict):
-    """Whether tensors come back as bytes where their own parameters do not say."""
+    """The default transfer of output tensors: as bytes or as JSON."""
 
     binary_data_output: bool = False
 
@@ -87,7 +87,7 @@ class InferenceRequest(_Strict):
 
 
 class ResponseOutput(BaseModel):
-    """A tensor of the answer; its values are in `data`, or bytes behind the document."""
+    """An output tensor; its values are in `data`, or follow the document as bytes."""
 
     name: str
     shape: list[int]
@@ -109,26 +109,17 @@ class InferenceResponse(BaseModel):
 
 @dataclass(frozen=True)
 class Message:
-    """A document and what stands behind it.
-
-    Attributes:
-        document: JSON.
-        raw: Bytes of tensors, in their order in the document; empty where there are none.
-    """
+    """A JSON document, and the bytes of tensors that follow it in the order of the document."""
 
     document: bytes
     raw: bytes
 
     @classmethod
     def split(cls, body: bytes, declared: str | None) -> Self:
-        """Take a body apart.
-
-        Args:
-            body: As received.
-            declared: The header `Inference-Header-Content-Length`: bytes of the document, or None where it is all.
+        """Split a body after the length in `Inference-Header-Content-Length`; without it all is the document.
 
         Raises:
-            TensorError: The header fits no such body.
+            TensorError: The length does not fit the body.
         """
         if declared is None:
             return cls(body, b"")
@@ -140,7 +131,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a tensor of images must be like: [N, channels, height, width], N from 1 to `most`."""
+    """The allowed shape of a tensor of images: [N, channels, height, width], N from 1 to `most`."""
 
     channels: int
     height: int
@@ -148,34 +139,26 @@ class Shape:
     most: int
 
     @property
-    def image(self) -> tuple[int, int, int]:
-        """Of one image."""
-        return self.channels, self.height, self.width
-
-    @property
     def values(self) -> int:
-        """Most values of a request."""
+        """The most values of a request."""
         return self.most * self.channels * self.height * self.width
 
     @property
     def lists(self) -> int:
-        """Most lists of a request, where its values are nested."""
+        """The most lists of a request with nested values."""
         return 1 + self.most * (1 + self.channels * (1 + self.height))
 
 
 def read_request(message: Message, shape: Shape) -> InferenceRequest:
-    """Read the document of a request.
+    """Parse the document of a request.
 
     Raises:
-        TensorError: It is not one, or it could hold more values than `shape` allows: parsed, each would take many times
-            its bytes.
+        TensorError: It is invalid, or may hold more values than `shape` allows. That is checked before parsing, since
+            a parsed value takes many times its bytes.
     """
     document = message.document
-    if (
-        document.count(b",") > shape.values + SLACK
-        or document.count(b"[") > shape.lists + SLACK
-        or document.count(b"{") > SLACK
-    ):
+    limits = {b",": shape.values + SLACK, b"[": shape.lists + SLACK, b"{": SLACK}
+    if any(document.count(mark) > limit for mark, limit in limits.items()):
         raise TensorError(f"more than {shape.most} images hold ({shape.values:,} values); send several requests")
     try:
         return InferenceRequest.model_validate(pydantic_core.from_json(document))
@@ -185,99 +168,88 @@ def read_request(message: Message, shape: Shape) -> InferenceRequest:
         raise TensorError("not valid JSON") from None
 
 
-def read_images(message: Message, request: InferenceRequest, *, name: str, shape: Shape) -> Float32:
+def read_images(message: Message, request: InferenceRequest, shape: Shape) -> Float32:
     """Read the one tensor of a request, float32 [N, channels, height, width] in [0, 1].
 
     Raises:
-        TensorError: Another name, type or shape, other values, or more tensors.
+        TensorError: Wrong name, type, shape or values, or more than one tensor.
     """
     if len(request.inputs) != 1:
-        raise TensorError(f"inputs: {len(request.inputs)} tensors, where the model takes one, {name!r}")
-    (given,) = request.inputs
-    if given.name != name:
-        raise TensorError(f"inputs.0.name: unknown tensor {given.name[:80]!r}; the model takes {name!r}")
-    if given.datatype != DATATYPE:
-        raise TensorError(f"inputs.0.datatype: {given.datatype[:80]!r}, where {name!r} is {DATATYPE}")
-    if len(given.shape) != 4 or tuple(given.shape[1:]) != shape.image or not 1 <= given.shape[0] <= shape.most:
+        raise TensorError(f"inputs: {len(request.inputs)} tensors; the model takes one, {INPUT!r}")
+    (tensor,) = request.inputs
+    if tensor.name != INPUT:
+        raise TensorError(f"inputs.0.name: unknown tensor {tensor.name[:80]!r}; the model takes {INPUT!r}")
+    if tensor.datatype != DATATYPE:
+        raise TensorError(f"inputs.0.datatype: {tensor.datatype[:80]!r}; the model takes {DATATYPE}")
+    image = [shape.channels, shape.height, shape.width]
+    if len(tensor.shape) != 4 or tensor.shape[1:] != image or not 1 <= tensor.shape[0] <= shape.most:
         expected = f"[N, {shape.channels}, {shape.height}, {shape.width}] with N from 1 to {shape.most}"
         raise TensorError(f"inputs.0.shape: must be {expected}")
-    size = given.parameters.binary_data_size
-    if (size is None) == (given.data is None):
+    size = tensor.parameters.binary_data_size
+    if (size is None) == (tensor.data is None):
         raise TensorError("inputs.0: give either data or parameters.binary_data_size")
-    if given.data is not None:
-        if message.raw:
-            raise TensorError("bytes behind the document that no tensor's binary_data_size tells of")
-        values = _from_json(given.data, tuple(given.shape))
+    if tensor.data is None:
+        values = _from_raw(message.raw, size or 0, tensor.shape)
+    elif message.raw:
+        raise TensorError("bytes after the document that no binary_data_size declares")
     else:
-        values = _from_raw(message.raw, size or 0, tuple(given.shape))
-    if not (values.min() >= 0 and values.max() <= 1):  # also false where one is not a number
-        raise TensorError("inputs.0: values must be finite and in [0, 1], as images are prepared")
+        values = _from_json(tensor.data, tensor.shape)
+    if not (values.min() >= 0 and values.max() <= 1):  # also false for NaN
+        raise TensorError("inputs.0: values must be finite and in [0, 1], as in prepared images")
     return values
 
 
-def _from_json(data: list[Any], shape: tuple[int, ...]) -> Float32:
-    values: Sequence[Any] = data
-    if values and isinstance(values[0], list):  # nested: every level as long as the shape says
+def _from_json(data: list[object], shape: Sequence[int]) -> Float32:
+    values = data
+    if values and isinstance(values[0], list):  # nested: each level as long as the shape says
         for length in shape[1:]:
-            if set(map(type, values)) != {list} or set(map(len, values)) != {length}:
-                raise TensorError("inputs.0.data: nested otherwise than the shape says")
-            values = list(itertools.chain.from_iterable(values))
-    if len(values) != _product(shape):
-        raise TensorError(f"inputs.0.data: {len(values):,} values, where the shape holds {_product(shape):,}")
+            if set(map(type, values)) != {list} or set(map(len, cast("list[list[object]]", values))) != {length}:
+                raise TensorError("inputs.0.data: nested lists that do not fit the shape")
+            values = list(itertools.chain.from_iterable(cast("list[list[object]]", values)))
+    if len(values) != math.prod(shape):
+        raise TensorError(f"inputs.0.data: {len(values):,} values; the shape holds {math.prod(shape):,}")
     if not set(map(type, values)) <= {int, float}:
         raise TensorError("inputs.0.data: values must be numbers")
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused
             return np.array(values, dtype=np.float64).astype(np.float32).reshape(shape)
     except OverflowError:
-        raise TensorError("inputs.0.data: a number that is no float") from None
+        raise TensorError("inputs.0.data: a number is too large") from None
 
 
-def _from_raw(raw: bytes, size: int, shape: tuple[int, ...]) -> Float32:
-    expected = _product(shape) * _RAW.itemsize
+def _from_raw(raw: bytes, size: int, shape: Sequence[int]) -> Float32:
+    expected = math.prod(shape) * _RAW.itemsize
     if not size == len(raw) == expected:
         raise TensorError(
-            f"inputs.0: binary_data_size {size:,} and {len(raw):,} bytes behind the document, where the shape holds "
+            f"inputs.0: binary_data_size {size:,} and {len(raw):,} bytes after the document; the shape holds "
             f"{expected:,}"
         )
     return np.frombuffer(raw, dtype=_RAW).astype(np.float32, copy=False).reshape(shape)
 
 
-def _product(lengths: Sequence[int]) -> int:
-    return int(np.prod(lengths, dtype=np.int64))
-
-
-def choose_outputs(request: InferenceRequest, known: Sequence[str]) -> dict[str, bool]:
-    """The tensors that are asked for, by name, and whether each shall come as bytes; all where none is named.
+def choose_outputs(request: InferenceRequest, names: Sequence[str]) -> dict[str, bool]:
+    """Return the requested outputs (all if none is named), each with its transfer: true for bytes, false for JSON.
 
     Raises:
-        TensorError: An unknown tensor, or one twice.
+        TensorError: A tensor is unknown or requested twice.
     """
-    everything = request.parameters.binary_data_output
+    default = request.parameters.binary_data_output
     if not request.outputs:
-        return dict.fromkeys(known, everything)
+        return dict.fromkeys(names, default)
     chosen: dict[str, bool] = {}
     for index, output in enumerate(request.outputs):
-        if output.name not in known or output.name in chosen:
-            what = "twice" if output.name in chosen else f"unknown tensor {output.name[:80]!r}"
-            raise TensorError(f"outputs.{index}.name: {what}; the model gives {', '.join(known)}")
+        if output.name not in names or output.name in chosen:
+            reason = "duplicate" if output.name in chosen else f"unknown tensor {output.name[:80]!r}"
+            raise TensorError(f"outputs.{index}.name: {reason}; the model gives {', '.join(names)}")
         own = output.parameters.binary_data
-        chosen[output.name] = everything if own is None else own
+        chosen[output.name] = default if own is None else own
     return chosen
 
 
 def write_response(
     tensors: dict[str, Float32], chosen: dict[str, bool], *, request: InferenceRequest, name: str, version: str
 ) -> Message:
-    """Write an answer.
-
-    Args:
-        tensors: By name.
-        chosen: As of `choose_outputs`.
-        request: What is answered.
-        name: Of the model.
-        version: Of the model.
-    """
+    """Write the answer of a model to a request, with the tensors that `choose_outputs` chose."""
     raw = {each: tensors[each].astype(_RAW, copy=False).tobytes() for each, binary in chosen.items() if binary}
     outputs = [
         ResponseOutput(

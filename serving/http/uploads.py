@@ -1,7 +1,7 @@
-"""Read the images of a request: into memory only, and never more than the limit.
+"""The images of a request, read into memory with limits.
 
-Starlette's own form parser writes parts of more than a megabyte to temporary files, and images of patients have no
-place on the disk of a service.
+Starlette's own form parser writes parts of more than a megabyte to temporary files. Images of patients must not reach
+the disk of a service, and it checks field names only after the whole body has arrived.
 """
 
 import binascii
@@ -28,24 +28,41 @@ MAX_FILENAME = 255
 _ZIP_TYPES = frozenset({b"application/zip", b"application/x-zip-compressed"})
 _RAW_TYPES = frozenset({b"application/octet-stream", b"application/dicom", *_ZIP_TYPES})
 _MARKS = (b"{", b"[", b",")
-_MARKS_AN_IMAGE = MAX_FILENAME + 10
-"""Marks that begin a value in JSON: an image has few, and as many as its name may hold."""
+_MARKS_PER_IMAGE = MAX_FILENAME + 10
+"""Marks that begin a JSON value: an image has few, and up to as many as fit into its file name."""
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
 _LONG = 2**18
 """Bytes that take longer to convert than a thread takes to start."""
 
 
+class JsonImage(BaseModel):
+    """One image in base64 or as a data URL."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    filename: str | None = None
+    data: str = Field(json_schema_extra={"contentEncoding": "base64"})
+
+
+class JsonImages(BaseModel):
+    """The JSON body of a request with images."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[JsonImage] = Field(min_length=1)
+
+
 async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> list[Upload]:
-    """Read one image from the body, or one or many from a form, a JSON list or a zip.
+    """Read the images of a request: one as the raw body, or several in a form, a JSON list or a zip.
 
     Args:
-        request: `multipart/form-data`, `application/json` with the images in base64, or an image or a zip as the raw
-            body. A file in a form may be a zip too: what begins as one is one.
-        max_bytes: Largest body, and most bytes of all that is in zips.
+        request: `multipart/form-data`, `application/json` with images in base64, or an image or zip as the raw body. A
+            file in a form may be a zip too; zips are recognised by their first bytes.
+        max_bytes: Largest body, and most bytes of all files in zips.
         max_images: Most images.
 
     Raises:
-        ProblemError: Another media type, too large, too many, damaged, or other fields.
+        ProblemError: Wrong media type or fields, too large, too many images, or damaged.
     """
     media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"multipart/form-data":
@@ -56,29 +73,56 @@ async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> 
             "unsupported-media-type",
             "send multipart/form-data with the image in the field 'file', application/json with images in base64, or "
             "the image itself under its media type (such as image/png, application/dicom) or application/octet-stream, "
-            "many of them as application/zip",
+            "or several images as application/zip",
         )
-    body = bytearray()
-    await read_body(request, max_bytes, body.extend)
+    body = await read_body(request, max_bytes)
     if media_type == b"application/json":
-        parts = await _aside(partial(_read_json, bytes(body), max_images), len(body))
+        parts = await _run_aside(partial(_read_json, body, max_images), len(body))
         return await _expand(parts, max_bytes, max_images)
     if media_type in _ZIP_TYPES and not is_zip(body):
         raise ProblemError("unreadable-body", "not a zip")
-    return await _expand([Upload(filename=None, data=bytes(body))], max_bytes, max_images)
+    return await _expand([Upload(filename=None, data=body)], max_bytes, max_images)
 
 
-async def _aside[T](work: Callable[[], T], size: int) -> T:
-    """Do work on many bytes in a thread, so that others are answered meanwhile."""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a whole body; raises as `receive_chunks` does."""
+    body = bytearray()
+    await receive_chunks(request, max_bytes, body.extend)
+    return bytes(body)
+
+
+async def receive_chunks(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
+    """Pass each chunk of a body to `take`.
+
+    Raises:
+        ProblemError: The body is larger than `max_bytes`, or the connection closed before its end.
+    """
+    too_large = ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > max_bytes:
+                raise too_large
+            take(chunk)
+    except ClientDisconnect:
+        raise ProblemError("unreadable-body", "the connection closed before the end of the body") from None
+
+
+async def _run_aside[T](work: Callable[[], T], size: int) -> T:
+    """Run work on many bytes in a thread, so that the event loop stays free."""
     return await anyio.to_thread.run_sync(work) if size > _LONG else work()
 
 
 async def _expand(parts: list[Upload], max_bytes: int, max_images: int) -> list[Upload]:
-    """Put the files of each zip in its place."""
+    """Replace each zip by its files."""
     if not any(is_zip(part.data) for part in parts):
         return parts
     work = partial(_expand_zips, parts, max_bytes, max_images)
-    return await _aside(work, sum(len(part.data) for part in parts))
+    return await _run_aside(work, sum(len(part.data) for part in parts))
 
 
 def _expand_zips(parts: Iterable[Upload], max_bytes: int, max_images: int) -> list[Upload]:
@@ -93,105 +137,57 @@ def _expand_zips(parts: Iterable[Upload], max_bytes: int, max_images: int) -> li
                 left -= len(member.data)
                 uploads.append(Upload(member.name[-MAX_FILENAME:], member.data))
     except TooLargeError:
-        detail = f"the files in the zip are more than {max_bytes:,} bytes together; send several requests"
+        detail = f"the files in the zip are larger than {max_bytes:,} bytes together; send several requests"
         raise ProblemError("too-large", detail) from None
     except TooManyError:
-        raise ProblemError("too-many-images", f"the zip holds more than {max_images} images; send several") from None
+        raise _too_many("the zip holds", max_images) from None
     except ArchiveError as error:
-        raise ProblemError("unreadable-body", f"{error}; make it again") from None
+        raise ProblemError("unreadable-body", f"{error}; create it again") from None
     if len(uploads) > max_images:
-        raise ProblemError("too-many-images", f"more than {max_images} images; send several requests")
+        raise _too_many("the request holds", max_images)
     if not uploads:
         raise ProblemError("wrong-fields", "no image in the zip")
     return uploads
 
 
-class _JsonImage(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    filename: str | None = None
-    data: str
-
-
-class _JsonImages(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    images: list[_JsonImage] = Field(min_length=1)
+def _too_many(subject: str, max_images: int) -> ProblemError:
+    return ProblemError("too-many-images", f"{subject} more than {max_images} images; send several requests")
 
 
 def _read_json(body: bytes, max_images: int) -> list[Upload]:
-    # Twenty million bytes of `[[],[],[],` would become a gigabyte of lists before any of them is looked at.
-    if sum(body.count(mark) for mark in _MARKS) > _MARKS_AN_IMAGE * (max_images + 1):
-        raise ProblemError("too-many-images", f"more values than {max_images} images have; send several requests")
+    # Parsed, twenty million bytes of `[[],[],[],` would be a gigabyte of lists before the first check.
+    if sum(body.count(mark) for mark in _MARKS) > _MARKS_PER_IMAGE * (max_images + 1):
+        detail = f"more values than {max_images} images have; send several requests"
+        raise ProblemError("too-many-images", detail)
     try:
-        images = _JsonImages.model_validate_json(body).images
+        images = JsonImages.model_validate_json(body).images
     except ValidationError as error:
         if error.errors(include_input=False)[0]["type"] == "json_invalid":
             raise ProblemError("unreadable-body", "not valid JSON") from None
         raise ProblemError("wrong-fields", first_problem(error)[:200]) from None
     if len(images) > max_images:
-        raise ProblemError("too-many-images", f"more than {max_images} images; send several requests")
+        raise _too_many("the request holds", max_images)
     uploads = []
     for index, image in enumerate(images):
         name = (image.filename or "")[:MAX_FILENAME] or None
         start = match.end() if (match := _DATA_URL.match(image.data)) else 0
         try:
             data = binascii.a2b_base64(image.data[start:], strict_mode=True)
-        except ValueError:  # binascii.Error too; text that is not ASCII
-            detail = f"images.{index}.data: not base64 as of RFC 4648, section 4, without line breaks"
+        except ValueError:  # includes binascii.Error, and text that is not ASCII
+            detail = f"images.{index}.data: not base64 (RFC 4648, section 4, without line breaks)"
             raise ProblemError("wrong-fields", detail, filename=name, index=index) from None
         uploads.append(Upload(name, data))
     return uploads
 
 
-async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
-    """Hand on a request's body, a piece at a time.
-
-    Raises:
-        ProblemError: It is larger than `max_bytes`, or the connection closed before its end.
-    """
-    too_large = ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise too_large
-    received = 0
-    try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > max_bytes:
-                raise too_large
-            take(chunk)
-    except ClientDisconnect:
-        raise ProblemError("unreadable-body", "the connection closed before the whole body came") from None
-
-
-async def read_whole(request: Request, max_bytes: int) -> bytes:
-    """A request's body; raises as `read_body` does."""
-    body = bytearray()
-    await read_body(request, max_bytes, body.extend)
-    return bytes(body)
-
-
 async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_images: int) -> list[Upload]:
     if not boundary:
-        raise ProblemError(
-            "unreadable-body", "multipart/form-data without a boundary; let the HTTP client set the type"
-        )
+        detail = "multipart/form-data without a boundary; let the HTTP client set the content type"
+        raise ProblemError("unreadable-body", detail)
     form = _Form(max_images)
     try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": form.on_part_begin,
-                "on_header_field": form.on_header_field,
-                "on_header_value": form.on_header_value,
-                "on_header_end": form.on_header_end,
-                "on_headers_finished": form.on_headers_finished,
-                "on_part_data": form.on_part_data,
-                "on_end": form.on_end,
-            },
-        )
-        await read_body(request, max_bytes, parser.write)
+        parser = MultipartParser(boundary, {name: getattr(form, name) for name in _CALLBACKS})
+        await receive_chunks(request, max_bytes, parser.write)
     except FormParserError:
         raise ProblemError("unreadable-body", "not valid multipart/form-data") from None
     if not form.ended:
@@ -202,7 +198,7 @@ async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_imag
 
 
 class _Form:
-    """Collects the file parts of a form as the parser finds them."""
+    """Collects the file parts of a form from the parser's callbacks."""
 
     def __init__(self, max_images: int) -> None:
         self.parts: list[tuple[str | None, bytearray]] = []
@@ -229,12 +225,13 @@ class _Form:
 
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        name = _text(options.get(b"name", b""))
+        name = _decode_text(options.get(b"name", b""))
         if name != FIELD:
-            raise ProblemError("wrong-fields", f"unknown field {name[:80]!r}; images go in the field '{FIELD}'")
+            raise ProblemError("wrong-fields", f"unknown field {name[:80]!r}; images belong in the field '{FIELD}'")
         if len(self.parts) == self._max_images:
-            raise ProblemError("too-many-images", f"more than {self._max_images} images; send several requests")
-        self.parts.append((_text(options.get(b"filename", b""))[:MAX_FILENAME] or None, bytearray()))
+            raise _too_many("the request holds", self._max_images)
+        filename = _decode_text(options.get(b"filename", b""))[:MAX_FILENAME] or None
+        self.parts.append((filename, bytearray()))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self.parts[-1][1].extend(memoryview(data)[start:end])
@@ -243,7 +240,10 @@ class _Form:
         self.ended = True
 
 
-def _text(value: bytes) -> str:
+_CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
+
+
+def _decode_text(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

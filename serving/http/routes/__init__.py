@@ -1,1 +1,1 @@
-"""The routes of the service, a module a topic."""
+"""The routes of the service, one module per topic."""

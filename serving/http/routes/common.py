@@ -1,4 +1,4 @@
-"""What routes share: the service, and the images of a request."""
+"""Parts that routes share: the service, the body of a request, the prediction log, caching."""
 
 import asyncio
 import contextlib
@@ -8,69 +8,65 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from pydantic import BaseModel
 
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ModelName
-from pneumo.serving.http.uploads import FIELD, read_uploads
+from pneumo.serving.http.uploads import FIELD, JsonImages, read_uploads
 from pneumo.serving.inference.decoding import Upload
 from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service
 
-if TYPE_CHECKING:  # for those who log
+if TYPE_CHECKING:  # only a service with a prediction log needs them
     from pneumo.serving.drift.bundle_lookup import BundleLookup
     from pneumo.serving.predictions.store import LogStore
 
 _log = logging.getLogger("pneumo.service")
 
-_BINARY = {"type": "string", "format": "binary"}
+
+def inline_schema(model: type[BaseModel]) -> dict[str, object]:
+    """Return the JSON schema of a model without references, for a request body in the OpenAPI document."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(node: object) -> object:
+        if isinstance(node, list):
+            return [inline(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        definition = definitions.get(node.get("$ref", "").rpartition("/")[2], {})
+        return {key: inline(value) for key, value in (definition | node).items() if key != "$ref"}
+
+    return {key: inline(value) for key, value in schema.items()}
+
+
+BINARY: dict[str, object] = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": [FIELD],
+    "properties": {FIELD: {"type": "array", "items": BINARY, "minItems": 1}},
+}
+_RAW_TYPES = ("image/*", "application/dicom", "application/zip", "application/octet-stream")
 
 IMAGES_BODY = {
     "required": True,
     "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {FIELD: {"type": "array", "items": _BINARY, "minItems": 1}},
-            }
-        },
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["images"],
-                "properties": {
-                    "images": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {
-                            "type": "object",
-                            "required": ["data"],
-                            "properties": {
-                                "filename": {"type": "string"},
-                                "data": {"type": "string", "contentEncoding": "base64"},
-                            },
-                        },
-                    }
-                },
-            }
-        },
-        "image/*": {"schema": _BINARY},
-        "application/dicom": {"schema": _BINARY},
-        "application/zip": {"schema": _BINARY},
-        "application/octet-stream": {"schema": _BINARY},
+        "multipart/form-data": {"schema": _FORM},
+        "application/json": {"schema": inline_schema(JsonImages)},
+        **{media_type: {"schema": BINARY} for media_type in _RAW_TYPES},
     },
 }
 """The request body of routes that take images, for the OpenAPI document."""
 
 
 def get_service(request: Request) -> Service:
-    """Return the service that a request came to."""
+    """Return the service of a request."""
     service: Service = request.app.state.service
     return service
 
 
 async def _get_service(request: Request) -> Service:
-    return get_service(request)  # FastAPI would call it in another thread were it not a coroutine
+    return get_service(request)  # FastAPI would call a plain function in another thread
 
 
 ServiceDependency = Annotated[Service, Depends(_get_service)]
@@ -78,10 +74,10 @@ ServiceDependency = Annotated[Service, Depends(_get_service)]
 
 @contextlib.asynccontextmanager
 async def receive_images(request: Request, service: Service) -> AsyncIterator[list[Upload]]:
-    """Receive the images of a request, if there is room for them and a model to look at them.
+    """Receive the images of a request if a model is ready and load shedding admits them.
 
     Raises:
-        ProblemError: Not ready, over capacity, too slow to come, or no images.
+        ProblemError: Not ready, over capacity, too slow, or no valid images.
     """
     service.pick_slot(request.state.request_id)
     settings = service.settings
@@ -94,15 +90,10 @@ async def receive_images(request: Request, service: Service) -> AsyncIterator[li
 
 @contextlib.asynccontextmanager
 async def receive_body[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
-    """Receive a body, which keeps its place in memory until this ends.
-
-    Args:
-        request: Whose body.
-        service: What it came to.
-        read: Reads it; called where there is room.
+    """Receive a body with `read` if load shedding admits it; it counts against the memory limit until the block ends.
 
     Raises:
-        ProblemError: Over capacity, or too slow to come.
+        ProblemError: Over capacity, or too slow.
     """
     settings = service.settings
     declared = request.headers.get("content-length", "")
@@ -110,25 +101,31 @@ async def receive_body[T](request: Request, service: Service, read: Callable[[],
     with service.load_shedding.admit_body(min(size, settings.max_bytes)):
         try:
             async with asyncio.timeout(settings.timeout_s):
-                found = await read()
+                body = await read()
         except TimeoutError:
-            detail = f"the body did not come within {settings.timeout_s:g} s; send less, or over a faster line"
+            detail = f"the body did not arrive within {settings.timeout_s:g} s; send less, or over a faster connection"
             raise ProblemError("request-timeout", detail) from None
-        yield found
+        yield body
 
 
 def record_model(request: Request, slot: ModelSlot) -> ModelName:
-    """Record which model answers for the log, and return its name for the answer."""
+    """Record for the log line which model answers, and return its name for the answer."""
     info = slot.bundle.info
     request.state.lane, request.state.model = slot.name, info.id
     return ModelName(name=info.name, version=info.version, positive_class=info.positive_class)
 
 
+def is_not_modified(request: Request, tag: str) -> bool:
+    """Return whether `If-None-Match` names an entity tag; compared weakly, since proxies that compress weaken tags."""
+    header = request.headers.get("if-none-match", "")
+    return header.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in header.split(","))
+
+
 def require_log(service: Service) -> "LogStore":
-    """Return the prediction log.
+    """Return the prediction log's database.
 
     Raises:
-        ProblemError: None is kept.
+        ProblemError: The service keeps no log.
     """
     if service.store is None:
         raise ProblemError("log-off", "this service keeps no prediction log; run `pneumo serve` without --no-log")
@@ -136,17 +133,17 @@ def require_log(service: Service) -> "LogStore":
 
 
 def build_bundle_lookup(service: Service) -> "BundleLookup":
-    """Build the lookup of models that the log may speak of."""
+    """Build the lookup of the models that rows of the log may name."""
     from pneumo.serving.drift.bundle_lookup import BundleLookup
 
     return BundleLookup(service.slots, service.settings.models_dir)
 
 
 async def run_on_log[T](store: "LogStore", work: Callable[[], T]) -> T:
-    """Do work on the prediction log in a thread.
+    """Run work on the prediction log in a thread.
 
     Raises:
-        ProblemError: Its database is away.
+        ProblemError: The database cannot be reached.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -155,6 +152,6 @@ async def run_on_log[T](store: "LogStore", work: Callable[[], T]) -> T:
     try:
         return await asyncio.to_thread(work)
     except SQLAlchemyError as error:
-        _log.error("the prediction log's database %s is away (%s)", store.shown, describe_error(error))
+        _log.error("cannot reach the prediction log's database %s (%s)", store.shown, describe_error(error))
         detail = "its database does not answer; try again later"
         raise ProblemError("log-away", detail, retry_after=10) from None

@@ -21,35 +21,36 @@ router = APIRouter(tags=["prediction"])
     response_model=ExplainResponse,
     responses={200: {"content": {"image/png": {}}}, **problems.RESPONSES},
     openapi_extra={"requestBody": IMAGES_BODY},
-    summary="Show where on an image the evidence lies",
+    summary="Compute a heat map of one image",
 )
 async def explain(
     request: Request,
     service: ServiceDependency,
     class_name: Annotated[
-        str | None, Query(alias="class", description="What the evidence is for; by default the positive class.")
+        str | None, Query(alias="class", description="The class of the heat map; by default the positive class.")
     ] = None,
     format: Annotated[
-        Literal["png", "json"], Query(description="The overlay, or film and heat map apart with the prediction.")
+        Literal["png", "json"],
+        Query(description="`png`: the heat map over the image; `json`: the prediction, image and heat map apart."),
     ] = "png",
     method: Annotated[
         Method | None,
-        Query(description="Class activation map or occlusion; by default what was found to show the evidence."),
+        Query(description="Class activation map or occlusion; by default the one that export found to be faithful."),
     ] = None,
 ) -> Response:
-    """Predict one image and lay a heat map over it. The prediction log does not count it."""
+    """Predict one image and lay a heat map over it; this is not recorded in the prediction log."""
     async with receive_images(request, service) as uploads:
         if len(uploads) > 1:
-            raise ProblemError("wrong-fields", f"{len(uploads)} images; a heat map is made of one at a time")
+            raise ProblemError("wrong-fields", f"{len(uploads)} images; send one image per heat map")
         slot = service.pick_slot(request.state.request_id)
         model = record_model(request, slot)
         try:
-            found = await service.explain(slot, uploads[0], class_name, method)
+            explanation = await service.explain(slot, uploads[0], class_name, method)
         except ImageError as error:
             raise ProblemError.from_image_error(error, filename=uploads[0].filename, index=0, count=1) from None
         except (UnknownClassError, NoMapsError) as error:
             raise ProblemError("wrong-fields", str(error)) from None
         if format == "png":
-            return Response(await asyncio.to_thread(found.overlay), media_type="image/png")
-        answer = await asyncio.to_thread(found.answer, request.state.request_id, model)
+            return Response(await asyncio.to_thread(explanation.overlay), media_type="image/png")
+        answer = await asyncio.to_thread(explanation.to_response, request.state.request_id, model)
         return Response(answer.model_dump_json(), media_type="application/json")

@@ -17,10 +17,10 @@ from pneumo.serving.http.routes.common import (
     require_log,
     run_on_log,
 )
-from pneumo.serving.http.uploads import read_whole
+from pneumo.serving.http.uploads import read_body
 
 SHOWN = 1000
-"""Images named in an answer at most."""
+"""Most images listed in an answer."""
 
 router = APIRouter(tags=["drift"])
 
@@ -29,8 +29,8 @@ _ITEM = {
     "required": ["request_id", "label"],
     "properties": {
         "request_id": {"type": "string", "description": "`request_id` of the answer, also in `X-Request-ID`."},
-        "index": {"type": "integer", "minimum": 0, "default": 0, "description": "Place of the image, from 0."},
-        "label": {"type": "string", "description": "Its true class."},
+        "index": {"type": "integer", "minimum": 0, "default": 0, "description": "Index of the image, from 0."},
+        "label": {"type": "string", "description": "The class that is the ground truth."},
     },
 }
 _ITEMS = {
@@ -48,7 +48,7 @@ _BODY = {
 
 
 class UnmatchedImage(BaseModel):
-    """An image that the prediction log does not know."""
+    """An image without a prediction in the log."""
 
     request_id: str
     index: int
@@ -58,11 +58,11 @@ class FeedbackResponse(BaseModel):
     """Answer of `POST /v1/feedback`.
 
     Attributes:
-        request_id: Of this request.
-        taken: Labels that were kept, each image once.
-        matched: Those of them whose prediction is in the log.
-        unmatched: The others, the first thousand: kept too, since a prediction may come later from the spool.
-        notice: What this is not.
+        request_id: The id of this request.
+        taken: Number of images whose label was stored.
+        matched: Number of those whose prediction is in the log.
+        unmatched: The others, at most 1,000; stored too, since a prediction may come later from the spool.
+        notice: The intended use.
     """
 
     request_id: str
@@ -77,12 +77,13 @@ class FeedbackResponse(BaseModel):
     response_model=FeedbackResponse,
     responses=problems.describe_responses(400, 401, 408, 409, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": _BODY},
-    summary="Tell the true labels of earlier images",
+    summary="Send the ground truth of earlier images",
 )
 async def feedback(request: Request, service: ServiceDependency) -> Response:
-    """Keep true labels, as JSON or as a CSV with the header `request_id,index,label`; all of them or none.
+    """Store ground truth, as JSON or as CSV with the header `request_id,index,label`.
 
-    A later label of the same image replaces an earlier one. `/drift` shows what follows for the model.
+    If one row is wrong, none is stored. A later label of an image replaces the earlier one. `/drift` shows the
+    resulting performance of the model.
     """
     store = require_log(service)
     service.pick_slot(request.state.request_id)  # without a model there are no classes
@@ -91,13 +92,13 @@ async def feedback(request: Request, service: ServiceDependency) -> Response:
     media_type, _ = parse_options_header(request.headers.get("content-type", ""))
     if media_type not in (b"application/json", b"text/csv"):
         raise ProblemError("unsupported-media-type", "send application/json, or text/csv with request_id,index,label")
-    most = min(MAX_BYTES, service.settings.max_bytes)
-    async with receive_body(request, service, partial(read_whole, request, most)) as body:
+    limit = min(MAX_BYTES, service.settings.max_bytes)
+    async with receive_body(request, service, partial(read_body, request, limit)) as body:
 
-        def work() -> FeedbackResponse:
-            rows = (read_csv if media_type == b"text/csv" else read_json)(body)
-            unmatched = store_feedback(store, build_bundle_lookup(service), rows)
-            taken = len({item.image for item in rows.items})
+        def store_labels() -> FeedbackResponse:
+            labels = (read_csv if media_type == b"text/csv" else read_json)(body)
+            unmatched = store_feedback(store, build_bundle_lookup(service), labels)
+            taken = len({item.image for item in labels.values()})
             return FeedbackResponse(
                 request_id=request.state.request_id,
                 taken=taken,
@@ -105,5 +106,5 @@ async def feedback(request: Request, service: ServiceDependency) -> Response:
                 unmatched=[UnmatchedImage(request_id=name, index=index) for name, index in unmatched[:SHOWN]],
             )
 
-        answer = await run_on_log(store, work)
+        answer = await run_on_log(store, store_labels)
     return Response(answer.model_dump_json(), media_type="application/json")

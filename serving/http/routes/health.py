@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it takes requests: two questions with two answers."""
+"""Liveness and readiness probes."""
 
 from fastapi import APIRouter, Response
 
@@ -11,7 +11,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Liveness")
 async def healthz(service: ServiceDependency, response: Response) -> Status:
-    """The process answers; 503 where its model cannot be loaded, so that it is started anew."""
+    """Return 200 if the process works; 503 if its model cannot be loaded, so that it is restarted."""
     failed = service.state is State.FAILED
     response.status_code = 503 if failed else 200
     return Status(status="failed" if failed else "ok")
@@ -19,6 +19,6 @@ async def healthz(service: ServiceDependency, response: Response) -> Status:
 
 @router.get("/readyz", summary="Readiness")
 async def readyz(service: ServiceDependency, response: Response) -> Status:
-    """200 where requests are taken; 503 while the model is being loaded, and once the service was told to stop."""
+    """Return 200 if the service takes requests; 503 while the model loads and during a graceful shutdown."""
     response.status_code = 200 if service.state is State.READY else 503
     return Status(status=service.state.value)

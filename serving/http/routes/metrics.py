@@ -11,6 +11,6 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics", summary="Metrics in Prometheus' text format or as OpenMetrics", response_class=Response)
 async def metrics(request: Request, service: ServiceDependency) -> Response:
-    """Requests, times, batches, predictions by class, uncertain and strange images, and which version speaks."""
+    """Return requests, times, micro-batches, predictions by class, out-of-distribution images and loaded versions."""
     text, media_type = await asyncio.to_thread(service.metrics.exposition, request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": media_type})

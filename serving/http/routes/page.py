@@ -1,9 +1,9 @@
-"""The page at `/`: drop an image, read the answer. Everything it needs comes from this service."""
+"""The upload page at `/` and its assets; it loads nothing from other hosts."""
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
-from pneumo.serving.http.routes.common import ServiceDependency
+from pneumo.serving.http.routes.common import ServiceDependency, is_not_modified
 from pneumo.serving.pages.assets import Asset, read_assets
 from pneumo.serving.pages.upload_page import render_upload_page
 
@@ -12,41 +12,35 @@ router = APIRouter(include_in_schema=False)
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(service: ServiceDependency) -> Response:
-    """The page, with what the model that answers is and how good it was found."""
-    champion = service.slots.champion
-    # `no-cache`: after a promotion it shows the new model.
+    """Return the upload page, with the champion and its metrics."""
+    champion = service.slots.get_champion_bundle()
     html = render_upload_page(
-        champion.bundle.info if champion else None,
+        champion.info if champion else None,
         service.state,
         max_bytes=service.settings.max_bytes,
         logs=service.store is not None,
     )
+    # `no-cache`: after a promotion the page must show the new model.
     return Response(html, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
 async def static(request: Request, name: str) -> Response:
-    """A script, a style sheet or a picture of the page; browsers keep it and ask whether it is still the same."""
+    """Return a script, a style sheet or a picture of the page; browsers cache it and revalidate."""
     asset = read_assets().get(name)
     if asset is None:
         raise HTTPException(404)
-    return _answer(request, asset)
+    return _respond(request, asset)
 
 
 @router.api_route("/favicon.ico", methods=["GET", "HEAD"])
 async def favicon(request: Request) -> Response:
-    """The icon, for what asks for it where icons have always been."""
-    return _answer(request, read_assets()["icon.svg"])
+    """Return the icon at its traditional address."""
+    return _respond(request, read_assets()["icon.svg"])
 
 
-def _answer(request: Request, asset: Asset) -> Response:
+def _respond(request: Request, asset: Asset) -> Response:
     headers = {"Cache-Control": "no-cache", "ETag": asset.tag}
-    if _names(request.headers.get("if-none-match", ""), asset.tag):
+    if is_not_modified(request, asset.tag):
         return Response(status_code=304, headers=headers)
     return Response(asset.content, media_type=asset.media_type, headers=headers)
-
-
-def _names(header: str, tag: str) -> bool:
-    """Whether `If-None-Match` names a tag; compared weakly, since proxies that compress make tags weak."""
-    tags = (each.strip().removeprefix("W/") for each in header.split(","))
-    return header.strip() == "*" or tag in tags

@@ -1,7 +1,6 @@
 """`/v1/predict` and `/v1/model`."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +16,7 @@ from pneumo.serving.model.bundle import BundleInfo
 _PARTIAL = {
     "name": "partial",
     "in": "query",
-    "description": "Answer for the images that can be read, and say which cannot.",
+    "description": "Answer for the images that can be read, and list the others in `errors`.",
     "schema": {"type": "boolean", "default": False},
 }
 
@@ -25,13 +24,13 @@ _FLAG = TypeAdapter(bool)
 
 
 class DirectRoute(APIRoute):
-    """Calls its endpoint with the request alone, and documents the parameters that the endpoint declares.
+    """Calls its endpoint with the request alone; its parameters are documented by `openapi_extra`.
 
-    Solving dependencies took a fifth of what the event loop did for an image.
+    Solving dependencies took a fifth of the event loop's time per image.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+        """Return the handler of a request."""
         endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:
@@ -50,12 +49,12 @@ router = APIRouter(tags=["prediction"])
     response_model=PredictResponse,
     responses=problems.RESPONSES,
     openapi_extra={"requestBody": IMAGES_BODY, "parameters": [_PARTIAL]},
-    summary="Predict one or many images",
+    summary="Predict one or more images",
 )
 async def predict(request: Request) -> Response:
-    """Predict the images in the form's `file` fields, in a JSON list, in a zip, or the one image that is the body.
+    """Predict the images in the form's `file` fields, in a JSON list, in a zip, or the single image in the body.
 
-    All of them or none, unless `partial` is asked for.
+    If one image cannot be read, none is answered, unless `partial` is true.
     """
     service, partial = get_service(request), _read_flag(request, "partial")
     async with receive_images(request, service) as uploads:
@@ -80,25 +79,22 @@ async def predict(request: Request) -> Response:
 @router.get(
     "/v1/model",
     responses={200: {"model": BundleInfo}, 503: problems.RESPONSES[503]},
-    summary="What is served: bundle.json",
+    summary="The served model: bundle.json",
 )
 async def served_model(request: Request, service: ServiceDependency) -> Response:
-    """Classes, preparation, thresholds, metrics and provenance of the model that answers."""
-    champion = service.slots.champion or service.pick_slot(request.state.request_id)  # which says why there is none
-    return Response(champion.bundle.info.model_dump_json(), media_type="application/json")
+    """Return classes, preparation, thresholds, metrics and provenance of the champion."""
+    slot = service.slots.champion or service.pick_slot(request.state.request_id)  # raises the reason if there is none
+    return Response(slot.bundle.info.model_dump_json(), media_type="application/json")
 
 
 def _read_flag(request: Request, name: str) -> bool:
-    """Read a parameter of the query that is true or false; false if it is not given.
+    """Read a boolean query parameter; a missing one is false.
 
     Raises:
-        RequestValidationError: Something else.
+        RequestValidationError: The value is not a boolean.
     """
-    given = request.query_params.get(name)
-    if given is None:
-        return False
     try:
-        return _FLAG.validate_python(given)
+        return _FLAG.validate_python(request.query_params.get(name, False))
     except ValidationError as error:
         raise RequestValidationError([{**each, "loc": ("query", name)} for each in error.errors()]) from None
 

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, as KServe and Triton speak it, for images that the client has prepared itself.
+"""The Open Inference Protocol of KServe and Triton, for images that the client has prepared itself.
 
-https://github.com/kserve/open-inference-protocol. `GET /v1/model` says how images are prepared. Errors are the
-protocol's `{"error": ...}`, with the status that the same problem has elsewhere.
+https://github.com/kserve/open-inference-protocol. `GET /v1/model` says how to prepare images. Errors have the
+protocol's form `{"error": ...}`, and the status of the same problem on other routes.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
@@ -21,11 +21,8 @@ from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.http.routes.common import ServiceDependency, receive_body
+from pneumo.serving.http.routes.common import BINARY, ServiceDependency, inline_schema, receive_body
 from pneumo.serving.http.routes.protocol_schemas import (
-    INFERENCE_BODY,
-    INPUT,
-    OUTPUTS,
     InferenceError,
     Live,
     ModelMetadata,
@@ -35,6 +32,8 @@ from pneumo.serving.http.routes.protocol_schemas import (
     TensorMetadata,
 )
 from pneumo.serving.http.tensors import (
+    INPUT,
+    OUTPUTS,
     InferenceRequest,
     InferenceResponse,
     Message,
@@ -45,7 +44,7 @@ from pneumo.serving.http.tensors import (
     read_request,
     write_response,
 )
-from pneumo.serving.http.uploads import read_whole
+from pneumo.serving.http.uploads import read_body
 from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service, State
 from pneumo.serving.model.predictor import BATCH
@@ -53,7 +52,9 @@ from pneumo.serving.model.predictor import BATCH
 LENGTH = "Inference-Header-Content-Length"
 
 _TENSORS = ThreadPoolExecutor(1, thread_name_prefix="tensors")
-"""One request of tensors at a time: parsed JSON takes many times its bytes, and batches of images are large."""
+"""One request with tensors at a time: parsed JSON takes many times its bytes, and batches of images are large."""
+
+type Responses = dict[int | str, dict[str, object]]
 
 
 class _UnknownModelError(Exception):
@@ -61,9 +62,9 @@ class _UnknownModelError(Exception):
 
 
 class _ProtocolRoute(APIRoute):
-    """A route whose errors look as the protocol wants them."""
+    """A route whose errors have the protocol's form."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -76,7 +77,8 @@ class _ProtocolRoute(APIRoute):
             except ProblemError as error:
                 response = problems.respond(request, error)
                 kept = {"retry-after", "connection"} & set(response.headers)
-                return _error(response.status_code, error.detail, {name: response.headers[name] for name in kept})
+                headers = {name: response.headers[name] for name in kept}
+                return _error(response.status_code, error.detail, headers)
 
         return answer
 
@@ -85,30 +87,57 @@ router = APIRouter(
     prefix="/v2",
     tags=["open inference protocol"],
     route_class=_ProtocolRoute,
-    responses={status: problems.RESPONSES[status] for status in (401, 429)},  # of who asks, before any route
+    responses={status: problems.RESPONSES[status] for status in (401, 429)},  # from before the routing
 )
 
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": InferenceError}, 503: {"model": InferenceError}}
-_NOT_READY: dict[int | str, dict[str, Any]] = {404: {"model": InferenceError}, 503: {"model": ModelReady}}
-_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": InferenceError} for status in (400, 404, 408, 413, 503)}
-_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": InferenceResponse, "content": {"application/octet-stream": {}}}
+_NOT_FOUND: Responses = {404: {"model": InferenceError}, 503: {"model": InferenceError}}
+_NOT_READY: Responses = {404: {"model": InferenceError}, 503: {"model": ModelReady}}
+_INFERENCE: Responses = {
+    200: {"model": InferenceResponse, "content": {"application/octet-stream": {}}},
+    **{status: {"model": InferenceError} for status in (400, 404, 408, 413, 503)},
 }
+_BODIES = {"application/json": inline_schema(InferenceRequest), "application/octet-stream": BINARY}
+_BODY = {"requestBody": {"required": True, "content": {media: {"schema": schema} for media, schema in _BODIES.items()}}}
+_NAME, _VERSION = (
+    {"name": name, "in": "path", "required": True, "schema": {"type": "string", "title": name.capitalize()}}
+    for name in ("name", "version")
+)
+_MODEL = {"parameters": [_NAME]}
+_MODEL_VERSION = {"parameters": [_NAME, _VERSION]}
+
+
+async def _find_slot(request: Request, service: ServiceDependency) -> ModelSlot:
+    """Return the loaded model that the path names; of several, the one that answers this request on other routes.
+
+    Raises:
+        ProblemError: No model is loaded yet.
+        _UnknownModelError: There is no such model.
+    """
+    name, version = request.path_params["name"], request.path_params.get("version")
+    answering = service.pick_slot(request.state.request_id)
+    for slot in (answering, *service.slots.loaded):
+        info = slot.bundle.info
+        if slot.name != "shadow" and info.name == name and version in (None, info.version):
+            return slot
+    raise _UnknownModelError(f"no such model; served is {answering.bundle.info.id}")
+
+
+SlotDependency = Annotated[ModelSlot, Depends(_find_slot)]
 
 DocumentLength = Annotated[
-    str | None, Header(alias=LENGTH, description="Bytes of the JSON document, where bytes of tensors follow it.")
+    str | None, Header(alias=LENGTH, description="Bytes of the JSON document, if bytes of tensors follow it.")
 ]
 
 
 @router.get("", summary="Server metadata")
 async def server() -> ServerMetadata:
-    """Name and version of the server, and the extensions of the protocol that it speaks."""
+    """Return name, version and supported extensions of the server."""
     return ServerMetadata(name="pneumo", version=metadata.version("pneumo"), extensions=["binary_tensor_data"])
 
 
 @router.get("/health/live", summary="Liveness", responses={503: {"model": Live}})
 async def live(service: ServiceDependency, response: Response) -> Live:
-    """As `/healthz`."""
+    """Return the liveness, as `/healthz` does."""
     alive = service.state is not State.FAILED
     response.status_code = 200 if alive else 503
     return Live(live=alive)
@@ -116,103 +145,105 @@ async def live(service: ServiceDependency, response: Response) -> Live:
 
 @router.get("/health/ready", summary="Readiness", responses={503: {"model": Ready}})
 async def ready(service: ServiceDependency, response: Response) -> Ready:
-    """As `/readyz`."""
-    takes = service.state is State.READY
-    response.status_code = 200 if takes else 503
-    return Ready(ready=takes)
+    """Return the readiness, as `/readyz` does."""
+    is_ready = service.state is State.READY
+    response.status_code = 200 if is_ready else 503
+    return Ready(ready=is_ready)
 
 
-@router.get("/models/{name}", summary="Model metadata", responses=_NOT_FOUND)
-async def model(request: Request, service: ServiceDependency, name: str) -> ModelMetadata:
-    """Tensors of the model, with every version that may be asked for."""
-    return _describe(service, _find_slot(request, service, name))
-
-
-@router.get("/models/{name}/versions/{version}", summary="Metadata of a version", responses=_NOT_FOUND)
-async def model_version(request: Request, service: ServiceDependency, name: str, version: str) -> ModelMetadata:
-    """Tensors of the model, with every version that may be asked for."""
-    return _describe(service, _find_slot(request, service, name, version))
-
-
-@router.get("/models/{name}/ready", summary="Model readiness", responses=_NOT_READY)
-async def model_ready(request: Request, service: ServiceDependency, response: Response, name: str) -> ModelReady:
-    """Whether the model takes requests."""
-    return _readiness(request, service, response, name)
-
-
-@router.get("/models/{name}/versions/{version}/ready", summary="Readiness of a version", responses=_NOT_READY)
-async def version_ready(
-    request: Request, service: ServiceDependency, response: Response, name: str, version: str
-) -> ModelReady:
-    """Whether this version takes requests."""
-    return _readiness(request, service, response, name, version)
-
-
-@router.post(
-    "/models/{name}/infer", summary="Infer prepared images", responses=_ANSWER | _REFUSED, openapi_extra=INFERENCE_BODY
+@router.get(
+    "/models/{name}/versions/{version}",
+    name="model_version",
+    summary="Metadata of a version",
+    responses=_NOT_FOUND,
+    openapi_extra=_MODEL_VERSION,
 )
-async def infer(request: Request, service: ServiceDependency, name: str, length: DocumentLength = None) -> Response:
-    """Give prepared images, FP32 [N, channels, height, width] in [0, 1], to the network.
+@router.get("/models/{name}", summary="Model metadata", responses=_NOT_FOUND, openapi_extra=_MODEL)
+async def model(service: ServiceDependency, slot: SlotDependency) -> ModelMetadata:
+    """Return the tensors of the model, and every loaded version."""
+    info, images = slot.bundle.info, slot.bundle.info.preparation
+    classes, embedding = len(info.classes), slot.predictor.outlier_scorer.embedding.dimensions
+    loaded = [each.bundle.info for each in service.slots.loaded if each.name != "shadow"]
+    return ModelMetadata(
+        name=info.name,
+        versions=list(dict.fromkeys(each.version for each in loaded if each.name == info.name)),
+        inputs=[TensorMetadata(name=INPUT, shape=[-1, images.channels, images.height, images.width])],
+        outputs=[
+            TensorMetadata(name=name, shape=[-1, length])
+            for name, length in zip(OUTPUTS, (classes, embedding, classes), strict=True)
+        ],
+    )
 
-    `probabilities` are calibrated. Values may be JSON, or bytes as of the binary tensor data extension, which are much
-    quicker to read.
-    """
-    return await _infer(request, service, length, name)
+
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    name="version_ready",
+    summary="Readiness of a version",
+    responses=_NOT_READY,
+    openapi_extra=_MODEL_VERSION,
+)
+@router.get("/models/{name}/ready", summary="Model readiness", responses=_NOT_READY, openapi_extra=_MODEL)
+async def model_ready(request: Request, service: ServiceDependency, response: Response) -> ModelReady:
+    """Return the readiness of the model."""
+    is_ready = service.state is State.READY
+    if is_ready:
+        await _find_slot(request, service)
+    response.status_code = 200 if is_ready else 503
+    return ModelReady(name=request.path_params["name"], ready=is_ready)
 
 
 @router.post(
     "/models/{name}/versions/{version}/infer",
-    summary="Infer prepared images with a version",
-    responses=_ANSWER | _REFUSED,
-    openapi_extra=INFERENCE_BODY,
+    name="version_infer",
+    summary="Run a version on prepared images",
+    responses=_INFERENCE,
+    openapi_extra=_MODEL_VERSION | _BODY,
 )
-async def version_infer(
-    request: Request, service: ServiceDependency, name: str, version: str, length: DocumentLength = None
+@router.post(
+    "/models/{name}/infer",
+    summary="Run the model on prepared images",
+    responses=_INFERENCE,
+    openapi_extra=_MODEL | _BODY,
+)
+async def infer(
+    request: Request, service: ServiceDependency, slot: SlotDependency, length: DocumentLength = None
 ) -> Response:
-    """Give prepared images to one version of the network."""
-    return await _infer(request, service, length, name, version)
+    """Run the network on prepared images, FP32 [N, channels, height, width] in [0, 1].
 
-
-async def _infer(
-    request: Request, service: Service, length: str | None, name: str, version: str | None = None
-) -> Response:
-    slot = _find_slot(request, service, name, version)
-    preparation, info = slot.bundle.info.preparation, slot.bundle.info
+    `probabilities` are calibrated. Values are JSON, or bytes of the binary tensor data extension, which are much faster
+    to read.
+    """
+    info, preparation = slot.bundle.info, slot.bundle.info.preparation
     shape = Shape(preparation.channels, preparation.height, preparation.width, service.settings.max_images)
-    async with receive_body(request, service, partial(read_whole, request, service.settings.max_bytes)) as body:
+    async with receive_body(request, service, partial(read_body, request, service.settings.max_bytes)) as body:
         request.state.bytes = len(body)
-        async with service.in_time():
-            message = Message.split(body, length)
-            asked, images = await _in_turn(_read, message, shape)
-            chosen = choose_outputs(asked, OUTPUTS)
+        async with service.limit_time():
+            inference, images = await _run_in_turn(_read, Message.split(body, length), shape)
+            chosen = choose_outputs(inference, OUTPUTS)
             request.state.images, request.state.lane, request.state.model = len(images), slot.name, info.id
             with service.load_shedding.admit_images(len(images)), slot.in_use():
                 service.metrics.set_queue(service.load_shedding.images)
-                tensors, predictions = await _in_turn(_run, service, slot, images)
+                tensors, predictions = await _run_in_turn(_run, service, slot, images)
     service.metrics.set_queue(service.load_shedding.images)
     service.metrics.count_predictions(slot.name, predictions)
-    answer = write_response(tensors, chosen, request=asked, name=info.name, version=info.version)
+    answer = write_response(tensors, chosen, request=inference, name=info.name, version=info.version)
     if not any(chosen.values()):
         return Response(answer.document, media_type="application/json")
     headers = {LENGTH: str(len(answer.document))}
     return Response(answer.document + answer.raw, media_type="application/octet-stream", headers=headers)
 
 
-async def _in_turn[**P, R](work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+async def _run_in_turn[**P, R](work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return await asyncio.get_running_loop().run_in_executor(_TENSORS, lambda: work(*args, **kwargs))
 
 
 def _read(message: Message, shape: Shape) -> tuple[InferenceRequest, Float32]:
-    asked = read_request(message, shape)
-    return asked, read_images(message, asked, name=INPUT, shape=shape)
+    request = read_request(message, shape)
+    return request, read_images(message, request, shape)
 
 
 def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, Float32], list[ImagePrediction]]:
-    """Run the network, `BATCH` images at a time.
-
-    Returns:
-        The tensors of `OUTPUTS`, and what is said about the images.
-    """
+    """Run the network, `BATCH` images at a time; return the tensors of `OUTPUTS` and the predictions."""
     logits, embedding, predictions = [], [], []
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]
@@ -232,47 +263,6 @@ def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, 
     probabilities = [[each.probabilities[label] for label in classes] for each in predictions]
     tensors = np.concatenate(logits), np.concatenate(embedding), np.array(probabilities, dtype=np.float32)
     return dict(zip(OUTPUTS, tensors, strict=True)), predictions
-
-
-def _find_slot(request: Request, service: Service, name: str, version: str | None = None) -> ModelSlot:
-    """The loaded model that is meant; where several are, the one that answers this request elsewhere.
-
-    Raises:
-        ProblemError: None is loaded yet.
-        _UnknownModelError: No such model.
-    """
-    answering = service.pick_slot(request.state.request_id)
-    for slot in (answering, *service.slots.loaded):
-        info = slot.bundle.info
-        if slot.name != "shadow" and info.name == name and version in (None, info.version):
-            return slot
-    raise _UnknownModelError(f"no such model; served is {answering.bundle.info.id}")
-
-
-def _describe(service: Service, slot: ModelSlot) -> ModelMetadata:
-    info, images = slot.bundle.info, slot.bundle.info.preparation
-    dimensions = {
-        "logits": len(info.classes),
-        "embedding": slot.predictor.outlier_scorer.embedding.dimensions,
-        "probabilities": len(info.classes),
-    }
-    loaded = [each.bundle.info for each in service.slots.loaded if each.name != "shadow"]
-    return ModelMetadata(
-        name=info.name,
-        versions=list(dict.fromkeys(each.version for each in loaded if each.name == info.name)),
-        inputs=[TensorMetadata(name=INPUT, shape=[-1, images.channels, images.height, images.width])],
-        outputs=[TensorMetadata(name=name, shape=[-1, dimensions[name]]) for name in OUTPUTS],
-    )
-
-
-def _readiness(
-    request: Request, service: Service, response: Response, name: str, version: str | None = None
-) -> ModelReady:
-    takes = service.state is State.READY
-    if takes:
-        _find_slot(request, service, name, version)
-    response.status_code = 200 if takes else 503
-    return ModelReady(name=name, ready=takes)
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.http.routes import protocol
-from pneumo.serving.http.routes.protocol_schemas import OUTPUTS
+from pneumo.serving.http.tensors import OUTPUTS
 from pneumo.serving.model.bundle import BundleError
 from tests.support.bundles import make_bundle
 from tests.support.paths import ROOT
@@ -202,7 +202,7 @@ def test_all_outputs_come_as_bytes_where_the_request_says_so(client):
         ({"data": [0.5] * 1567 + [None]}, "numbers"),
         ({"data": [0.5] * 1567 + [1.01]}, "[0, 1]"),
         ({"data": [0.5] * 1567 + [-0.01]}, "[0, 1]"),
-        ({"data": [0.5] * 1567 + [10**400]}, "no float"),
+        ({"data": [0.5] * 1567 + [10**400]}, "too large"),
         ({"data": [[0.5] * 784] * 2}, "nested"),
         ({"data": [[[[0.5] * 28] * 28], [[[0.5] * 28] * 27 + [0.5]]]}, "nested"),
         ({"data": None}, "either data or"),
