@@ -1,4 +1,4 @@
-"""Ask a running service from Python; needs `httpx` (extra `client`), and neither ONNX Runtime nor FastAPI.
+"""The Python client of a running service; it needs `httpx` (extra `client`), but neither ONNX Runtime nor FastAPI.
 
 with Client("http://127.0.0.1:8000", key="pneumo_...") as client:
     for prediction in client.predict("chest_xray/test"):
@@ -6,6 +6,7 @@ with Client("http://127.0.0.1:8000", key="pneumo_...") as client:
 """
 
 import email.utils
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,89 +15,74 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Literal, Self, TypedDict, Unpack, overload
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from pneumo.serving.contracts.errors import InputError, PneumoError
-from pneumo.serving.contracts.schemas import (
-    ImageProblem,
-    PredictResponse,
-    Problem,
-    ServedPrediction,
-    Status,
-)
+from pneumo.serving.contracts.schemas import ImageProblem, PredictResponse, Problem, ServedPrediction, Status
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.archive import is_zip
 from pneumo.serving.inference.offline import find_images
 from pneumo.serving.model.bundle import BundleInfo
 
 IMAGES = 16
-"""Images in a request: enough to keep the network in batches, and half of what a service takes by default."""
+"""Most images per request: enough for full batches, and half of the service's default limit."""
 
 BYTES = Settings.model_fields["max_bytes"].default * 9 // 10
-"""Bytes of files in a request; a service that takes less says so, and the request is cut in two."""
+"""Most bytes of files per request; if a service takes less, the request is split."""
 
 CONCURRENCY = 4
 """Requests under way at once."""
 
 LONGEST_WAIT_S = 60.0
-"""A service that asks for more patience than this is not asked again."""
+"""Longest `Retry-After` for which a request is retried, in seconds."""
 
-_BACKOFF_S, _BACKOFF_MOST_S = 0.25, 8.0
+_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 8.0
 _POLL_S = 0.2
 _BUSY = frozenset({429, 503})
 
 Source = bytes | str | Path
-"""The bytes of an image file, or the path of one, or of a folder."""
+"""The bytes of an image file, or the path of an image or a folder."""
+
+
+class _Fields(TypedDict, total=False):
+    status: int | None
+    type: str
+    request_id: str | None
+    filename: str | None
+    index: int | None
 
 
 class ServiceError(PneumoError):
-    """The service did not do what it was asked.
+    """The service refused a request, or did not answer.
 
     Attributes:
-        status: HTTP status, or None where there was no answer.
-        type: The kind of problem, such as `urn:pneumo:problem:not-an-image`; `about:blank` for none in particular.
-        title: The kind in words.
-        detail: What was wrong and how to mend it.
-        request_id: Under which the service's log tells of it, or None.
-        filename: The file that is at fault, where one is.
-        index: Its place among the images given, from 0.
+        status: HTTP status, or None without an answer.
+        type: The kind of problem, such as `urn:pneumo:problem:not-an-image`, or `about:blank`.
+        title: The kind of problem in words.
+        detail: The cause and the fix.
+        request_id: The id in the service's log, or None.
+        filename: The file that caused the problem, or None.
+        index: Its index among the given images, from 0, or None.
     """
 
-    def __init__(
-        self,
-        title: str,
-        detail: str,
-        *,
-        status: int | None = None,
-        type: str = "about:blank",
-        request_id: str | None = None,
-        filename: str | None = None,
-        index: int | None = None,
-    ) -> None:
-        place = filename or (f"image {index}" if index is not None else "")
-        shown = f"{status} {title}" if status else title
+    def __init__(self, title: str, detail: str, **fields: Unpack[_Fields]) -> None:
+        self.title, self.detail = title, detail
+        self.status = fields.get("status")
+        self.type = fields.get("type", "about:blank")
+        self.request_id = fields.get("request_id")
+        self.filename = fields.get("filename")
+        self.index = fields.get("index")
+        place = self.filename or (f"image {self.index}" if self.index is not None else "")
+        shown = f"{self.status} {title}" if self.status else title
         super().__init__(": ".join(filter(None, (place, shown, detail))))
-        self.status = status
-        self.type = type
-        self.title = title
-        self.detail = detail
-        self.request_id = request_id
-        self.filename = filename
-        self.index = index
 
 
 @dataclass(frozen=True)
 class _Image:
-    """One image to send; its file is read when its turn comes.
-
-    Attributes:
-        index: Its place among those given.
-        source: Its bytes, or its path.
-        size: Bytes.
-    """
+    """One image to send: its index among the given images, its bytes or path, and its size in bytes."""
 
     index: int
     source: bytes | Path
@@ -116,11 +102,17 @@ class _Image:
         return data
 
 
+class _Body(TypedDict, total=False):
+    content: bytes
+    headers: dict[str, str]
+    files: list[tuple[str, tuple[None, bytes, str]]]
+
+
 class Client:
     """A connection to a service; threads may share it.
 
-    A busy service (429, 503) and a broken connection are tried again, after the time the service asked for and a random
-    one on top, so that clients which were turned away together do not come back together. Names of files stay here.
+    Requests are retried if the service is busy (429, 503) or the connection breaks: after `Retry-After` plus a random
+    time, so that clients which were refused together do not return together. File names are not sent.
     """
 
     def __init__(
@@ -133,25 +125,26 @@ class Client:
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Connect to nothing yet.
+        """Set up a client; it connects with the first request.
 
         Args:
-            url: Such as `https://xray.example`.
-            key: API key, where the service asks for one.
+            url: The service's address, such as `https://xray.example`.
+            key: API key, if the service needs one.
             timeout: Seconds to wait for an answer.
-            retries: How often a request is tried again.
-            sleep: Waits so many seconds.
-            jitter: A random number in [0, 1).
+            retries: Most retries of a request.
+            sleep: Sleeps for some seconds.
+            jitter: Returns a random number in [0, 1).
 
         Raises:
-            InputError: Not an address.
+            InputError: The URL is invalid.
         """
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
+            valid = self._http.base_url.scheme in ("http", "https") and self._http.base_url.host
         except httpx.InvalidURL:
-            raise InputError(f"{url}: not an address; give one such as http://127.0.0.1:8000") from None
-        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            valid = False
+        if not valid:
             raise InputError(f"{url}: not an address; give one such as http://127.0.0.1:8000")
         self._retries = retries
         self._sleep = sleep
@@ -185,20 +178,20 @@ class Client:
         """Predict images.
 
         Args:
-            images: One or many; folders are searched for images.
-            partial: Whether an image that cannot be read gives an `ImageProblem` in its place instead of an error.
+            images: One or more images; folders are searched for images.
+            partial: Return an `ImageProblem` for an image that cannot be read, instead of raising an error.
 
         Returns:
-            One for each image in the order given, with its place and the path of its file.
+            One item per image in the given order, with its index and the path of its file.
 
         Raises:
-            InputError: No such file, a folder without images, or a zip.
-            ServiceError: The service did not answer, or said no.
+            InputError: A file does not exist or is a zip, or a folder holds no images.
+            ServiceError: The service refused a request, or did not answer.
         """
-        given = [images] if isinstance(images, bytes | str | Path) else images
-        batches = list(_batches(list(_expand(given))))
+        sources = [images] if isinstance(images, bytes | str | Path) else images
+        batches = list(_split_batches(list(_expand(sources))))
         with ThreadPoolExecutor(CONCURRENCY) as pool:
-            futures = [pool.submit(self._predict, batch) for batch in batches]
+            futures = [pool.submit(self._predict_batch, batch) for batch in batches]
             try:
                 answers = [answer for future in futures for answer in future.result()]
             except BaseException:
@@ -209,121 +202,107 @@ class Client:
         predictions = []
         for answer in answers:
             if isinstance(answer, ImageProblem):
-                raise ServiceError(
-                    answer.title,
-                    answer.detail,
-                    status=answer.status,
-                    type=answer.type,
-                    filename=answer.filename,
-                    index=answer.index,
-                )
+                raise ServiceError(**answer.model_dump())
             predictions.append(answer)
         return predictions
 
     def explain(self, image: Source) -> bytes:
-        """Draw where the model looked: a heat map over the image, PNG.
+        """Return a PNG of the image under its heat map.
 
         Raises:
-            InputError: No such file, or not one image.
-            ServiceError: The service did not answer, or said no.
+            InputError: The file does not exist, or there are several images.
+            ServiceError: The service refused the request, or did not answer.
         """
-        only = list(_expand([image]))
-        if len(only) != 1:
-            raise InputError(f"{only[0].filename}: one of {len(only)} images, where one can be explained at a time")
-        return self._ask("POST", "/v1/explain", content=only[0].read(), headers=_RAW).content
+        images = list(_expand([image]))
+        if len(images) != 1:
+            raise InputError(f"{images[0].filename}: one of {len(images)} images; only one can be explained at a time")
+        return self._request("POST", "/v1/explain", content=images[0].read(), headers=_RAW).content
 
     def model(self) -> BundleInfo:
-        """What is served.
+        """Return the description of the served model.
 
         Raises:
-            ServiceError: The service did not answer, or has no model yet.
+            ServiceError: The service has no model yet, or did not answer.
         """
-        return _parse(BundleInfo, self._ask("GET", "/v1/model"))
+        return _parse(BundleInfo, self._request("GET", "/v1/model"))
 
     def ready(self) -> bool:
-        """Whether the service takes requests now; False also where nothing answers."""
-        return self._state() == "ready"
+        """Return whether the service takes requests; false if nothing answers."""
+        return self._fetch_state() == "ready"
 
     def wait_until_ready(self, seconds: float = 60) -> None:
         """Wait until the service takes requests.
 
         Raises:
-            ServiceError: It does not within so many seconds, or says that it never will.
+            ServiceError: It is not ready in time, or failed to load its model.
         """
-        ends = time.monotonic() + seconds
-        while (state := self._state()) != "ready":
+        deadline = time.monotonic() + seconds
+        while (state := self._fetch_state()) != "ready":
             if state == "failed":
                 raise ServiceError("Not ready", "the service failed to load its model; its log says why")
-            if time.monotonic() >= ends:
+            if time.monotonic() >= deadline:
                 raise ServiceError("Not ready", f"{state or 'no answer'} after {seconds:g} s")
             self._sleep(_POLL_S)
 
-    def _state(self) -> str | None:
+    def _fetch_state(self) -> str | None:
         try:
             return Status.model_validate_json(self._http.get("/readyz").content).status
         except (httpx.TransportError, ValidationError):
             return None
 
-    def _predict(self, batch: Sequence[_Image]) -> list[ServedPrediction | ImageProblem]:
+    def _predict_batch(self, batch: Sequence[_Image]) -> list[ServedPrediction | ImageProblem]:
         try:
-            response = self._ask("POST", "/v1/predict?partial=true", **_body(batch))
+            response = self._request("POST", "/v1/predict?partial=true", **_build_body(batch))
         except ServiceError as error:
-            if error.status == 413 and len(batch) > 1:  # this service has narrower limits
+            if error.status == 413 and len(batch) > 1:  # the limits of this service are lower
                 middle = len(batch) // 2
-                return self._predict(batch[:middle]) + self._predict(batch[middle:])
+                return self._predict_batch(batch[:middle]) + self._predict_batch(batch[middle:])
             raise
         answer = _parse(PredictResponse, response)
-        found: dict[int, ServedPrediction | ImageProblem] = {each.index: each for each in answer.predictions}
+        results: dict[int, ServedPrediction | ImageProblem] = {each.index: each for each in answer.predictions}
         for problem in answer.errors:
             place = f"image {problem.index + 1} of {len(batch)}: "
-            found[problem.index] = problem.model_copy(update={"detail": problem.detail.removeprefix(place)})
-        if found.keys() != set(range(len(batch))):
-            raise ServiceError("Unexpected answer", "not one for each image", status=response.status_code)
+            results[problem.index] = problem.model_copy(update={"detail": problem.detail.removeprefix(place)})
+        if results.keys() != set(range(len(batch))):
+            raise ServiceError("Unexpected answer", "not one result per image", status=response.status_code)
         return [
-            found[index].model_copy(update={"index": image.index, "filename": image.filename})
+            results[index].model_copy(update={"index": image.index, "filename": image.filename})
             for index, image in enumerate(batch)
         ]
 
-    def _ask(self, method: str, path: str, **body: object) -> httpx.Response:
+    def _request(self, method: str, path: str, **body: Unpack[_Body]) -> httpx.Response:
         for attempt in range(self._retries + 1):
             try:
-                response = self._http.request(method, path, **body)  # type: ignore[arg-type]
+                response = self._http.request(method, path, **body)
             except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout) as error:
-                failure = ServiceError(
-                    "No connection", f"{self._http.base_url}: {type(error).__name__} {error}".strip()
-                )
-                asked_for = 0.0
-            except httpx.TransportError as error:  # it may be at work on the request still
+                reason = f"{self._http.base_url}: {type(error).__name__} {error}".strip()
+                failure, retry_after = ServiceError("No connection", reason), 0.0
+            except httpx.TransportError as error:  # not retried: the service may still work on the request
                 raise ServiceError("No answer", f"{self._http.base_url}: {type(error).__name__} {error}") from None
             else:
                 if response.is_success:
                     return response
-                failure = _failure(response)
-                asked_for = _retry_after(response)
-                if response.status_code not in _BUSY or asked_for > LONGEST_WAIT_S:
+                failure, retry_after = _build_error(response), _parse_retry_after(response)
+                if response.status_code not in _BUSY or retry_after > LONGEST_WAIT_S:
                     raise failure
             if attempt < self._retries:
-                self._sleep(asked_for + self._jitter() * min(_BACKOFF_MOST_S, _BACKOFF_S * 2**attempt))
+                self._sleep(retry_after + self._jitter() * min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2**attempt))
         raise failure
 
 
 _RAW = {"Content-Type": "application/octet-stream"}
 
 
-def _expand(given: Iterable[Source]) -> Iterator[_Image]:
-    index = 0
-    for source in given:
-        if isinstance(source, bytes):
-            yield _Image(index, source, len(source))
-            index += 1
-            continue
-        for path in find_images([Path(source)]):
-            yield _Image(index, path, path.stat().st_size)
-            index += 1
+def _expand(sources: Iterable[Source]) -> Iterator[_Image]:
+    files: Iterator[bytes | Path] = itertools.chain.from_iterable(
+        [source] if isinstance(source, bytes) else find_images([Path(source)]) for source in sources
+    )
+    for index, file in enumerate(files):
+        yield _Image(index, file, len(file) if isinstance(file, bytes) else file.stat().st_size)
 
 
-def _batches(images: Sequence[_Image]) -> Iterator[list[_Image]]:
-    """Requests of at most `IMAGES` images and `BYTES` bytes; a larger file goes alone."""
+def _split_batches(images: Sequence[_Image]) -> Iterator[list[_Image]]:
+    """Split images into requests of at most `IMAGES` images and `BYTES` bytes; a larger file is sent alone."""
     batch: list[_Image] = []
     size = 0
     for image in images:
@@ -336,7 +315,7 @@ def _batches(images: Sequence[_Image]) -> Iterator[list[_Image]]:
         yield batch
 
 
-def _body(batch: Sequence[_Image]) -> dict[str, object]:
+def _build_body(batch: Sequence[_Image]) -> _Body:
     if len(batch) == 1:
         return {"content": batch[0].read(), "headers": _RAW}
     return {"files": [("file", (None, image.read(), "application/octet-stream")) for image in batch]}
@@ -350,17 +329,17 @@ def _parse[T: BaseModel](model: type[T], response: httpx.Response) -> T:
         raise ServiceError("Unexpected answer", detail, status=response.status_code) from None
 
 
-def _failure(response: httpx.Response) -> ServiceError:
+def _build_error(response: httpx.Response) -> ServiceError:
     status = response.status_code
     try:
         problem = Problem.model_validate_json(response.content)
-    except ValidationError:  # from something in between
+    except ValidationError:  # from a proxy
         return ServiceError(response.reason_phrase, "", status=status)
-    return ServiceError(status=status, **problem.model_dump(exclude={"status"}))
+    return ServiceError(**problem.model_dump() | {"status": status})
 
 
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the service asks for, 0 where it does not: a number, or a date (RFC 9110)."""
+def _parse_retry_after(response: httpx.Response) -> float:
+    """Return the seconds in `Retry-After`, a number or a date (RFC 9110); 0 without it."""
     text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdecimal():
         return float(text)

@@ -1,20 +1,20 @@
 """The service on a Ray cluster: `serve run pneumo.serving.ray_app:app [model=champion ...]`.
 
-Settings come from `PNEUMO_*` where the command runs, and travel with the application; paths must lead to the same
-files on every machine. `PNEUMO_RAY_MIN_REPLICAS` and `PNEUMO_RAY_MAX_REPLICAS` bound the number of replicas, each a
-process with `PNEUMO_THREADS` cores (1 where it is not set). Replicas share nothing but the registry.
+Settings come from `PNEUMO_*` on the machine that runs the command, and travel with the application; paths must lead to
+the same files on every machine. `PNEUMO_RAY_MIN_REPLICAS` and `PNEUMO_RAY_MAX_REPLICAS` bound the number of replicas.
+Each is a process with `PNEUMO_THREADS` cores (1 by default). Replicas share only the registry and the prediction log.
 
-Ray's proxy listens on 127.0.0.1 by default, as the service does. Who lets it listen elsewhere sets `PNEUMO_HOST` to
-that address, so that keys are asked for. Each replica counts for itself: `/metrics` through the proxy tells of one of
-them, and `process_start_time_seconds` says which.
+Ray's proxy listens on 127.0.0.1 by default, like the service. If it listens elsewhere, set `PNEUMO_HOST` to that
+address, so that requests need keys. Each replica counts for itself: `/metrics` through the proxy shows one replica, and
+`process_start_time_seconds` tells which.
 
-This is the only module of the service that knows Ray; nothing imports it.
+This is the only module of the service that imports Ray; nothing imports it.
 """
 
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 from pydantic import Field, ValidationError, model_validator
 from ray import serve
@@ -29,75 +29,74 @@ if TYPE_CHECKING:  # only replicas load the service
     from pneumo.serving.inference.service import Service
 
 TARGET_ONGOING = 8
-"""Requests under way that a replica is for: a batch in the network (`model.predictor.BATCH`) or waiting for it."""
+"""Requests under way for which a replica is planned: one batch in the network (`model.predictor.BATCH`)."""
 
 MAX_ONGOING = 32
-"""Requests that a replica is given at once; it refuses by itself what would wait too long."""
+"""Most requests under way in a replica; its own load shedding refuses those that would wait too long."""
 
 MAX_QUEUED = 100
-"""Requests that wait in each proxy where every replica has its share; Ray answers 503 beyond."""
+"""Most requests that wait in a proxy while every replica is full; Ray answers 503 to others."""
 
 UPSCALE_DELAY_S, DOWNSCALE_DELAY_S = 10, 300
-"""Longer to go than to come: a replica takes seconds to start, and traffic comes back."""
+"""Replicas stop later than they start: a start takes seconds, and traffic comes back."""
 
 HEALTH_S = 5
 
 
 class Scale(FrozenModel):
-    """How many replicas there are; each can be given as `PNEUMO_RAY_` and its name in capitals."""
+    """The bounds of the number of replicas, from `PNEUMO_RAY_MIN_REPLICAS` and `PNEUMO_RAY_MAX_REPLICAS`."""
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
-    def _agree(self) -> "Scale":
+    def _check_order(self) -> "Scale":
         if self.max_replicas < self.min_replicas:
             raise ValueError("max_replicas must not be below min_replicas")
         return self
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Scale":
-        """Read the bounds from the environment.
+        """Read the bounds from environment variables.
 
         Raises:
-            InputError: They cannot be right.
+            InputError: A bound is invalid.
         """
         prefix = f"{PREFIX}RAY_"
-        given = {
+        bounds = {
             name: environment[variable]
             for name in cls.model_fields
             if environment.get(variable := prefix + name.upper())
         }
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(bounds)
         except ValidationError as error:
             raise InputError(f"{prefix}*: {first_problem(error)}") from None
 
 
-def app(args: dict[str, str]) -> serve.Application:
-    """Make the application that Ray Serve runs.
+class _Deployment(Protocol):
+    def bind(self) -> serve.Application: ...
 
-    Args:
-        args: Settings by name; they go before the environment.
+
+def app(args: dict[str, str]) -> serve.Application:
+    """Build the application that Ray Serve runs; `args` are settings that override the environment.
 
     Raises:
-        InputError: A setting that cannot be right.
+        InputError: A setting is invalid.
     """
-    given: dict[str, Any] = dict(args)
-    settings = Settings.from_environment(**given)
+    settings = Settings.from_environment(**args)
     settings = settings.model_copy(update={"workers": 1, "threads": settings.threads or 1})
     scale = Scale.from_environment()
 
     def build() -> "FastAPI":
         return _build(settings)
 
-    deployment: Any = serve.deployment(
+    deployment = serve.deployment(
         serve.ingress(build)(Replica),
         name="pneumo",
         ray_actor_options={"num_cpus": settings.threads},
         autoscaling_config={
-            "min_replicas": scale.min_replicas,
-            "max_replicas": scale.max_replicas,
+            **scale.model_dump(),
             "target_ongoing_requests": TARGET_ONGOING,
             "upscale_delay_s": UPSCALE_DELAY_S,
             "downscale_delay_s": DOWNSCALE_DELAY_S,
@@ -110,20 +109,19 @@ def app(args: dict[str, str]) -> serve.Application:
         health_check_timeout_s=2 * HEALTH_S,
         logging_config={"enable_access_log": False},  # it shows paths as clients send them
     )
-    application: serve.Application = deployment.bind()
-    return application
+    return cast(_Deployment, deployment).bind()
 
 
 class Replica:
-    """One process of the service; Ray puts the ASGI application under `app`."""
+    """One process of the service; Ray sets `app` to the ASGI application."""
 
-    app: Any
+    app: "FastAPI"
 
     def check_health(self) -> None:
-        """Fail where the service did, so that Ray starts another replica.
+        """Raise an error if the service failed, so that Ray starts another replica.
 
         Raises:
-            RuntimeError: It failed.
+            RuntimeError: The service failed.
         """
         from pneumo.serving.inference.service import State
 
@@ -133,7 +131,7 @@ class Replica:
 
 
 def _build(settings: Settings) -> "FastAPI":
-    """The application in a replica, which counts as started once the models are loaded."""
+    """Build the application of a replica, which starts only after its models are loaded."""
     from fastapi import FastAPI
 
     from pneumo.serving.http.app import create_app
@@ -143,13 +141,13 @@ def _build(settings: Settings) -> "FastAPI":
 
     logs.configure(settings.log_format)
     application = create_app(Bundle.open(resolve(settings.model, settings.models_dir)), settings)
-    started = application.router.lifespan_context
+    start = application.router.lifespan_context
 
     @contextlib.asynccontextmanager
-    async def loaded(app: FastAPI) -> AsyncIterator[Any]:
-        async with started(app) as state:
-            await application.state.service.ready()
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object] | None]:
+        async with start(app) as state:
+            await application.state.service.wait_until_loaded()
             yield state
 
-    application.router.lifespan_context = loaded
+    application.router.lifespan_context = lifespan
     return application

@@ -299,7 +299,9 @@ def test_another_refusal_is_final(client, recorder, slept, status, pngs):
 
 def test_an_error_has_the_fields_of_the_problem(client, pngs, recorder):
     with pytest.raises(ServiceError) as caught:
-        client._ask("POST", "/v1/predict", content=b"x", headers={"Content-Type": "text/plain", "X-Request-ID": "abc"})
+        client._request(
+            "POST", "/v1/predict", content=b"x", headers={"Content-Type": "text/plain", "X-Request-ID": "abc"}
+        )
     error = caught.value
     assert (error.status, error.type) == (415, "urn:pneumo:problem:unsupported-media-type")
     assert (error.title, error.request_id) == ("Unsupported media type", "abc")
@@ -478,7 +480,7 @@ def test_the_client_needs_neither_runtime_nor_framework():
 @given(st.lists(st.integers(0, client_module.BYTES * 2), max_size=60))
 def test_requests_hold_every_image_once_in_order_and_within_limits(sizes):
     images = [client_module._Image(index, b"", size) for index, size in enumerate(sizes)]
-    batches = list(client_module._batches(images))
+    batches = list(client_module._split_batches(images))
 
     assert [image for batch in batches for image in batch] == images
     for batch in batches:
