@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from pneumo.pipeline.data import phantom
-from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 
 SIZE = 224
 
@@ -44,12 +44,12 @@ def main() -> None:
         source = real
         if not real.is_file():
             source = Path(folder) / "phantoms"
-            phantom.write_phantoms(source, images=600)
+            phantom.write_phantoms(source, phantom.Recipe(images=600))
         began = time.perf_counter()
         count = plain_loop(source, Path(folder) / "plain")
         plain = time.perf_counter() - began
         began = time.perf_counter()
-        imported = len(import_dataset(source, Path(folder) / "data", size=SIZE).rows)
+        imported = len(import_dataset(source, Path(folder) / "data", ImportSettings(size=SIZE)).rows)
         ours = time.perf_counter() - began
     print(f"{'what':<44}{'images':>8}{'seconds':>10}{'images/s':>10}")
     print(f"{'pneumo data import':<44}{imported:>8}{ours:>10.1f}{imported / ours:>10.0f}")

@@ -151,10 +151,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.archive:
-            importer.import_dataset(options.archive, folder / "data", size=28, split="given")
+            importer.import_dataset(
+                options.archive, folder / "data", importer.ImportSettings(size=28, split=importer.SplitMethod.GIVEN)
+            )
         else:
-            phantom.write_phantoms(folder / "raw", images=2000, seed=0, size=28)
-            importer.import_dataset(folder / "raw", folder / "data", size=28)
+            phantom.write_phantoms(folder / "raw", phantom.Recipe(images=2000, seed=0, size=28))
+            importer.import_dataset(folder / "raw", folder / "data", importer.ImportSettings(size=28))
         if options.asha:
             curves(folder / "data", 28, folder, options.epochs, options.asha)
         else:

@@ -212,13 +212,13 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = samples.jpegs(options.archive, folder / "raw", options.images)
-        whole = importer.import_dataset(raw, folder / "imported", size=samples.SIZE)
+        whole = importer.import_dataset(raw, folder / "imported", importer.ImportSettings(size=samples.SIZE))
         dataset = samples.share_of(whole, folder / "data", options.images)
         if options.originals:
             raw = samples.enlarge(dataset, raw, folder / "originals", options.originals)
             began = time.perf_counter()
             dataset = importer.import_dataset(
-                raw, folder / "again", size=samples.SIZE, fractions=Fractions(*samples.SHARES)
+                raw, folder / "again", importer.ImportSettings(size=samples.SIZE, fractions=Fractions(*samples.SHARES))
             )
             print(f"pneumo data import of the {len(dataset.rows)} enlarged files: {time.perf_counter() - began:.1f} s")
         table = samples.write_table(dataset, raw)

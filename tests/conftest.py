@@ -98,14 +98,16 @@ def ludwig() -> ModuleType:
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 200 phantom images in Kermany's layout."""
     out = tmp_path_factory.mktemp("phantoms") / "raw"
-    phantom.write_phantoms(out, images=200, seed=1, size=64)
+    phantom.write_phantoms(out, phantom.Recipe(images=200, seed=1, size=64))
     return out
 
 
 @pytest.fixture(scope="session")
 def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The phantoms, imported at 64 pixels. Tests only read it."""
-    return importer.import_dataset(phantoms, tmp_path_factory.mktemp("data") / "data", size=64, workers=1)
+    return importer.import_dataset(
+        phantoms, tmp_path_factory.mktemp("data") / "data", importer.ImportSettings(size=64), workers=1
+    )
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def test_a_run_is_measured_again_as_the_command_does(trained: Run, tmp_path: Pat
 @pytest.mark.slow
 def test_the_whole_way_from_images_to_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    phantom.write_phantoms(Path("raw"), images=160, seed=1, size=64)
+    phantom.write_phantoms(Path("raw"), phantom.Recipe(images=160, seed=1, size=64))
     said: list[str] = []
 
     data = pneumo.import_dataset("raw", size=64, fractions=(0.6, 0.2, 0.2))

@@ -53,8 +53,8 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     folder = tmp_path / "project"
-    phantom.write_phantoms(tmp_path / "raw", images=80, seed=5, size=64)
-    importer.import_dataset(tmp_path / "raw", folder / "data", size=64, workers=1)
+    phantom.write_phantoms(tmp_path / "raw", phantom.Recipe(images=80, seed=5, size=64))
+    importer.import_dataset(tmp_path / "raw", folder / "data", importer.ImportSettings(size=64), workers=1)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

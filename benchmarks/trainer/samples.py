@@ -59,7 +59,7 @@ def jpegs(archive: Path | None, folder: Path, images: int) -> Path:
         with tarfile.open(archive) as file:
             file.extractall(folder, filter="data")
         return folder
-    phantom.write_phantoms(folder, images=images + images // 4, seed=0, size=SIZE)
+    phantom.write_phantoms(folder, phantom.Recipe(images=images + images // 4, seed=0, size=SIZE))
     for path in sorted(folder.rglob("*.png")):
         with Image.open(path) as image:
             image.convert("L").save(path.with_suffix(".jpeg"), quality=90)

@@ -1,1 +1,1 @@
-"""Data sets of radiographs: import, splits, audit, synthetic images."""
+"""Data sets of radiographs: import, splits, audit, synthetic images, downloads, versions."""

@@ -1,4 +1,4 @@
-"""Which subgroups an image belongs to: as a table says, or as Kermany's names say."""
+"""Subgroups of an image, from a table or from Kermany's names."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from pneumo.pipeline.data.sources import Item
 from pneumo.serving.contracts.errors import InputError
 
 MOST_VALUES = 50
-"""Values a group may have: with more, each holds too few images to be measured."""
+"""Most values of a group: with more, each holds too few images to measure."""
 
-# What caused a pneumonia, and which of the two series a normal image comes from.
+# The cause of a pneumonia, and the series that a normal image comes from.
 _KERMANY = (
     ("kind", re.compile(r"person\d+_(bacteria|virus)(?![0-9A-Za-z])", re.IGNORECASE)),
     ("kind", re.compile(r"(BACTERIA|VIRUS)-\d+-\d+")),
@@ -21,11 +21,11 @@ _KERMANY = (
 
 @dataclass(frozen=True)
 class GroupRule:
-    """How subgroups are told.
+    """How subgroups are found.
 
     Attributes:
         columns: Columns of the source's table that are groups.
-        by_name: Whether names that are Kermany's say `kind` (bacteria, virus) and `source` (IM, NORMAL2-IM).
+        by_name: Kermany's names give `kind` (bacteria, virus) and `source` (IM, NORMAL2-IM).
     """
 
     columns: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class GroupRule:
 
     @classmethod
     def parse(cls, text: str | None, *, by_name: bool = True) -> "GroupRule":
-        """Read `sex,view`, in the spelling of the table but for case."""
+        """Parse `sex,view`; case and spaces do not matter."""
         names = [" ".join(part.split()).casefold() for part in (text or "").split(",")]
         return cls(tuple(dict.fromkeys(filter(None, names))), by_name)
 
@@ -41,14 +41,14 @@ class GroupRule:
         """Refuse columns that cannot be groups.
 
         Raises:
-            InputError: The source has no such column, or it has a value for nearly every image.
+            InputError: The source has no such column, or the column has too many values.
         """
         for column in self.columns:
             values = {item.columns[column] for item in items if column in item.columns}
             if not values:
-                known = sorted({name for item in items for name in item.columns})
-                has = f"its further columns are {', '.join(known)}" if known else "it has no table with such columns"
-                raise InputError(f"--groups {column}: the source has no value under it; {has}")
+                others = ", ".join(sorted({name for item in items for name in item.columns}))
+                has = f"choose from its further columns: {others}" if others else "its images are not listed in a table"
+                raise InputError(f"--groups {column}: no such column in the source; {has}")
             if len(values) > MOST_VALUES:
                 raise InputError(
                     f"--groups {column}: {len(values)} different values; a group has at most {MOST_VALUES}, "
@@ -56,11 +56,9 @@ class GroupRule:
                 )
 
     def groups(self, item: Item) -> dict[str, str]:
-        """Group names and values of an image, sorted by name."""
-        found = {}
+        """Return group names and values of an image, sorted by name."""
         stem = PurePosixPath(item.name).stem
-        for name, pattern in _KERMANY if self.by_name else ():
-            if match := pattern.match(stem):
-                found[name] = match[1].lower() if name == "kind" else match[1]
-        found |= {column: item.columns[column] for column in self.columns if column in item.columns}
-        return dict(sorted(found.items()))
+        matches = [(name, pattern.match(stem)) for name, pattern in _KERMANY] if self.by_name else []
+        groups = {name: match[1].lower() if name == "kind" else match[1] for name, match in matches if match}
+        groups |= {column: item.columns[column] for column in self.columns if column in item.columns}
+        return dict(sorted(groups.items()))

@@ -1,7 +1,8 @@
-"""How a data set is to be made."""
+"""Settings of an import."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from pneumo.pipeline.data.groups import GroupRule
 from pneumo.pipeline.data.patients import PatientRule
@@ -11,7 +12,7 @@ from pneumo.serving.images.types import Decode, Fit
 
 
 class SplitMethod(StrEnum):
-    """Where splits come from: made by class and patient, or given by the source."""
+    """The origin of the splits: made by class and patient, or given by the source."""
 
     GROUPED = "grouped"
     GIVEN = "given"
@@ -19,17 +20,21 @@ class SplitMethod(StrEnum):
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How a data set is made.
+    """How an import prepares images and splits them.
 
     Attributes:
         size: Side of the prepared square images, in pixels.
-        fit: How rectangles become squares.
-        decode: How JPEGs are decoded, here and by the models that are trained on the data set.
+        fit: How a rectangle becomes a square.
+        decode: How JPEGs are decoded, in the import and by every model that is trained on the data set.
         seed: Seed of the splits.
-        split: Where splits come from.
+        split: `grouped` makes splits by class, patient and identical bytes; `given` keeps those of the source.
         fractions: Shares of the splits.
-        patients: How patients are told from names.
-        groups: How subgroups are told.
+        patient_regex: Searched in names inside the source; its group is the patient. None stands for Kermany's names.
+        groups: Columns of the source's table that are subgroups, such as `sex,view`. Kermany's names give further
+            ones unless there is a `patient_regex`.
+
+    Raises:
+        InputError: The size is out of range, or `patient_regex` cannot be used.
     """
 
     size: int = 224
@@ -38,9 +43,20 @@ class ImportSettings:
     seed: int = 0
     split: SplitMethod = SplitMethod.GROUPED
     fractions: Fractions = field(default_factory=Fractions)
-    patients: PatientRule = field(default_factory=PatientRule)
-    groups: GroupRule = field(default_factory=GroupRule)
+    patient_regex: str | None = None
+    groups: str | None = None
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:
-            raise InputError(f"size {self.size}: give a side from 8 to 4096 pixels")
+            raise InputError(f"--size {self.size}: must be 8 to 4096 pixels")
+        _ = self.patient_rule  # refuses a wrong regular expression
+
+    @cached_property
+    def patient_rule(self) -> PatientRule:
+        """The rule that finds the patient of an image."""
+        return PatientRule.parse(self.patient_regex)
+
+    @cached_property
+    def group_rule(self) -> GroupRule:
+        """The rule that finds the subgroups of an image."""
+        return GroupRule.parse(self.groups, by_name=self.patient_regex is None)

@@ -1,119 +1,83 @@
 """Import images: read, prepare, split, and write a data set that `pneumo.pipeline.data.manifest` reads."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from pneumo.pipeline.data import manifest
-from pneumo.pipeline.data.assembly import Prepared, assemble
-from pneumo.pipeline.data.groups import GroupRule
+from pneumo.pipeline.data.assembly import Prepared, assemble_dataset
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.data.parallel import apply, choose_workers
-from pneumo.pipeline.data.patients import PatientRule
-from pneumo.pipeline.data.sources import Item, Skipped, Source, UnreadableError, open_source
-from pneumo.pipeline.data.splits import Fractions
-from pneumo.pipeline.data.staging import find_existing, is_same_dataset, publish, refuse_foreign, staging
-from pneumo.serving.contracts.errors import ImageError, InputError, MachineError
+from pneumo.pipeline.data.parallel import Progress, map_source
+from pneumo.pipeline.data.sources import Blob, Item, Source, open_source
+from pneumo.pipeline.data.staging import is_same_dataset, lock_staging, publish, refuse_foreign
+from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.preparation import encode_png
-from pneumo.serving.images.types import Decode, Fit
 
-Progress = Callable[[int], None]
-"""Called with the number of images done so far."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    item: Item
-    data: bytes
-    sha256: str
-    target: Path
-    settings: ImportSettings
+__all__ = ["ImportSettings", "SplitMethod", "import_dataset"]
 
 
 def import_dataset(
     source: Path | Source,
     out: Path,
+    settings: ImportSettings | None = None,
     *,
-    size: int = 224,
-    fit: Fit = Fit.SQUASH,
-    decode: Decode = Decode.SCALED,
-    seed: int = 0,
-    split: str = SplitMethod.GROUPED,
-    fractions: Fractions | None = None,
-    patient_regex: str | None = None,
-    groups: str | None = None,
     force: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Import a source into `out`.
 
-    The data set is made beside `out` and put in place whole. Importing the same again leaves the same bytes.
+    The data set is made beside `out` and replaces it atomically. Importing the same again leaves the same bytes.
 
     Args:
-        source: Where the images are, or an opened source.
+        source: The path of the images, or an opened source.
         out: Folder of the data set.
-        size: Side of the prepared square images, in pixels.
-        fit: How rectangles become squares.
-        decode: How JPEGs are decoded; models that are trained on the data set decode theirs alike.
-        seed: Seed of the splits.
-        split: `grouped` makes splits by class, patient and identical bytes; `given` keeps those of the source.
-        fractions: Shares of the splits; 0.7, 0.15, 0.15 by default.
-        patient_regex: Searched in names inside the source; its group is the patient. By default Kermany's names.
-        groups: Columns of the source's table that are subgroups, such as `sex,view`. Kermany's names say some of
-            their own, unless a `patient_regex` says that names are others.
-        force: Replace a different data set that is at `out`.
+        settings: How images are prepared and split; the defaults if None.
+        force: Replace a different data set at `out`.
         workers: Processes; by default as many as help.
-        progress: Told how many images are done.
+        progress: Called with the number of images done.
 
     Returns:
-        The data set as it is read back from `out`. Remarks about its splits are in `info.split["notes"]`.
+        The data set as it is read back from `out`. Notes about its splits are in `info.split["notes"]`.
 
     Raises:
         InputError: The source cannot be used, or `out` holds something else.
         MachineError: `out` cannot be written.
     """
-    settings = ImportSettings(
-        size=size,
-        fit=Fit(fit),
-        decode=Decode(decode),
-        seed=seed,
-        split=SplitMethod(split),
-        fractions=fractions or Fractions(),
-        patients=PatientRule.parse(patient_regex),
-        groups=GroupRule.parse(groups, by_name=patient_regex is None),
-    )
+    settings = settings or ImportSettings()
     path = source.path if isinstance(source, Source) else source
-    _refuse_nesting(path, out)
+    target, real = out.resolve(), path.resolve()
+    if target.is_relative_to(real) or real.is_relative_to(target):
+        raise InputError(f"{out}: --out and the source {path} lie inside one another; choose another --out")
     with nullcontext(source) if isinstance(source, Source) else open_source(path) as opened:
-        _check(opened, settings)
-        old = _replaceable(out, opened, settings, force=force)
-        target = out.resolve()
-        with staging(target) as new:
+        _check_source(opened, settings)
+        old = _find_replaceable(out, opened, settings, force=force)
+        with lock_staging(target) as new:
             try:
-                images, skipped = _prepare(opened, settings, new, workers, progress)
-                made = assemble(new, images, skipped, settings, source=path)
-                if old is not None and is_same_dataset(old, made):
+                prepare = partial(_prepare_image, settings, new)
+                images, skipped = map_source(prepare, opened, workers=workers, progress=progress)
+                if not images:
+                    reasons = "; ".join(f"{entry.source}: {entry.reason}" for entry in skipped[:3])
+                    raise InputError(
+                        f"{path}: none of {len(opened.items)} images can be read ({reasons}); get the files again"
+                    )
+                dataset = assemble_dataset(new, images, [*opened.skipped, *skipped], settings, source=path)
+                if old is not None and is_same_dataset(old, dataset):
                     return old
-                if old is not None and old.info.fingerprint != made.info.fingerprint:
-                    raise _differs(out)
+                if old is not None and old.info.fingerprint != dataset.info.fingerprint:
+                    raise _different(out)
                 publish(new, target)
             except OSError as error:
-                raise MachineError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+                raise MachineError(
+                    f"{error.filename or out}: cannot be written: {error.strerror}; choose another --out"
+                ) from None
     return manifest.read_dataset(out)
 
 
-def _refuse_nesting(source: Path, out: Path) -> None:
-    inside, around = out.resolve(), source.resolve()
-    if inside.is_relative_to(around) or around.is_relative_to(inside):
-        raise InputError(f"{out}: --out and the source {source} lie in one another; choose another --out")
-
-
-def _check(source: Source, settings: ImportSettings) -> None:
+def _check_source(source: Source, settings: ImportSettings) -> None:
     classes = sorted({item.label for item in source.items})
     if len(classes) < 2:
         raise InputError(f"{source.path}: one class only, {classes[0]!r}; put images of two or more into class folders")
@@ -124,68 +88,38 @@ def _check(source: Source, settings: ImportSettings) -> None:
                 f"{source.path}: {len(without)} images such as {without[0]!r} have no split; "
                 "use --split grouped, or train, val and test folders or a `split` column"
             )
-    settings.groups.check(source.items)
-    pattern = settings.patients.pattern
-    if pattern and not any(item.patient or pattern.search(item.name) for item in source.items):
-        raise InputError(f"--patient-regex {pattern.pattern!r}: matches no name, such as {source.items[0].name!r}")
+    settings.group_rule.check(source.items)
+    pattern = settings.patient_rule.pattern
+    if pattern and not any(map(settings.patient_rule.find, source.items)):
+        raise InputError(
+            f"--patient-regex {pattern.pattern!r}: matches no name in the source; an example of a name is "
+            f"{source.items[0].name!r}"
+        )
 
 
-def _replaceable(out: Path, source: Source, settings: ImportSettings, *, force: bool) -> Dataset | None:
-    """The data set at `out`, none if it may be replaced; refuses early where plainly another one would come out."""
-    if force:
-        refuse_foreign(out)
+def _find_replaceable(out: Path, source: Source, settings: ImportSettings, *, force: bool) -> Dataset | None:
+    """Return the data set at `out`, None if `out` may be replaced; refuse early if the new one must differ."""
+    refuse_foreign(out)
+    if force or not out.exists() or not any(out.iterdir()):
         return None
-    old = find_existing(out)
-    if old is None:
-        return None
+    try:
+        old = manifest.read_dataset(out)
+    except InputError as error:
+        raise InputError(f"{error}; --force replaces it") from None
     names = {item.name for item in source.items}
-    settled = (old.info.size, old.info.fit, old.info.decode) == (settings.size, settings.fit, settings.decode)
-    if not settled or any(row.source not in names for row in old.rows):
-        raise _differs(out)
+    alike = (old.info.size, old.info.fit, old.info.decode) == (settings.size, settings.fit, settings.decode)
+    if not alike or any(row.source not in names for row in old.rows):
+        raise _different(out)
     return old
 
 
-def _differs(out: Path) -> InputError:
+def _different(out: Path) -> InputError:
     return InputError(f"{out}: holds a different data set; use --force to replace it, or choose another --out")
 
 
-def _prepare(
-    source: Source, settings: ImportSettings, folder: Path, workers: int | None, progress: Progress | None
-) -> tuple[list[Prepared], list[Skipped]]:
-    images: list[Prepared] = []
-    skipped = list(source.skipped)
-
-    def jobs() -> Iterator[_Job]:
-        for number, item in enumerate(source.items):
-            try:
-                blob = source.read(item)
-            except UnreadableError as error:
-                skipped.append(Skipped(item.name, str(error), lost=True))
-                continue
-            yield _Job(item, blob.data, blob.sha256, folder / f"{number}.png", settings)
-
-    count = choose_workers(len(source.items), sum(item.size for item in source.items), workers)
-    with closing(apply(_prepare_one, jobs(), workers=count)) as results:
-        for result in results:
-            if isinstance(result, Prepared):
-                images.append(result)
-            else:
-                skipped.append(result)
-            if progress is not None:
-                progress(len(images) + len(skipped) - len(source.skipped))
-    if not images:
-        told = "; ".join(f"{entry.source}: {entry.reason}" for entry in skipped[:3])
-        raise InputError(f"{source.path}: none of {len(source.items)} images can be read ({told})")
-    return images, skipped
-
-
-def _prepare_one(job: _Job) -> Prepared | Skipped:
-    settings = job.settings
-    try:
-        picture = read_stored(job.data, size=settings.size, how=settings.fit, decode=settings.decode)
-    except ImageError as error:
-        return Skipped(job.item.name, str(error), lost=True)
+def _prepare_image(settings: ImportSettings, folder: Path, item: Item, blob: Blob) -> Prepared:
+    picture = read_stored(blob.data, size=settings.size, how=settings.fit, decode=settings.decode)
     png = encode_png(picture.gray)
-    job.target.write_bytes(png)
-    digest = hashlib.sha256(png).hexdigest()
-    return Prepared(job.item, job.sha256, job.target, digest, picture.width, picture.height)
+    target = folder / f"{hashlib.sha256(item.name.encode()).hexdigest()}.png"
+    target.write_bytes(png)
+    return Prepared(item, blob.sha256, target, hashlib.sha256(png).hexdigest(), picture.width, picture.height)

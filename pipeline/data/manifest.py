@@ -1,4 +1,4 @@
-"""A data set on disk: `manifest.csv`, `dataset.json`, `images.sha256` and the prepared images beside them."""
+"""A data set on disk: `manifest.csv`, `dataset.json`, `images.sha256` and the prepared images."""
 
 import csv
 import hashlib
@@ -9,31 +9,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import atomic_path
+from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images.types import Decode, Fit
 
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
 DIGESTS = "images.sha256"
-"""Digests of the prepared images, as `sha256sum` writes them: `sha256sum -c images.sha256` checks a folder."""
+"""Digests of the prepared images in the format of `sha256sum`: `sha256sum -c images.sha256` checks a folder."""
 
 GROUP = "group:"
-"""How the optional columns begin that put images into groups, such as `group:sex`; a row may leave them empty."""
+"""Prefix of the optional columns that put images into groups, such as `group:sex`; a row may leave them empty."""
 
+_AGAIN = "import the data set again"
 _DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 class Split(IntEnum):
-    """Ludwig's fixed split."""
+    """Ludwig's numbers of the splits."""
 
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
+
+
+def _check_inside(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError(f"{path!r} lies outside the data set; paths are relative to the manifest")
+    return path
+
+
+_Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -43,36 +54,38 @@ class Row:
     Attributes:
         image: Path of the prepared image, relative to the manifest, with forward slashes.
         label: Class name.
-        split: The split it belongs to.
-        patient: Patient, or the image's own name where none is known.
+        split: Its split.
+        patient: Patient; the image's own name if the patient is unknown.
         source: The original name.
         sha256: Digest of the original bytes, hexadecimal.
         width: Width of the original, in pixels.
         height: Height of the original, in pixels.
-        groups: What subgroups it belongs to: value by name, such as `kind` and `virus`; never an empty value.
+        groups: Its subgroups: value by name, such as `kind` and `virus`; never an empty value.
     """
 
-    image: str
-    label: str
+    image: Annotated[_Text, AfterValidator(_check_inside)]
+    label: _Text
     split: Split
-    patient: str
-    source: str
-    sha256: str
+    patient: _Text
+    source: _Text
+    sha256: _Text
     width: int
     height: int
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def values(self) -> tuple[str | int, ...]:
-        """What stands under `COLUMNS`."""
+        """Return the values of `COLUMNS`."""
         return tuple(getattr(self, name) for name in COLUMNS)
 
 
 COLUMNS = tuple(column.name for column in fields(Row) if column.name != "groups")
 """The columns that every manifest has."""
 
+_ROW = TypeAdapter(Row)
 
-class DatasetInfo(BaseModel):
-    """`dataset.json`: what a data set holds and how it was made.
+
+class DatasetInfo(FrozenModel):
+    """`dataset.json`: the content of a data set and how it was made.
 
     Attributes:
         classes: Class names, sorted.
@@ -80,14 +93,12 @@ class DatasetInfo(BaseModel):
         patients: Patients by split name.
         size: Side of the prepared square images, in pixels.
         fit: How rectangles became squares.
-        decode: How JPEGs were decoded; `full` in data sets that do not say.
+        decode: How JPEGs were decoded; `full` in data sets without the key.
         split: How the splits were made: `method`, `seed`, `fractions`, `grouped_by`.
-        source: What was imported, by name only.
+        source: The imported file or folder, by name only.
         skipped: Images left out: `source` and `reason` of each.
         fingerprint: SHA-256 over every row, prepared image and the preparation: equal data, equal fingerprint.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: int = 1
     classes: list[str]
@@ -107,7 +118,7 @@ class Dataset:
     """A data set that was read.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its folder.
         rows: Its images.
         info: Its description.
         digests: SHA-256 of each prepared image as the import left it, hexadecimal, by `Row.image`.
@@ -119,25 +130,21 @@ class Dataset:
     digests: Mapping[str, str] = field(repr=False)
 
     def path(self, row: Row) -> Path:
-        """Where a row's prepared image lies."""
+        """Return the path of a row's prepared image."""
         return self.folder / row.image
 
     def select(self, split: Split) -> tuple[Row, ...]:
-        """The rows of one split, in manifest order."""
+        """Return the rows of one split, in manifest order."""
         return tuple(row for row in self.rows if row.split is split)
 
     def check(self, row: Row, content: bytes) -> None:
-        """Make sure that a prepared image is the one that was imported.
-
-        Args:
-            row: Its row.
-            content: The bytes of its file.
+        """Check that the content of a row's image is what the import wrote.
 
         Raises:
-            InputError: They are others.
+            InputError: It differs.
         """
         if hashlib.sha256(content).hexdigest() != self.digests.get(row.image):
-            raise InputError(f"{self.path(row)}: changed since the import; import the data set again")
+            raise InputError(f"{self.path(row)}: changed since the import; {_AGAIN}")
 
 
 def compute_fingerprint(
@@ -148,7 +155,7 @@ def compute_fingerprint(
     decode: Decode = Decode.FULL,
     digests: Mapping[str, str] | None = None,
 ) -> str:
-    """SHA-256 over rows (in any order) and preparation, hexadecimal.
+    """Return a SHA-256 over rows (in any order) and preparation, hexadecimal.
 
     Args:
         rows: The images.
@@ -158,13 +165,13 @@ def compute_fingerprint(
         digests: SHA-256 of each prepared image by `Row.image`, to be covered too; an import always gives them.
     """
     preparation = f"size={size} fit={fit.value}"
-    if decode is not Decode.FULL:  # data sets of the time before there was a choice keep their fingerprints
+    if decode is not Decode.FULL:  # data sets made before `decode` was an option keep their fingerprints
         preparation += f" decode={decode.value}"
     digest = hashlib.sha256(f"{preparation}\n".encode())
     for row in sorted(rows, key=lambda row: row.image):
-        values: tuple[Any, ...] = row.values() if digests is None else (*row.values(), digests[row.image])
+        values: list[object] = [*row.values(), *([] if digests is None else [digests[row.image]])]
         if row.groups:
-            values = (*values, sorted(row.groups.items()))
+            values.append(sorted(row.groups.items()))
         digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
@@ -175,10 +182,10 @@ def write_dataset(
     """Write all three files into `folder`; the manifest is written last, so that a data set with one is complete.
 
     Args:
-        folder: Where the prepared images lie already.
+        folder: The folder that holds the prepared images.
         rows: The images.
         info: The description.
-        digests: SHA-256 of each prepared image by `Row.image`; by default taken from the files.
+        digests: SHA-256 of each prepared image by `Row.image`; computed from the files if None.
     """
     rows = tuple(rows)
     if digests is None:
@@ -196,7 +203,7 @@ def write_dataset(
 
 
 def group_names(rows: Iterable[Row]) -> list[str]:
-    """Names of the groups that images are put into, sorted."""
+    """Return the names of the groups that rows belong to, sorted."""
     return sorted({name for row in rows for name in row.groups})
 
 
@@ -207,86 +214,58 @@ def read_dataset(folder: Path) -> Dataset:
         folder: The folder, or its manifest.
 
     Raises:
-        InputError: No data set there, or a row that cannot be right.
+        InputError: There is no data set, or a file of it is damaged.
     """
     folder = folder.parent if folder.name == MANIFEST else folder
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: no {MANIFEST} here; make one with `pneumo data import SRC --out {folder}`")
     try:
-        info = DatasetInfo.model_validate_json(_text(folder / DATASET))
+        info = DatasetInfo.model_validate_json(_read_text(folder / DATASET))
     except ValidationError as error:
-        raise InputError(f"{folder / DATASET}: {first_problem(error)}; import the data set again") from None
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+        raise InputError(f"{folder / DATASET}: {first_problem(error)}; {_AGAIN}") from None
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise InputError(f"{path}:1: missing column {missing[0]!r}; the columns are {', '.join(COLUMNS)}")
-        rows = tuple(_row(path, reader.line_num, record) for record in reader)
+        rows = tuple(_parse_row(record) for record in reader)
     except csv.Error as error:
-        line = reader.reader.line_num
-        raise InputError(f"{path}:{line}: not a CSV: {error}; import the data set again") from None
+        raise InputError(f"{path}:{reader.reader.line_num}: not a CSV: {error}; {_AGAIN}") from None
+    except ValidationError as error:
+        raise InputError(f"{path}:{reader.line_num}: {first_problem(error)}; {_AGAIN}") from None
     if not rows:
-        raise InputError(f"{path}: no images; import the data set again")
-    return Dataset(folder=folder, rows=rows, info=info, digests=_digests(folder / DIGESTS, rows))
+        raise InputError(f"{path}: no images; {_AGAIN}")
+    return Dataset(folder=folder, rows=rows, info=info, digests=_read_digests(folder / DIGESTS, rows))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; import the data set again") from None
+        raise InputError(f"{path}: missing; {_AGAIN}") from None
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not UTF-8; import the data set again") from None
+        raise InputError(f"{path}:{line}: not UTF-8; {_AGAIN}") from None
 
 
-def _digests(path: Path, rows: Sequence[Row]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for number, line in enumerate(_text(path).removesuffix("\n").split("\n"), start=1):
+def _read_digests(path: Path, rows: Sequence[Row]) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    for number, line in enumerate(_read_text(path).removesuffix("\n").split("\n"), start=1):
         match = _DIGEST_LINE.fullmatch(line)
         if not match:
-            raise InputError(f"{path}:{number}: not a SHA-256 and a path; import the data set again")
-        found[match[2]] = match[1]
+            raise InputError(f"{path}:{number}: not a SHA-256 and a path; {_AGAIN}")
+        digests[match[2]] = match[1]
     for row in rows:
-        if row.image not in found:
-            raise InputError(f"{path}: no digest of {row.image!r}; import the data set again")
-    return {row.image: found[row.image] for row in rows}
+        if row.image not in digests:
+            raise InputError(f"{path}: no digest of {row.image!r}; {_AGAIN}")
+    return {row.image: digests[row.image] for row in rows}
 
 
-def _row(path: Path, line: int, record: dict[str, str | None]) -> Row:
-    def text(name: str) -> str:
-        value = record[name]
-        if not value:
-            raise InputError(f"{path}:{line}: empty {name!r}")
-        return value
-
-    def number(name: str) -> int:
-        try:
-            return int(text(name))
-        except ValueError:
-            raise InputError(f"{path}:{line}: {name!r} is not a whole number: {record[name]!r}") from None
-
-    split = number("split")
-    if split not in tuple(Split):
-        raise InputError(f"{path}:{line}: 'split' is {split}; 0 is train, 1 validation, 2 test")
-    image = text("image")
-    if Path(image).is_absolute() or ".." in Path(image).parts:
-        raise InputError(f"{path}:{line}: {image!r} lies outside the data set; paths are relative to the manifest")
-    return Row(
-        image=image,
-        label=text("label"),
-        split=Split(split),
-        patient=text("patient"),
-        source=text("source"),
-        sha256=text("sha256"),
-        width=number("width"),
-        height=number("height"),
-        groups={
-            name.removeprefix(GROUP): value
-            for name, value in record.items()
-            if value and (name or "").startswith(GROUP)
-        },
-    )
+def _parse_row(record: dict[str, str | None]) -> Row:
+    groups = {
+        name.removeprefix(GROUP): value for name, value in record.items() if value and (name or "").startswith(GROUP)
+    }
+    return _ROW.validate_python({**{name: record[name] for name in COLUMNS}, "groups": groups})

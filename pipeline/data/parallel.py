@@ -1,49 +1,43 @@
-"""Work on many images with all cores."""
+"""Apply a function to many images in several processes."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
 from itertools import batched
 
+from pneumo.pipeline.data.sources import Blob, Item, Skipped, Source, UnreadableError
 from pneumo.serving.contracts.cores import available_cores
-from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.errors import ImageError, MachineError
+
+Progress = Callable[[int], None]
+"""Called with the number of images done so far."""
 
 _CHUNK = 16
 _IN_FLIGHT = 3
 _WORTH_IT = 600
-"""Fewer images than this take less time here than processes take to start: 2.7 ms an image of 224 px against 0.8 s."""
+"""Fewest images that are worth the 0.8 s that processes take to start: an image of 224 px takes 2.7 ms."""
 
 
 def choose_workers(images: int, size: int, wanted: int | None = None) -> int:
-    """How many processes to use: all cores where that saves time, 1 for none beside this one.
-
-    Args:
-        images: Number of images.
-        size: Bytes of all of them together.
-        wanted: What the user asked for.
-    """
+    """Return the number of processes for so many images of `size` bytes in all: `wanted`, all cores, or 1 if few."""
     if wanted is not None:
         return max(1, wanted)
-    if images < _WORTH_IT and size < 32 * 2**20:
-        return 1
-    return available_cores()
+    return 1 if images < _WORTH_IT and size < 32 * 2**20 else available_cores()
 
 
 def apply[T, R](function: Callable[[T], R], tasks: Iterable[T], *, workers: int) -> Generator[R]:
-    """Apply a function to tasks in `workers` processes and yield the results in order.
+    """Apply a picklable function to tasks in `workers` processes and yield the results in order.
 
-    Tasks are taken as workers get free, so that few of them are in memory at a time. Processes are spawned, since
-    forking a process that has threads (a progress bar, torch) can hang; they end when this one does, even by kill -9.
-
-    Args:
-        function: A function at the top of a module.
-        tasks: Arguments, picklable.
-        workers: Processes; 1 works in this one.
+    Tasks are taken when workers are free, so that few of them are in memory at a time. Processes are spawned, since
+    forking a process that has threads (a progress bar, torch) can hang. They end with this process, even by kill -9.
+    One worker is this process itself.
 
     Raises:
         MachineError: A process was killed.
@@ -66,12 +60,49 @@ def apply[T, R](function: Callable[[T], R], tasks: Iterable[T], *, workers: int)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def map_source[R](
+    function: Callable[[Item, Blob], R], source: Source, *, workers: int | None, progress: Progress | None
+) -> tuple[list[R], list[Skipped]]:
+    """Apply a picklable function to each image of a source.
+
+    Returns:
+        The results in order, and the images that cannot be read: `function` raises ImageError for them.
+    """
+    skipped: list[Skipped] = []
+
+    def tasks() -> Iterator[tuple[Item, Blob]]:
+        for item in source.items:
+            try:
+                yield item, source.read(item)
+            except UnreadableError as error:
+                skipped.append(Skipped(item.name, str(error), lost=True))
+
+    results: list[R] = []
+    count = choose_workers(len(source.items), sum(item.size for item in source.items), workers)
+    with closing(apply(partial(_apply_or_skip, function), tasks(), workers=count)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Skipped):
+                skipped.append(outcome)
+            else:
+                results.append(outcome)
+            if progress is not None:
+                progress(len(results) + len(skipped))
+    return results, skipped
+
+
+def _apply_or_skip[R](function: Callable[[Item, Blob], R], task: tuple[Item, Blob]) -> R | Skipped:
+    try:
+        return function(*task)
+    except ImageError as error:
+        return Skipped(task[0].name, str(error), lost=True)
+
+
 def _apply_all[T, R](function: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
     return [function(task) for task in tasks]
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

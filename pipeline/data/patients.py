@@ -1,6 +1,7 @@
-"""Which patient an image shows, as far as its name says."""
+"""The patient of an image, from a table or from the image's name."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -8,9 +9,9 @@ from pathlib import PurePosixPath
 from pneumo.pipeline.data.sources import Item
 from pneumo.serving.contracts.errors import InputError
 
-# How Kermany's names begin, in the second and the third edition, and the patient that follows from it. What stands
-# after it counts images and views, or was added to a copy. Whether person12_bacteria and person12_virus are one child
-# is unknown, so they count as one, as do BACTERIA-12 and VIRUS-12: the careful reading.
+# Beginnings of the names in the second and third edition of Kermany's set, with the patient that each one gives. The
+# rest of a name counts images and views, or was added to a copy. Nobody knows if person12_bacteria and person12_virus
+# are one child. They count as one, as do BACTERIA-12 and VIRUS-12, so that no child can be in two splits.
 _KERMANY = (
     (re.compile(r"(person\d+)(?![0-9A-Za-z])"), r"\1"),
     (re.compile(r"((?:NORMAL\d*-)?IM-\d+)(?![0-9A-Za-z])"), r"\1"),
@@ -21,20 +22,20 @@ _KERMANY = (
 
 @dataclass(frozen=True)
 class PatientRule:
-    """How patients are told from names.
+    """How the patient is found in a name.
 
     Attributes:
-        pattern: Regular expression searched in an image's name; none for Kermany's names.
+        pattern: Regular expression that is searched in an image's name; None for Kermany's names.
     """
 
     pattern: re.Pattern[str] | None = None
 
     @classmethod
     def parse(cls, text: str | None) -> "PatientRule":
-        """Make a rule of what a user typed: one group, or one named `patient`.
+        """Parse a regular expression with one group, or one named `patient`.
 
         Raises:
-            InputError: No regular expression, or not exactly one group to take.
+            InputError: It is no regular expression, or it does not have exactly one group to take.
         """
         if text is None:
             return cls()
@@ -49,34 +50,23 @@ class PatientRule:
             )
         return cls(pattern)
 
-    def patient(self, item: Item) -> str:
-        """The patient: as a table states it, else as the name says, else the image's own name."""
-        return item.patient or self._named(item.name) or item.name
+    def find(self, item: Item) -> str | None:
+        """Return the patient from the table, else from the name, else None."""
+        if item.patient:
+            return item.patient
+        if self.pattern is not None:
+            match = self.pattern.search(item.name)
+            return match["patient" if "patient" in self.pattern.groupindex else 1] if match else None
+        stem = PurePosixPath(item.name).stem
+        return next((match.expand(patient) for regex, patient in _KERMANY if (match := regex.match(stem))), None)
 
-    def is_told(self, item: Item) -> bool:
-        """Whether a table or the name says the patient, so that the image does not count as its own."""
-        return bool(item.patient or self._named(item.name))
+    def patient(self, item: Item) -> str:
+        """Return the patient; the image's own name if neither a table nor the name gives one."""
+        return self.find(item) or item.name
 
     def describe(self, items: Iterable[Item]) -> str:
-        """Where the patients of images come from, in words, for `dataset.json`."""
+        """Return for `dataset.json` how many images got their patient from which place."""
         names = f"names matching {self.pattern.pattern}" if self.pattern else "names (Kermany's patterns)"
-        ways = {"a patient column": 0, names: 0, "nothing, each image its own": 0}
-        column, by_name, own = ways
-        for item in items:
-            ways[column if item.patient else by_name if self.is_told(item) else own] += 1
-        return "; ".join(f"{way}: {count} images" for way, count in ways.items() if count)
-
-    def _named(self, name: str) -> str | None:
-        if self.pattern is None:
-            return _kermany(name)
-        match = self.pattern.search(name)
-        group = "patient" if "patient" in self.pattern.groupindex else 1
-        return match[group] if match else None
-
-
-def _kermany(name: str) -> str | None:
-    stem = PurePosixPath(name).stem
-    for pattern, patient in _KERMANY:
-        if match := pattern.match(stem):
-            return match.expand(patient)
-    return None
+        places = ("a patient column", names, "nothing, each image its own")
+        counts = Counter(places[0 if item.patient else 1 if self.find(item) else 2] for item in items)
+        return "; ".join(f"{place}: {counts[place]} images" for place in places if counts[place])

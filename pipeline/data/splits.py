@@ -1,8 +1,8 @@
-"""Divide images into train, validation and test so that nothing leaks: by class, patient and identical content."""
+"""Divide images into train, validation and test without leaks: by class, patient and identical bytes."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pneumo.pipeline.data.manifest import Split
@@ -19,7 +19,7 @@ class Fractions:
 
     def __post_init__(self) -> None:
         values = (self.train, self.validation, self.test)
-        if min(values) < 0 or self.train == 0 or abs(sum(values) - 1) > 1e-6:
+        if not (min(values) >= 0 < self.train and abs(sum(values) - 1) <= 1e-6):
             raise InputError(
                 f"fractions {','.join(f'{value:g}' for value in values)}: give train, validation and test as shares "
                 "that add up to 1, such as 0.7,0.15,0.15; train above 0"
@@ -27,35 +27,26 @@ class Fractions:
 
     @classmethod
     def parse(cls, text: str) -> "Fractions":
-        """Read `0.7,0.15,0.15`; percentages and other weights are scaled to add up to 1.
+        """Parse `0.7,0.15,0.15`; percentages and other weights are scaled to add up to 1.
 
         Raises:
             InputError: Not three numbers, or negative ones.
         """
         try:
             train, validation, test = (float(part) for part in text.split(","))
-        except ValueError:
+            total = train + validation + test
+            return cls(train / total, validation / total, test / total)
+        except (ValueError, ZeroDivisionError):
             raise InputError(f"--fractions {text!r}: give three numbers, such as 0.7,0.15,0.15") from None
-        total = train + validation + test
-        if not 0 < total < float("inf"):
-            raise InputError(f"--fractions {text!r}: give three shares that add up to 1, such as 0.7,0.15,0.15")
-        return cls(train / total, validation / total, test / total)
 
     def share(self, split: Split) -> float:
-        """The share of one split."""
+        """Return the share of one split."""
         return (self.train, self.validation, self.test)[split]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What deciding about an image's split takes.
-
-    Attributes:
-        name: Unique name.
-        label: Class.
-        patient: Patient.
-        sha256: Digest of the original bytes.
-    """
+    """The facts about an image that decide its split: unique name, class, patient, digest of the original bytes."""
 
     name: str
     label: str
@@ -70,33 +61,9 @@ class _Group:
     order: str
 
 
-def group_images(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
-    """Put together what must stay together: images that share a patient or their bytes, directly or through others.
-
-    Returns:
-        Groups, each sorted by name, in the order of their first names.
-    """
-    sets = connected_components(len(samples), _shared(samples, lambda sample: sample.patient))
-    sets = connected_components(len(samples), _shared(samples, lambda sample: sample.sha256), start=sets)
-    members: defaultdict[int, list[Sample]] = defaultdict(list)
-    for position, root in enumerate(sets):
-        members[root].append(samples[position])
-    found = [tuple(sorted(group, key=lambda sample: sample.name)) for group in members.values()]
-    return sorted(found, key=lambda group: group[0].name)
-
-
-def connected_components(count: int, pairs: Iterable[tuple[int, int]], start: Sequence[int] | None = None) -> list[int]:
-    """Connected components by union-find.
-
-    Args:
-        count: Number of nodes.
-        pairs: Edges between nodes in [0, count).
-        start: Components to begin with.
-
-    Returns:
-        A number for each node; equal numbers, equal component.
-    """
-    parent = list(start) if start is not None else list(range(count))
+def connect_groups[T](items: Sequence[T], pairs: Iterable[tuple[int, int]]) -> list[list[T]]:
+    """Return the connected components of items, by union-find; a pair of positions connects two items."""
+    parent = list(range(len(items)))
 
     def root(node: int) -> int:
         while parent[node] != node:
@@ -106,15 +73,37 @@ def connected_components(count: int, pairs: Iterable[tuple[int, int]], start: Se
 
     for one, other in pairs:
         parent[root(one)] = root(other)
-    return [root(node) for node in range(count)]
+    components: defaultdict[int, list[T]] = defaultdict(list)
+    for position, item in enumerate(items):
+        components[root(position)].append(item)
+    return list(components.values())
+
+
+def group_images(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
+    """Group images that share a patient or their bytes, directly or through others.
+
+    Returns:
+        Groups, each sorted by name, in the order of their first names.
+    """
+
+    def shared() -> Iterator[tuple[int, int]]:
+        first: dict[tuple[str, str], int] = {}
+        for position, sample in enumerate(samples):
+            for key in (("patient", sample.patient), ("bytes", sample.sha256)):
+                yield position, first.setdefault(key, position)
+
+    groups = connect_groups(samples, shared())
+    return sorted(
+        (tuple(sorted(group, key=lambda sample: sample.name)) for group in groups), key=lambda group: group[0].name
+    )
 
 
 def split_images(samples: Sequence[Sample], fractions: Fractions, *, seed: int) -> dict[str, Split]:
     """Assign every image to a split.
 
-    Groups (`group_images`) stay whole. Each goes, large ones first, where the classes it holds lack most of what they
-    should have (Sainte-Lague's rule, by class); a split that then lacks a class though another can spare a group of it
-    gets one. The result depends on the seed, names, patients and bytes, not on the order of the samples.
+    Groups (`group_images`) stay whole. Large groups are assigned first. Each goes to the split that lacks most of the
+    group's classes (Sainte-Lague's rule, by class). A split that then has no image of a class gets a group of it if
+    another split can spare one. The result depends on the seed, names, patients and bytes, not on the order of samples.
 
     Returns:
         The split of each name.
@@ -123,31 +112,25 @@ def split_images(samples: Sequence[Sample], fractions: Fractions, *, seed: int) 
     active = [split for split in Split if fractions.share(split) > 0]
     filled: dict[Split, Counter[str]] = {split: Counter() for split in active}
     assigned: dict[Split, list[_Group]] = {split: [] for split in active}
-    for group in _ordered(samples, seed):
-        split = min(active, key=lambda split: _crowding(group, filled[split], totals, fractions.share(split)))
+    for group in _ordered_groups(samples, seed):
+        split = min(active, key=lambda split: _fullness(group, filled[split], totals, fractions.share(split)))
         filled[split] += group.labels
         assigned[split].append(group)
     for label in sorted(totals):
         for split in active:
             if not filled[split][label]:
-                _lend(label, split, assigned, filled)
-    return {name: split for split, held in assigned.items() for group in held for name in group.names}
+                _move_group(label, split, assigned, filled)
+    return {name: split for split, groups in assigned.items() for group in groups for name in group.names}
 
 
-def carve(samples: Sequence[Sample], share: float, *, seed: int) -> frozenset[str]:
-    """Choose the images of a validation split out of a training split: whole groups, about `share` of each class."""
+def carve_validation(samples: Sequence[Sample], share: float, *, seed: int) -> frozenset[str]:
+    """Choose the images of a validation split from a training split: whole groups, about `share` of each class."""
     divided = split_images(samples, Fractions(1 - share, share, 0.0), seed=seed)
     return frozenset(name for name, split in divided.items() if split is Split.VALIDATION)
 
 
-def _shared(samples: Sequence[Sample], key: Callable[[Sample], str]) -> Iterable[tuple[int, int]]:
-    first: dict[str, int] = {}
-    for position, sample in enumerate(samples):
-        yield position, first.setdefault(key(sample), position)
-
-
-def _ordered(samples: Sequence[Sample], seed: int) -> list[_Group]:
-    made = [
+def _ordered_groups(samples: Sequence[Sample], seed: int) -> list[_Group]:
+    groups = [
         _Group(
             names=tuple(sample.name for sample in group),
             labels=Counter(sample.label for sample in group),
@@ -155,11 +138,11 @@ def _ordered(samples: Sequence[Sample], seed: int) -> list[_Group]:
         )
         for group in group_images(samples)
     ]
-    return sorted(made, key=lambda group: (-len(group.names), group.order))
+    return sorted(groups, key=lambda group: (-len(group.names), group.order))
 
 
-def _crowding(group: _Group, filled: Counter[str], totals: Counter[str], fraction: float) -> float:
-    """How full a split would be with half of the group added: 1 is as full as it should be."""
+def _fullness(group: _Group, filled: Counter[str], totals: Counter[str], fraction: float) -> float:
+    """Return how full a split is with half of the group added; 1 is exactly its share."""
     weights = {label: count / totals[label] for label, count in group.labels.items()}
     fullness = sum(
         weight * (filled[label] + group.labels[label] / 2) / (fraction * totals[label])
@@ -168,13 +151,13 @@ def _crowding(group: _Group, filled: Counter[str], totals: Counter[str], fractio
     return fullness / sum(weights.values())
 
 
-def _lend(label: str, to: Split, assigned: dict[Split, list[_Group]], filled: dict[Split, Counter[str]]) -> None:
-    """Move the smallest group with this class into a split that has none, if its split keeps all of its own classes."""
+def _move_group(label: str, to: Split, assigned: dict[Split, list[_Group]], filled: dict[Split, Counter[str]]) -> None:
+    """Move the smallest group with this class into a split without it, if its own split keeps all of its classes."""
     candidates = [
         (len(group.names), group.order, split, group)
-        for split, held in assigned.items()
+        for split, groups in assigned.items()
         if split is not to
-        for group in held
+        for group in groups
         if label in group.labels
         and (to is Split.TRAIN or all(filled[split][own] > n for own, n in group.labels.items()))
     ]

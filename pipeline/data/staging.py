@@ -1,6 +1,5 @@
-"""Make a data set aside and put it in place whole, so that an interrupted import never looks complete."""
+"""A working folder beside a data set, and the atomic replacement of the data set by what was made there."""
 
-import fcntl
 import filecmp
 import os
 import shutil
@@ -8,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.files import open_locked
 
 IMAGES = "images"
 _OURS = (IMAGES, DATASET, DIGESTS, MANIFEST, ".DS_Store", "Thumbs.db")
@@ -19,10 +18,10 @@ _CACHE_PREFIX = f"{Path(MANIFEST).stem}."
 
 
 @contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out` to make a data set in.
+def lock_staging(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out`, under a lock; remove it at the end.
 
-    It is removed in the end; what a killed import left is removed, or put back, at once.
+    What a killed import left there is removed first; a data set that it had moved aside is moved back.
 
     Raises:
         MachineError: Another import into `out` is running, or the folder cannot be written.
@@ -30,14 +29,17 @@ def staging(out: Path) -> Iterator[Path]:
     work = out.parent / f".{out.name}.importing"
     try:
         work.mkdir(parents=True, exist_ok=True)
-        lock = (work / "lock").open("w")
+        lock = open_locked(work / "lock")
+        if os.fstat(lock.fileno()).st_nlink == 0:  # the import that had the lock has just removed its file
+            lock.close()
+            raise BlockingIOError
+    except BlockingIOError:
+        raise MachineError(f"{out}: another import into it is running; wait for it to end") from None
     except OSError as error:
         raise MachineError(
             f"{error.filename or work}: cannot be written: {error.strerror}; choose another --out"
         ) from None
     with lock:
-        if not _lock(lock.fileno()):
-            raise MachineError(f"{out}: another import into it is running; wait for it to end")
         try:
             _clean(work, out)
             (work / "new").mkdir()
@@ -49,34 +51,19 @@ def staging(out: Path) -> Iterator[Path]:
                 work.rmdir()
 
 
-def find_existing(out: Path) -> Dataset | None:
-    """The data set that is at `out`, none where nothing is.
-
-    Raises:
-        InputError: Something is there that `pneumo data import` did not make, or a data set that cannot be read.
-    """
-    refuse_foreign(out)
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    try:
-        return manifest.read_dataset(out)
-    except InputError as error:
-        raise InputError(f"{error}; --force replaces it") from None
-
-
 def refuse_foreign(out: Path) -> None:
-    """Refuse a folder that holds anything `pneumo data import` did not make: it is never deleted.
+    """Refuse a folder that holds anything `pneumo data import` did not make; such files are never deleted.
 
     Raises:
-        InputError: Names what is there.
+        InputError: Names the first such file.
     """
     if not out.exists():
         return
     if not out.is_dir():
-        raise InputError(f"{out}: a file is there; choose another --out")
+        raise InputError(f"{out}: is a file, not a folder; choose another --out")
     entries = sorted(entry.name for entry in out.iterdir())
     foreign = [name for name in entries if name not in _OURS and not name.startswith(_CACHE_PREFIX)]
-    if not foreign and entries and not {MANIFEST, DATASET} <= set(entries):
+    if not foreign and not {MANIFEST, DATASET} <= set(entries):
         foreign = entries
     if foreign:
         raise InputError(
@@ -85,14 +72,14 @@ def refuse_foreign(out: Path) -> None:
 
 
 def is_same_dataset(old: Dataset, new: Dataset) -> bool:
-    """Whether two data sets are the same, byte for byte."""
+    """Return True if two data sets are the same, byte for byte."""
     names = [MANIFEST, DATASET, DIGESTS, *(row.image for row in new.rows)]
     _, different, missing = filecmp.cmpfiles(old.folder, new.folder, names, shallow=False)
     return old.info.fingerprint == new.info.fingerprint and not different and not missing
 
 
 def publish(new: Path, out: Path) -> None:
-    """Put a finished folder at `out`, in place of the data set that is there."""
+    """Move a finished folder to `out`, in place of the data set there."""
     if out.exists():
         out.rename(new.parent / "old")
     new.rename(out)
@@ -105,11 +92,3 @@ def _clean(work: Path, out: Path) -> None:
     for folder in (old, work / "new"):
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.fstat(descriptor).st_nlink > 0  # the one that held it has removed the file

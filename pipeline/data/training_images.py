@@ -1,4 +1,4 @@
-"""Images of a data set as Ludwig gets them: in memory, read as the service reads them, none missing, none cached."""
+"""Images of a data set in memory for Ludwig, read as the service reads them and never cached."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,17 +26,17 @@ def read_images(
 ) -> list[NDArray[np.uint8]]:
     """Read prepared images at the model's size.
 
-    Ludwig would fill a damaged image with gray, copy a neighbour over a missing one, and not see a changed one; this
-    refuses all three.
+    Ludwig would fill a damaged image with gray, copy a neighbour over a missing one, and not notice a changed one. This
+    function refuses all three.
 
     Args:
-        dataset: Where the images lie.
-        rows: Which to read.
+        dataset: The data set that holds the images.
+        rows: The rows to read.
         preparation: The model's size and channels.
-        progress: Called with the number of images read since the last call.
+        progress: Called with 1 after each image.
 
     Returns:
-        One uint8 [height, width, channels] a row, in the rows' order.
+        One uint8 [height, width, channels] per row, in the rows' order.
 
     Raises:
         InputError: An image is missing, damaged or changed since the import; the message names it.
@@ -70,10 +70,10 @@ def read_images(
 
 
 def ludwig_frame(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]], *, image: str, label: str) -> "pd.DataFrame":
-    """Images, labels and splits as the data frame that Ludwig trains on."""
+    """Return images, labels and splits as the data frame that Ludwig trains on."""
     import pandas as pd
 
-    column = np.empty(len(images), dtype=object)  # one object an image: pandas would make it one array of pixels
+    column = np.empty(len(images), dtype=object)  # one object per image: pandas would make it one array of pixels
     for position, pixels in enumerate(images):
         column[position] = pixels
     return pd.DataFrame({image: column, label: [row.label for row in rows], "split": [int(row.split) for row in rows]})

@@ -1,4 +1,4 @@
-"""Audit a data set or a source: what is damaged, doubled, leaking, unbalanced or odd."""
+"""Audit a data set or a source: damage, duplicates, leaks between splits, unbalanced classes, unusual images."""
 
 from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE
 from pneumo.pipeline.data.audit.audit_report import AuditReport, Finding, Kind, Severity

@@ -1,4 +1,4 @@
-"""How an image looks, in a few numbers: a perceptual hash that finds copies, and its extremes of gray."""
+"""The appearance of an image in a few numbers: a perceptual hash that finds copies, and its extremes of gray."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,12 +10,12 @@ from pneumo.serving.images.preparation import resize
 from pneumo.serving.images.types import Gray
 
 NEAR_DISTANCE = 28
-"""Bits of 256 in which the hashes of copies may differ.
+"""Most bits of 256 in which the hashes of copies differ.
 
 Measured on the 5,216 training images of Kermany et al. at 224 px: the closest two images of different patients differ
 in 39 bits, of one patient in 47 (byte-identical ones apart). An image and its copy differ in 12 at most after JPEG at
-quality 50, resizing to 128 px and back, noise of 5 gray levels, or +10 % and +10 levels of brightness; in 18 after
-gamma 0.8; in 32 (95 %: 25) after 1 % is cut from each edge. A 64-bit hash cannot do this: 1,076 pairs of different
+quality 50, resizing to 128 px and back, noise of 5 gray levels, or +10% and +10 levels of brightness; in 18 after
+gamma 0.8; in 32 (95%: 25) after 1% is cut from each edge. A 64-bit hash cannot do this: 1,076 pairs of different
 patients lie within 6 bits.
 """
 
@@ -24,15 +24,9 @@ _SIDE, _WAVES = 32, 16
 
 @dataclass(frozen=True)
 class Appearance:
-    """Numbers that describe an image.
+    """Numbers that describe an image: sides of the original, perceptual hash of 256 bits, and gray levels.
 
-    Attributes:
-        width: Width of the original, in pixels.
-        height: Height of the original, in pixels.
-        hash: Perceptual hash, 256 bits.
-        spread: Standard deviation of gray levels.
-        black: Share of pixels at 0.
-        white: Share of pixels at 255.
+    `spread` is the standard deviation of gray levels; `black` and `white` are the shares of pixels at 0 and 255.
     """
 
     width: int
@@ -44,13 +38,7 @@ class Appearance:
 
 
 def describe_appearance(gray: Gray, *, width: int | None = None, height: int | None = None) -> Appearance:
-    """Describe an image.
-
-    Args:
-        gray: Pixels, uint8 [h, w].
-        width: Width of the original where `gray` is a prepared image.
-        height: Height of the original where `gray` is a prepared image.
-    """
+    """Describe an image, uint8 [h, w]; give the original's width and height if `gray` is a prepared image."""
     levels = np.arange(256)
     shares = np.bincount(gray.ravel(), minlength=256) / gray.size
     mean = float(shares @ levels)
@@ -65,33 +53,29 @@ def describe_appearance(gray: Gray, *, width: int | None = None, height: int | N
 
 
 def perceptual_hash(gray: Gray) -> bytes:
-    """Hash what an image shows, uint8 [h, w], to 256 bits.
+    """Return a 256-bit hash of an image's content, uint8 [h, w].
 
-    The 16 x 16 lowest waves of the discrete cosine transform of the image at 32 x 32, each above or below their median
-    (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, with 16 waves in place of 8).
+    A bit says if one of the 16 x 16 lowest waves of the discrete cosine transform at 32 x 32 pixels is above their
+    median (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, with 16 waves for 8).
     """
     small = resize(gray, _SIDE, _SIDE).astype(np.float64)
     waves = (_cosines() @ small @ _cosines().T).ravel()
-    waves[0] = np.median(waves[1:])  # the mean gray says nothing about content
+    waves[0] = np.median(waves[1:])  # the mean gray is no content
     return np.packbits(waves > waves[0]).tobytes()
 
 
 def find_near_pairs(hashes: list[bytes], distance: int) -> NDArray[np.intp]:
-    """Find pairs of hashes that differ in at most `distance` bits.
-
-    Returns:
-        Positions, intp [pairs, 2], the smaller one first.
-    """
+    """Return pairs of hashes that differ in at most `distance` bits: positions [pairs, 2], the smaller one first."""
     words = np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, _WAVES**2 // 64)
-    found = [np.empty((0, 2), dtype=np.intp)]
+    pairs = [np.empty((0, 2), dtype=np.intp)]
     for start in range(0, len(words), 256):
         block = words[start : start + 256]
         differing = np.zeros((len(block), len(words) - start), dtype=np.uint16)
         for word in range(words.shape[1]):
             differing += np.bitwise_count(block[:, word, None] ^ words[None, start:, word])
-        pairs = np.argwhere(differing <= distance)
-        found.append(pairs[pairs[:, 0] < pairs[:, 1]] + start)
-    return np.concatenate(found)
+        near = np.argwhere(differing <= distance)
+        pairs.append(near[near[:, 0] < near[:, 1]] + start)
+    return np.concatenate(pairs)
 
 
 @cache

@@ -1,13 +1,14 @@
-"""What an audit found."""
+"""The report of an audit."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+
+from pydantic import JsonValue
 
 
 class Severity(StrEnum):
-    """How bad a finding is: a defect spoils every figure made with the data, a warning is for a person to judge."""
+    """How bad a finding is: a defect spoils every metric from the data, a person should judge a warning."""
 
     DEFECT = "defect"
     WARNING = "warning"
@@ -15,7 +16,7 @@ class Severity(StrEnum):
 
 
 class Kind(StrEnum):
-    """What was found."""
+    """The kinds of findings."""
 
     UNREADABLE = "unreadable"
     MISSING = "missing"
@@ -39,14 +40,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of finding.
-
-    Attributes:
-        kind: What.
-        severity: How bad.
-        summary: In a sentence.
-        members: Groups of image names that belong together; a group of one where each image stands for itself.
-    """
+    """All findings of one kind; `members` are groups of image names, groups of one if each image counts alone."""
 
     kind: Kind
     severity: Severity
@@ -63,28 +57,15 @@ class Finding:
         """Number of images in all groups."""
         return sum(map(len, self.members))
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "kind": self.kind.value,
-            "severity": self.severity.value,
-            "summary": self.summary,
-            "count": self.count,
-            "files": self.files,
-            "members": [list(group) for group in self.members],
-        }
-
 
 @dataclass(frozen=True)
 class AuditReport:
     """The findings about one data set or source, defects first.
 
     Attributes:
-        source: What was audited.
         images: Number of images, unreadable ones included.
         counts: Images by split name and class; a source without splits has one, `all`.
         patients: Patients by split name.
-        findings: What was found.
     """
 
     source: str
@@ -93,36 +74,20 @@ class AuditReport:
     patients: Mapping[str, int]
     findings: tuple[Finding, ...]
 
-    @classmethod
-    def build(
-        cls,
-        source: str,
-        images: int,
-        counts: Mapping[str, Mapping[str, int]],
-        patients: Mapping[str, int],
-        findings: Iterable[Finding],
-    ) -> "AuditReport":
-        """A report with its findings in order."""
-        kinds, severities = list(Kind), list(Severity)
-        ordered = sorted(findings, key=lambda found: (severities.index(found.severity), kinds.index(found.kind)))
-        return cls(source, images, counts, patients, tuple(ordered))
-
     @property
     def defects(self) -> tuple[Finding, ...]:
-        """What must be mended before the data is used."""
+        """The findings that must be fixed before the data is used."""
         return tuple(finding for finding in self.findings if finding.severity is Severity.DEFECT)
 
     def of_kind(self, kind: Kind) -> Finding | None:
-        """The finding of one kind, none if there is none."""
+        """Return the finding of one kind, None if there is none."""
         return next((finding for finding in self.findings if finding.kind is kind), None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "source": self.source,
-            "images": self.images,
-            "counts": {split: dict(classes) for split, classes in self.counts.items()},
-            "patients": dict(self.patients),
-            "passed": not self.defects,
-            "findings": [finding.to_dict() for finding in self.findings],
-        }
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Return the report as JSON values."""
+        document = asdict(self)
+        findings = document.pop("findings")
+        for finding, entry in zip(self.findings, findings, strict=True):
+            del entry["members"]
+            entry |= {"count": finding.count, "files": finding.files, "members": list(map(list, finding.members))}
+        return document | {"passed": not self.defects, "findings": findings}

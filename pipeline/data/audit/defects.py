@@ -1,15 +1,16 @@
-"""The rules of an audit: each takes what is known about the images and returns what it found."""
+"""The rules of an audit: each takes facts about the images and returns findings."""
 
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+
+import numpy as np
 
 from pneumo.pipeline.data.audit.appearance import Appearance, find_near_pairs
 from pneumo.pipeline.data.audit.audit_report import Finding, Kind, Severity
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.splits import connected_components
+from pneumo.pipeline.data.splits import connect_groups
+from pneumo.serving.contracts.arrays import Float64
 
 _BLANK_SPREAD = 4.0
 _BLACK, _WHITE = 0.5, 0.1
@@ -18,19 +19,20 @@ _SHARE_APART = 0.1
 _RATIO = 10.0
 _SIDE_FACTOR, _ASPECT_FACTOR = 4.0, 2.0
 
+_TEXTS = {
+    Kind.IDENTICAL_ACROSS_LABELS: (Severity.DEFECT, "of the same bytes under different labels: one label is wrong"),
+    Kind.IDENTICAL_ACROSS_SPLITS: (Severity.DEFECT, "of the same bytes in different splits: the test leaks"),
+    Kind.IDENTICAL_WITHIN_SPLIT: (Severity.WARNING, "of the same bytes in one split: they count more than once"),
+    Kind.NEAR_ACROSS_LABELS: (Severity.WARNING, "look the same under different labels"),
+    Kind.NEAR_ACROSS_SPLITS: (Severity.WARNING, "look the same in different splits, under different patients"),
+    Kind.NEAR_WITHIN_SPLIT: (Severity.INFO, "look the same in one split, under different patients"),
+    Kind.NEAR_SAME_PATIENT: (Severity.INFO, "of one patient look the same"),
+}
+
 
 @dataclass(frozen=True)
 class Record:
-    """One image of an audit.
-
-    Attributes:
-        name: Its name in the source.
-        label: Class.
-        split: Split, or none in a source without splits.
-        patient: Patient, or the image's own name.
-        sha256: Digest of the original bytes.
-        look: What it looks like.
-    """
+    """One image of an audit; `split` is None in a source without splits, `sha256` is of the original bytes."""
 
     name: str
     label: str
@@ -39,38 +41,32 @@ class Record:
     sha256: str
     look: Appearance
 
-
-def split_name(split: Split | None) -> str:
-    """How a report calls a split."""
-    return "all" if split is None else split.name.lower()
+    @property
+    def blank(self) -> bool:
+        """True if the image shows nothing."""
+        return self.look.spread < _BLANK_SPREAD
 
 
 def find_identical(records: Sequence[Record]) -> Iterator[Finding]:
-    """Byte-identical images across labels, across splits, and inside a split."""
-    by_kind: defaultdict[Kind, list[tuple[str, ...]]] = defaultdict(list)
-    for group in _grouped(records, lambda record: record.sha256):
+    """Find byte-identical images across labels, across splits, and inside a split."""
+    groups: defaultdict[Kind, list[tuple[str, ...]]] = defaultdict(list)
+    for group in _group_by(records, lambda record: record.sha256):
+        labels, splits = {record.label for record in group}, {record.split for record in group}
         names = tuple(record.name for record in group)
-        if len({record.label for record in group}) > 1:
-            by_kind[Kind.IDENTICAL_ACROSS_LABELS].append(names)
-        if len({record.split for record in group}) > 1:
-            by_kind[Kind.IDENTICAL_ACROSS_SPLITS].append(names)
-        if len({(record.label, record.split) for record in group}) == 1:
-            by_kind[Kind.IDENTICAL_WITHIN_SPLIT].append(names)
-    texts = {
-        Kind.IDENTICAL_ACROSS_LABELS: (Severity.DEFECT, "of the same bytes under different labels: one label is wrong"),
-        Kind.IDENTICAL_ACROSS_SPLITS: (Severity.DEFECT, "of the same bytes in different splits: the test leaks"),
-        Kind.IDENTICAL_WITHIN_SPLIT: (Severity.WARNING, "of the same bytes in one split: they count twice"),
-    }
-    for kind, (severity, text) in texts.items():
-        if groups := by_kind[kind]:
-            yield Finding(kind, severity, f"{_groups(groups)} {text}", tuple(sorted(groups)))
+        if len(labels) > 1:
+            groups[Kind.IDENTICAL_ACROSS_LABELS].append(names)
+        if len(splits) > 1:
+            groups[Kind.IDENTICAL_ACROSS_SPLITS].append(names)
+        if len(labels) == len(splits) == 1:
+            groups[Kind.IDENTICAL_WITHIN_SPLIT].append(names)
+    return (_report_groups(kind, groups[kind]) for kind in _TEXTS if kind in groups)
 
 
 def find_patients_across_splits(records: Sequence[Record]) -> Iterator[Finding]:
-    """Patients with images in more than one split."""
+    """Find patients with images in more than one split."""
     groups = [
         tuple(record.name for record in group)
-        for group in _grouped(records, lambda record: record.patient)
+        for group in _group_by(records, lambda record: record.patient)
         if len({record.split for record in group}) > 1
     ]
     if groups:
@@ -79,131 +75,100 @@ def find_patients_across_splits(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def find_near_identical(records: Sequence[Record], distance: int) -> Iterator[Finding]:
-    """Images that look the same though their bytes differ, by perceptual hash.
+    """Find images that look the same though their bytes differ, by perceptual hash.
 
-    Never a defect: a hash cannot prove that two films are one. Between patients it is a warning where the two stand in
-    different splits or under different labels; of one patient it is only said.
+    Never a defect: a hash cannot prove that two images are one. Between patients it is a warning if the two have
+    different splits or labels. Within one patient it is information.
     """
-    seen = [record for record in records if not _is_blank(record.look)]
-    kinds: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
+    seen = [record for record in records if not record.blank]
+    pairs: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
     for one, other in find_near_pairs([record.look.hash for record in seen], distance).tolist():
         a, b = seen[one], seen[other]
         if a.sha256 == b.sha256:
             continue
         if a.patient == b.patient:
-            kinds[Kind.NEAR_SAME_PATIENT].append((one, other))
+            pairs[Kind.NEAR_SAME_PATIENT].append((one, other))
             continue
         if a.label != b.label:
-            kinds[Kind.NEAR_ACROSS_LABELS].append((one, other))
+            pairs[Kind.NEAR_ACROSS_LABELS].append((one, other))
         if a.split is not b.split:
-            kinds[Kind.NEAR_ACROSS_SPLITS].append((one, other))
+            pairs[Kind.NEAR_ACROSS_SPLITS].append((one, other))
         elif a.label == b.label:
-            kinds[Kind.NEAR_WITHIN_SPLIT].append((one, other))
-    texts = {
-        Kind.NEAR_ACROSS_LABELS: (Severity.WARNING, "look the same under different labels"),
-        Kind.NEAR_ACROSS_SPLITS: (Severity.WARNING, "look the same in different splits, under different patients"),
-        Kind.NEAR_WITHIN_SPLIT: (Severity.INFO, "look the same in one split, under different patients"),
-        Kind.NEAR_SAME_PATIENT: (Severity.INFO, "of one patient look the same"),
-    }
-    for kind, (severity, text) in texts.items():
-        if pairs := kinds[kind]:
-            groups = _components(seen, pairs)
-            yield Finding(kind, severity, f"{_groups(groups)} {text} (within {distance} of 256 bits)", groups)
+            pairs[Kind.NEAR_WITHIN_SPLIT].append((one, other))
+    names = [record.name for record in seen]
+    for kind in _TEXTS:
+        if kind in pairs:
+            groups = [tuple(sorted(group)) for group in connect_groups(names, pairs[kind]) if len(group) > 1]
+            yield _report_groups(kind, groups, f" (within {distance} of 256 bits)")
 
 
 def check_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    """Classes that a split lacks, that are rare, or whose share differs between splits."""
+    """Find classes that a split lacks, that are rare, or whose share differs between splits."""
     labels = sorted({label for classes in counts.values() for label in classes})
-    problems: list[str] = []
-    if len(labels) < 2:
-        problems.append(f"one class only: {labels[0]}" if labels else "no images")
-    shares: defaultdict[str, list[float]] = defaultdict(list)
-    for split, classes in counts.items():
-        total = sum(classes.values())
-        problems += [f"{split} has no {label}" for label in labels if not classes.get(label)]
-        for label in labels:
-            shares[label].append(classes.get(label, 0) / max(total, 1))
-    totals = {label: sum(classes.get(label, 0) for classes in counts.values()) for label in labels}
-    if totals and max(totals.values()) > _RATIO * min(totals.values()):
-        rare = min(totals, key=lambda label: totals[label])
-        problems.append(f"{rare} is rare: {totals[rare]} of {sum(totals.values())} images")
-    for label, values in shares.items():
-        if max(values) - min(values) > _SHARE_APART:
-            problems.append(f"{label} is {min(values):.0%} of one split and {max(values):.0%} of another")
+    if not labels:
+        yield Finding(Kind.CLASS_BALANCE, Severity.WARNING, "no images")
+        return
+    images = np.array([[classes.get(label, 0) for label in labels] for classes in counts.values()])
+    totals = images.sum(axis=0)
+    shares = images / np.maximum(images.sum(axis=1, keepdims=True), 1)
+    problems = [f"one class only: {labels[0]}"] if len(labels) < 2 else []
+    problems += [f"{split} has no {label}" for split in counts for label in labels if not counts[split].get(label)]
+    if totals.max() > _RATIO * totals.min():
+        problems.append(f"{labels[totals.argmin()]} is rare: {totals.min()} of {totals.sum()} images")
+    for label, low, high in zip(labels, shares.min(axis=0), shares.max(axis=0), strict=True):
+        if high - low > _SHARE_APART:
+            problems.append(f"{label} is {low:.0%} of one split and {high:.0%} of another")
     if problems:
         yield Finding(Kind.CLASS_BALANCE, Severity.WARNING, "; ".join(problems))
 
 
 def find_odd_sizes(records: Sequence[Record], smallest: int) -> Iterator[Finding]:
-    """Originals that are tiny, or unlike the others in size or aspect.
-
-    Args:
-        records: The images.
-        smallest: Originals with a side below this, in pixels, are tiny.
-    """
+    """Find originals with a side below `smallest` pixels, or with a size or aspect unlike that of the others."""
     if not records:
         return
-    side = median(math.sqrt(record.look.width * record.look.height) for record in records)
-    aspect = median(record.look.width / record.look.height for record in records)
-    sizes, aspects = [], []
-    for record in records:
-        width, height = record.look.width, record.look.height
-        unlike = _apart(math.sqrt(width * height), side) > _SIDE_FACTOR
-        if min(width, height) < smallest or unlike:
-            sizes.append(record.name)
-        if _apart(width / height, aspect) > _ASPECT_FACTOR:
-            aspects.append(record.name)
-    if sizes:
-        text = f"{len(sizes)} images are below {smallest} px or {_SIDE_FACTOR:g} times off the usual {side:.0f} px"
-        yield _each(Kind.ODD_SIZE, Severity.WARNING, text, sizes)
-    if aspects:
-        text = f"{len(aspects)} images are twice as wide or as narrow as usual ({aspect:.2f} to 1)"
-        yield _each(Kind.ODD_ASPECT, Severity.WARNING, text, aspects)
+    width, height = np.array([(record.look.width, record.look.height) for record in records], dtype=np.float64).T
+    sides, aspects = np.sqrt(width * height), width / height
+    side, aspect = float(np.median(sides)), float(np.median(aspects))
+    odd = (np.minimum(width, height) < smallest) | (_factor(sides, side) > _SIDE_FACTOR)
+    yield from _report_images(
+        Kind.ODD_SIZE,
+        f"images are below {smallest} px or {_SIDE_FACTOR:g} times off the usual {side:.0f} px",
+        (record.name for record, is_odd in zip(records, odd, strict=True) if is_odd),
+    )
+    yield from _report_images(
+        Kind.ODD_ASPECT,
+        f"images are twice as wide or as narrow as usual ({aspect:.2f} to 1)",
+        (record.name for record, f in zip(records, _factor(aspects, aspect), strict=True) if f > _ASPECT_FACTOR),
+    )
 
 
 def find_blank_or_clipped(records: Sequence[Record]) -> Iterator[Finding]:
-    """Images that show nothing, or have lost much of it to black or white."""
-    blank = [record.name for record in records if _is_blank(record.look)]
-    clipped = [
-        record.name
-        for record in records
-        if not _is_blank(record.look) and (record.look.black > _BLACK or record.look.white > _WHITE)
-    ]
-    if blank:
-        yield _each(Kind.BLANK, Severity.WARNING, f"{len(blank)} images are blank", blank)
-    if clipped:
-        text = f"{len(clipped)} images are clipped: over {_BLACK:.0%} of the pixels black or {_WHITE:.0%} white"
-        yield _each(Kind.CLIPPED, Severity.WARNING, text, clipped)
+    """Find images that show nothing, or have lost much of it to black or white."""
+    yield from _report_images(Kind.BLANK, "images are blank", (record.name for record in records if record.blank))
+    yield from _report_images(
+        Kind.CLIPPED,
+        f"images are clipped: over {_BLACK:.0%} of the pixels black or {_WHITE:.0%} white",
+        (r.name for r in records if not r.blank and (r.look.black > _BLACK or r.look.white > _WHITE)),
+    )
 
 
-def _each(kind: Kind, severity: Severity, summary: str, names: Iterable[str]) -> Finding:
-    return Finding(kind, severity, summary, tuple((name,) for name in sorted(names)))
+def _report_images(kind: Kind, text: str, names: Iterable[str]) -> Iterator[Finding]:
+    if ordered := sorted(names):
+        yield Finding(kind, Severity.WARNING, f"{len(ordered)} {text}", tuple((name,) for name in ordered))
 
 
-def _groups(groups: Sequence[Sequence[str]]) -> str:
-    return f"{len(groups)} group{'s' * (len(groups) > 1)} ({sum(map(len, groups))} images)"
+def _report_groups(kind: Kind, groups: Sequence[tuple[str, ...]], more: str = "") -> Finding:
+    severity, text = _TEXTS[kind]
+    count = f"{len(groups)} group{'s' * (len(groups) > 1)} ({sum(map(len, groups))} images)"
+    return Finding(kind, severity, f"{count} {text}{more}", tuple(sorted(groups)))
 
 
-def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> list[list[Record]]:
-    held: defaultdict[str, list[Record]] = defaultdict(list)
+def _group_by(records: Sequence[Record], key: Callable[[Record], str]) -> list[list[Record]]:
+    groups: defaultdict[str, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.name):
-        held[key(record)].append(record)
-    return [group for group in held.values() if len(group) > 1]
+        groups[key(record)].append(record)
+    return [group for group in groups.values() if len(group) > 1]
 
 
-def _components(records: Sequence[Record], pairs: Sequence[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
-    parts = connected_components(len(records), pairs)
-    sizes = Counter(parts)
-    held: defaultdict[int, list[str]] = defaultdict(list)
-    for record, part in zip(records, parts, strict=True):
-        if sizes[part] > 1:
-            held[part].append(record.name)
-    return tuple(sorted(tuple(sorted(names)) for names in held.values()))
-
-
-def _is_blank(look: Appearance) -> bool:
-    return look.spread < _BLANK_SPREAD
-
-
-def _apart(value: float, usual: float) -> float:
-    return max(value / usual, usual / value)
+def _factor(values: Float64, usual: float) -> Float64:
+    return np.maximum(values / usual, usual / values)

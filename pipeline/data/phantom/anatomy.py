@@ -1,36 +1,24 @@
 """A simulated patient's chest: outline, lungs, ribs, spine, heart, vessels.
 
-Coordinates: x to the right and y down, the image spans [-1, 1] in both before the pose; brightness is attenuation,
+Coordinates: x to the right and y down; before the pose, the image spans [-1, 1] in both. Brightness is attenuation,
 about 0 (air) to 1 (bone over soft tissue).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pneumo.pipeline.data.phantom.fields import (
-    Field,
-    between,
-    bump,
-    chance,
-    ease,
-    lattice,
-    sample,
-    step,
-    stretch,
-)
-
-Mask = NDArray[np.bool_]
+from pneumo.pipeline.data.phantom.fields import Field, between, bump, chance, ease, lattice, sample, step, stretch
+from pneumo.serving.contracts.arrays import Mask
 
 
 @dataclass(frozen=True)
 class Chest:
-    """What is painted: attenuation (H, W), aerated-lung mask in [0, 1] (H, W), and places in lung coordinates.
+    """A painted chest.
 
     Attributes:
-        attenuation: Brightness without findings.
-        lung: How much of a pixel is aerated lung.
+        attenuation: Brightness without findings (H, W).
+        lung: Share of a pixel that is aerated lung, in [0, 1] (H, W).
         across: 0 at the medial border to 1 at the lateral border, both lungs (H, W).
         down: 0 at the apex to 1 at the dome of the diaphragm (H, W).
         left_of_image: True where x < 0, the patient's right lung (H, W).
@@ -45,73 +33,42 @@ class Chest:
     aeration: float
 
 
-@dataclass(frozen=True)
 class Anatomy:
-    """One patient's build; lengths in half image widths, strengths in attenuation."""
+    """One patient's build, drawn at random; lengths in half image widths, strengths in attenuation."""
 
-    lung_width: tuple[float, float]
-    apex: float
-    base: tuple[float, float]
-    dome: float
-    torso: float
-    shoulder: float
-    thickness: float
-    aeration: float
-    heart: tuple[float, float, float, float]
-    mediastinum: float
-    spine_bend: float
-    spine_strength: float
-    rib_spacing: float
-    rib_phase: float
-    rib_slope: float
-    rib_strength: float
-    rib_jitter: Field
-    clavicle: tuple[float, float, float]
-    arms: float
-    breast: tuple[float, float, float]
-    stomach: float
-    vessels: Field
-    vessel_strength: float
-    texture: Field
-    texture_strength: float
-
-    @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Anatomy":
-        """Draw a patient."""
+    def __init__(self, rng: np.random.Generator) -> None:
         width = between(rng, 0.56, 0.78)
         base = between(rng, 0.32, 0.60)
-        return cls(
-            lung_width=(width, width * between(rng, 0.95, 1.03)),
-            apex=between(rng, -0.76, -0.64),
-            base=(base, base + between(rng, 0.01, 0.07)),
-            dome=between(rng, 0.14, 0.26),
-            torso=width + between(rng, 0.09, 0.20),
-            shoulder=between(rng, -1.02, -0.86),
-            thickness=between(rng, 0.36, 0.52),
-            aeration=between(rng, 0.20, 0.46),
-            heart=(
-                between(rng, 0.10, 0.17),
-                between(rng, -0.21, -0.13),
-                between(rng, 0.30, 0.40),
-                between(rng, 0.26, 0.34),
-            ),
-            mediastinum=between(rng, 0.11, 0.17),
-            spine_bend=between(rng, -0.04, 0.04),
-            spine_strength=between(rng, 0.03, 0.11),
-            rib_spacing=between(rng, 0.140, 0.175),
-            rib_phase=between(rng, 0.0, 1.0),
-            rib_slope=between(rng, 0.12, 0.34),
-            rib_strength=between(rng, 0.02, 0.065),
-            rib_jitter=lattice(rng, 2, 24),
-            clavicle=(between(rng, -0.66, -0.56), between(rng, 0.16, 0.42), between(rng, 0.05, 0.11)),
-            arms=between(rng, 0.0, 0.16) if chance(rng, 0.6) else 0.0,
-            breast=(between(rng, 0.05, 0.35), between(rng, 0.20, 0.36), max(0.0, between(rng, -0.07, 0.07))),
-            stomach=between(rng, 0.08, 0.22) if chance(rng, 0.5) else 0.0,
-            vessels=lattice(rng, 9, 44),
-            vessel_strength=between(rng, 0.03, 0.09),
-            texture=stretch(lattice(rng, 6, 6), 28) + 0.5 * lattice(rng, 28, 28),
-            texture_strength=between(rng, 0.01, 0.035),
+        self.lung_width = (width, width * between(rng, 0.95, 1.03))
+        self.apex = between(rng, -0.76, -0.64)
+        self.base = (base, base + between(rng, 0.01, 0.07))
+        self.dome = between(rng, 0.14, 0.26)
+        self.torso = width + between(rng, 0.09, 0.20)
+        self.shoulder = between(rng, -1.02, -0.86)
+        self.thickness = between(rng, 0.36, 0.52)
+        self.aeration = between(rng, 0.20, 0.46)
+        self.heart = (
+            between(rng, 0.10, 0.17),
+            between(rng, -0.21, -0.13),
+            between(rng, 0.30, 0.40),
+            between(rng, 0.26, 0.34),
         )
+        self.mediastinum = between(rng, 0.11, 0.17)
+        self.spine_bend = between(rng, -0.04, 0.04)
+        self.spine_strength = between(rng, 0.03, 0.11)
+        self.rib_spacing = between(rng, 0.140, 0.175)
+        self.rib_phase = between(rng, 0.0, 1.0)
+        self.rib_slope = between(rng, 0.12, 0.34)
+        self.rib_strength = between(rng, 0.02, 0.065)
+        self.rib_jitter = lattice(rng, 2, 24)
+        self.clavicle = (between(rng, -0.66, -0.56), between(rng, 0.16, 0.42), between(rng, 0.05, 0.11))
+        self.arms = between(rng, 0.0, 0.16) if chance(rng, 0.6) else 0.0
+        self.breast = (between(rng, 0.05, 0.35), between(rng, 0.20, 0.36), max(0.0, between(rng, -0.07, 0.07)))
+        self.stomach = between(rng, 0.08, 0.22) if chance(rng, 0.5) else 0.0
+        self.vessels = lattice(rng, 9, 44)
+        self.vessel_strength = between(rng, 0.03, 0.09)
+        self.texture = stretch(lattice(rng, 6, 6), 28) + 0.5 * lattice(rng, 28, 28)
+        self.texture_strength = between(rng, 0.01, 0.035)
 
     def paint(self, x: Field, y: Field, *, inspiration: float, turn: float) -> Chest:
         """Paint the chest.
@@ -119,8 +76,8 @@ class Anatomy:
         Args:
             x: Horizontal place of each pixel in the patient (H, W).
             y: Vertical place of each pixel (H, W).
-            inspiration: How far the diaphragm moves down from the patient's own level.
-            turn: How far the patient is turned about the long axis: shifts the heart, the sternum and the clavicles.
+            inspiration: Distance that the diaphragm moves down from the patient's own level.
+            turn: Turn of the patient about the long axis: shifts the heart, the sternum and the clavicles.
         """
         x = x + self.spine_bend * (1.0 - y * y)
         left = x < 0.0

@@ -8,9 +8,8 @@ gray-level histogram 0.75.
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,15 +27,7 @@ _MOST_SHOTS = 4
 
 @dataclass(frozen=True)
 class PhantomSummary:
-    """What `write` left in a folder.
-
-    Attributes:
-        out: The folder.
-        images: Number of images.
-        patients: Number of simulated people.
-        counts: Number of images of each class.
-        seed: The seed that they were drawn with.
-    """
+    """Facts about a folder of synthetic radiographs: path, images, simulated patients, images by class, seed."""
 
     out: Path
     images: int
@@ -46,23 +37,36 @@ class PhantomSummary:
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """All that decides the content of a folder."""
+class Recipe:
+    """The parameters that decide the content of a folder.
 
-    version: int
-    images: int
-    seed: int
-    size: int
-    pneumonia_share: float
-    scanner: Scanner
+    Attributes:
+        version: Version of the drawing.
+        images: Number of images, at least 1.
+        seed: Seed, 0 or more.
+        size: Side in pixels, 32 to 4096.
+        pneumonia_share: Share of images with pneumonia, 0 to 1.
+        scanner: The detector; the default leaves the pictures unchanged.
 
-    @classmethod
-    def parse(cls, text: str) -> "_Recipe":
-        record: dict[str, Any] = json.loads(text)
-        return cls(**{**record, "scanner": Scanner(**record["scanner"])})
+    Raises:
+        InputError: A parameter is out of range.
+    """
 
-    def dump(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
+    version: int = field(default=VERSION, kw_only=True)
+    images: int = 400
+    seed: int = 0
+    size: int = 224
+    pneumonia_share: float = 0.5
+    scanner: Scanner = field(default_factory=Scanner)
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise InputError(f"phantom: images is {self.images}; ask for at least 1")
+        if self.seed < 0:
+            raise InputError(f"phantom: seed is {self.seed}; choose 0 or more")
+        if not 0.0 <= self.pneumonia_share <= 1.0:
+            raise InputError(f"phantom: pneumonia_share is {self.pneumonia_share}; choose a share from 0 to 1")
+        check_size(self.size)
 
     def shots(self) -> Iterator["_Shot"]:
         """Yield every image, patient by patient."""
@@ -74,7 +78,7 @@ class _Recipe:
                 taken = 1 + int(rng.random() * _MOST_SHOTS)
                 kind = choose_kind(label, rng)
                 for shot in range(min(taken, wanted - done)):
-                    yield _Shot(label, kind, patient, shot, _name(label, kind, patient, shot, done + shot))
+                    yield _Shot(label, kind, patient, shot, _choose_path(label, kind, patient, shot, done + shot))
                 done += taken
                 patient += 1
 
@@ -91,95 +95,67 @@ class _Shot:
 
 
 def write_phantoms(
-    out: Path,
-    *,
-    images: int = 400,
-    seed: int = 0,
-    size: int = 224,
-    scanner: Scanner | None = None,
-    pneumonia_share: float = 0.5,
-    progress: Callable[[int], None] | None = None,
+    out: Path, recipe: Recipe | None = None, *, progress: Callable[[int], None] | None = None
 ) -> PhantomSummary:
     """Write a set of synthetic radiographs: `out/train/NORMAL` and `out/train/PNEUMONIA`, gray PNG of 8 bits.
 
-    Names follow Kermany's patterns, a patient has one to four images, and all is under `train`: the importer makes the
-    splits. The pixels of an image depend on the seed, its class, patient and shot (and on size and scanner) alone, so a
-    larger set begins with the images of a smaller one. (The bytes of the PNG also depend on Pillow's zlib.)
+    Names follow Kermany's patterns, a patient has one to four images, and all are under `train`: the importer makes the
+    splits. The pixels of an image depend only on the seed, size, scanner, and its class, patient and shot, so a larger
+    set begins with the images of a smaller one. (The bytes of the PNG also depend on Pillow's zlib.)
 
-    A folder that already holds the very set is left as it is; one that an interrupted call left is drawn again.
+    A folder that already holds this set is left unchanged; the set of an interrupted call is drawn again.
 
     Args:
         out: The folder; new, empty, or written by an earlier call.
-        images: How many images, at least 1.
-        seed: 0 or more.
-        size: Side in pixels, 32 to 4096.
-        scanner: How the detector renders; None leaves the pictures as they are.
-        pneumonia_share: Share of images with pneumonia, 0 to 1.
+        recipe: Number of images, seed, size, share of pneumonia and scanner; the defaults if None.
         progress: Called after each image with the number drawn so far.
 
     Raises:
-        InputError: A parameter is out of range, or `out` holds something else or cannot be written.
+        InputError: `out` holds something else or cannot be written.
     """
-    recipe = _Recipe(VERSION, images, seed, size, pneumonia_share, scanner or Scanner())
-    _check(recipe)
+    recipe = recipe or Recipe()
     shots = list(recipe.shots())
-    if not _claim(out, recipe):
-        _draw(out, recipe, shots, progress)
+    if not _claim_folder(out, recipe):
+        _draw_images(out, recipe, shots, progress)
         (out / PARTIAL).replace(out / RECORD)
     return PhantomSummary(
         out=out,
         images=len(shots),
         patients=len({(shot.label, shot.patient) for shot in shots}),
         counts={label: sum(shot.label == label for shot in shots) for label in LABELS},
-        seed=seed,
+        seed=recipe.seed,
     )
 
 
-def _check(recipe: _Recipe) -> None:
-    if recipe.images < 1:
-        raise InputError(f"phantom: images is {recipe.images}; ask for at least 1")
-    if recipe.seed < 0:
-        raise InputError(f"phantom: seed is {recipe.seed}; choose 0 or more")
-    if not 0.0 <= recipe.pneumonia_share <= 1.0:
-        raise InputError(f"phantom: pneumonia_share is {recipe.pneumonia_share}; choose a share from 0 to 1")
-    check_size(recipe.size)
-
-
-def _claim(out: Path, recipe: _Recipe) -> bool:
-    """Return True where out already holds the set; else leave it holding the marker of an unfinished set alone."""
+def _claim_folder(out: Path, recipe: Recipe) -> bool:
+    """Return True if out already holds the set; else leave only the marker of an unfinished set in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        present = _files(out)
+        files = (path.relative_to(out) for path in out.rglob("*") if not path.is_dir())
+        present = {path.as_posix() for path in files if not path.name.startswith(".")}
         names = present - {RECORD, PARTIAL}
-        for marker in (RECORD, PARTIAL):
-            if marker not in present:
-                continue
-            earlier = _read(out / marker)
-            if earlier is None and not names:
-                continue  # interrupted while the marker was written
-            if earlier is None or not names <= (planned := {shot.path for shot in earlier.shots()}):
-                raise InputError(f"{out}: holds files that are not of a phantom set; choose a new or an empty folder")
-            if marker == RECORD and earlier != recipe:
+        complete = RECORD in present
+        earlier = _read_recipe(out / (RECORD if complete else PARTIAL))
+        planned = {shot.path for shot in earlier.shots()} if earlier else set()
+        if not names <= planned:
+            raise InputError(f"{out}: holds files that are not of a phantom set; choose a new or an empty folder")
+        if complete and earlier:
+            if earlier != recipe:
                 raise InputError(
-                    f"{out}: holds a phantom set of other parameters ({_difference(earlier, recipe)}); "
+                    f"{out}: holds a phantom set of other parameters ({_list_differences(earlier, recipe)}); "
                     "choose a new folder, or delete this one"
                 )
-            if marker == RECORD and names == planned:
+            if names == planned:
                 return True
-            shutil.rmtree(out / "train", ignore_errors=True)
-            break
-        else:
-            if names:
-                raise InputError(f"{out}: is not empty; choose a new or an empty folder")
-        (out / PARTIAL).write_text(recipe.dump(), encoding="utf-8")
+        shutil.rmtree(out / "train", ignore_errors=True)
+        (out / PARTIAL).write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
         (out / RECORD).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
     return False
 
 
-def _draw(out: Path, recipe: _Recipe, shots: list[_Shot], progress: Callable[[int], None] | None) -> None:
-    """Draw every image of the recipe."""
+def _draw_images(out: Path, recipe: Recipe, shots: list[_Shot], progress: Callable[[int], None] | None) -> None:
     drawn: tuple[str, int] | None = None
     for number, shot in enumerate(shots, start=1):
         if drawn != (shot.label, shot.patient):
@@ -198,7 +174,7 @@ def _stream(seed: int, label: str, patient: int, *part: int) -> np.random.Genera
     return np.random.default_rng([seed, LABELS.index(label), 1 + patient, *(1 + p for p in part)])
 
 
-def _name(label: str, kind: Kind | None, patient: int, shot: int, number: int) -> str:
+def _choose_path(label: str, kind: Kind | None, patient: int, shot: int, number: int) -> str:
     """Return a path in Kermany's patterns; number counts the images of the class."""
     if kind is not None:
         return f"train/{label}/person{patient + 1}_{kind}_{number + 1}.png"
@@ -206,21 +182,15 @@ def _name(label: str, kind: Kind | None, patient: int, shot: int, number: int) -
     return f"train/{label}/{prefix}-{patient + 1:04}-{shot + 1:04}.png"
 
 
-def _files(folder: Path) -> set[str]:
-    """Return the files under a folder, hidden ones left out, as paths relative to it."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return {path.as_posix() for path in paths if not path.name.startswith(".")}
-
-
-def _read(path: Path) -> _Recipe | None:
-    """Return the recipe in a record, or None where it is not one."""
+def _read_recipe(path: Path) -> Recipe | None:
+    """Return the recipe in a record, None if there is none."""
     try:
-        return _Recipe.parse(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, KeyError, InputError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**{**record, "scanner": Scanner(**record["scanner"])})
+    except (ValueError, TypeError, KeyError, InputError, FileNotFoundError):
         return None
 
 
-def _difference(earlier: _Recipe, wanted: _Recipe) -> str:
-    """Return the parameters that differ, as one line."""
+def _list_differences(earlier: Recipe, wanted: Recipe) -> str:
     then, now = asdict(earlier), asdict(wanted)
-    return ", ".join(f"{key}: {then[key]} there, {now[key]} asked for" for key in then if then[key] != now[key])
+    return ", ".join(f"{key}: {then[key]} there, {now[key]} requested" for key in then if then[key] != now[key])

@@ -6,12 +6,11 @@ numbers come from `Generator.random` and `Generator.bytes` alone, whose streams 
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.floating[Any]]  # float32 throughout: the stubs widen it at a Python number, NumPy does not
+Field = NDArray[np.floating]  # float32 throughout: the stubs widen it at a Python number, NumPy does not
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -34,8 +33,8 @@ def sample(values: Field, u: Field, v: Field) -> Field:
 
     Args:
         values: Lattice (R, C).
-        u: Horizontal place of each pixel (H, W), where [0, 1] spans the columns; beyond it the edge goes on.
-        v: Vertical place of each pixel (H, W), where [0, 1] spans the rows.
+        u: Horizontal place of each pixel (H, W); [0, 1] spans the columns, and the edge continues outside.
+        v: Vertical place of each pixel (H, W); [0, 1] spans the rows.
 
     Returns:
         Field (H, W) within the range of the values.
@@ -80,7 +79,7 @@ def ease(t: Field) -> Field:
 
 
 def step(distance: Field, width: float) -> Field:
-    """Return 0 where distance <= -width, 1 where distance >= width, and a smooth step between."""
+    """Return a smooth step from 0 at distance <= -width to 1 at distance >= width."""
     t = distance * (0.5 / width)
     t += 0.5
     np.maximum(t, 0.0, out=t)
@@ -89,7 +88,7 @@ def step(distance: Field, width: float) -> Field:
 
 
 def bump(squared: Field) -> Field:
-    """Return (1 - squared)² where the squared radius is below 1, else 0: a bell without an exponential."""
+    """Return (1 - squared)² for a squared radius below 1, else 0: a bell without an exponential."""
     inside = 1.0 - squared
     np.maximum(inside, 0.0, out=inside)
     inside *= inside

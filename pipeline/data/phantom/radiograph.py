@@ -1,7 +1,6 @@
-"""One radiograph from a patient and a shot."""
+"""Draw one radiograph of a patient."""
 
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +12,13 @@ from pneumo.pipeline.data.phantom.scanner import Exposure, Scanner
 from pneumo.serving.contracts.errors import InputError
 
 LABELS = ("NORMAL", "PNEUMONIA")
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _BACTERIA_SHARE = 0.65  # of the pneumonia images of Kermany's training set (2538 of 3883)
 _SMALLEST, _LARGEST = 32, 4096
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A chest with its findings: what all images of one person share."""
+    """A chest with its findings, shared by all images of one person."""
 
     anatomy: Anatomy
     findings: Findings
@@ -28,12 +26,12 @@ class Patient:
     @classmethod
     def sample(cls, kind: Kind | None, rng: np.random.Generator) -> "Patient":
         """Draw a patient: healthy for None, else with bacterial or viral pneumonia."""
-        anatomy = Anatomy.sample(rng)
+        anatomy = Anatomy(rng)
         return cls(anatomy, Findings.sample(kind, rng) if kind else Findings())
 
     def shoot(self, rng: np.random.Generator, *, size: int, scanner: Scanner) -> NDArray[np.uint8]:
         """Take one radiograph (size, size) in gray levels: new pose, exposure and noise."""
-        exposure = Exposure.sample(rng)
+        exposure = Exposure(rng)
         x, y = exposure.place(size)
         chest = self.anatomy.paint(x, y, inspiration=exposure.inspiration, turn=exposure.turn)
         attenuation = chest.attenuation + self.findings.opacity(chest, x, y) * exposure.severity
@@ -57,9 +55,9 @@ def draw_radiograph(
 
     Args:
         label: "NORMAL" or "PNEUMONIA".
-        rng: Where chance comes from; it moves on.
+        rng: Source of random numbers; the call advances it.
         size: Side in pixels, 32 to 4096.
-        scanner: How the detector renders; None leaves the picture as it is.
+        scanner: The detector; None leaves the picture unchanged.
 
     Returns:
         Gray levels (size, size), row 0 at the patient's head.

@@ -1,4 +1,4 @@
-"""How a radiograph is taken and rendered: pose, exposure, collimation, marker, detector."""
+"""Exposure and scanner of a radiograph: pose, dose, collimation, marker, detector."""
 
 import math
 from dataclasses import dataclass, fields
@@ -24,7 +24,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a simulated detector renders; the defaults leave the picture as it is.
+    """A simulated detector; the defaults leave the picture unchanged.
 
     Attributes:
         contrast: Factor on the distance from mid-gray, 0.05 to 5.
@@ -63,54 +63,31 @@ class Scanner:
         return rendered
 
 
-@dataclass(frozen=True)
 class Exposure:
-    """One shot of a patient: pose, dose, window, collimation and marker; lengths in half image widths."""
+    """One shot of a patient, drawn at random: pose, dose, collimation and marker; lengths in half image widths."""
 
-    tilt: float
-    scale: float
-    shift: tuple[float, float]
-    inspiration: float
-    turn: float
-    gain: float
-    offset: float
-    curve: float
-    scatter: Field
-    scatter_strength: float
-    grain: float
-    severity: float
-    border: tuple[float, float, float, float] | None
-    border_level: float
-    marker: str | None
-    marker_place: tuple[float, float]
-    marker_scale: float
-
-    @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Exposure":
-        """Draw one shot."""
+    def __init__(self, rng: np.random.Generator) -> None:
         marker = "L" if chance(rng, 0.4) else "R"
-        return cls(
-            tilt=between(rng, -0.05, 0.05),
-            scale=between(rng, 0.98, 1.24),
-            shift=(between(rng, -0.07, 0.07), between(rng, -0.08, 0.08)),
-            inspiration=between(rng, -0.08, 0.06),
-            turn=between(rng, -0.025, 0.025),
-            gain=between(rng, 0.80, 1.25),
-            offset=between(rng, -0.08, 0.13),
-            curve=between(rng, -0.40, 0.40),
-            scatter=lattice(rng, 4, 4),
-            scatter_strength=between(rng, 0.02, 0.07),
-            grain=between(rng, 0.006, 0.015),
-            severity=between(rng, 0.8, 1.15),
-            border=_border(rng) if chance(rng, 0.3) else None,
-            border_level=between(rng, 0.0, 0.06),
-            marker=marker if chance(rng, 0.55) else None,
-            marker_place=(between(rng, 0.70, 0.84), between(rng, -0.90, -0.55)),
-            marker_scale=between(rng, 0.012, 0.020),
-        )
+        self.tilt = between(rng, -0.05, 0.05)
+        self.scale = between(rng, 0.98, 1.24)
+        self.shift = (between(rng, -0.07, 0.07), between(rng, -0.08, 0.08))
+        self.inspiration = between(rng, -0.08, 0.06)
+        self.turn = between(rng, -0.025, 0.025)
+        self.gain = between(rng, 0.80, 1.25)
+        self.offset = between(rng, -0.08, 0.13)
+        self.curve = between(rng, -0.40, 0.40)
+        self.scatter = lattice(rng, 4, 4)
+        self.scatter_strength = between(rng, 0.02, 0.07)
+        self.grain = between(rng, 0.006, 0.015)
+        self.severity = between(rng, 0.8, 1.15)
+        self.border = _draw_border(rng) if chance(rng, 0.3) else None
+        self.border_level = between(rng, 0.0, 0.06)
+        self.marker = marker if chance(rng, 0.55) else None
+        self.marker_place = (between(rng, 0.70, 0.84), between(rng, -0.90, -0.55))
+        self.marker_scale = between(rng, 0.012, 0.020)
 
     def place(self, size: int) -> tuple[Field, Field]:
-        """Return where in the patient each pixel looks: x and y (size, size)."""
+        """Return the place in the patient of each pixel: x and y (size, size)."""
         axis = ((np.arange(size) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
         px, py = axis[None, :] - self.shift[0], axis[:, None] - self.shift[1]
         norm = 1.0 + self.tilt * self.tilt  # tilt is the tangent of half the angle: rotation without sine and cosine
@@ -149,11 +126,7 @@ class Exposure:
         np.maximum(window, stamp[: window.shape[0]] * np.float32(0.96), out=window)
 
 
-def _border(rng: np.random.Generator) -> tuple[float, float, float, float]:
+def _draw_border(rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Return a collimated window in [0, 1]: left, top, right, bottom."""
-    return (
-        between(rng, -0.03, 0.06),
-        between(rng, -0.03, 0.06),
-        1.0 - between(rng, -0.03, 0.06),
-        1.0 - between(rng, -0.03, 0.06),
-    )
+    left, top, right, bottom = (between(rng, -0.03, 0.06) for _ in range(4))
+    return left, top, 1.0 - right, 1.0 - bottom

@@ -1,7 +1,7 @@
 """The public data sets that `pneumo data fetch` knows.
 
-Addresses and digests were taken from public sources, not from a download made here: that of PneumoniaMNIST stands in
-the package medmnist, that of Kermany's archive is given alike by several public projects that downloaded it.
+Addresses and digests come from public sources, not from a download of this project. The package medmnist has the digest
+of PneumoniaMNIST. Several public projects that downloaded Kermany's archive give the same digest of it.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,9 @@ class PublicSet:
     """A file that can be downloaded.
 
     Attributes:
-        name: What it is asked for by.
-        title: What it is.
-        address: Where it is downloaded from.
-        file: The name it gets, which `--from` appends to a mirror's address too.
-        size: Its length in bytes, or None where nobody says.
-        algorithm: Of the digest: `md5`, `sha256`.
-        digest: Of its content, hexadecimal.
-        licence: Under which terms.
-        page: Where people read about it.
-        citation: What to cite.
+        file: Its file name, which is also appended to the address of a mirror (`--from`).
+        size: Its length in bytes, None if unknown.
+        algorithm: Algorithm of the digest: `md5`, `sha256`.
         next: The command that imports it.
     """
 
@@ -78,12 +71,11 @@ SETS = {
 
 
 def find_public_set(name: str) -> PublicSet:
-    """The set of a name.
+    """Return the set with a name.
 
     Raises:
         InputError: There is none.
     """
-    try:
-        return SETS[name]
-    except KeyError:
-        raise InputError(f"{name}: no such public data set; there are {', '.join(SETS)}") from None
+    if name not in SETS:
+        raise InputError(f"{name}: no such public data set; choose {' or '.join(SETS)}")
+    return SETS[name]

@@ -1,4 +1,4 @@
-"""Download a file over HTTP: what arrived is kept, asked for once only, and checked before it gets its name."""
+"""Download a file over HTTP: it is resumed after a broken connection and checked before it gets its name."""
 
 import hashlib
 import http.client
@@ -7,8 +7,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,25 +17,19 @@ from pneumo.serving.contracts.errors import CheckFailedError, InputError, Machin
 from pneumo.serving.contracts.files import open_locked
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and how many there will be, where that is known."""
+"""Called with the number of bytes so far and the total, None if unknown."""
 
 ATTEMPTS = 6
 WAIT_S = 30.0
 """Longest silence of a server, in seconds."""
 
 _BLOCK = 1 << 18
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch left.
-
-    Attributes:
-        path: The file.
-        downloaded: Bytes that came over the network this time; none where the file was there.
-        resumed: Bytes that an earlier attempt had left.
-    """
+    """A downloaded file, with the number of bytes of this download and of an earlier, resumed one."""
 
     path: Path
     downloaded: int
@@ -54,20 +47,20 @@ def download_public_set(
 ) -> Fetched:
     """Download a public data set.
 
-    Until the file is whole and its digest right it lies beside its place as `.part`; a later call goes on from there.
+    The file is called `.part` until it is whole and its digest is right; a later call resumes it.
 
     Args:
-        name: Which one, of `SETS`.
-        folder: Where to.
-        mirror: Another address to take the file from: it lies there under the same name.
-        attempts: How often to ask where a server breaks off or is busy without sending anything new.
+        name: A name in `SETS`.
+        folder: The folder for the file.
+        mirror: Address of a folder on another server that has the file under the same name.
+        attempts: Most attempts in a row without a new byte.
         pause: Seconds before the second attempt; doubled each time.
-        progress: Told how much is there.
+        progress: Called with the number of bytes so far.
 
     Raises:
-        InputError: There is no such set, or nothing at the address.
-        CheckFailedError: What came is another file.
-        MachineError: No network, or the server gave up.
+        InputError: There is no such set, or no file at the address.
+        CheckFailedError: The file has another digest.
+        MachineError: There is no network, or the server failed in every attempt.
     """
     wanted = find_public_set(name)
     address = f"{mirror.rstrip('/')}/{wanted.file}" if mirror else wanted.address
@@ -76,28 +69,34 @@ def download_public_set(
     target = folder / wanted.file
     folder.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        _check(target, wanted, f"{target}: another file is there", "delete it and fetch again")
+        if difference := _compare_digest(target, wanted):
+            raise CheckFailedError(f"{target}: another file is there: {difference}; delete it and fetch again")
         return Fetched(target, 0, 0)
     part = target.with_name(f"{target.name}.part")
-    with _held(part) as file:
+    try:
+        file = open_locked(part)
+    except BlockingIOError:
+        raise MachineError(f"{part}: another download of it is running; wait for it to end") from None
+    with file:
         resumed = file.seek(0, os.SEEK_END)
         download = _Download(file, address, wanted.size, progress)
         download.finish(attempts, pause)
-        try:
-            _check(part, wanted, f"{address}: sent another file", f"see {wanted.page}, then fetch again or use --from")
-        except CheckFailedError as error:
-            refused = part.replace(target.with_name(f"{target.name}.refused"))  # what is added to it stays wrong
-            raise CheckFailedError(f"{error}; it is kept as {refused}") from None
+        if difference := _compare_digest(part, wanted):
+            refused = part.replace(target.with_name(f"{target.name}.refused"))  # resuming it would not help
+            raise CheckFailedError(
+                f"{address}: sent another file: {difference}; see {wanted.page}, then fetch again or use --from; "
+                f"it is kept as {refused}"
+            )
         part.replace(target)
     return Fetched(target, download.received, resumed if download.resumed else 0)
 
 
 class _Download:
-    """One file under way.
+    """One download in progress.
 
     Attributes:
-        received: Bytes that came.
-        resumed: Whether the bytes of an earlier attempt were of use.
+        received: Bytes received.
+        resumed: The bytes of an earlier attempt were used.
     """
 
     def __init__(self, file: IO[bytes], address: str, size: int | None, progress: Progress | None) -> None:
@@ -109,43 +108,47 @@ class _Download:
         self.resumed = file.tell() > 0
 
     def finish(self, attempts: int, pause: float) -> None:
-        """Ask until all is there; an attempt that brought something does not count against the server."""
+        """Send requests until the file is whole; an attempt that received bytes resets the count of attempts."""
         left = attempts
         while True:
             before = self.received
             try:
-                self._ask()
+                self._request()
                 return
             except _BrokenError as broken:
                 left = attempts if self.received > before else left - 1
                 if left <= 0:
-                    kept = f"; {self.file.tell():,} bytes are kept, run it again to go on" if self.file.tell() else ""
-                    raise MachineError(f"{self.address}: {broken}{kept}") from None
+                    size = self.file.tell()
+                    hint = (
+                        f"{size:,} bytes are kept, run it again to resume" if size else "try again later, or use --from"
+                    )
+                    raise MachineError(f"{self.address}: {broken}; {hint}") from None
                 time.sleep(broken.wait if broken.wait is not None else pause * 2 ** (attempts - left))
 
-    def _ask(self) -> None:
-        at = self.file.seek(0, os.SEEK_END)
-        if at and at == self.size:
+    def _request(self) -> None:
+        start = self.file.seek(0, os.SEEK_END)
+        if start and start == self.size:
             return
         request = urllib.request.Request(self.address, headers={"User-Agent": "pneumo", "Accept-Encoding": "identity"})
-        if at:
-            request.add_header("Range", f"bytes={at}-")
+        if start:
+            request.add_header("Range", f"bytes={start}-")
         try:
             with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-                self._take(answer, at)
+                self._receive(answer, start)
         except urllib.error.HTTPError as error:
             error.close()
-            self._refused(error, at)
+            self._handle_status(error, start)
         except urllib.error.URLError as error:
             raise _BrokenError(f"cannot be reached ({error.reason}); check network and proxy") from None
         except (OSError, http.client.HTTPException) as error:
             raise _BrokenError(f"the connection broke ({str(error) or type(error).__name__})") from None
 
-    def _take(self, answer: http.client.HTTPResponse, at: int) -> None:
+    def _receive(self, answer: http.client.HTTPResponse, start: int) -> None:
         length = answer.headers.get("Content-Length")
-        if at and (answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {at}-")):
-            at = self._begin_again()  # the server sends the whole file whatever is asked
-        whole = at + int(length) if length and length.isdigit() else self.size
+        ranged = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if start and not ranged:  # the server knows no ranges and sends the whole file
+            start = self._restart()
+        whole = start + int(length) if length and length.isdigit() else self.size
         while block := answer.read(_BLOCK):
             self.file.write(block)
             self.received += len(block)
@@ -155,24 +158,22 @@ class _Download:
         if whole is not None and self.file.tell() < whole:
             raise _BrokenError(f"the connection broke at {self.file.tell():,} of {whole:,} bytes")
 
-    def _begin_again(self) -> int:
-        self.file.seek(0)
-        self.file.truncate()
+    def _restart(self) -> int:
+        self.file.truncate(0)
         self.resumed = False
-        return 0
+        return self.file.seek(0)
 
-    def _refused(self, error: urllib.error.HTTPError, at: int) -> None:
-        if error.code == 416 and at:  # nothing after what is there: it is whole, or of another file; the digest tells
+    def _handle_status(self, error: urllib.error.HTTPError, start: int) -> None:
+        if error.code == 416 and start:  # no bytes after `start`: the file is whole, or another; its digest tells
             whole = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if whole.isdigit() and int(whole) != at:
-                self._begin_again()
+            if whole.isdigit() and int(whole) != start:
+                self._restart()
                 raise _BrokenError("the file there has another length", wait=0.0)
             return
-        if error.code in _PASSING:
+        if error.code in _TEMPORARY:
             after = error.headers.get("Retry-After", "")
-            raise _BrokenError(
-                f"the server answers {error.code}", wait=min(float(after), 60.0) if after.isdigit() else None
-            )
+            wait = min(float(after), 60.0) if after.isdigit() else None
+            raise _BrokenError(f"the server answers {error.code}", wait)
         if error.code in (404, 410):
             raise InputError(f"{self.address}: the server has no such file ({error.code}); try --from with a mirror")
         raise MachineError(f"{self.address}: the server answers {error.code}; try --from with a mirror")
@@ -186,19 +187,8 @@ class _BrokenError(Exception):
         self.wait = wait
 
 
-@contextmanager
-def _held(part: Path) -> Iterator[IO[bytes]]:
-    """The file under way, for this process alone."""
-    try:
-        file = open_locked(part)
-    except BlockingIOError:
-        raise MachineError(f"{part}: another download of it is running; wait for it to end") from None
-    with file:
-        yield file
-
-
-def _check(path: Path, wanted: PublicSet, what: str, mend: str) -> None:
+def _compare_digest(path: Path, wanted: PublicSet) -> str | None:
+    """Return the difference between the digest of a file and the right one, None if they are equal."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, wanted.algorithm).hexdigest()
-    if digest != wanted.digest:
-        raise CheckFailedError(f"{what}: {wanted.algorithm} {digest} instead of {wanted.digest}; {mend}")
+    return None if digest == wanted.digest else f"{wanted.algorithm} {digest} instead of {wanted.digest}"

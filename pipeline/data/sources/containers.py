@@ -1,18 +1,21 @@
-"""Folders and archives as one thing: named files that can be read. Nothing is ever extracted to disk."""
+"""Folders and archives as named files that can be read. Nothing is ever extracted to disk."""
 
+import hashlib
 import lzma
 import os
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
-from pneumo.serving.contracts.errors import InputError, PneumoError
+from pneumo.serving.contracts.errors import InputError, PneumoError, first_line
 
 MAX_BYTES = 256 * 2**20
-"""Bytes one image file may have; a member that claims more is left out rather than read into memory."""
+"""Most bytes of one image file; a larger one is left out rather than read into memory."""
 
 _DAMAGE = (
     OSError,
@@ -31,14 +34,22 @@ class UnreadableError(PneumoError):
 
 
 @dataclass(frozen=True)
+class Blob:
+    """The bytes of an image file, with the hexadecimal digest of the original file, or of the array it came from."""
+
+    data: bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Files that were left out.
 
     Attributes:
-        source: Name in the source; of several files with one reason, the first.
+        source: Name in the source; the first one of several files with one reason.
         reason: Why.
-        count: How many files this stands for.
-        lost: Whether an image should be here, so that this is a defect of the source.
+        count: Number of files.
+        lost: It should be an image, so this is a defect of the source.
     """
 
     source: str
@@ -47,180 +58,139 @@ class Skipped:
     lost: bool = False
 
     def to_dict(self) -> dict[str, str]:
-        """As `dataset.json` keeps it."""
+        """Return the entry for `dataset.json`."""
         return {"source": self.source, "reason": self.reason} | ({"count": str(self.count)} if self.count > 1 else {})
 
 
-class Container(Protocol):
+@dataclass
+class Container:
     """Files under relative names with forward slashes, in the order in which reading them is fast.
 
     Attributes:
+        problem: What an error says of a file that cannot be read.
         sizes: Size in bytes by name.
         skipped: Members that are no readable files.
     """
 
-    sizes: dict[str, int]
-    skipped: list[Skipped]
+    problem: str = "cannot be read"
+    sizes: dict[str, int] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    _readers: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+
+    def add(self, name: str, size: int, read: Callable[[], bytes]) -> None:
+        """Add a file; a later one of the same name replaces an earlier one."""
+        if self.sizes.pop(name, None) is not None:
+            self.skipped.append(Skipped(name, "duplicate name; the last file of this name is used"))
+        self.sizes[name] = size
+        self._readers[name] = read
+
+    def skip(self, name: str, reason: str) -> None:
+        """Note a member that is left out."""
+        self.skipped.append(Skipped(name, reason))
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """Return the bytes of a file.
 
         Raises:
-            UnreadableError: They cannot be had.
+            UnreadableError: The file is damaged or cannot be opened.
         """
-        ...
-
-    def close(self) -> None:
-        """Let go of open files."""
-        ...
-
-
-class Folder:
-    """A folder on disk, walked once; links to folders are followed, each real folder once."""
-
-    def __init__(self, root: Path) -> None:
-        self.sizes: dict[str, int] = {}
-        self.skipped: list[Skipped] = []
-        self._paths: dict[str, Path] = {}
-        self._root = root
-        seen: set[str] = set()
-        for folder, folders, files in os.walk(root, followlinks=True, onerror=self._on_error):
-            real = os.path.realpath(folder)
-            if real in seen:
-                folders.clear()
-                self.skipped.append(Skipped(self._name(Path(folder)), "a link to a folder that was read already"))
-                continue
-            seen.add(real)
-            folders.sort()
-            for file in sorted(files):
-                self._add(Path(folder) / file)
-
-    def _add(self, path: Path) -> None:
-        name = self._name(path)
-        if not path.is_file():
-            self.skipped.append(Skipped(name, "a broken link" if path.is_symlink() else "not a plain file"))
-            return
-        if name in self._paths:
-            self.skipped.append(Skipped(name, "another file has this name once odd characters are written out"))
-            return
-        self.sizes[name] = path.stat().st_size
-        self._paths[name] = path
-
-    def _name(self, path: Path) -> str:
-        return clean_name(path.relative_to(self._root).as_posix())
-
-    def _on_error(self, error: OSError) -> None:
-        self.skipped.append(Skipped(self._name(Path(error.filename)), f"cannot list the folder: {error.strerror}"))
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a file."""
         try:
-            return self._paths[name].read_bytes()
-        except OSError as error:
-            raise UnreadableError(f"cannot be read: {error.strerror}") from None
-
-    def close(self) -> None:
-        """Nothing stays open."""
-
-
-class ZipArchive:
-    """A zip file, read member by member."""
-
-    def __init__(self, path: Path) -> None:
-        self.sizes: dict[str, int] = {}
-        self.skipped: list[Skipped] = []
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        self._zip = zipfile.ZipFile(path)
-        for info in sorted(self._zip.infolist(), key=lambda info: info.header_offset):
-            if info.is_dir():
-                continue
-            name = clean_name(info.filename)
-            if info.flag_bits & 0x1:
-                self.skipped.append(
-                    Skipped(name, "encrypted; unpack the archive with its password and import the folder")
-                )
-                continue
-            if name in self._members:
-                self.skipped.append(Skipped(name, "stands twice in the archive; the later one counts"))
-            self._members[name] = info
-            self.sizes[name] = info.file_size
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a member."""
-        try:
-            return self._zip.read(self._members[name])
+            return self._readers[name]()
         except _DAMAGE as error:
-            raise UnreadableError(f"damaged in the archive: {shorten_name(error)}") from None
+            raise UnreadableError(f"{self.problem}: {getattr(error, 'strerror', None) or first_line(error)}") from None
 
-    def close(self) -> None:
-        """Close the archive."""
-        self._zip.close()
-
-
-class TarArchive:
-    """A tar file, plain or compressed, read member by member."""
-
-    def __init__(self, path: Path) -> None:
-        self.sizes: dict[str, int] = {}
-        self.skipped: list[Skipped] = []
-        self._members: dict[str, tarfile.TarInfo] = {}
-        self._tar = tarfile.open(path)  # noqa: SIM115 - closed by close()
-        for info in self._tar:
-            if info.isdir():
-                continue
-            name = clean_name(info.name)
-            if not info.isreg():
-                self.skipped.append(Skipped(name, "a link or a device in the archive"))
-                continue
-            if name in self._members:
-                self.skipped.append(Skipped(name, "stands twice in the archive; the later one counts"))
-                del self._members[name], self.sizes[name]  # keep the order of positions
-            self._members[name] = info
-            self.sizes[name] = info.size
-        self._refuse_a_cut_off_end()
-
-    def _refuse_a_cut_off_end(self) -> None:
-        # tarfile takes an archive that ends between two members, or in a broken header, for a complete one.
-        file = self._tar.fileobj
-        assert file is not None
-        file.seek(self._tar.offset)
-        if file.read(len(_END_OF_TAR)) != _END_OF_TAR:
-            raise tarfile.ReadError("it ends before its end mark")
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a member."""
-        try:
-            file = self._tar.extractfile(self._members[name])
-            return file.read() if file else b""
-        except _DAMAGE as error:
-            raise UnreadableError(f"damaged in the archive: {shorten_name(error)}") from None
-
-    def close(self) -> None:
-        """Close the archive."""
-        self._tar.close()
+    def read_blob(self, name: str) -> Blob:
+        """Return the bytes of a file with their digest; raises as `read` does."""
+        data = self.read(name)
+        return Blob(data, hashlib.sha256(data).hexdigest())
 
 
-def open_container(path: Path) -> Container:
-    """Open a folder, a `.zip` or a `.tar` (plain, gzip, bzip2, xz).
+def open_container(path: Path, stack: ExitStack) -> Container:
+    """Open a folder, a `.zip` or a `.tar` (plain, gzip, bzip2, xz); `stack` closes it.
 
     Raises:
-        InputError: None of these, or damaged.
+        InputError: It is none of these, or it is damaged.
     """
     if path.is_dir():
-        return Folder(path)
+        return _walk_folder(path)
     try:
         with path.open("rb") as file:
-            # zipfile.is_zipfile() also says yes to a tar whose last member is a zip.
-            zipped = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-        return ZipArchive(path) if zipped else TarArchive(path)
+            # zipfile.is_zipfile() also accepts a tar whose last member is a zip.
+            is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        if is_zip:
+            return _list_zip(stack.enter_context(zipfile.ZipFile(path)))
+        return _list_tar(stack.enter_context(tarfile.open(path)))
     except _DAMAGE as error:
         if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
-            raise InputError(f"{path}: a damaged archive ({shorten_name(error)}); get it again") from None
+            raise InputError(f"{path}: a damaged archive ({first_line(error)}); get it again") from None
         raise InputError(f"{path}: not a source of images; give a folder, a .csv, an .npz, a .zip or a .tar") from None
 
 
+def _walk_folder(root: Path) -> Container:
+    """List a folder on disk; links to folders are followed, each real folder once."""
+    container = Container()
+
+    def name_of(path: str | Path) -> str:
+        return clean_name(Path(path).relative_to(root).as_posix())
+
+    def note(error: OSError) -> None:
+        container.skip(name_of(error.filename), f"cannot list the folder: {error.strerror}")
+
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=note):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            container.skip(name_of(folder), "a link to a folder that was read already")
+            continue
+        seen.add(real)
+        folders.sort()
+        for path in (Path(folder) / file for file in sorted(files)):
+            name = name_of(path)
+            if not path.is_file():
+                container.skip(name, "a broken link" if path.is_symlink() else "not a plain file")
+            elif name in container.sizes:
+                container.skip(name, "duplicate name once control characters are replaced; rename the file")
+            else:
+                container.add(name, path.stat().st_size, path.read_bytes)
+    return container
+
+
+def _list_zip(archive: zipfile.ZipFile) -> Container:
+    container = Container("damaged in the archive")
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        name = clean_name(info.filename)
+        if info.is_dir():
+            continue
+        if info.flag_bits & 0x1:
+            container.skip(name, "encrypted; unpack the archive with its password and import the folder")
+        else:
+            container.add(name, info.file_size, partial(archive.read, info))
+    return container
+
+
+def _list_tar(archive: tarfile.TarFile) -> Container:
+    container = Container("damaged in the archive")
+
+    def read(info: tarfile.TarInfo) -> bytes:
+        file = archive.extractfile(info)
+        return file.read() if file else b""
+
+    for info in archive:
+        if info.isreg():
+            container.add(clean_name(info.name), info.size, partial(read, info))
+        elif not info.isdir():
+            container.skip(clean_name(info.name), "a link or a device in the archive")
+    # tarfile accepts an archive that ends between two members, or in a broken header, as a complete one.
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(len(_END_OF_TAR)) != _END_OF_TAR:
+        raise tarfile.ReadError("it ends before its end mark")
+    return container
+
+
 def clean_name(name: str) -> str:
-    """Make a harmless relative name: no drive, no root, no `..`, forward slashes, printable, valid Unicode."""
+    """Return a harmless relative name: no drive, root or `..`; forward slashes; printable, valid Unicode."""
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     name = "".join(f"%{ord(char):02X}" if ord(char) < 32 or ord(char) == 127 else char for char in name)
     parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -228,8 +198,3 @@ def clean_name(name: str) -> str:
     if kept and len(kept[0]) == 2 and kept[0][1] == ":":
         kept = kept[1:]
     return "/".join(kept) or "unnamed"
-
-
-def shorten_name(error: Exception) -> str:
-    """The first line of an error's text, or its kind where it says nothing."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

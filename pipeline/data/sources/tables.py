@@ -3,73 +3,44 @@
 import csv
 import io
 import posixpath
+from collections.abc import Callable
 from pathlib import Path
 
-from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.sources.containers import (
-    MAX_BYTES,
-    Container,
-    Skipped,
-    UnreadableError,
-    clean_name,
-)
-from pneumo.pipeline.data.sources.layouts import (
-    SPLIT_NAMES,
-    Item,
-    Listing,
-    is_hidden,
-    select_images,
-    too_large,
-)
+from pneumo.pipeline.data.sources.containers import MAX_BYTES, Container, Skipped, UnreadableError, clean_name
+from pneumo.pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing, describe_excess, is_hidden, select_images
 from pneumo.serving.contracts.errors import InputError
 
-_TWICE = "listed twice"
+_DUPLICATE = "duplicate row"
 _OWN = frozenset(("image", "label", "patient", "split"))
 
 Records = list[tuple[int, dict[str, str]]]
+"""Line number and values of each row."""
 
 
-class ListedFiles:
-    """The files that a table on disk names, relative to the table; the folder around it is not walked."""
+def open_table(path: Path) -> tuple[Container, Listing]:
+    """Open a table on disk with the files that it lists, relative to it; the folder around it is not walked.
 
-    def __init__(self, table: Path) -> None:
-        self.sizes: dict[str, int] = {}
-        self.skipped: list[Skipped] = []
-        self.table = table.name
-        self._folder = table.parent
-        try:
-            self._data = table.read_bytes()
-        except OSError as error:
-            raise InputError(f"{table}: cannot be read: {error.strerror}") from None
-        for _, record in read_table(self._data, where=str(table)):
-            for name in map(self.name, _spellings(record["image"])):
-                path = self._folder / name
-                if "\0" not in name and path.is_file():
-                    self.sizes[name] = path.stat().st_size
-
-    @staticmethod
-    def name(stated: str) -> str:
-        """The path a table states, in one spelling."""
-        return posixpath.normpath(stated.replace("\\", "/"))
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a listed file, or of the table."""
-        if name == self.table and name not in self.sizes:
-            return self._data
-        try:
-            return (self._folder / name).read_bytes()
-        except OSError as error:
-            raise UnreadableError(f"cannot be read: {error.strerror}") from None
-
-    def close(self) -> None:
-        """Nothing stays open."""
+    Raises:
+        InputError: The table cannot be read, or as for `list_table`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
+    records = _parse_table(data, where=str(path))
+    container = Container()
+    for name in dict.fromkeys(_normalize(name) for _, record in records for name in _spellings(record["image"])):
+        file = path.parent / name
+        if "\0" not in name and file.is_file():
+            container.add(name, file.stat().st_size, file.read_bytes)
+    return container, _list_records(container, records, _normalize, table=path.name, where=str(path))
 
 
 def find_table(container: Container, *, where: str) -> str | None:
-    """The table of a folder or archive: the topmost `.csv` with the columns `image` and `label`.
+    """Return the table of a folder or archive: the topmost `.csv` with the columns `image` and `label`.
 
     Raises:
-        InputError: Two stand at the same level.
+        InputError: There are two at the same level.
     """
     tables = [name for name in container.sizes if name.lower().endswith(".csv") and _is_table(container, name)]
     tables.sort(key=lambda name: (name.count("/"), name))
@@ -78,49 +49,56 @@ def find_table(container: Container, *, where: str) -> str | None:
     return tables[0] if tables else None
 
 
-def from_table(container: Container, table: str, *, where: str) -> Listing:
-    """Read which images a table lists.
-
-    Args:
-        container: What holds the table and the images.
-        table: Name of the table in it.
-        where: How messages call the table.
+def list_table(container: Container, table: str, *, where: str) -> Listing:
+    """List the images in a table of a container; messages call the table `where`.
 
     Raises:
-        InputError: A column lacks, a split is unknown, or one image has two labels.
+        InputError: A column is missing, a split is unknown, or one image has two labels.
+        UnreadableError: The table is damaged.
     """
+
+    def resolve(name: str) -> str:
+        return clean_name(_normalize(posixpath.join(posixpath.dirname(table), name)))
+
+    records = _parse_table(container.read(table), where=where)
+    return _list_records(container, records, resolve, table=table, where=where)
+
+
+def _list_records(
+    container: Container, records: Records, resolve: Callable[[str], str], *, table: str, where: str
+) -> Listing:
     items: dict[str, Item] = {}
     skipped: list[Skipped] = []
-    told = {table}
-    for line, record in read_table(container.read(table), where=where):
-        stated, label = record["image"], record["label"]
-        name = _find(container, table, stated)
-        told.add(name)
+    listed = {table}
+    for line, record in records:
+        image, label = record["image"], record["label"]
+        names = [resolve(spelling) for spelling in _spellings(image) or (image,)]
+        name = next((name for name in names if name in container.sizes), names[0])
+        listed.add(name)
         if name in items and label not in ("", items[name].label):
             first = items[name].label
-            raise InputError(f"{where}:{line}: {stated!r} is {label!r} here and {first!r} further up; keep one row")
-        if reason := _row_problem(stated, label, name, container, items):
-            skipped.append(Skipped(stated or f"line {line}", reason, lost=reason != _TWICE))
+            raise InputError(f"{where}:{line}: {image!r} is {label!r} here and {first!r} in a row above; keep one row")
+        if reason := _find_problem(image, label, name, container, items):
+            skipped.append(Skipped(image or f"line {line}", reason, lost=reason != _DUPLICATE))
             continue
-        split = table_split(record.get("split", ""), where=f"{where}:{line}")
-        others_of = {column: value for column, value in record.items() if value and column not in _OWN}
-        items[name] = Item(name, label, split, record.get("patient") or None, container.sizes[name], others_of)
-    unlisted, others = select_images(container, but=told)
+        split = record.get("split", "").casefold()
+        if split and split not in SPLIT_NAMES:
+            raise InputError(f"{where}:{line}: unknown split {split!r}; use 0, 1, 2 or train, validation, test")
+        others = {column: value for column, value in record.items() if value and column not in _OWN}
+        patient = record.get("patient") or None
+        items[name] = Item(name, label, SPLIT_NAMES.get(split), patient, container.sizes[name], others)
+    unlisted, other_files = select_images(container, but=listed)
     if unlisted:
-        others.append(Skipped(unlisted[0], "not listed in the table", len(unlisted)))
-    order = {name: position for position, name in enumerate(container.sizes)}
-    ordered = sorted(items.values(), key=lambda item: order[item.name])
-    return Listing(tuple(ordered), (*skipped, *others), "table")
+        other_files.append(Skipped(unlisted[0], "not listed in the table", len(unlisted)))
+    ordered = tuple(items[name] for name in container.sizes if name in items)
+    return Listing(ordered, (*skipped, *other_files))
 
 
-def read_table(data: bytes, *, where: str) -> Records:
-    """Parse a CSV with a header; column names in lower case, white space in values but those of `image` collapsed.
-
-    Returns:
-        Line number and values of each row.
+def _parse_table(data: bytes, *, where: str) -> Records:
+    """Parse a CSV with a header; column names in lower case; white space is collapsed except in `image`.
 
     Raises:
-        InputError: Not UTF-8, no rows, or a column lacks.
+        InputError: It is not UTF-8, has no rows, or lacks a column.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -134,61 +112,40 @@ def read_table(data: bytes, *, where: str) -> Records:
                 raise InputError(f"{where}:1: no column {column!r}; the columns are image,label[,patient,split]")
         empty = dict.fromkeys(header, "")
         rows = [
-            (reader.line_num, empty | {name: _value(name, cell) for name, cell in zip(header, row, strict=False)})
+            (reader.line_num, empty | {name: _clean_value(name, cell) for name, cell in zip(header, row, strict=False)})
             for row in reader
             if any(cell.strip() for cell in row)
         ]
     except csv.Error as error:
-        raise InputError(f"{where}:{reader.line_num}: not a CSV: {error}") from None
+        raise InputError(f"{where}:{reader.line_num}: not a CSV: {error}; save the table as CSV") from None
     if not rows:
-        raise InputError(f"{where}: no rows under the header")
+        raise InputError(f"{where}: no rows under the header; add one for each image")
     return rows
 
 
-def _value(column: str, cell: str) -> str:
+def _clean_value(column: str, cell: str) -> str:
     return cell.strip("\r\n") if column == "image" and cell.strip() else " ".join(cell.split())
 
 
-def _spellings(stated: str) -> tuple[str, ...]:
-    """A path as it stands, and without the blanks around it that people put after a comma."""
-    return tuple(dict.fromkeys(spelling for spelling in (stated, stated.strip()) if spelling))
+def _normalize(name: str) -> str:
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
-def table_split(value: str, *, where: str) -> Split | None:
-    """The split a table states.
-
-    Raises:
-        InputError: An unknown word.
-    """
-    if not value:
-        return None
-    try:
-        return SPLIT_NAMES[value.casefold()]
-    except KeyError:
-        raise InputError(f"{where}: unknown split {value!r}; use 0, 1, 2 or train, validation, test") from None
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return a path unchanged, and without the blanks around it that people put after a comma."""
+    return tuple(dict.fromkeys(spelling for spelling in (name, name.strip()) if spelling))
 
 
-def _find(container: Container, table: str, stated: str) -> str:
-    names = [_name(container, table, spelling) for spelling in _spellings(stated) or (stated,)]
-    return next((name for name in names if name in container.sizes), names[0])
-
-
-def _name(container: Container, table: str, stated: str) -> str:
-    if isinstance(container, ListedFiles):
-        return container.name(stated)
-    return clean_name(posixpath.normpath(posixpath.join(posixpath.dirname(table), stated.replace("\\", "/"))))
-
-
-def _row_problem(stated: str, label: str, name: str, container: Container, items: dict[str, Item]) -> str | None:
-    if not stated:
+def _find_problem(image: str, label: str, name: str, container: Container, items: dict[str, Item]) -> str | None:
+    if not image:
         return "no image name"
     if not label:
         return "no label"
     if name in items:
-        return _TWICE
+        return _DUPLICATE
     if name not in container.sizes:
         return "no such file"
-    return None if container.sizes[name] <= MAX_BYTES else too_large(container.sizes[name])
+    return None if container.sizes[name] <= MAX_BYTES else describe_excess(container.sizes[name])
 
 
 def _is_table(container: Container, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Data under version: what DVC tracks, sent to and fetched from a remote, with errors in one line."""
+"""Versioned data: push what DVC tracks to a remote and pull it back, with errors of one line."""
 
 from pneumo.pipeline.data.versioning.transfers import TRACKED, Transfer, pull, push
 

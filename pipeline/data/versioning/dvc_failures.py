@@ -1,11 +1,10 @@
-"""What DVC leaves unsaid when a transfer fails: which files, and why."""
+"""Errors of DVC in one line, with the files that a failed transfer lacks."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
@@ -14,97 +13,72 @@ if TYPE_CHECKING:
     from dvc.output import Output
     from dvc.repo import Repo
 
-_LOGGERS = ("dvc", "dvc_data", "dvc_objects", "gcsfs", "fsspec")
 
-
-@dataclass(frozen=True)
-class Fault:
-    """A file that could not be had.
-
-    Attributes:
-        file: Its path here.
-        url: Its path in the remote.
-        damaged: It is there, with other bytes; else it is not there.
-    """
-
-    file: Path
-    url: str
-    damaged: bool
+Fault = tuple[str, str]
+"""A file that the remote lacks or holds damaged: the problem and its fix."""
 
 
 @contextmanager
 def silence_dvc() -> Iterator[None]:
-    """Keep DVC's log, with its tracebacks, off the terminal; errors are told by those that are raised."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    """Keep log records, such as DVC's tracebacks, off the terminal; the raised errors have the messages."""
+    before = logging.root.manager.disable
+    logging.disable()
     try:
         yield
     finally:
-        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = handlers, propagate
+        logging.disable(before)
 
 
 @contextmanager
 def explain_failures(remote: "Remote", find: Callable[[bool], list[Fault]] | None = None) -> Iterator[None]:
-    """Turn what a transfer raises into one line.
-
-    Args:
-        remote: Where to or from.
-        find: Looks for what is wrong with single files; told whether all of them arrived.
+    """Turn the errors of a transfer into one line; `find` gets True if no transfer failed, and finds faulty files.
 
     Raises:
         CheckFailedError: Files are missing in the remote or are damaged.
-        InputError: Something is in the way.
-        MachineError: The connection, the disk or another DVC.
+        InputError: A changed file is in the way.
+        MachineError: The connection or the disk failed, or another DVC command is running.
     """
     from dvc.exceptions import CheckoutError, DvcException, FileTransferError
     from dvc.lock import LockError
 
     try:
         yield
-    except FileTransferError as error:
-        _look(remote, find, arrived=False)
-        raise MachineError(f"remote {remote.name}: {_line(error)}; try again, what was done is kept") from None
-    except CheckoutError as error:
-        _look(remote, find, arrived=True)
-        raise MachineError(f"remote {remote.name}: {_line(error)}") from None
     except LockError:
         raise MachineError("another DVC command is running in this repository; wait for it to end") from None
-    except DvcException as error:
-        if "--force" in str(error):
+    except Exception as error:  # also any error of a storage service's client
+        if find and isinstance(error, FileTransferError | CheckoutError):
+            raise_faults(find(isinstance(error, CheckoutError)))
+        if isinstance(error, DvcException) and "--force" in str(error):
             path = str(error).splitlines()[-1]
             raise InputError(
                 f"{path}: changed here and not recorded; `dvc add` records it, --force replaces it"
             ) from None
-        raise MachineError(f"remote {remote.name}: {_line(error)}") from None
-    except Exception as error:  # whatever the client of a storage service raises
-        raise MachineError(f"remote {remote.name}: {_line(error)}; try again, what was done is kept") from None
+        again = not isinstance(error, DvcException) or isinstance(error, FileTransferError)
+        hint = "try again, finished files are kept" if again else "`dvc status` shows the state of the files"
+        raise MachineError(f"remote {remote.name}: {shorten_error(error, 300)}; {hint}") from None
 
 
 def find_faults(repo: "Repo", remote: "Remote", outputs: "Sequence[Output]", *, arrived: bool) -> list[Fault]:
-    """Files that a pull could not bring into the cache, with what is wrong in the remote.
+    """Return the files of `outputs` that a pull did not bring into the cache.
 
-    Args:
-        repo: The repository.
-        remote: The remote.
-        outputs: What was asked for.
-        arrived: No transfer failed, so that what is not in the cache had other bytes and was thrown away.
+    `arrived` says that no transfer failed, so that a file which is not in the cache was damaged and thrown away.
     """
     faults = []
-    for output in outputs:
-        for path, oid in _parts(output, remote):
-            if not repo.cache.local.exists(oid):
-                there = remote.odb.oid_to_path(oid)
-                exists = remote.fs.exists(there)
-                if arrived or not exists:
-                    faults.append(Fault(path, remote.fs.unstrip_protocol(there), damaged=exists))
+    for path, oid in (part for output in outputs for part in _list_parts(output, remote)):
+        if repo.cache.local.exists(oid):
+            continue
+        file = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        place = remote.odb.oid_to_path(oid)
+        if not remote.fs.exists(place):
+            faults.append((f"{file}: not in remote {remote.name}", "run `pneumo data push` where the data is"))
+        elif arrived:
+            problem = f"{remote.fs.unstrip_protocol(place)}: damaged; it is no longer {file}"
+            faults.append((problem, "delete it there and push again from a whole data set"))
     return faults
 
 
-def _parts(output: "Output", remote: "Remote") -> Iterator[tuple[Path, str]]:
-    """A file, or a folder's listing and its files, with the digests that name them."""
+def _list_parts(output: "Output", remote: "Remote") -> Iterator[tuple[Path, str]]:
+    """Yield a file, or a folder's listing and its files, with their digests."""
     from dvc_data.hashfile import load
     from dvc_data.hashfile.tree import Tree
     from dvc_objects.errors import ObjectFormatError
@@ -112,7 +86,7 @@ def _parts(output: "Output", remote: "Remote") -> Iterator[tuple[Path, str]]:
     folder = Path(output.fs_path)
     yield folder, output.hash_info.value
     listing = output.get_obj()
-    if listing is None and output.hash_info.isdir:  # it is not kept here where one of its files failed
+    if listing is None and output.hash_info.isdir:  # it is not in the cache if one of its files failed
         try:
             listing = load(remote.odb, output.hash_info)
         except (FileNotFoundError, ObjectFormatError):
@@ -123,32 +97,14 @@ def _parts(output: "Output", remote: "Remote") -> Iterator[tuple[Path, str]]:
                 yield folder.joinpath(*key), digest.value
 
 
-def raise_faults(remote: "Remote", faults: Sequence[Fault]) -> NoReturn:
-    """Raise what was found, which is not nothing.
-
-    Raises:
-        CheckFailedError: Always.
-    """
-    first, others = faults[0], f" (and {len(faults) - 1} files more)" if len(faults) > 1 else ""
-    if first.damaged:
-        raise CheckFailedError(
-            f"{first.url}: damaged; it is no longer {_near(first.file)}{others}; "
-            "delete it there and push again where the data is whole"
-        )
-    raise CheckFailedError(
-        f"{_near(first.file)}: not in remote {remote.name}{others}; push it where the data is: `pneumo data push`"
-    )
+def raise_faults(faults: Sequence[Fault]) -> None:
+    """Raise the first fault as CheckFailedError, with the number of others; return if there is none."""
+    if faults:
+        problem, fix = faults[0]
+        more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
+        raise CheckFailedError(f"{problem}{more}; {fix}")
 
 
-def _look(remote: "Remote", find: Callable[[bool], list[Fault]] | None, *, arrived: bool) -> None:
-    if find is not None and (faults := find(arrived)):
-        raise_faults(remote, faults)
-
-
-def _near(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:300] or type(error).__name__
+def shorten_error(error: BaseException, limit: int) -> str:
+    """Return an error's text in one line, or its class name if it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -13,10 +13,11 @@ from PIL import Image, ImageFilter
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import Kind, Severity, audit
 from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE, describe_appearance, find_near_pairs, perceptual_hash
-from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.types import Fit
 from tests.support.paths import ROOT
 
 Pixels = NDArray[np.uint8]
@@ -47,7 +48,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(source: Path, tmp_path: Path) -> Dataset:
-    return import_dataset(source, tmp_path / "data", size=96, fractions=Fractions(0.5, 0.25, 0.25))
+    return import_dataset(source, tmp_path / "data", ImportSettings(size=96, fractions=Fractions(0.5, 0.25, 0.25)))
 
 
 def kinds(path: Path) -> set[Kind]:
@@ -193,7 +194,7 @@ def test_a_flipped_bit_of_a_prepared_image_is_always_found(
     root = tmp_path_factory.mktemp("flip")
     for number in range(4):
         save(film(number), root / "raw" / "AB"[number % 2] / f"{number}.png")
-    made = import_dataset(root / "raw", root / "data", size=96)
+    made = import_dataset(root / "raw", root / "data", ImportSettings(size=96))
     path = made.path(made.rows[0])
     data = bytearray(path.read_bytes())
     data[int(at * len(data))] ^= 1 << bit
@@ -231,7 +232,7 @@ def test_an_edited_manifest_is_a_defect_and_a_stray_image_a_warning(data: Datase
 
 def test_what_an_import_left_out_stays_visible(source: Path, tmp_path: Path) -> None:
     (source / "train/NORMAL/broken.png").write_bytes(b"broken")
-    import_dataset(source, tmp_path / "data", size=96)
+    import_dataset(source, tmp_path / "data", ImportSettings(size=96))
     finding = audit(tmp_path / "data").of_kind(Kind.LEFT_OUT)
     assert finding is not None
     assert finding.severity is Severity.INFO
@@ -272,7 +273,7 @@ def test_blank_and_clipped_images_are_warnings_and_blank_ones_no_copies(source: 
 
 def test_black_from_padding_is_not_clipping(source: Path, tmp_path: Path) -> None:
     save(np.tile(film(700, 64), (1, 3)), source / "train/NORMAL/wide.png")
-    import_dataset(source, tmp_path / "data", size=96, fit="pad")  # type: ignore[arg-type]
+    import_dataset(source, tmp_path / "data", ImportSettings(size=96, fit=Fit.PAD))
     assert Kind.CLIPPED not in kinds(tmp_path / "data")
 
 

@@ -11,7 +11,7 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import audit, open_subject
 from pneumo.pipeline.data.audit.subject import is_dataset
 from pneumo.pipeline.data.groups import MOST_VALUES, GroupRule
-from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import MANIFEST, Dataset
 from pneumo.pipeline.data.sources import Item
 from pneumo.serving.contracts.errors import InputError
@@ -67,7 +67,7 @@ def test_kermanys_names_tell_kind_and_source(name: str, expected: dict[str, str]
 def test_groups_of_names_are_imported_written_and_read_back(tmp_path: Path) -> None:
     names = [f"person{number}_{'virus' if number % 2 else 'bacteria'}_{number}" for number in range(8)]
     names += [f"IM-{number:04}-0001" for number in range(4)] + [f"NORMAL2-IM-{number:04}-0001" for number in range(4)]
-    data = import_dataset(kermany(tmp_path / "raw", names), tmp_path / "data", size=16)
+    data = import_dataset(kermany(tmp_path / "raw", names), tmp_path / "data", ImportSettings(size=16))
     found = {Path(row.source).stem: dict(row.groups) for row in data.rows}
     assert found["person1_virus_1"] == {"kind": "virus"}
     assert found["NORMAL2-IM-0000-0001"] == {"source": "NORMAL2-IM"}
@@ -80,18 +80,18 @@ def test_groups_of_names_are_imported_written_and_read_back(tmp_path: Path) -> N
 def test_columns_of_a_table_become_groups_where_they_are_named(tmp_path: Path) -> None:
     sexes, views = [*"fm" * 7, "", "f"], ["AP", "PA"] * 8
     source = table(tmp_path / "raw", {"Sex": sexes, " View ": views, "age": [str(n) for n in range(16)]})
-    data = import_dataset(source, tmp_path / "data", size=16, groups="VIEW, sex")
+    data = import_dataset(source, tmp_path / "data", ImportSettings(size=16, groups="VIEW, sex"))
     found = {row.source: dict(row.groups) for row in data.rows}
     assert found["000.png"] == {"sex": "f", "view": "AP"}
     assert found["014.png"] == {"view": "AP"}  # an empty cell is no group
     assert manifest.group_names(data.rows) == ["sex", "view"]
-    assert all(not row.groups for row in import_dataset(source, tmp_path / "plain", size=16).rows)
+    assert all(not row.groups for row in import_dataset(source, tmp_path / "plain", ImportSettings(size=16)).rows)
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ("race", r"--groups race: the source has no value under it; its further columns are age, sex"),
+        ("race", r"--groups race: no such column in the source; choose from its further columns: age, sex"),
         ("sex,age", rf"--groups age: {MOST_VALUES + 2} different values; a group has at most {MOST_VALUES}"),
     ],
 )
@@ -99,17 +99,19 @@ def test_columns_that_cannot_be_groups_are_refused(tmp_path: Path, groups: str, 
     images = MOST_VALUES + 2
     columns = {"sex": ["f", "m"] * (images // 2), "age": [str(number) for number in range(images)]}
     with pytest.raises(InputError, match=message):
-        import_dataset(table(tmp_path / "raw", columns, images), tmp_path / "data", size=16, groups=groups)
+        import_dataset(
+            table(tmp_path / "raw", columns, images), tmp_path / "data", ImportSettings(size=16, groups=groups)
+        )
 
 
 def test_groups_of_a_source_without_a_table_are_refused(tmp_path: Path) -> None:
     source = kermany(tmp_path / "raw", ["IM-0001-0001", "person1_virus_1"])
-    with pytest.raises(InputError, match=r"--groups sex: .* it has no table with such columns"):
-        import_dataset(source, tmp_path / "data", size=16, groups="sex")
+    with pytest.raises(InputError, match=r"--groups sex: .* its images are not listed in a table"):
+        import_dataset(source, tmp_path / "data", ImportSettings(size=16, groups="sex"))
 
 
 def plain(folder: Path) -> Dataset:
-    return import_dataset(table(folder / "raw", {}), folder / "data", size=16)
+    return import_dataset(table(folder / "raw", {}), folder / "data", ImportSettings(size=16))
 
 
 def test_a_data_set_without_groups_has_the_fingerprint_and_the_columns_of_before(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pneumo.pipeline.data import manifest
-from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
 from pneumo.serving.contracts.errors import InputError
 
@@ -18,7 +18,7 @@ def data(tmp_path: Path) -> Dataset:
         path = tmp_path / "raw" / "AB"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
-    return import_dataset(tmp_path / "raw", tmp_path / "data", size=16)
+    return import_dataset(tmp_path / "raw", tmp_path / "data", ImportSettings(size=16))
 
 
 def test_the_digests_are_those_sha256sum_writes_in_manifest_order(data: Dataset) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.pipeline.data.phantom import Scanner, draw_radiograph, write_phantoms
+from pneumo.pipeline.data.phantom import Recipe, Scanner, draw_radiograph, write_phantoms
 from pneumo.serving.contracts.errors import InputError
 
 NORMAL_NAME = re.compile(r"(?:NORMAL2-)?IM-(\d{4,})-(\d{4})\.png")
@@ -47,19 +47,19 @@ def shot(scanner: Scanner, label: str = "PNEUMONIA", seed: int = 5) -> NDArray[n
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantoms") / "set"
-    write_phantoms(out, images=60, seed=3, size=48)
+    write_phantoms(out, Recipe(images=60, seed=3, size=48))
     return out
 
 
 def test_same_seed_gives_bit_identical_files(tmp_path: Path) -> None:
-    write_phantoms(tmp_path / "a", seed=1, **SMALL)
-    write_phantoms(tmp_path / "b", seed=1, **SMALL)
+    write_phantoms(tmp_path / "a", Recipe(seed=1, **SMALL))
+    write_phantoms(tmp_path / "b", Recipe(seed=1, **SMALL))
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
 def test_other_seed_gives_other_images(tmp_path: Path) -> None:
-    write_phantoms(tmp_path / "a", seed=1, **SMALL)
-    write_phantoms(tmp_path / "b", seed=2, **SMALL)
+    write_phantoms(tmp_path / "a", Recipe(seed=1, **SMALL))
+    write_phantoms(tmp_path / "b", Recipe(seed=2, **SMALL))
     assert not set(digests(tmp_path / "a").values()) & set(digests(tmp_path / "b").values())
 
 
@@ -122,7 +122,7 @@ def test_patients_have_one_to_four_images(phantoms: Path, label: str, pattern: r
 def test_summary_counts_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "set"
     seen: list[int] = []
-    summary = write_phantoms(out, seed=4, progress=seen.append, **SMALL)
+    summary = write_phantoms(out, Recipe(seed=4, **SMALL), progress=seen.append)
     assert (summary.out, summary.images, summary.seed) == (out, 12, 4)
     assert summary.counts == {"NORMAL": 6, "PNEUMONIA": 6}
     people = {re.split(r"_|-\d{4}\.", path.name)[0] for path in out.rglob("*.png")}
@@ -132,48 +132,48 @@ def test_summary_counts_what_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 3), (1.0, 12)])
 def test_class_mix_is_respected(tmp_path: Path, share: float, expected: int) -> None:
-    summary = write_phantoms(tmp_path, pneumonia_share=share, **SMALL)
+    summary = write_phantoms(tmp_path, Recipe(pneumonia_share=share, **SMALL))
     assert summary.counts == {"NORMAL": 12 - expected, "PNEUMONIA": expected}
     assert len(list(tmp_path.glob("train/PNEUMONIA/*.png"))) == expected
 
 
 def test_a_larger_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
-    write_phantoms(tmp_path / "few", images=8, size=48)
-    write_phantoms(tmp_path / "many", images=20, size=48, pneumonia_share=0.6)
+    write_phantoms(tmp_path / "few", Recipe(images=8, size=48))
+    write_phantoms(tmp_path / "many", Recipe(images=20, size=48, pneumonia_share=0.6))
     assert digests(tmp_path / "few").items() <= digests(tmp_path / "many").items()
 
 
 def test_second_write_leaves_the_files_alone(tmp_path: Path) -> None:
-    first = write_phantoms(tmp_path, **SMALL)
+    first = write_phantoms(tmp_path, Recipe(**SMALL))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    again = write_phantoms(tmp_path, progress=lambda _: pytest.fail("drew an image again"), **SMALL)
+    again = write_phantoms(tmp_path, Recipe(**SMALL), progress=lambda _: pytest.fail("drew an image again"))
     assert again == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_a_set_that_lost_a_file_is_drawn_again(tmp_path: Path) -> None:
-    write_phantoms(tmp_path, **SMALL)
+    write_phantoms(tmp_path, Recipe(**SMALL))
     whole = digests(tmp_path)
     next(tmp_path.rglob("person*.png")).unlink()
-    write_phantoms(tmp_path, **SMALL)
+    write_phantoms(tmp_path, Recipe(**SMALL))
     assert digests(tmp_path) == whole
 
 
 def test_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="choose a new or an empty folder"):
-        write_phantoms(tmp_path, **SMALL)
+        write_phantoms(tmp_path, Recipe(**SMALL))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("marker", ["phantom.json", "phantom.json.partial"])
 def test_foreign_file_in_a_phantom_set_is_never_deleted(tmp_path: Path, marker: str) -> None:
-    write_phantoms(tmp_path, **SMALL)
+    write_phantoms(tmp_path, Recipe(**SMALL))
     (tmp_path / "phantom.json").rename(tmp_path / marker)
     mine = tmp_path / "train" / "NORMAL" / "mine.png"
     mine.write_bytes(b"mine")
     with pytest.raises(InputError, match="not of a phantom set"):
-        write_phantoms(tmp_path, **SMALL)
+        write_phantoms(tmp_path, Recipe(**SMALL))
     assert mine.read_bytes() == b"mine"
 
 
@@ -183,10 +183,10 @@ def test_foreign_file_in_a_phantom_set_is_never_deleted(tmp_path: Path, marker: 
     ids=lambda other: next(iter(other)),
 )
 def test_set_of_other_parameters_is_refused_by_name(tmp_path: Path, other: dict[str, Any]) -> None:
-    write_phantoms(tmp_path, **SMALL)
+    write_phantoms(tmp_path, Recipe(**SMALL))
     before = digests(tmp_path)
     with pytest.raises(InputError, match=rf"{next(iter(other))}.*choose a new folder, or delete this one"):
-        write_phantoms(tmp_path, **{**SMALL, **other})
+        write_phantoms(tmp_path, Recipe(**{**SMALL, **other}))
     assert digests(tmp_path) == before
 
 
@@ -196,37 +196,37 @@ def interrupt(out: Path, after: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_phantoms(out, progress=stop, **SMALL)
+        write_phantoms(out, Recipe(**SMALL), progress=stop)
 
 
 @pytest.mark.parametrize("after", [1, 5, 12])
 def test_interrupted_write_is_not_taken_for_complete_and_is_redone(tmp_path: Path, after: int) -> None:
-    write_phantoms(tmp_path / "whole", **SMALL)
+    write_phantoms(tmp_path / "whole", Recipe(**SMALL))
     out = tmp_path / "cut"
     interrupt(out, after)
     assert not (out / "phantom.json").exists()
     next(out.rglob("*.png")).write_bytes(b"half a file")
-    write_phantoms(out, **SMALL)
+    write_phantoms(out, Recipe(**SMALL))
     assert digests(out) == digests(tmp_path / "whole")
     assert not (out / "phantom.json.partial").exists()
 
 
 def test_interrupted_write_can_be_redone_with_other_parameters(tmp_path: Path) -> None:
     interrupt(tmp_path, 8)
-    write_phantoms(tmp_path, images=4, size=48)
+    write_phantoms(tmp_path, Recipe(images=4, size=48))
     assert len(list(tmp_path.rglob("*.png"))) == 4
     assert json.loads((tmp_path / "phantom.json").read_text())["images"] == 4
 
 
 def test_marker_cut_short_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "phantom.json.partial").write_text('{"ver')
-    assert write_phantoms(tmp_path, **SMALL).images == 12
+    assert write_phantoms(tmp_path, Recipe(**SMALL)).images == 12
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        write_phantoms(tmp_path / "out", **SMALL)
+        write_phantoms(tmp_path / "out", Recipe(**SMALL))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_nonsense_parameters_are_refused_before_anything_is_written(
     tmp_path: Path, parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        write_phantoms(tmp_path / "out", **parameters)
+        write_phantoms(tmp_path / "out", Recipe(**parameters))
     assert not (tmp_path / "out").exists()
 
 
@@ -290,7 +290,7 @@ def test_gamma_and_brightness_move_the_mean(darker: Scanner, brighter: Scanner) 
 
 
 def test_shots_of_a_patient_resemble_each_other_more_than_other_patients(tmp_path: Path) -> None:
-    write_phantoms(tmp_path, images=60, size=64, pneumonia_share=0.0)
+    write_phantoms(tmp_path, Recipe(images=60, size=64, pneumonia_share=0.0))
     images: list[NDArray[np.float64]] = []
     people: list[str] = []
     for path in sorted(tmp_path.rglob("*.png")):

@@ -14,6 +14,7 @@ import pytest
 from pneumo.pipeline.data import public_sets as fetching
 from pneumo.pipeline.data.public_sets import SETS, download_public_set
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
+from pneumo.serving.contracts.files import open_locked
 
 CONTENT = bytes(range(256)) * 4000
 FILE = "pneumoniamnist.npz"
@@ -203,9 +204,7 @@ def test_no_network_is_told_in_a_line(server: ThreadingHTTPServer, mirror: str, 
 
 
 def test_two_downloads_of_one_file_do_not_mix(mirror: str, tmp_path: Path) -> None:
-    from pneumo.pipeline.data.public_sets.download import _held
-
-    with _held(tmp_path / f"{FILE}.part"), pytest.raises(MachineError, match="another download of it is running"):
+    with open_locked(tmp_path / f"{FILE}.part"), pytest.raises(MachineError, match="another download of it is running"):
         download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
 
 
@@ -225,7 +224,7 @@ def test_the_command_tells_licence_source_and_what_comes_next(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["chexpert"], "chexpert: no such public data set; there are kermany, pneumoniamnist"),
+        (["chexpert"], "chexpert: no such public data set; choose kermany or pneumoniamnist"),
         (["kermany", "--from", "file:///etc"], "--from file:///etc: no web address"),
     ],
 )

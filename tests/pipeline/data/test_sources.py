@@ -143,7 +143,7 @@ def test_every_table_row_that_is_left_out_is_told(tmp_path: Path) -> None:
     assert reasons(tmp_path / "list.csv") == {
         "gone.png": "no such file",
         "b.png": "no label",
-        "a.png": "listed twice",
+        "a.png": "duplicate row",
         "line 6": "no image name",
     }
 
@@ -161,7 +161,7 @@ def test_images_that_a_table_in_a_folder_does_not_list_are_told(tmp_path: Path) 
         ("picture,label\na.png,A\n", "list.csv:1: no column 'image'"),
         ("image,label\n", "no rows"),
         ("image,label,split\na.png,A,fold3\n", "list.csv:2: unknown split 'fold3'"),
-        ("image,label\na.png,A\na.png,B\n", "list.csv:3: 'a.png' is 'B' here and 'A' further up"),
+        ("image,label\na.png,A\na.png,B\n", "list.csv:3: 'a.png' is 'B' here and 'A' in a row above"),
         ("image,label\n\0a.png,\xff\n", "not UTF-8"),
     ],
 )
@@ -293,7 +293,10 @@ def test_medmnist_in_colour_16_bit_and_of_many_classes_is_read(tmp_path: Path) -
         ({"x": np.zeros(3)}, "no arrays train_images"),
         ({"train_images": np.zeros((2, 8, 8), np.uint8)}, "without train_labels"),
         ({"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.zeros(3, int)}, "2 train_images but 3"),
-        ({"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.zeros((2, 14), int)}, "one class an image"),
+        (
+            {"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.zeros((2, 14), int)},
+            "needs one class",
+        ),
         ({"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.array([-1, 0])}, "whole numbers"),
         ({"train_images": np.zeros((2, 8, 8)), "train_labels": np.zeros(2, int)}, "float64"),
         ({"train_images": np.array([{}, {}]), "train_labels": np.zeros(2, int)}, "not a MedMNIST"),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.splits import Fractions, Sample, carve, group_images, split_images
+from pneumo.pipeline.data.splits import Fractions, Sample, carve_validation, group_images, split_images
 from pneumo.serving.contracts.errors import InputError
 
 
@@ -95,7 +95,7 @@ def test_a_split_of_share_zero_stays_empty() -> None:
 
 def test_carving_takes_whole_patients() -> None:
     some = [Sample(f"{p}-{i}", "ab"[p % 2], f"p{p}", f"{p}-{i}") for p in range(40) for i in range(3)]
-    chosen = carve(some, 0.2, seed=0)
+    chosen = carve_validation(some, 0.2, seed=0)
     assert len(chosen) == pytest.approx(24, abs=3)
     assert {name.split("-")[0] for name in chosen}.isdisjoint(
         {s.name.split("-")[0] for s in some if s.name not in chosen}

@@ -25,8 +25,8 @@ from tests.support.paths import ROOT
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of a dozen images."""
     folder = tmp_path_factory.mktemp("small")
-    phantom.write_phantoms(folder / "raw", images=12, seed=3, size=32)
-    importer.import_dataset(folder / "raw", folder / "data", size=32, workers=1)
+    phantom.write_phantoms(folder / "raw", phantom.Recipe(images=12, seed=3, size=32))
+    importer.import_dataset(folder / "raw", folder / "data", importer.ImportSettings(size=32), workers=1)
     return folder / "data"
 
 
@@ -75,14 +75,14 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_what_is_pushed_comes_back_byte_for_byte(project: Path, small: Path, pneumo: Callable[..., Any]) -> None:
     pushed = json.loads(pneumo("data", "push", "--json").out)
     assert (pushed["files"], pushed["verified_images"]) == (16, 12)
-    assert "0 files sent to local" in pneumo("data", "push").out
+    assert "0 files uploaded to local" in pneumo("data", "push").out
     wipe(project)
 
     pulled = pneumo("data", "pull")
 
     assert pulled.code == 0
-    assert "16 files fetched from local" in pulled.out
-    assert "12 images are as imported" in pulled.out
+    assert "16 files downloaded from local" in pulled.out
+    assert "12 images match their checksums" in pulled.out
     assert content(project / "data") == content(small)
 
 
@@ -104,14 +104,14 @@ def test_a_file_that_the_remote_lacks_is_named(project: Path, tmp_path: Path) ->
     wipe(project)
     objects(tmp_path / "remote")[0].unlink()
 
-    with pytest.raises(CheckFailedError, match=r"^data/.*: not in remote local; push it where the data is"):
+    with pytest.raises(CheckFailedError, match=r"^data/.*: not in remote local; run `pneumo data push`"):
         versioning.pull()
 
 
 def test_pulling_from_an_empty_remote_says_that_nothing_was_pushed(project: Path) -> None:
     wipe(project)
 
-    with pytest.raises(CheckFailedError, match=r"^data: not in remote local; push it where the data is"):
+    with pytest.raises(CheckFailedError, match=r"^data: not in remote local; run `pneumo data push`"):
         versioning.pull()
     with pytest.raises(CheckFailedError, match=r"^data: not in remote local"):
         versioning.push()  # nothing to send either
@@ -158,13 +158,14 @@ def test_a_wrong_name_is_one_line_and_exit_code_2(project: Path, pneumo: Callabl
     target, remote = pneumo("data", "pull", "nothing.dvc"), pneumo("data", "push", "--remote", "elsewhere")
 
     assert (target.code, remote.code) == (2, 2)
-    assert target.err.splitlines()[1].startswith("pneumo: nothing.dvc: DVC tracks no such thing here")
+    assert target.err.splitlines()[1].startswith("pneumo: nothing.dvc: not tracked by DVC")
     assert remote.err.splitlines()[1].startswith("pneumo: --remote elsewhere: no such remote (there are: local)")
 
 
-def test_a_folder_without_dvc_says_how_to_begin(tmp_path: Path) -> None:
+def test_a_folder_without_dvc_says_how_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no DVC repository here or above; make one with `git init && dvc init"):
-        versioning.pull(root=tmp_path)
+        versioning.pull()
 
 
 def test_a_repository_without_a_default_remote_says_how_to_set_one(project: Path) -> None:
@@ -254,7 +255,7 @@ def test_credentials_without_the_right_are_told_the_role_they_need(
     (project / "key.json").write_text(json.dumps(account))
     add_remote(project, "bucket", url="gs://bkt/x", endpointurl=endpoint, credentialpath=project / "key.json")
 
-    with pytest.raises(MachineError, match=r"^gs://bkt: these credentials may not use it; they need the role"):
+    with pytest.raises(MachineError, match=r"^gs://bkt: these credentials may not use it; give them the role"):
         versioning.push(remote="bucket")
 
 
@@ -278,7 +279,7 @@ def test_a_key_file_that_is_missing_is_named(project: Path) -> None:
 def test_a_protocol_that_nothing_speaks_names_what_to_install(project: Path) -> None:
     add_remote(project, "amazon", url="s3://bkt/x")
 
-    with pytest.raises(MachineError, match=r"nothing here speaks s3://; run `pip install 'dvc\[s3\]'`"):
+    with pytest.raises(MachineError, match=r"the package for s3:// is not installed; run `pip install 'dvc\[s3\]'`"):
         versioning.push(remote="amazon")
 
 

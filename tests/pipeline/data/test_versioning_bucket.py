@@ -46,8 +46,8 @@ def test_a_data_set_goes_to_a_bucket_and_back_and_damage_there_is_found(
 
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     root = tmp_path / "project"
-    phantom.write_phantoms(tmp_path / "raw", images=8, seed=3, size=32)
-    importer.import_dataset(tmp_path / "raw", root / "data", size=32, workers=1)
+    phantom.write_phantoms(tmp_path / "raw", phantom.Recipe(images=8, seed=3, size=32))
+    importer.import_dataset(tmp_path / "raw", root / "data", importer.ImportSettings(size=32), workers=1)
     monkeypatch.chdir(root)
     port = storage._api._httpd.socket.getsockname()[1]
     with Repo.init(".", no_scm=True) as repo:
@@ -79,7 +79,7 @@ def test_a_data_set_goes_to_a_bucket_and_back_and_damage_there_is_found(
     assert not Path("data").exists()
 
     bucket.rm_file(victim)
-    with pytest.raises(CheckFailedError, match=r"^data/.*: not in remote bucket; push it where the data is"):
+    with pytest.raises(CheckFailedError, match=r"^data/.*: not in remote bucket; run `pneumo data push`"):
         versioning.pull()
 
     bucket.pipe_file(victim, whole)

@@ -51,7 +51,9 @@ def test_strange_images_are_told_from_held_out_phantoms(exported: Path, dataset:
 @pytest.mark.lengthy
 @pytest.mark.real
 def test_strange_images_are_told_from_held_out_x_rays(real_data: Path, tmp_path: Path) -> None:
-    dataset = importer.import_dataset(real_data / "chest_xray_224_train.tar", tmp_path / "data", size=224)
+    dataset = importer.import_dataset(
+        real_data / "chest_xray_224_train.tar", tmp_path / "data", importer.ImportSettings(size=224)
+    )
     small = config.load_config(CONFIGS / "smoke.yaml", ("trainer.epochs=1",))
     run = training.train(small, dataset, root=tmp_path / "runs", seed=1, command=["pneumo", "train"])
     bundle = Bundle.open(bundle_export.export_run(run))

@@ -132,7 +132,7 @@ def test_class_weights_of_a_category_are_given_by_name(tmp_path: Path) -> None:
             path = tmp_path / "raw" / name / f"{name}{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.integers(0, 256, (32, 32)).astype(np.uint8)).save(path)
-    three = importer.import_dataset(tmp_path / "raw", tmp_path / "data", size=32, workers=1)
+    three = importer.import_dataset(tmp_path / "raw", tmp_path / "data", importer.ImportSettings(size=32), workers=1)
 
     run = training.train(
         experiment(

@@ -38,7 +38,9 @@ def test_a_model_is_loaded_without_looking_for_a_ray_cluster(trained: Run, monke
 
 
 def test_a_data_set_prepared_otherwise_is_refused(trained: Run, phantoms: Path, tmp_path: Path) -> None:
-    other = importer.import_dataset(phantoms, tmp_path / "data", size=64, fit=Fit.CROP, workers=1)
+    other = importer.import_dataset(
+        phantoms, tmp_path / "data", importer.ImportSettings(size=64, fit=Fit.CROP), workers=1
+    )
 
     with pytest.raises(InputError, match="import it with --size 64 --fit squash --decode scaled"):
         predict_dataset(trained, other)
@@ -75,7 +77,7 @@ def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Pat
         file = raw / kind / f"case{number:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encode_png(pixels.astype(np.uint8)))
-    dataset = importer.import_dataset(raw, tmp_path / "data", size=40, workers=1)
+    dataset = importer.import_dataset(raw, tmp_path / "data", importer.ImportSettings(size=40), workers=1)
     document = tiny.document.override(
         [
             "output_features=[{name: label, type: category}]",
