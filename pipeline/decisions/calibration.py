@@ -1,4 +1,4 @@
-"""Temperature and conformal limit: what makes probabilities and sets of classes mean what they say."""
+"""Temperature and conformal limit, which make probabilities and prediction sets hold what they promise."""
 
 import math
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pneumo.serving.contracts.arrays import Float64
 
 TEMPERATURES = (0.25, 10.0)
-"""Bounds of the temperature: outside of them a validation split is too small or too odd to be believed."""
+"""Bounds of the temperature: outside of them a validation split is too small or too unusual to trust."""
 
 PRIOR = 0.5
 """Standard deviation of log temperature before any image was seen: most networks need between 0.4 and 2.7."""
@@ -17,46 +17,46 @@ Labels = NDArray[np.integer]
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
-    """Find the most probable temperature (Guo et al., On Calibration of Modern Neural Networks, 2017), within bounds.
+    """Fit the most probable temperature (Guo et al., On Calibration of Modern Neural Networks, 2017), within bounds.
 
-    A log-normal prior around 1 keeps a split of some dozen images from moving it far, and a split that the model
-    separates perfectly, whose likelihood grows without end towards temperature 0, from moving it to the bound. With
-    780 images it changes the temperature by 2 % at most (docs/benchmarks.md, also against Platt's smoothed targets and
-    no prior).
+    A log-normal prior around 1 has two effects. A split of some dozen images cannot move the temperature far. A split
+    that the model separates perfectly, whose likelihood grows without end towards temperature 0, cannot move it to the
+    bound. With 780 images the prior changes the temperature by at most 2% (docs/benchmarks.md, also against Platt's
+    smoothed targets and no prior).
 
     Args:
         logits: [N, K], N > 0.
-        labels: Index of the true class, [N].
+        labels: Index of the ground truth, [N].
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
     exact = np.asarray(logits, dtype=np.float64)
     own = exact[np.arange(len(labels)), labels]
 
     def loss(log_temperature: float) -> float:
         scale = math.exp(-log_temperature)
-        top = exact.max(axis=1)
-        log_sum = top * scale + np.log(np.exp((exact - top[:, None]) * scale).sum(axis=1))
-        return float((log_sum - own * scale).sum() + (log_temperature / PRIOR) ** 2 / 2)
+        return float((logsumexp(exact * scale, axis=1) - own * scale).sum() + (log_temperature / PRIOR) ** 2 / 2)
 
     low, high = map(math.log, TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return float(math.exp(found.x))
+    fit = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(math.exp(fit.x))
 
 
 def fit_conformal_limit(probabilities: Float64, labels: Labels, level: float) -> float:
-    """Return the split-conformal quantile of 1 - p(true class), with the finite-sample correction.
+    """Return the split-conformal quantile of 1 - p(ground truth), with the finite-sample correction.
 
-    It is the ceil((n + 1) level)-th smallest score, so that a new exchangeable image is covered with a probability of
-    at least `level`; 1, which rules nothing out, where n is too small for that (Sadinle et al., 2019).
+    It is the ceil((n + 1) level)-th smallest score, so that the set of a new exchangeable image holds the ground truth
+    with a probability of at least `level`. If n is too small for that, it is 1, which rules no class out (Sadinle et
+    al., 2019).
 
-    Images count one by one, whichever patients they are of. Over random splits by patient the coverage of new images
-    is the promised one in the mean; patients only make it vary more. Counting each patient once, or weighing images by
-    patient, covered too much: patients with many images are the easy ones (docs/benchmarks.md).
+    Each image counts once, whatever its patient. Over random splits by patient the mean coverage of new images is the
+    promised one; patients only make it vary more. Counting each patient once, or weighing images by patient, covered
+    too much, since patients with many images are the easy ones (docs/benchmarks.md).
 
     Args:
         probabilities: [N, K].
-        labels: Index of the true class, [N].
+        labels: Index of the ground truth, [N].
         level: Wanted coverage, in (0, 1).
     """
     images = len(labels)

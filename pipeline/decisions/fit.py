@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from pneumo.pipeline.decisions.calibration import Labels, fit_conformal_limit, fit_temperature
-from pneumo.pipeline.decisions.decision_rules import DEFAULT_OUTLIER_QUANTILE, DecisionRules
-from pneumo.pipeline.decisions.policies import Cut, choose_threshold
+from pneumo.pipeline.decisions.policies import DEFAULT_OUTLIER_QUANTILE, Cut, DecisionRules, choose_threshold
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError, first_problem
@@ -18,21 +17,21 @@ FILE = "decisions.json"
 
 
 class Decisions(FrozenModel):
-    """`decisions.json`: how logits become an answer.
+    """`decisions.json`: the parameters that turn logits into an answer.
 
     Attributes:
         temperature: Logits are divided by it before the softmax.
-        threshold: An image is positive where the calibrated probability of the positive class is at or above it; None
-            with more than two classes, where the largest probability wins.
+        threshold: An image is positive if the calibrated probability of the positive class is at or above it; None
+            with more than two classes, when the largest probability wins.
         policy: The rule that chose the threshold.
         equivalent: The lowest and the highest threshold that do as well on the split, within two standard errors;
-            None where the rule is a floor.
-        conformal_level: Share of images whose conformal set should hold the true class.
+            None if the rule is a floor.
+        conformal_level: Share of images whose prediction set should hold the ground truth.
         conformal_limit: Classes with 1 - probability at or below it stay in the set.
-        outlier_quantile: Share of validation images that pass the out-of-distribution limit.
+        outlier_quantile: Share of validation images below the outlier limit.
         fitted_on: Name of the split that all of these come from.
         images: Images in that split.
-        notes: What could not be fitted, and what was taken instead.
+        notes: Values that could not be fitted, and their replacements.
     """
 
     temperature: float = Field(gt=0)
@@ -63,44 +62,44 @@ def fit_decisions(
 ) -> Decisions:
     """Fit temperature, threshold and conformal limit on images that no weight was fitted on.
 
-    A split without images or with one class only cannot say where to cut: then the temperature is 1, the threshold 0.5
-    and no class is ruled out, with a note that says so.
+    No threshold can be fitted on a split without images or with one class only. The temperature is 1 then, the
+    threshold 0.5, no class is ruled out, and a note says so.
 
     Args:
         logits: [N, K].
-        labels: Index of the true class, [N].
+        labels: Index of the ground truth, [N].
         positive: Column of the positive class with two classes, None with more.
-        rules: What is asked for; the defaults where None.
+        rules: The rules; the defaults if None.
         fitted_on: Name of the split, for the record.
 
     Raises:
         CheckFailedError: No threshold reaches the policy's floor.
     """
     rules = rules or DecisionRules()
-    notes = []
-    several = len(np.unique(labels)) > 1
-    if not several:
+    temperature, limit, notes = 1.0, 1.0, []
+    cut = None if positive is None else Cut(0.5)
+    if len(np.unique(labels)) > 1:
+        temperature = fit_temperature(logits, labels)
+        probabilities = calibrate_logits(logits, temperature)
+        limit = fit_conformal_limit(probabilities, labels, rules.level)
+        if rules.level * (len(labels) + 1) > len(labels) + 1e-9:
+            notes.append(
+                f"{fitted_on} has {len(labels)} images, too few for prediction sets that cover {rules.level:.3g}: "
+                "every answer is uncertain"
+            )
+        if positive is not None:
+            cut = choose_threshold(probabilities[:, positive], labels == positive, rules.policy)
+    else:
         notes.append(
             f"{fitted_on} has {'images of one class only' if len(labels) else 'no images'}: the temperature stays 1"
-            + (" and the threshold 0.5" if positive is not None else "")
-            + "; no class is ruled out, so that every answer is uncertain"
-        )
-    temperature = fit_temperature(logits, labels) if several else 1.0
-    probabilities = calibrate_logits(logits, temperature)
-    limit = fit_conformal_limit(probabilities, labels, rules.level) if several else 1.0
-    if several and rules.level * (len(labels) + 1) > len(labels) + 1e-9:
-        notes.append(
-            f"{fitted_on} has {len(labels)} images, too few for sets that cover {rules.level:.3g}: every answer is "
+            f"{'' if positive is None else ' and the threshold 0.5'}; no class is ruled out, so that every answer is "
             "uncertain"
         )
-    cut = None
-    if positive is not None:
-        cut = choose_threshold(probabilities[:, positive], labels == positive, rules.policy) if several else Cut(0.5)
     return Decisions(
         temperature=temperature,
         threshold=cut.threshold if cut else None,
         policy=str(rules.policy),
-        equivalent=(cut.low, cut.high) if cut and cut.low is not None and cut.high is not None else None,
+        equivalent=cut.equivalent if cut else None,
         conformal_level=rules.level,
         conformal_limit=limit,
         outlier_quantile=rules.outlier_quantile,

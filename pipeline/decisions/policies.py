@@ -1,17 +1,19 @@
-"""Rules for the threshold, and the cut that follows from one on validation scores."""
+"""Rules for the decisions, and the threshold that a policy chooses on validation scores."""
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.contracts.arrays import Float64, Mask
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 DEFAULT_POLICY = "max balanced accuracy"
+DEFAULT_LEVEL = 0.9
+DEFAULT_OUTLIER_QUANTILE = 0.99
 EXAMPLES = "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9' or 'cost FN:FP = 5:1'"
 
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"  # with the exponent that `str` of a rule may print
@@ -19,19 +21,20 @@ _FLOOR = re.compile(rf"(sensitivity|specificity) ?>= ?{_NUMBER}")
 _COST = re.compile(rf"cost fn ?: ?fp ?= ?{_NUMBER} ?: ?{_NUMBER}")
 _GRID = 1001
 NOISE = 2.0
-"""Standard errors that a threshold may lose against the best by count: less is the luck of the draw."""
+"""Standard errors that a threshold may lose against the best by count: smaller differences are chance."""
 
+Counts = NDArray[np.integer]
 _LEAST, _MOST = 1e-12, 1 - 1e-12
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A parsed rule for the threshold: the most of something, or a floor under a rate.
+    """A parsed rule for the threshold: a value to maximize, or a floor under a rate.
 
     Attributes:
-        kind: What is wanted: the most balanced accuracy or accuracy, the least cost, or a floor under a rate.
+        kind: The highest balanced accuracy or accuracy, the lowest cost, or a floor under sensitivity or specificity.
         floor: The floor, in (0, 1].
-        costs: What a missed positive and a false alarm cost, each above 0.
+        costs: Costs of a false negative and of a false positive, each above 0.
     """
 
     kind: Literal["balanced accuracy", "accuracy", "cost", "sensitivity", "specificity"] = "balanced accuracy"
@@ -40,15 +43,14 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, *, place: str = "--policy") -> "Policy":
-        """Read a rule; case and spaces do not matter.
+        """Parse a rule such as those in `EXAMPLES`; case and spaces do not matter.
 
         Args:
-            text: Such as `max balanced accuracy`, `max accuracy`, `sensitivity >= 0.95`, `specificity >= 0.9` or
-                `cost FN:FP = 5:1`.
-            place: Where it stands, for messages.
+            text: The rule.
+            place: Option or file that the rule comes from, for messages.
 
         Raises:
-            InputError: The text is none of these, the floor lies outside (0, 1], or a cost is 0.
+            InputError: The text is no rule, the floor lies outside (0, 1], or a cost is 0.
         """
         plain = " ".join(text.lower().split())
         if plain == DEFAULT_POLICY:
@@ -75,10 +77,10 @@ class Policy:
         return f"max {self.kind}"
 
     def weights(self, positives: int, negatives: int) -> tuple[float, float]:
-        """Weights of sensitivity and specificity in what is maximised; they add up to 1.
+        """Return the weights of sensitivity and specificity in the value to maximize; they add up to 1.
 
-        Accuracy and cost are about images as frequent as in the split: a model whose images hold fewer positives
-        wants a higher threshold.
+        Accuracy and cost depend on the share of positives, which is taken from the split. A model that sees fewer
+        positives in use needs a higher threshold.
         """
         missed, alarm = self.costs or (1.0, 1.0)
         one, other = (1.0, 1.0) if self.kind == "balanced accuracy" else (missed * positives, alarm * negatives)
@@ -86,36 +88,54 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class DecisionRules:
+    """How decisions are fitted on validation.
+
+    Attributes:
+        policy: Rule for the threshold.
+        level: Wanted coverage of the prediction sets, in (0, 1).
+        outlier_quantile: Share of validation images below the outlier limit, in (0, 1).
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    level: float = DEFAULT_LEVEL
+    outlier_quantile: float = DEFAULT_OUTLIER_QUANTILE
+
+    def __post_init__(self) -> None:
+        for name, value in (("coverage", self.level), ("outliers", self.outlier_quantile)):
+            if not 0 < value < 1:
+                raise InputError(f"decisions.{name} is {value:g}; it must lie between 0 and 1, such as 0.9")
+
+
+@dataclass(frozen=True)
 class Cut:
     """A chosen threshold.
 
     Attributes:
-        threshold: In [0, 1]: positive is at or above it.
-        low: The lowest threshold that is as good within `NOISE` standard errors, None with a floor, which is kept as
-            exactly as the images allow.
-        high: The highest.
+        threshold: In [0, 1]; an image at or above it is positive.
+        equivalent: The lowest and the highest threshold that are as good within `NOISE` standard errors; None for a
+            floor, which is kept as exactly as the images allow.
     """
 
     threshold: float
-    low: float | None = None
-    high: float | None = None
+    equivalent: tuple[float, float] | None = None
 
 
-def choose_threshold(scores: Float64, truth: NDArray[np.bool_], policy: Policy) -> Cut:
-    """Choose where to cut.
+def choose_threshold(scores: Float64, truth: Mask, policy: Policy) -> Cut:
+    """Choose the threshold.
 
-    What is to be maximised is smoothed first, with a Gaussian kernel over the log odds of each class (Fluss, Faraggi
-    and Reiser, Estimation of the Youden Index and its associated cutoff point, 2005), and the best cut taken, as long
-    as the images as they are lose no more than `NOISE` standard errors by it. Where a model is nearly perfect dozens of
-    cuts tie or nearly tie, and the best of them by count lies anywhere among them: on new images it lost two to five
-    times as much (docs/benchmarks.md).
+    The value to maximize is smoothed first, with a Gaussian kernel over the log odds of each class (Fluss, Faraggi and
+    Reiser, Estimation of the Youden Index and its associated cutoff point, 2005). Its best cut is taken if, counted on
+    the images without smoothing, it loses no more than `NOISE` standard errors. With a nearly perfect model dozens of
+    cuts tie or nearly tie, and the best by count is one of them by chance: on new images it lost two to five times as
+    much (docs/benchmarks.md).
 
-    A floor on sensitivity takes the highest cut that keeps it, a floor on specificity the lowest, midway between two
-    neighbouring scores, so that new images near either fall as these did.
+    A floor on sensitivity takes the highest cut that keeps it, a floor on specificity the lowest. The cut lies midway
+    between two neighbouring scores, so that new images near either are classified as these were.
 
     Args:
         scores: Probability of the positive class, [N].
-        truth: Whether an image is positive, [N]; both kinds occur.
+        truth: True for positive images, [N]; both kinds occur.
         policy: The rule.
 
     Raises:
@@ -129,66 +149,58 @@ def choose_threshold(scores: Float64, truth: NDArray[np.bool_], policy: Policy) 
     cuts = np.concatenate(([distinct[0] / 2], middle, [above] if above > distinct[-1] else []))
     positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
     # Whole numbers, so that equal rates compare as equal.
-    found = len(positives) - np.searchsorted(positives, cuts, side="left")
+    detected = len(positives) - np.searchsorted(positives, cuts, side="left")
     rejected = np.searchsorted(negatives, cuts, side="left")
-    if policy.floor is None:
-        return _smooth(distinct, cuts, found, rejected, positives, negatives, policy)
-    if policy.kind == "sensitivity":
-        return Cut(float(cuts[np.flatnonzero(found >= policy.floor * len(positives) - 1e-9)[-1]]))
-    enough = np.flatnonzero(rejected >= policy.floor * len(negatives) - 1e-9)
-    if not len(enough):
-        best = rejected.max() / len(negatives)
-        raise CheckFailedError(f"policy {str(policy)!r}: no threshold reaches it on validation; the best is {best:.4f}")
-    return Cut(float(cuts[enough[0]]))
-
-
-def _smooth(
-    distinct: Float64,
-    cuts: Float64,
-    found: NDArray[np.integer],
-    rejected: NDArray[np.integer],
-    positives: Float64,
-    negatives: Float64,
-    policy: Policy,
-) -> Cut:
-    p, n = len(positives), len(negatives)
-    one, other = policy.weights(p, n)
-    gained = one * found / p + other * rejected / n
-    best = int(gained.argmax())
-    # One image more of each answer, so that a split without errors does not count as certain.
-    rate, counter = (found[best] + 1) / (p + 2), (rejected[best] + 1) / (n + 2)
-    error = np.sqrt(one**2 * rate * (1 - rate) / p + other**2 * counter * (1 - counter) / n)
-    good = np.flatnonzero(gained >= gained[best] - NOISE * error)
-    chosen = _smoothed_best(_log_odds(positives), _log_odds(negatives), weights=(one, other))
+    if policy.floor is not None and policy.kind == "sensitivity":
+        return Cut(float(cuts[np.flatnonzero(detected >= policy.floor * len(positives) - 1e-9)[-1]]))
+    if policy.floor is not None:
+        enough = np.flatnonzero(rejected >= policy.floor * len(negatives) - 1e-9)
+        if not len(enough):
+            best = rejected.max() / len(negatives)
+            raise CheckFailedError(
+                f"policy {str(policy)!r}: no threshold reaches it on validation; the best is {best:.4f}, so set a "
+                "lower floor"
+            )
+        return Cut(float(cuts[enough[0]]))
+    sizes = (len(positives), len(negatives))
+    weights = policy.weights(*sizes)
+    good = _find_equivalent(detected, rejected, sizes, weights)
+    chosen = _maximize_smoothed(_log_odds(positives), _log_odds(negatives), weights)
     if np.searchsorted(distinct, chosen, side="left") not in good:
         distances = np.abs(_log_odds(cuts[good]) - _log_odds(np.array([chosen])))
         chosen = float(cuts[good[distances.argmin()]])
-    low, high = min(float(cuts[good[0]]), chosen), max(float(cuts[good[-1]]), chosen)
-    return Cut(chosen, low=low, high=high)
+    return Cut(chosen, (min(float(cuts[good[0]]), chosen), max(float(cuts[good[-1]]), chosen)))
 
 
-def _smoothed_best(positives: Float64, negatives: Float64, *, weights: tuple[float, float]) -> float:
-    """The probability at the best smoothed cut, the middle one of several.
+def _find_equivalent(
+    detected: Counts, rejected: Counts, sizes: tuple[int, int], weights: tuple[float, float]
+) -> NDArray[np.intp]:
+    """Return the positions of the cuts that are as good as the best by count, within `NOISE` standard errors."""
+    (p, n), (one, other) = sizes, weights
+    gained = one * detected / p + other * rejected / n
+    best = int(gained.argmax())
+    # One more image of each answer, so that a split without errors does not count as certain.
+    rate, counter = (detected[best] + 1) / (p + 2), (rejected[best] + 1) / (n + 2)
+    error = np.sqrt(one**2 * rate * (1 - rate) / p + other**2 * counter * (1 - counter) / n)
+    return np.flatnonzero(gained >= gained[best] - NOISE * error)
 
-    Args:
-        positives: Log odds of the positive images.
-        negatives: Log odds of the others.
-        weights: Of sensitivity and specificity.
-    """
+
+def _maximize_smoothed(positives: Float64, negatives: Float64, weights: tuple[float, float]) -> float:
+    """Return the probability at the best smoothed cut, the middle one of several; the arguments are log odds."""
     from scipy.special import expit, ndtr
 
     every = np.concatenate((positives, negatives))
     grid = np.linspace(every.min(), every.max(), _GRID)
-    wide, wide_too = _bandwidth(positives), _bandwidth(negatives)
-    sensitivity = np.array([ndtr((positives - cut) / wide).mean() for cut in grid])
-    specificity = np.array([ndtr((cut - negatives) / wide_too).mean() for cut in grid])
+    width, other_width = _bandwidth(positives), _bandwidth(negatives)
+    sensitivity = np.array([ndtr((positives - cut) / width).mean() for cut in grid])
+    specificity = np.array([ndtr((cut - negatives) / other_width).mean() for cut in grid])
     value = weights[0] * sensitivity + weights[1] * specificity
     top = np.flatnonzero(value >= value.max() - 1e-12)
     return float(expit(grid[top[len(top) // 2]]))
 
 
 def _bandwidth(values: Float64) -> float:
-    """The normal reference rule (Scott, Multivariate Density Estimation, 1992), which outliers do not stretch."""
+    """Return the normal reference rule (Scott, Multivariate Density Estimation, 1992), which resists outliers."""
     quarter, three = np.quantile(values, (0.25, 0.75))
     spreads = [spread for spread in (float(values.std()), float(three - quarter) / 1.34) if spread > 0]
     return float(max(1.06 * min(spreads, default=0.0) * len(values) ** -0.2, 1e-6))

@@ -8,18 +8,11 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from pneumo.pipeline import decisions
-from pneumo.pipeline.data.importer import import_dataset
+from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.decisions import (
-    DecisionRules,
-    Decisions,
-    Policy,
-    choose_threshold,
-    fit_conformal_limit,
-    fit_decisions,
-    fit_temperature,
-)
-from pneumo.pipeline.decisions.policies import NOISE
+from pneumo.pipeline.decisions import DecisionRules, Decisions, Policy, fit_decisions
+from pneumo.pipeline.decisions.calibration import fit_conformal_limit, fit_temperature
+from pneumo.pipeline.decisions.policies import NOISE, choose_threshold
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits
 
@@ -125,10 +118,10 @@ def test_no_threshold_beats_the_chosen_one_by_more_than_noise(case: tuple[np.nda
     top = max(gain(scores, truth, value, policy) for value in possible)
     best = [value for value in possible if gain(scores, truth, value, policy) > top - 1e-12]
     error = max(noise(scores, truth, value, policy) for value in best)
-    assert cut.low is not None
-    assert cut.high is not None
-    assert 0 <= cut.low <= cut.threshold <= cut.high <= 1
-    for threshold in (cut.threshold, cut.low, cut.high):
+    assert cut.equivalent is not None
+    low, high = cut.equivalent
+    assert 0 <= low <= cut.threshold <= high <= 1
+    for threshold in (cut.threshold, low, high):
         assert gain(scores, truth, threshold, policy) >= top - NOISE * error - 1e-9
 
 
@@ -320,7 +313,7 @@ def test_coverage_on_real_images_is_the_promised_one_over_splits_by_patient(real
     from sklearn.linear_model import LogisticRegression
 
     splits, level = 200, 0.9
-    dataset = import_dataset(real_data / "chest_xray_224_train.tar", tmp_path / "data", size=32)
+    dataset = import_dataset(real_data / "chest_xray_224_train.tar", tmp_path / "data", ImportSettings(size=32))
     pixels = np.stack(
         [np.asarray(Image.open(dataset.path(row)), np.float64).ravel() / 255 - 0.5 for row in dataset.rows]
     )
@@ -396,7 +389,9 @@ def test_a_split_that_cannot_say_where_to_cut_gives_neutral_decisions_and_a_note
 def test_fewer_images_than_the_coverage_needs_rule_nothing_out_and_a_note_says_so() -> None:
     few = fit_decisions(*drawn(8), positive=1)
     assert few.conformal_limit == 1
-    assert few.notes == ["validation has 8 images, too few for sets that cover 0.9: every answer is uncertain"]
+    assert few.notes == [
+        "validation has 8 images, too few for prediction sets that cover 0.9: every answer is uncertain"
+    ]
     assert fit_decisions(*drawn(9), positive=1).notes == []
 
 
