@@ -24,8 +24,6 @@ class PneumoError(Exception):
 class CheckFailedError(PneumoError):
     """A check, a gate or a test failed."""
 
-    exit_code = 1
-
 
 class InputError(PneumoError):
     """The user's input is wrong: the message says where, what, and how to fix it."""

@@ -1,7 +1,7 @@
 """Commands that install what is missing. pneumo is on no package index: its extras are installed from a checkout."""
 
 _MODULES = {
-    "": "numpy PIL pydantic rich typer yaml",
+    "": "numpy packaging PIL pydantic rich typer yaml",
     "client": "httpx",
     "dicom": "libjpeg openjpeg pylibjpeg",
     "drift": "evidently plotly",

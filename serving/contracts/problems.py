@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -79,25 +80,19 @@ _DETAILS = {
 _log = logging.getLogger("pneumo.service")
 
 
+@dataclass(eq=False)
 class ProblemError(Exception):
-    """A request that is answered with a problem document."""
+    """A request that is answered with a problem document; `retry_after` is in seconds."""
 
-    def __init__(
-        self,
-        kind: Kind,
-        detail: str,
-        *,
-        filename: str | None = None,
-        index: int | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-        self.filename = filename
-        self.index = index
-        self.retry_after = retry_after
-        """Seconds to wait before the same request is worth another try."""
+    kind: Kind
+    detail: str
+    _: KW_ONLY
+    filename: str | None = None
+    index: int | None = None
+    retry_after: int | None = None
+
+    def __str__(self) -> str:
+        return self.detail
 
     @classmethod
     def from_image_error(cls, error: ImageError, *, filename: str | None, index: int, count: int) -> "ProblemError":

@@ -66,12 +66,8 @@ class ServedPrediction(ImagePrediction, frozen=True):
         remarks: Sequence[str] = (),
     ) -> "ServedPrediction":
         """Return a prediction with its position, file name and remarks, and the time of decoding added."""
-        own = {
-            "index": index,
-            "filename": filename,
-            "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3),
-            "remarks": list(remarks),
-        }
+        elapsed_ms = round(prediction.elapsed_ms + decoding_ms, 3)
+        own = {"index": index, "filename": filename, "elapsed_ms": elapsed_ms, "remarks": list(remarks)}
         return cls.model_construct(**prediction.__dict__ | own)
 
 

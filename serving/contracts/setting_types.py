@@ -24,11 +24,7 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        """Parse a rate such as `600/minute`.
-
-        Raises:
-            ValueError: Not a positive whole number, a slash and `second`, `minute`, `hour` or `day`.
-        """
+        """Parse a rate such as `600/minute`, or raise a `ValueError`."""
         match = _RATE.fullmatch(text)
         if not match or match[2] not in _SECONDS:
             raise ValueError(f"must be a whole number and one of {', '.join(_SECONDS)}, such as 600/minute")

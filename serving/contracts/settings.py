@@ -152,11 +152,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
             raise InputError(f"{place}={shown}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def checks_drift(self) -> bool:
-        """Return whether the service runs drift checks by itself.
-
-        Raises:
-            InputError: Drift checks are set, but no prediction log is kept.
-        """
+        """Return whether the service runs drift checks by itself; raise an `InputError` if it keeps no log for them."""
         names = [name for name in ("drift_minutes", "drift_rows") if getattr(self, name) is not None]
         if names and self.log_url is None:
             variable = PREFIX + names[0].upper()

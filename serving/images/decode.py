@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import ImageError, first_line
@@ -30,19 +31,13 @@ _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II\*\0|MM\0\*|RIFF....
 _WEBP_COST = 3
 """A pixel of a WebP takes 15 bytes while it is decoded, one of other formats 5: two kilobytes can be 40 megapixels."""
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Transposition that turns an image upright, by EXIF orientation."""
-
-_SIDEWAYS = frozenset(turn for orientation, turn in _TURNS.items() if orientation >= 5)
+_SWAPPING = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 """Transpositions that swap width and height."""
+
+_TURNS = dict(
+    enumerate((Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, *_SWAPPING), start=2)
+)
+"""Transposition that turns an image upright, by EXIF orientation."""
 
 
 def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -85,11 +80,7 @@ def read_stored(
 
 
 def prepare(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> Float32:
-    """Turn the bytes of an image file into a model's input, float32 [channels, height, width] in [0, 1].
-
-    Raises:
-        ImageError: The bytes cannot become an image.
-    """
+    """Turn the bytes of an image file into a model's input, float32 [C, H, W] in [0, 1], or raise an `ImageError`."""
     picture = read_stored(
         data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels
     )
@@ -148,9 +139,9 @@ def _decode_scaled(image: Image.Image, size: int, how: Fit) -> tuple[Gray, Size]
     box = drafted[1] if drafted else (0, 0, width, height)
     turn = _find_turn(image)
     gray = np.asarray(fit_image(image, size, how, box[2:], turn), dtype=np.uint8)
-    return gray, (height, width) if turn in _SIDEWAYS else (width, height)
+    return gray, (height, width) if turn in _SWAPPING else (width, height)
 
 
-def _find_turn(image: Image.Image) -> Image.Transpose | None:
+def _find_turn(image: Image.Image) -> Transpose | None:
     """Return the transposition that turns an image upright, by its EXIF orientation; None if it is upright."""
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -174,13 +174,7 @@ class BundleInfo(FrozenModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk.
-
-    Attributes:
-        folder: Its folder.
-        info: Content of its `bundle.json`.
-        digest: SHA-256 of `bundle.json`, which identifies the whole bundle.
-    """
+    """A bundle on disk: its folder, the content of `bundle.json`, and that file's SHA-256, which identifies it all."""
 
     folder: Path
     info: BundleInfo
@@ -204,11 +198,7 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Check the checksum of every file.
-
-        Raises:
-            BundleError: A file is missing, unknown, or changed.
-        """
+        """Check the checksum of every file; raise a `BundleError` if a file is missing, unknown, or changed."""
         present, listed = set(_list_files(self.folder)), self.info.files
         for name in sorted({MODEL, EMBEDDING_SPACE} - listed.keys()):
             raise BundleError(f"{self.folder / INFO}: {name} is not listed; export the model again")
@@ -221,11 +211,7 @@ class Bundle:
                 raise BundleError(_CHANGED.format(self.folder / name))
 
     def read(self, name: str) -> bytes:
-        """Read one file of the bundle and check its checksum, so that the bytes used are the sealed ones.
-
-        Raises:
-            BundleError: The file is missing or changed.
-        """
+        """Read one file of the bundle; raise a `BundleError` unless its bytes are the sealed ones."""
         path = self.folder / name
         try:
             content = path.read_bytes()
@@ -237,10 +223,7 @@ class Bundle:
 
 
 def seal_bundle(folder: Path, info: BundleInfo) -> BundleInfo:
-    """Write `bundle.json` with the checksums of the files in `folder`; last and atomically, so that it ends the export.
-
-    Returns:
-        The info with the checksums.
+    """Write `bundle.json` with the checksums of the files in `folder`, atomically; return the info with the checksums.
 
     Raises:
         BundleError: The folder holds a folder or a link, or lacks the model or the embedding space.

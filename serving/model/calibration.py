@@ -23,7 +23,7 @@ def calibrate_logits(logits: NDArray[np.floating], temperature: float) -> Float6
 
 
 def build_prediction_sets(probabilities: Float64, limit: float) -> Mask:
-    """Build prediction sets: the classes with 1 - probability at or below a limit, which cannot be ruled out.
+    """Build prediction sets, a mask [N, K]: the classes with 1 - probability at or below a limit.
 
     Split conformal prediction with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019. A set may
     be empty.
@@ -31,23 +31,13 @@ def build_prediction_sets(probabilities: Float64, limit: float) -> Mask:
     Args:
         probabilities: Calibrated, [N, K].
         limit: Quantile of 1 - p(ground truth) on held-out images, in [0, 1].
-
-    Returns:
-        Mask [N, K].
     """
     return np.asarray(1.0 - probabilities <= limit)
 
 
 def find_certain(sets: Mask, labels: NDArray[np.integer]) -> Mask:
-    """Find the images whose prediction set holds the predicted class and no other.
+    """Find the images whose prediction set [N, K] holds the predicted class [N] and no other, as a mask [N].
 
     A threshold far from 0.5 may predict a class that the set rules out; such an image is uncertain too.
-
-    Args:
-        sets: Prediction sets, [N, K].
-        labels: Index of the predicted class, [N].
-
-    Returns:
-        Mask [N].
     """
     return np.asarray((sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), labels])

@@ -100,12 +100,7 @@ class EmbeddingSpace:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str = "") -> "EmbeddingSpace":
-        """Build a space from the arrays of `to_arrays`.
-
-        Raises:
-            KeyError, ValueError, TypeError: An array is missing or holds no numbers.
-            InputError: Impossible numbers.
-        """
+        """Build a space from the arrays of `to_arrays`; raise an `InputError` for impossible numbers."""
         mean, basis, variance, rest = (np.asarray(arrays[prefix + name], dtype=np.float64) for name in _ARRAYS)
         space = cls(mean, basis, variance, float(rest))
         shapes_agree = mean.ndim == variance.ndim == 1 and basis.shape == (mean.size, variance.size)
@@ -202,11 +197,7 @@ class OutlierScorer:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "OutlierScorer":
-        """Read the bytes of `to_bytes`; nothing is unpickled.
-
-        Raises:
-            InputError: Another file, or impossible numbers.
-        """
+        """Read the bytes of `to_bytes`, unpickling nothing; raise an `InputError` for another file."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 embedding = EmbeddingSpace.from_arrays(arrays)

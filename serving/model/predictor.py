@@ -83,16 +83,13 @@ class Predictor:
             reason = first_line(error)
             raise BundleError(f"{bundle.folder / MODEL}: does not run: {reason}; export the model again") from None
         expected = ((2, len(bundle.info.classes)), (2, self.outlier_scorer.embedding.dimensions))
-        if (outputs.logits.shape, outputs.embedding.shape) != expected:
-            raise BundleError(
-                f"{bundle.folder / MODEL}: logits {outputs.logits.shape} and embedding {outputs.embedding.shape} for "
-                f"two images, but the bundle needs {expected[0]} and {expected[1]}; export the model again"
-            )
+        shapes = (outputs.logits.shape, outputs.embedding.shape)
+        if shapes != expected:
+            reason = f"logits and embedding of shapes {shapes} for two images, but the bundle needs {expected}"
+            raise BundleError(f"{bundle.folder / MODEL}: {reason}; export the model again")
         if maps is not None and (maps.ndim != 4 or maps.shape[:2] != expected[0]):
-            raise BundleError(
-                f"{bundle.folder / MODEL}: maps {maps.shape} for two images, but the bundle needs {expected[0]} and a "
-                "height and width; export the model again"
-            )
+            reason = f"maps of shape {maps.shape} for two images, but the bundle needs {expected[0]}, height and width"
+            raise BundleError(f"{bundle.folder / MODEL}: {reason}; export the model again")
 
     def run(self, batch: Float32) -> Outputs:
         """Run the network on prepared images, float32 [N, C, H, W] in [0, 1].
@@ -104,13 +101,9 @@ class Predictor:
         return Outputs(logits, embedding, make_thumbnails(batch))
 
     def run_with_maps(self, batch: Float32) -> tuple[Outputs, Float32]:
-        """Run a network that `has_maps`, as `run` does.
+        """Run a network that `has_maps`, as `run` does; also return maps of logits, float32 [N, K, h, w].
 
-        Returns:
-            Outputs, and for each class a map of logits whose mean is its logit, float32 [N, K, h, w].
-
-        Raises:
-            BundleError: The network returned values that are not finite.
+        The mean of a class's map is its logit.
         """
         logits, embedding, maps = self._run(["logits", "embedding", MAPS], batch)
         return Outputs(logits, embedding, make_thumbnails(batch)), maps
@@ -122,11 +115,7 @@ class Predictor:
         return outputs
 
     def prepare(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Float32:
-        """Turn the bytes of an image file into the network's input, float32 [C, H, W].
-
-        Raises:
-            ImageError: The bytes cannot become an image.
-        """
+        """Turn the bytes of an image file into the network's input, float32 [C, H, W], or raise an `ImageError`."""
         return prepare(data, self.bundle.info.preparation, max_pixels=max_pixels)
 
     def predict(self, inputs: Sequence[Float32]) -> list[ImagePrediction]:
@@ -177,11 +166,7 @@ class Predictor:
     def predict_bytes(
         self, data: bytes, filename: str | None = None, *, max_pixels: int = MAX_PIXELS
     ) -> ImagePrediction:
-        """Predict one image file.
-
-        Raises:
-            ImageError: The bytes cannot become an image.
-        """
+        """Predict one image file, or raise an `ImageError`."""
         began = time.perf_counter()
         prepared = self.prepare(data, max_pixels=max_pixels)
         decoding = (time.perf_counter() - began) * 1000

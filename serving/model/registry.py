@@ -143,11 +143,7 @@ def read_registry(root: Root = MODELS) -> Registry:
 
 
 def parse_registry(content: bytes, path: str) -> Registry:
-    """Parse the content of a registry's file; `path` is for messages.
-
-    Raises:
-        InputError: It is damaged.
-    """
+    """Parse the content of a registry's file, or raise an `InputError` that names `path`."""
     try:
         loaded = yaml.safe_load(content.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -163,11 +159,7 @@ def parse_registry(content: bytes, path: str) -> Registry:
 
 
 def read_registry_stamp(root: Root) -> object:
-    """Return a value that changes when the registry is written again.
-
-    Raises:
-        MachineError: It lies in a bucket that cannot be read.
-    """
+    """Return a value that changes when the registry is written again; raise errors of a bucket as `read_registry`."""
     if is_address(root):
         return remote_registry.read_stamp(root, REGISTRY)
     try:
@@ -178,12 +170,7 @@ def read_registry_stamp(root: Root) -> object:
 
 
 def find_version(model: str, root: Root = MODELS) -> Version | None:
-    """Return the registered version of an alias or `name:version`; None for a path, such as any text with a slash.
-
-    Raises:
-        InputError: The registry is damaged.
-        MachineError: It lies in a bucket that cannot be read.
-    """
+    """Return the registered version of an alias or `name:version`; None for a path, such as any text with a slash."""
     return None if "/" in model else read_registry(root).find(model)
 
 
@@ -209,12 +196,7 @@ def resolve(model: str, root: Root = MODELS) -> Path:
 
 
 def locate_bundle(version: Version, root: Root = MODELS) -> Path:
-    """Return the folder of a registered bundle, see `resolve`.
-
-    Raises:
-        BundleError: It is missing, or another one lies in its place.
-        MachineError: It lies in a bucket that cannot be read.
-    """
+    """Return the folder of a registered bundle; raise the errors of `resolve`."""
     if is_address(root):
         return remote_registry.fetch_bundle(root, version.bundle, version.digest)
     folder = Path(root) / version.bundle

@@ -45,12 +45,7 @@ def read_file(address: str, name: str) -> bytes:
 
 
 def read_stamp(address: str, name: str) -> str | None:
-    """Return a value that changes when a file under an address is written again; None if there is no file.
-
-    Raises:
-        InputError: As `read_file`.
-        MachineError: As `read_file`.
-    """
+    """Return a value that changes when a file under an address is written again; None if there is no file."""
     with translate_errors(address):
         files, path = open_files(address)
         try:

@@ -39,18 +39,9 @@ _log = logging.getLogger("pneumo.request")
 class RequestFields:
     """Logged fields of a request; a field that is None is left out.
 
-    Attributes:
-        request_id: Id of the request, also in `X-Request-ID`.
-        method: HTTP method as sent; an unknown one is logged as `_OTHER`.
-        route: The route's template, or `-` if no route matched; never a path as sent.
-        status: HTTP status.
-        duration_ms: Milliseconds until it was answered.
-        images: Images in the request.
-        bytes: Bytes of its body.
-        model: `name:version` of the model that answered.
-        lane: Model slot of that model.
-        key: Name of the API key.
-        trace_id: Id of its trace.
+    `method` is as sent; an unknown one is logged as `_OTHER`. `route` is the route's template, or `-` if no route
+    matched; never a path as sent. `model` is `name:version` of the model that answered, `lane` its model slot, and
+    `key` the name of the API key.
     """
 
     request_id: str
@@ -76,7 +67,7 @@ def configure(log_format: LogFormat = "text", stream: TextIO | None = None) -> N
         stream: Stream for the lines; standard error by default.
     """
     handler = _Handler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(_Formatter(log_format))
     handler.addFilter(_quotes_no_path)
     root = logging.getLogger()
     for other in list(root.handlers):
@@ -121,54 +112,42 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 class _Formatter(logging.Formatter):
-    """Base of both formats."""
+    def __init__(self, log_format: LogFormat) -> None:
+        super().__init__()
+        self._as_json = log_format == "json"
 
-    def get_text(self, record: logging.LogRecord) -> str:
-        """Return the message of a record, or a text in place of a message that may quote a request."""
-        if record.name == "py.warnings":
-            message = record.getMessage()
-            return message if _WARNING.fullmatch(message) else "a warning of another library, left out"
-        place = f"{shorten_path(record.pathname)}:{record.lineno}"
-        if record.name.partition(".")[0] not in _TRUSTED:
-            return f"message left out, it may quote a request ({place})"
-        try:
-            text = record.getMessage().strip()
-        except (TypeError, ValueError):
-            return f"message left out, its arguments do not fit ({place})"
-        if "Traceback (most recent call last)" in text:  # the web server logs some as messages
-            return f"{text.splitlines()[-1].partition(':')[0]} (traceback left out)"
-        return text
-
-    def get_fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """Return the fields of the request, and type and place of the exception."""
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+        time = f"{moment.isoformat(timespec='milliseconds')}Z"  # RFC 3339
+        text = _get_text(record)
         fields: dict[str, object] = getattr(record, "request_fields", {})
-        if not record.exc_info or record.exc_info[0] is None:
-            return fields
-        kind, _, trace = record.exc_info
-        return fields | {"exception": kind.__name__, "place": locate_failure(trace)}
-
-    def get_time(self, record: logging.LogRecord) -> str:
-        """Return the time as RFC 3339, in UTC, with milliseconds."""
-        moment = datetime.fromtimestamp(record.created, UTC)
-        return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-class _JsonFormatter(_Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.get_time(record),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": self.get_text(record),
-        }
-        return json.dumps(line | self.get_fields(record))
-
-
-class _TextFormatter(_Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        parts = [f"{self.get_time(record)} {record.levelname} {record.name}: {self.get_text(record)}"]
-        parts += [f"{name}={value}" for name, value in self.get_fields(record).items() if name not in _IN_MESSAGE]
+        if record.exc_info and record.exc_info[0]:
+            kind, _, trace = record.exc_info
+            fields = fields | {"exception": kind.__name__, "place": locate_failure(trace)}
+        if self._as_json:
+            return json.dumps(
+                {"time": time, "level": record.levelname, "logger": record.name, "message": text, **fields}
+            )
+        parts = [f"{time} {record.levelname} {record.name}: {text}"]
+        parts += [f"{name}={value}" for name, value in fields.items() if name not in _IN_MESSAGE]
         return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), " ".join(parts))
+
+
+def _get_text(record: logging.LogRecord) -> str:
+    """Return the message of a record, or a text in place of a message that may quote a request."""
+    if record.name == "py.warnings":
+        message = record.getMessage()
+        return message if _WARNING.fullmatch(message) else "a warning of another library, left out"
+    place = f"{shorten_path(record.pathname)}:{record.lineno}"
+    if record.name.partition(".")[0] not in _TRUSTED:
+        return f"message left out, it may quote a request ({place})"
+    try:
+        text = record.getMessage().strip()
+    except (TypeError, ValueError):
+        return f"message left out, its arguments do not fit ({place})"
+    if "Traceback (most recent call last)" in text:  # the web server logs some as messages
+        return f"{text.splitlines()[-1].partition(':')[0]} (traceback left out)"
+    return text
 
 
 def _format_warning(

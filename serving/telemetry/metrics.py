@@ -55,11 +55,7 @@ class Metrics:
     """Metrics of one application; threads may share it. A shared folder allows one application per process."""
 
     def __init__(self) -> None:
-        """Register all metrics.
-
-        Raises:
-            InputError: `PROMETHEUS_MULTIPROC_DIR` names no folder.
-        """
+        """Register all metrics; raise an `InputError` if `PROMETHEUS_MULTIPROC_DIR` names no folder."""
         folder = _find_shared_folder()
         self._shared = folder is not None
         self._exposed = Exposition(folder)
@@ -142,13 +138,9 @@ class Metrics:
         return self._in_progress.track_inprogress()
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an answered request.
+        """Count a request that was answered in `seconds`, from its first byte to the last byte of the answer.
 
-        Args:
-            route: The route's template, such as `/v1/predict`, or `-` if no route matched; never a path as sent.
-            method: HTTP method as sent.
-            status: HTTP status.
-            seconds: Time from its first byte to the last byte of the answer.
+        The route is its template, such as `/v1/predict`, or `-` if no route matched; never a path as sent.
         """
         self._requests.series(route, normalize_method(method), str(status)).inc()
         self._durations.series(route).observe(seconds)
@@ -242,12 +234,9 @@ class Metrics:
         self._log_rows.series("lost").inc(rows)
 
     def show_drift(self, verdict: str, checked_at: float, p_values: Mapping[str, float]) -> None:
-        """Set the result of the served model's last drift check.
+        """Set the verdict, time (seconds since 1970) and adjusted p-values of the served model's last drift check.
 
-        Args:
-            verdict: Its verdict, such as `ok`; `too_few` if there is no check.
-            checked_at: Time of the check, in seconds since 1970; 0 if there is none.
-            p_values: Adjusted p-value of each column.
+        Without a check the verdict is `too_few` and the time 0.
         """
         self._verdict.set(_VERDICTS[verdict])
         self._checked.set(checked_at)

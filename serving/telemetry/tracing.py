@@ -20,7 +20,7 @@ from pneumo.serving.telemetry.logs import normalize_method
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span as OtelSpan
     from opentelemetry.trace import SpanKind
@@ -43,72 +43,49 @@ _log = logging.getLogger("pneumo.tracing")
 
 
 class Span:
-    """A span that is not recorded.
+    """A span, recorded or not.
 
     Attributes:
-        trace_id: Id of the trace, 32 hexadecimal digits; None without one.
+        trace_id: Id of the trace, 32 hexadecimal digits; None for a span that is not recorded.
     """
 
     trace_id: str | None = None
 
+    def __init__(self, span: "OtelSpan | None" = None, name: str = "") -> None:
+        self._span = span
+        self._name = name
+        if span is not None:
+            self.trace_id = format(span.get_span_context().trace_id, "032x")
+
     def set(self, **attributes: Attribute) -> None:
         """Add attributes, each named `pneumo.` and its keyword."""
+        if self._span is not None:
+            self._span.set_attributes(_prefix(attributes))
 
     def answered(self, route: str, status: int) -> None:
         """Set the route's template, or `-` if no route matched, and the HTTP status."""
-
-
-class Tracer:
-    """A tracer that records nothing, for a service without an endpoint."""
-
-    def request(self, scope: Scope) -> AbstractContextManager[Span]:
-        """Record the answering of an HTTP request; spans of its tasks and threads become children.
-
-        Args:
-            scope: ASGI scope.
-        """
-        return _NOT_RECORDED
-
-    def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
-        """Record one step of the work."""
-        return _NOT_RECORDED
-
-    def record(self, name: str, began: float, ended: float, **attributes: Attribute) -> None:
-        """Record a past step of the work for the current request, which another thread did.
-
-        Args:
-            name: Name of the step.
-            began: Seconds of `time.perf_counter`.
-            ended: Seconds of `time.perf_counter`.
-            **attributes: Attributes, each named `pneumo.` and its keyword.
-        """
-
-    def close(self) -> None:
-        """Send the remaining spans, for at most `FLUSH_S` seconds; call it off the event loop."""
+        if self._span is None:
+            return
+        self._span.set_attributes({"http.request.method": self._name, "http.response.status_code": status})
+        if route != "-":
+            self._span.update_name(f"{self._name} {route}")
+            self._span.set_attribute("http.route", route)
+        if status >= 500:
+            _fail(self._span, str(status))
 
 
 _NOT_RECORDED = nullcontext(Span())
 
 
-def from_environment() -> Tracer:
-    """Return the tracer that OpenTelemetry's variables set; warn in one line if they cannot be satisfied."""
-    endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
-    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
-    if endpoint is None or off:
-        return Tracer()
-    protocol = next((name for name in PROTOCOLS if os.environ.get(name)), None)
-    if protocol and os.environ[protocol] != PROTOCOL:
-        _log.warning("no traces: %s must be %s, with the collector's port for it (4318)", protocol, PROTOCOL)
-        return Tracer()
-    try:
-        return _Recorder(endpoint)
-    except ModuleNotFoundError as error:
-        _log.warning("no traces: %s is set, but %s", endpoint, missing_module(error))
-        return Tracer()
+class Tracer:
+    """Records spans, or nothing for a service without an endpoint."""
 
+    _provider: "TracerProvider | None" = None
 
-class _Recorder(Tracer):
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str | None = None) -> None:
+        """Send spans to the collector that the variable `endpoint` names; needs the extra `tracing`."""
+        if endpoint is None:
+            return
         from opentelemetry import trace
         from opentelemetry.context import Context
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -131,23 +108,31 @@ class _Recorder(Tracer):
         self._no_parent = Context()
 
     def request(self, scope: Scope) -> AbstractContextManager[Span]:
-        if scope["path"] in PROBES:
+        """Record the answering of an HTTP request by its ASGI scope; spans of its tasks and threads become children."""
+        if self._provider is None or scope["path"] in PROBES:
             return _NOT_RECORDED
         given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
         parent = self._propagator.extract({"traceparent": given}, context=self._no_parent)
         return self._enter(normalize_method(scope["method"]), parent, self._api.SpanKind.SERVER, {})
 
     def span(self, name: str, **attributes: Attribute) -> AbstractContextManager[Span]:
+        """Record one step of the work, with attributes as for `Span.set`."""
+        if self._provider is None:
+            return _NOT_RECORDED
         return self._enter(name, None, self._api.SpanKind.INTERNAL, attributes)
 
     def record(self, name: str, began: float, ended: float, **attributes: Attribute) -> None:
-        if not self._api.get_current_span().is_recording():
+        """Record a past step of the work for the current request, between two times of `time.perf_counter`."""
+        if self._provider is None or not self._api.get_current_span().is_recording():
             return
         offset = time.time_ns() - time.perf_counter_ns()
         span = self._tracer.start_span(name, start_time=offset + int(began * 1e9), attributes=_prefix(attributes))
         span.end(offset + int(ended * 1e9))
 
     def close(self) -> None:
+        """Send the remaining spans, for at most `FLUSH_S` seconds; call it off the event loop."""
+        if self._provider is None:
+            return
         # Sending may hang until the exporter's own timeout; a daemon thread ends with the process.
         ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         ending.start()
@@ -166,28 +151,27 @@ class _Recorder(Tracer):
             set_status_on_exception=False,
         ) as span:
             try:
-                yield _RecordedSpan(span, name)
+                yield Span(span, name)
             except BaseException as error:
                 _fail(span, type(error).__name__)
                 raise
 
 
-class _RecordedSpan(Span):
-    def __init__(self, span: "OtelSpan", name: str) -> None:
-        self._span = span
-        self._name = name
-        self.trace_id = format(span.get_span_context().trace_id, "032x")
-
-    def set(self, **attributes: Attribute) -> None:
-        self._span.set_attributes(_prefix(attributes))
-
-    def answered(self, route: str, status: int) -> None:
-        self._span.set_attributes({"http.request.method": self._name, "http.response.status_code": status})
-        if route != "-":
-            self._span.update_name(f"{self._name} {route}")
-            self._span.set_attribute("http.route", route)
-        if status >= 500:
-            _fail(self._span, str(status))
+def from_environment() -> Tracer:
+    """Return the tracer that OpenTelemetry's variables set; warn in one line if they cannot be satisfied."""
+    endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if endpoint is None or off:
+        return Tracer()
+    protocol = next((name for name in PROTOCOLS if os.environ.get(name)), None)
+    if protocol and os.environ[protocol] != PROTOCOL:
+        _log.warning("no traces: %s must be %s, with the collector's port for it (4318)", protocol, PROTOCOL)
+        return Tracer()
+    try:
+        return Tracer(endpoint)
+    except ModuleNotFoundError as error:
+        _log.warning("no traces: %s is set, but %s", endpoint, missing_module(error))
+        return Tracer()
 
 
 def _prefix(attributes: dict[str, Attribute]) -> dict[str, Attribute]:

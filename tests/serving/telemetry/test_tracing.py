@@ -288,7 +288,6 @@ def test_the_whole_address_of_a_collector_can_be_given(collector, monkeypatch):
 def test_where_no_traces_are_asked_for_nothing_is_recorded(collector, monkeypatch, caplog, variable, value):
     monkeypatch.setenv(variable, value)
     tracer = from_environment()
-    assert type(tracer) is Tracer
     assert predict(tracer) is None
     tracer.close()
     warned = ["no traces: OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, with the collector's port for it (4318)"]
@@ -308,7 +307,7 @@ def test_without_an_endpoint_nothing_is_imported():
 
 def test_missing_packages_are_one_line_with_the_fix(collector, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    assert type(from_environment()) is Tracer
+    assert predict(from_environment()) is None
     (record,) = caplog.records
     assert re.fullmatch(
         r"no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but opentelemetry\S+ is not installed; "
