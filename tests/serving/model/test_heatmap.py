@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.serving.images.preparation import Preparation, fit, to_input
+from pneumo.serving.images.preparation import Preparation, encode_png, fit, to_input
 from pneumo.serving.images.types import Fit
-from pneumo.serving.model.heatmap import LONGEST, encode_film, encode_heat, encode_overlay, project_on_film, scale_film
+from pneumo.serving.model.heatmap import LONGEST, encode_heat, encode_overlay, project_on_film, scale_film
 
 BLACK, WHITE = np.zeros((1, 1), dtype=np.uint8), np.full((1, 1), 255, dtype=np.uint8)
 
@@ -113,7 +113,7 @@ def test_a_film_as_thin_as_a_pixel_is_shown() -> None:
 def test_the_film_is_shown_unchanged() -> None:
     film = np.arange(200, dtype=np.uint8).reshape(10, 20)
 
-    np.testing.assert_array_equal(pixels(encode_film(film), "L"), film)
+    np.testing.assert_array_equal(pixels(encode_png(film), "L"), film)
 
 
 def test_an_image_without_evidence_stays_gray_however_the_values_differ() -> None:
