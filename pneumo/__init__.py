@@ -8,8 +8,8 @@
     for result in pneumo.predict("new_images/"):
         print(result.path, result.prediction or result.error)
 
-Each function does what the command of its name does. A running service is asked with `pneumo.Client`. Importing this
-module loads nothing else; a name is imported when it is first used. Research software, not a medical device.
+Each function does the same as the command of its name. `pneumo.Client` sends requests to a running service. Importing
+this module loads nothing else; a name is imported when it is first used. Research software, not a medical device.
 """
 
 import importlib
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 _MODULES = {"Bundle": "pneumo.serving.model.bundle", "Client": "pneumo.serving.client"}
-"""Where a name is defined that is not in `pneumo.api`."""
+"""Modules of the public names that `pneumo.api` does not define."""
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+if not TYPE_CHECKING:  # a type checker would believe that every name exists
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used."""

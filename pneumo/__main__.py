@@ -1,4 +1,4 @@
-"""`python -m pneumo` is `pneumo`."""
+"""Run `python -m pneumo` as `pneumo`."""
 
 from pneumo.pipeline.cli import main
 

@@ -1,21 +1,20 @@
-"""Registers pneumo's components with Ludwig in any process, so that `ludwig train -c FILE` takes every config here.
+"""Register pneumo's components with Ludwig in any process, so that `ludwig train -c FILE` takes every config here.
 
 Ludwig has no plug-in mechanism, but every process that runs it imports torch, and torch calls the entry points of the
-group `torch.backends` when it is imported. Ours adds an import hook that registers the components once Ludwig's image
-encoders are imported. Until then nothing else of pneumo is imported. No failure here reaches the import of torch or
-Ludwig: each is one line of the log. `TORCH_DEVICE_BACKEND_AUTOLOAD=0` switches it off.
+group `torch.backends` when it is imported. pneumo's adds an import hook that registers the components once Ludwig's
+image encoders are imported. Until then nothing else of pneumo is imported. No failure here reaches the import of torch
+or Ludwig: each is one line of the log. `TORCH_DEVICE_BACKEND_AUTOLOAD=0` switches the hook off.
 """
 
-import importlib
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 TRIGGER = "ludwig.encoders.image.base"
-"""What our components build on. `ludwig.api` would not do: it is half imported itself when it imports torch."""
+"""Base of pneumo's components. `ludwig.api` would not do: it is half imported itself when it imports torch."""
 
 
 def autoload() -> None:
@@ -28,48 +27,48 @@ def autoload() -> None:
 
 
 class _TriggerFinder(importlib.abc.MetaPathFinder):
-    """Finds `TRIGGER` once, with a loader that registers our components after it."""
+    """Finds `TRIGGER` once, with a loader that registers pneumo's components after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if fullname != TRIGGER:
             return None
         try:
-            if self in sys.meta_path:  # another thread may have been faster
+            if self in sys.meta_path:  # another thread may have removed it
                 sys.meta_path.remove(self)
             spec = importlib.util.find_spec(fullname)
             if spec is not None and spec.loader is not None:
                 spec.loader = _RegisteringLoader(spec.loader)
         except Exception as error:
             _log(f"the hook for Ludwig failed at {fullname}", error)
-            return None  # the finders after this one find it
+            return None  # the next finders find it
         return spec
 
 
 class _RegisteringLoader(importlib.abc.Loader):
-    """Loads a module as its own loader does, then registers our components."""
+    """Loads a module with its own loader, then registers pneumo's components."""
 
     def __init__(self, inner: importlib.abc.Loader) -> None:
         self.inner = inner
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.inner.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self.inner  # what reads a module's source asks its loader
+        module.__loader__ = self.inner  # tools that read a module's source ask its loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.inner
         try:
             self.inner.exec_module(module)
         except BaseException:
-            sys.meta_path.insert(0, _TriggerFinder())  # for the next try
+            sys.meta_path.insert(0, _TriggerFinder())  # for the next import
             raise
         _register_components()
 
 
 def _register_components() -> None:
-    """Register each component; one that fails is logged and keeps no other from being registered."""
+    """Register each component; one that fails is logged, and the others are registered."""
     try:
         from pneumo.pipeline.ludwig import components
 

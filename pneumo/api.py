@@ -1,8 +1,8 @@
-"""The functions of `import pneumo`: each does what the command of its name does, and returns what that prints.
+"""The functions of `import pneumo`. Each does the same as the command of its name and returns its result.
 
-Paths may be strings. Folders have the defaults of the commands. `write` is called with each message, as `print` can be;
-without it messages are dropped. Errors that a user can fix are subclasses of
-`pneumo.serving.contracts.errors.PneumoError`. Heavy packages are imported when a function needs them.
+Paths may be strings. Folders have the defaults of the commands. Messages go to `write`, such as `print`; without it
+they are dropped. Errors that a user can fix are subclasses of `pneumo.serving.contracts.errors.PneumoError`. A heavy
+package is imported when a function needs it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ def load_config(config: str | Path, *, overrides: Sequence[str] = ()) -> "Experi
         overrides: Assignments such as `trainer.epochs=3`.
 
     Raises:
-        InputError: The file or a value is wrong; the message names file, line and what was meant.
+        InputError: The file or a value is wrong; the message names file and line.
     """
     from pneumo.pipeline import config as configs
 
@@ -53,21 +53,21 @@ def import_dataset(
     force: bool = False,
     workers: int | None = None,
 ) -> "Dataset":
-    """Import images, split without leaks: write prepared images, `manifest.csv` and `dataset.json`.
+    """Import images and split them by patient: write prepared images, `manifest.csv` and `dataset.json`.
 
     Args:
         source: Folder of class folders, `.csv`, MedMNIST `.npz`, or a `.zip` or `.tar` of one.
         out: Folder of the data set.
         size: Side of the prepared square images, in pixels.
-        fit: How a rectangle becomes a square.
-        decode: Decode large JPEGs no finer than needed, or in full.
-        split: Make splits by class and patient, or keep those that are given.
+        fit: How to fit a rectangle into the square.
+        decode: Decode large JPEGs at the needed resolution, or in full.
+        split: Make splits by class and patient, or keep the given splits.
         fractions: Shares of train, validation and test.
         seed: Seed of the splits.
-        patient_regex: Searched in names inside the source; its group is the patient.
-        groups: Columns of the table that are subgroups, such as `sex,view`.
+        patient_regex: Regular expression over file names; its group is the patient.
+        groups: Columns of the table with subgroups, such as `sex,view`.
         force: Replace a different data set at `out`.
-        workers: Processes; as many as help where None.
+        workers: Processes; chosen by cores if None.
 
     Raises:
         InputError: The source cannot be used, or `out` holds something else.
@@ -77,20 +77,17 @@ def import_dataset(
     from pneumo.pipeline.data.splits import Fractions
     from pneumo.serving.images.types import Decode, Fit
 
-    return importer.import_dataset(
-        Path(source),
-        Path(out),
+    settings = importer.ImportSettings(
         size=size,
         fit=Fit(fit),
         decode=Decode(decode),
         seed=seed,
-        split=split,
+        split=importer.SplitMethod(split),
         fractions=Fractions(*fractions),
         patient_regex=patient_regex,
         groups=groups,
-        force=force,
-        workers=workers,
     )
+    return importer.import_dataset(Path(source), Path(out), settings, force=force, workers=workers)
 
 
 def train(
@@ -108,22 +105,22 @@ def train(
     """Train a model, predict every split, measure it, and write the report.
 
     Args:
-        config: A Ludwig config file, or what `load_config` returned.
+        config: A Ludwig config file, or the result of `load_config`.
         data: Data set, or its folder.
         overrides: Assignments to a config file, such as `trainer.epochs=3`.
         seed: Seed of weights and shuffling.
-        runs_dir: Folder that gets the run's folder.
+        runs_dir: Folder of the runs.
         address: Ray cluster to join, with `backend: {type: ray}`.
-        profile: Write where the time goes into the run's folder.
-        tracking: Weights & Biases.
-        write: Called with each message, such as `print`.
+        profile: Write a time profile into the run's folder.
+        tracking: Mode of tracking with Weights & Biases.
+        write: Called with each message.
 
     Returns:
         The run, with status `done`: `run.folder` holds model, metrics and report.
 
     Raises:
         InputError: The config is wrong, does not fit the data set, or an image is damaged.
-        TrainingInterruptedError: Ctrl-C; `pneumo.pipeline.training.resume` goes on.
+        TrainingInterruptedError: Ctrl-C; `pneumo.pipeline.training.resume` continues.
         TrainingError: Ludwig failed; `train.log` in the run's folder has the details.
         MachineError: Ludwig is not installed.
     """
@@ -158,21 +155,21 @@ def evaluate(
     runs_dir: str | Path = "runs",
     write: Write | None = None,
 ) -> "EvaluationReport":
-    """Measure a run and write its report. Intervals are by patient; threshold and calibration come from validation.
+    """Evaluate a run and write its report. Intervals are by patient; the threshold is fitted on validation.
 
     Args:
-        run: A run, or its folder, name or unique start of a name, or `latest`.
-        data: Folder of another data set to measure it on; its own where None.
-        split: What the report leads with; test where None and there is one.
-        policy: Rule for the threshold, fitted on validation and kept, such as `sensitivity >= 0.95`.
+        run: A run, its folder, its name or a unique prefix of it, or `latest`.
+        data: Folder of another data set; that of the run if None.
+        split: Split of the result, and the first in the report; if None test, if there is one.
+        policy: Policy of the decision threshold, fitted on validation and kept, such as `sensitivity >= 0.95`.
         runs_dir: Folder of the runs.
-        write: Called with each message, such as `print`.
+        write: Called with each message.
 
     Returns:
-        Metrics with intervals of the leading split; `files` are what was written.
+        Metrics of the split with intervals; `files` are the written files.
 
     Raises:
-        InputError: There is no such run, split or rule, or the data set has other classes.
+        InputError: There is no such run, split or policy, or the data set has other classes.
         CheckFailedError: No threshold reaches the policy's floor.
     """
     from pneumo.pipeline import training
@@ -214,46 +211,46 @@ def sweep(
 
     Args:
         config: A Ludwig config with a `hyperopt` section; with `auto`, any config or None.
-        data: Data set, or its folder; its validation split decides.
+        data: Data set, or its folder; trials are compared on its validation split.
         overrides: Assignments to the config, such as `trainer.epochs=3`.
-        auto: Choose the space from data set, machine and time budget.
-        trials: Trials in all; the config's, or 10, where None.
-        time_budget: Seconds after which it stops, or a text such as `30m`.
-        concurrency: Trials at once; as many as fit where None.
-        cpus: Cores of a trial; shared out where None.
-        gpus: GPUs of a trial, such as 0.5; one if there is any where None.
+        auto: Choose a search space for data set, machine and time budget.
+        trials: Number of trials; if None the config's, or 10.
+        time_budget: Seconds until it stops, or a text such as `30m`.
+        concurrency: Trials at once; as many as fit if None.
+        cpus: Cores per trial; an equal share if None.
+        gpus: GPUs per trial, such as 0.5; if None 1, if there is one.
         seed: Seed of the search and of each trial.
         seeds: Seeds that each of the `top` best trials is trained with; the best mean wins.
-        top: How many of the best are repeated.
+        top: Number of best trials to repeat.
         refit: Train the winner again on training and validation images.
-        sweeps_dir: Folder that gets the sweep's folder.
+        sweeps_dir: Folder of the sweeps.
         address: Ray cluster to join.
-        storage: Path or address, reached by all machines, where trials are kept.
-        tracking: Weights & Biases.
-        write: Called with each message, such as `print`.
+        storage: Place of the trials that all machines can reach: a path or an address.
+        tracking: Mode of tracking with Weights & Biases.
+        write: Called with each message.
 
     Returns:
-        The sweep's folder, with status `done`: `folder.best` is the winner's config, `folder.read()` has all trials.
+        The sweep's folder, with status `done`: `folder.best` is the winner's config, `folder.read()` holds all trials.
 
     Raises:
-        InputError: Config, space or data are wrong; nothing was started.
-        MachineError: No cluster, or one that is too small.
-        SweepInterruptedError: Ctrl-C; `pneumo.pipeline.sweep.search.resume_sweep` goes on.
+        InputError: Config, search space or data are wrong; nothing was started.
+        MachineError: There is no Ray cluster, or it is too small.
+        SweepInterruptedError: Ctrl-C; `pneumo.pipeline.sweep.search.resume_sweep` continues.
         SweepError: Every trial failed.
     """
     from pneumo.pipeline.runs.reporter import TrackingMode
     from pneumo.pipeline.sweep import search
     from pneumo.pipeline.sweep.reporter import SweepReporter
-    from pneumo.pipeline.sweep.sweep_settings import SweepLimits, seconds
+    from pneumo.pipeline.sweep.sweep_settings import SweepLimits, parse_seconds
     from pneumo.serving.contracts.errors import InputError
 
     reporter = SweepReporter(write)
     dataset, path = _read_dataset(data), None if config is None else Path(config)
-    budget = seconds(time_budget) if isinstance(time_budget, str) else time_budget
+    budget = parse_seconds(time_budget) if isinstance(time_budget, str) else time_budget
     if auto:
-        document, name = search.plan_search(dataset, path, overrides, time_budget=budget, reporter=reporter)
+        space = search.plan_search(dataset, path, overrides, time_budget=budget, reporter=reporter)
     elif path is not None:
-        document, name = search.read_search(path, overrides)
+        space = search.read_search(path, overrides)
     else:
         raise InputError("sweep: give a config with a hyperopt section, or auto=True")
     plan = search.Plan(
@@ -267,7 +264,7 @@ def sweep(
         tracking=TrackingMode(tracking),
     )
     return search.run_sweep(
-        document, name, dataset, plan=plan, root=Path(sweeps_dir), command=["pneumo.sweep"], reporter=reporter
+        space, dataset, plan=plan, root=Path(sweeps_dir), command=["pneumo.sweep"], reporter=reporter
     )
 
 
@@ -279,18 +276,18 @@ def export(
     runs_dir: str | Path = "runs",
     write: Write | None = None,
 ) -> "Bundle":
-    """Write a run's bundle for serving: an ONNX graph, proven equal to the Ludwig model, and what goes with it.
+    """Export a run as a bundle for serving. A parity check compares its ONNX graph with the Ludwig model.
 
     Args:
-        run: A run, or its folder, name or unique start of a name, or `latest`.
-        out: Where to; the run's folder `bundle`, or `bundle-int8`, where None.
-        quantize: Compute in 8-bit integers; refused if answers on validation images change.
+        run: A run, its folder, its name or a unique prefix of it, or `latest`.
+        out: Folder of the bundle; if None `bundle` or `bundle-int8` in the run's folder.
+        quantize: Quantize to 8-bit integers; refused if predictions of validation images change.
         runs_dir: Folder of the runs.
-        write: Called with each message, such as `print`.
+        write: Called with each message.
 
     Raises:
         InputError: There is no such run, it is not done, or `out` holds something else.
-        CheckFailedError: The graph does not agree with the model, or the quantized one is not good enough.
+        CheckFailedError: The parity check failed, or the quantized graph is not good enough.
     """
     from pneumo.pipeline.export.bundle_export import export_run
     from pneumo.pipeline.export.int8 import AcceptanceLimits
@@ -316,18 +313,18 @@ def promote(
     sweeps_dir: str | Path = "sweeps",
     write: Write | None = None,
 ) -> "Version":
-    """Put a model into the registry and point an alias to it, if it is as good as what the alias points to now.
+    """Promote a model to an alias if it passes the gate, which compares it with the alias's present model.
 
     Args:
         model: A run, a bundle, the folder of one, a name as `pneumo promote` takes it, or `best` of all runs.
         alias: Alias to point at the model.
         force: Reason to promote although the gate refuses; it is recorded.
-        gate: File with the limits of the gate; `ludwig_configs/gate.yaml` where None.
-        data: Data set of the candidate; where its run had it if None.
+        gate: File with the requirements of the gate; `ludwig_configs/gate.yaml` if None.
+        data: Data set of the challenger; that of its run if None.
         models_dir: Folder of the registry, or an address such as `gs://BUCKET/FOLDER`.
         runs_dir: Folder of the runs.
         sweeps_dir: Folder of the sweeps.
-        write: Called with each message, such as `print`.
+        write: Called with each message.
 
     Returns:
         The registered version.
@@ -355,7 +352,7 @@ def predict(
     *,
     models_dir: str | Path = "models",
 ) -> "list[FileResult]":
-    """Predict image files with the service's own code.
+    """Predict image files offline, as the service does.
 
     Args:
         paths: Image files, and folders of them.
@@ -363,11 +360,11 @@ def predict(
         models_dir: Folder of the registry, or an address such as `gs://BUCKET/FOLDER`.
 
     Returns:
-        One result per file, in order: `prediction`, or `error` if the file cannot be read.
+        One result per file, in order, with `prediction`, or with `error` if the file cannot be read.
 
     Raises:
         InputError: There is no such model or path, or a folder has no images.
-        BundleError: A file of the bundle is not what was sealed.
+        BundleError: A checksum of the bundle does not match.
     """
     from pneumo.serving.contracts.setting_types import parse_root
     from pneumo.serving.inference.offline import find_images, predict_files
@@ -393,7 +390,7 @@ def _open_run(run: "str | Path | Run", runs_dir: str | Path) -> "Run":
 
 
 def _name(model: "str | Path | Run | Bundle") -> str:
-    """Return a model as the command line names it; a path is written with a slash, since other words are aliases."""
+    """Return a model as the command line names it: a path has a slash, any other word is an alias."""
     if isinstance(model, str):
         return model
     return str((model if isinstance(model, Path) else model.folder).absolute())

@@ -1,38 +1,36 @@
-"""`pneumo drift`: whether the images that come still look like those that the model knows."""
+"""`pneumo drift`."""
 
-from enum import StrEnum
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pneumo.pipeline.cli.models import ModelsDirOption
-from pneumo.pipeline.cli.output import JsonOption, print_json, progress_bar, say, stdout
+from pneumo.pipeline.cli import options
+from pneumo.pipeline.cli.output import print_json, print_lines, print_table, say
+from pneumo.pipeline.cli.progress import count_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 
 if TYPE_CHECKING:
     from pneumo.pipeline.drift.simulation_result import Simulation
     from pneumo.serving.drift.check import DriftResult
     from pneumo.serving.drift.verdict import DriftCheck
-    from pneumo.serving.model.bundle import Bundle
 
-app = typer.Typer(help="Whether the images that come still look like those that the model knows.", no_args_is_help=True)
+app = typer.Typer(help="Compare recent images with the model's training data.", no_args_is_help=True)
 
-ModelOption = Annotated[str, typer.Option(help="Alias, version, or bundle folder written with a slash.")]
 LastOption = Annotated[
     int | None,
-    typer.Option("--last", min=1, help="The newest images of the log.", show_default="500, or all with --since"),
+    typer.Option(min=1, help="Number of the newest images in the log.", show_default="500, or all with --since"),
 ]
 SinceOption = Annotated[
-    str | None, typer.Option("--since", metavar="WHEN", help="How far back: 90m, 24h, 7d, 2w, or a date.")
+    str | None, typer.Option(metavar="TIME", help="Start of the window: 90m, 24h, 7d, 2w ago, or a date.")
 ]
-DataOption = Annotated[
+FilesOption = Annotated[
     list[Path] | None, typer.Option("--data", metavar="PATH", help="Image files or folders instead of the log.")
 ]
 LogOption = Annotated[
     str | None,
     typer.Option(
-        "--log",
         metavar="URL",
         help="Database of the prediction log.",
         show_default="PNEUMO_LOG_URL or sqlite:///predictions.sqlite3",
@@ -40,87 +38,69 @@ LogOption = Annotated[
 ]
 
 
-class FailOn(StrEnum):
-    """From which verdict on a check fails."""
-
-    WARNING = "warning"
-    DRIFT = "drift"
-
-
-class SplitName(StrEnum):
-    """Images that a simulation may change."""
-
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-@app.command("report")
-def report_command(
+@app.command()
+def report(
     last: LastOption = None,
     since: SinceOption = None,
-    data: DataOption = None,
-    model: ModelOption = "champion",
-    models_dir: ModelsDirOption = "models",
+    data: FilesOption = None,
+    model: options.ModelOption = "champion",
+    models_dir: options.ModelsDirOption = "models",
     log: LogOption = None,
     out: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("drift-report"),
-    store: Annotated[bool, typer.Option("--store", help="Keep it in the log too, where the page /drift shows it.")] = (
-        False
-    ),
-    as_json: JsonOption = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Also store the check in the log; the service shows it at /drift.")
+    ] = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Compare a window with the model's reference, and write Evidently's page and the verdict as JSON."""
+    """Write a drift report: Evidently's page and the verdict as JSON."""
     from pneumo.pipeline.drift.check import open_log, write_drift_report
 
     if store and data:
-        raise InputError("--store keeps checks of the log; images of --data are none of it: leave one out")
-    checked = _check(last, since, data, model, models_dir, log)
+        raise InputError("--store keeps checks of the log; images of --data are not in it: leave one out")
+    checked = _check_images(last, since, data, model, models_dir, log)
     for path in write_drift_report(checked, out):
         say(f"wrote {path}")
     if store:
         from pneumo.pipeline.drift.evidently_ui import store_check
 
         store_check(open_log(log), checked)
-        say("stored; /drift of the service shows it")
+        say("stored; the service shows it at /drift")
     _show(checked.check, as_json)
 
 
-@app.command("check")
-def check_command(
+@app.command()
+def check(
     last: LastOption = None,
     since: SinceOption = None,
-    data: DataOption = None,
-    model: ModelOption = "champion",
-    models_dir: ModelsDirOption = "models",
+    data: FilesOption = None,
+    model: options.ModelOption = "champion",
+    models_dir: options.ModelsDirOption = "models",
     log: LogOption = None,
-    fail_on: Annotated[FailOn, typer.Option(help="The verdict from which on to exit 1.")] = FailOn.DRIFT,
-    as_json: JsonOption = False,
+    fail_on: Annotated[Literal["warning", "drift"], typer.Option(help="Mildest verdict that exits 1.")] = "drift",
+    as_json: options.JsonOption = False,
 ) -> None:
-    """The same verdict for cron and CI: exit 0 ok, 1 drift, 4 too few images to say (2 and 3 are mistakes)."""
+    """Check for drift in cron or CI. Exits 0 without drift, 1 on drift, 4 with too few images; 2 and 3 are errors."""
     from pneumo.pipeline.drift.check import TooFewError
     from pneumo.serving.drift.verdict import Verdict
 
-    made = _check(last, since, data, model, models_dir, log).check
-    _show(made, as_json)
-    if made.verdict is Verdict.TOO_FEW:
-        raise TooFewError(f"{made.summary}; wait, or take a longer --since or a larger --last")
-    failing = {Verdict.DRIFT} if fail_on is FailOn.DRIFT else {Verdict.DRIFT, Verdict.WARNING}
-    if made.verdict in failing:
-        raise CheckFailedError(f"{made.verdict}: {made.summary}")
+    result = _check_images(last, since, data, model, models_dir, log).check
+    _show(result, as_json)
+    if result.verdict is Verdict.TOO_FEW:
+        raise TooFewError(f"{result.summary}; wait, or take a longer --since or a larger --last")
+    if result.verdict in {Verdict.DRIFT, Verdict(fail_on)}:
+        raise CheckFailedError(f"{result.verdict}: {result.summary}")
 
 
-@app.command("dashboard")
-def dashboard_command(
+@app.command()
+def dashboard(
     log: LogOption = None,
     workspace: Annotated[
-        Path | None,
-        typer.Option(help="Keep Evidently's workspace in this new folder.", show_default="none is kept"),
+        Path | None, typer.Option(help="New folder that keeps Evidently's workspace.", show_default="none is kept")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; it asks for no key.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on. No API key is required.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8001,
 ) -> None:
-    """Open Evidently's own pages on the checks that the log holds, until Ctrl-C. The service has its own at /drift."""
-    import tempfile
-
+    """Open Evidently's dashboard of stored checks, until Ctrl-C. The service has its own at /drift."""
     from pneumo.pipeline.drift.check import open_log
     from pneumo.pipeline.drift.evidently_ui import serve_workspace, write_workspace
 
@@ -132,83 +112,59 @@ def dashboard_command(
         say("research software, not a medical device")
         code = serve_workspace(folder, host=host, port=port)
     if code:
-        raise MachineError(f"Evidently's user interface ended with exit {code}; is port {port} taken?")
+        raise MachineError(f"Evidently's user interface ended with exit {code}; is port {port} in use?")
 
 
-@app.command("export")
-def export_command(
-    out: Annotated[Path, typer.Option(help="The Parquet file.")],
-    since: SinceOption = None,
-    log: LogOption = None,
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Parquet file.")], since: SinceOption = None, log: LogOption = None
 ) -> None:
-    """Write the prediction log, of all models, with true labels that came, as Parquet."""
-    from sqlalchemy.exc import SQLAlchemyError
-
+    """Export the prediction log of all models as Parquet. Holds the ground truth if there is feedback."""
     from pneumo.pipeline.drift.check import open_log, parse_time
     from pneumo.pipeline.drift.log_export import export_log
-    from pneumo.serving.predictions.store import describe_error
 
     store = open_log(log)
-    try:
-        rows = export_log(store, out, since=None if since is None else parse_time(since))
-    except SQLAlchemyError as error:
-        raise MachineError(f"{store.shown}: {describe_error(error)}") from None
+    rows = export_log(store, out, since=None if since is None else parse_time(since))
     say(f"wrote {rows:,} rows to {out}")
 
 
-@app.command("simulate")
-def simulate_command(
-    data: Annotated[Path, typer.Option(help="A data set that `pneumo data import` made.")],
-    model: ModelOption = "champion",
-    models_dir: ModelsDirOption = "models",
-    split: Annotated[SplitName, typer.Option(help="Images that are changed; the reference is validation.")] = (
-        SplitName.TEST
-    ),
-    windows: Annotated[int, typer.Option(min=1, help="Windows for each change and strength.")] = 100,
-    size: Annotated[int, typer.Option(min=1, help="Images in a window.")] = 100,
+@app.command()
+def simulate(
+    data: options.DataOption,
+    model: options.ModelOption = "champion",
+    models_dir: options.ModelsDirOption = "models",
+    split: Annotated[
+        Literal["validation", "test"], typer.Option(help="Images to change; validation is the reference.")
+    ] = "test",
+    windows: Annotated[int, typer.Option(min=1, help="Windows per change and grade.")] = 100,
+    size: Annotated[int, typer.Option(min=1, help="Images per window.")] = 100,
     images: Annotated[
-        int,
-        typer.Option(min=1, help="Most images that are changed, evenly over the split: each is predicted 74 times."),
+        int, typer.Option(min=1, help="Most images to change, evenly over the split. Each is predicted 74 times.")
     ] = 400,
-    seed: Annotated[int, typer.Option(help="Of the windows.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the picture, the CSV and the JSON.")] = Path("drift-simulation"),
-    as_json: JsonOption = False,
+    seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the plot, the CSV and the JSON.")] = Path("drift-simulation"),
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Change real images more and more: does the alarm come before the model errs?"""
+    """Simulate drift of increasing strength. Shows if the alarm comes before the model's errors increase."""
     from pneumo.pipeline.data import manifest
     from pneumo.pipeline.data.manifest import Split
-    from pneumo.pipeline.drift.grades import list_grades, photographs
-    from pneumo.pipeline.drift.simulation import simulate_drift, write_simulation
+    from pneumo.pipeline.drift.grades import list_grades, load_photographs
+    from pneumo.pipeline.drift.simulation import Plan, simulate_drift, write_simulation
 
-    bundle = _bundle(model, models_dir)
+    bundle = options.open_bundle(model, models_dir)
     dataset = manifest.read_dataset(data)
     chosen = Split[split.upper()]
     if chosen is Split.VALIDATION and dataset.info.fingerprint == bundle.info.data_fingerprint:
-        say("these images are the reference itself: alarms are too rare; --split test says more")
+        say("these images are the reference itself, so alarms are too rare; use --split test")
     try:
-        strangers = photographs(bundle.info.preparation.size)
+        photographs = load_photographs(bundle.info.preparation.size)
     except ModuleNotFoundError:
-        strangers = []
-        say("without 'no radiographs': scikit-image, which holds photographs, is not installed")
+        photographs = []
+        say("leaving out 'no radiographs': scikit-image, which has photographs, is not installed")
     titles = {grade.change.title for grade in list_grades() if grade.change is not None}
-    with progress_bar("changing images", total=len(titles) + 2) as bar:
-
-        def told(title: str) -> None:
-            bar.update(bar.task_ids[0], advance=1, description=title)
-            if not bar.console.is_terminal:
-                say(title)
-
-        simulation = simulate_drift(
-            bundle,
-            dataset,
-            split=chosen,
-            windows=windows,
-            size=size,
-            images=images,
-            strangers=strangers,
-            seed=seed,
-            progress=told,
-        )
+    with count_bar("changing images", len(titles) + 2) as bar:
+        plan = Plan(chosen, windows, size, images, seed)
+        simulation = simulate_drift(bundle, dataset, plan, photographs=photographs, progress=bar.begin)
     for path in write_simulation(simulation, out):
         say(f"wrote {path}")
     if as_json:
@@ -217,82 +173,64 @@ def simulate_command(
         _show_simulation(simulation)
 
 
-def _bundle(model: str, models_dir: str) -> "Bundle":
-    from pneumo.serving.contracts.setting_types import parse_root
-    from pneumo.serving.model.bundle import Bundle
-    from pneumo.serving.model.registry import resolve
-
-    return Bundle.open(resolve(model, parse_root(models_dir)))
-
-
-def _check(
+def _check_images(
     last: int | None, since: str | None, data: list[Path] | None, model: str, models_dir: str, log: str | None
 ) -> "DriftResult":
-    from pneumo.pipeline.drift import check as windows
+    from pneumo.pipeline.drift import check
     from pneumo.serving.inference.offline import find_images
 
-    bundle = _bundle(model, models_dir)
+    bundle = options.open_bundle(model, models_dir)
     if data:
         if last is not None or since is not None or log is not None:
-            raise InputError("--data is about files; --last, --since and --log are about the log: give one of them")
-        with progress_bar(f"predicting with {bundle.info.id}", len(find_images(data))) as bar:
-            checked, unreadable = windows.check_files(
-                bundle, data, progress=lambda count: bar.advance(bar.task_ids[0], count)
-            )
+            raise InputError("--data checks files; --last, --since and --log are about the log: give one of them")
+        with count_bar(f"predicting with {bundle.info.id}", len(find_images(data))) as bar:
+            result, unreadable = check.check_files(bundle, data, progress=bar.advance)
         for path, reason in unreadable.items():
             say(f"{path}: {reason}")
-        return checked
-    store = windows.open_log(log)
-    checked = windows.check_log(
-        bundle, store, last=last, since=since, lane=None if model == "challenger" else "champion"
-    )
-    if not checked.check.images and (others := windows.others(store, bundle)):
-        say(f"no image of {bundle.info.id} there; the log holds {others:,} of other models: choose one with --model")
-    return checked
+        return result
+    store = check.open_log(log)
+    result = check.check_log(bundle, store, last=last, since=since, lane=None if model == "challenger" else "champion")
+    if not result.check.images and (others := check.count_other_rows(store, bundle)):
+        say(
+            f"no image of {bundle.info.id} in the window; the log holds {others:,} of other models: choose with --model"
+        )
+    return result
 
 
-def _show(check: "DriftCheck", as_json: bool) -> None:
+def _show(result: "DriftCheck", as_json: bool) -> None:
     if as_json:
-        print_json(check.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
         return
-    console = stdout()
-    console.print(f"{check.verdict}: {check.summary}", markup=False, soft_wrap=True)
-    console.print(
-        f"{check.images} images ({check.window}) against {check.reference_images} of the reference of "
-        f"{check.model}:{check.version}",
-        markup=False,
-        soft_wrap=True,
-    )
-    shown = [column for column in check.columns if column.name in check.top]
-    for column in shown:
+    lines = [
+        f"{result.verdict}: {result.summary}",
+        f"{result.images} images ({result.window}) against {result.reference_images} of the reference of "
+        f"{result.model}:{result.version}",
+    ]
+    for column in (column for column in result.columns if column.name in result.top):
         values = ""
         if column.reference is not None and column.window is not None:
             values = f", {column.reference.median:.4g} before, {column.window.median:.4g} now"
-        console.print(
-            f"  {column.name}: {column.words} (p {column.adjusted:.2g}{values})", markup=False, soft_wrap=True
-        )
-    console.print(check.notice, markup=False, soft_wrap=True)
+        lines.append(f"  {column.name}: {column.words} (p {column.adjusted:.2g}{values})")
+    print_lines(*lines, result.notice)
 
 
 def _show_simulation(simulation: "Simulation") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from pneumo.pipeline.drift.simulation_result import HARM, SURE, find_sure_alarm
 
-    title = f"{simulation.model}:{simulation.version}, {simulation.windows} windows of {simulation.size} images"
-    table = Table(title=Text(title), title_justify="left")
-    for name in ("change", f"alarm in {SURE:.0%} of windows from", f"AUROC {HARM:g} lower from", "alarms there"):
-        table.add_column(name)
-    for kind, points in simulation.kinds().items():
-        alarm, harm = find_sure_alarm(points), simulation.harm(points)
-        table.add_row(
-            kind,
-            alarm.label if alarm else f"not by {points[-1].label} ({points[-1].alarms:.0%})",
-            harm.label if harm else "not in this range",
-            f"{harm.alarms:.0%}" if harm else "",
+    rows = []
+    for kind, points in simulation.group_by_kind().items():
+        alarm, harm = find_sure_alarm(points), simulation.find_harm(points)
+        rows.append(
+            [
+                kind,
+                alarm.label if alarm else f"not by {points[-1].label} ({points[-1].alarms:.0%})",
+                harm.label if harm else "not in this range",
+                f"{harm.alarms:.0%}" if harm else "",
+            ]
         )
-    console = stdout()
-    console.print(table)
-    console.print(f"false alarms: {simulation.unchanged.alarms:.1%}", markup=False, soft_wrap=True)
-    console.print(simulation.notice, markup=False, soft_wrap=True)
+    print_table(
+        ["change", f"alarm in {SURE:.0%} of windows from", f"AUROC {HARM:g} lower from", "alarms there"],
+        rows,
+        title=f"{simulation.model}:{simulation.version}, {simulation.windows} windows of {simulation.size} images",
+    )
+    print_lines(f"false alarms: {simulation.unchanged.alarms:.1%}", simulation.notice)

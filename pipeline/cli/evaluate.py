@@ -1,52 +1,38 @@
 """`pneumo evaluate`."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import ConsoleReporter, JsonOption, print_json, say, stdout
-from pneumo.pipeline.cli.stress import stress_run
-from pneumo.serving.contracts.errors import InputError
+from pneumo.pipeline.cli import options
+from pneumo.pipeline.cli.output import format_number, print_json, print_lines, print_table, say, style_text
+from pneumo.pipeline.cli.progress import count_bar
+from pneumo.pipeline.runs.reporter import Reporter
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from pneumo.pipeline.decisions import Decisions
     from pneumo.pipeline.evaluation import EvaluationReport, SplitResult
+    from pneumo.pipeline.evaluation.results import Estimate
+    from pneumo.pipeline.evaluation.stress.stress_test import StressReport
+    from pneumo.pipeline.runs.run import Run
 
 _OF_SUBGROUPS = ("auroc", "sensitivity", "specificity", "accuracy")
 
 
-class SplitName(StrEnum):
-    """The splits by the names that people use."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(evaluate)
-
-
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Run folder, name, unique start of a name, or 'latest'.")],
+    context: typer.Context,
+    run: options.RunArgument,
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Another data set made by `pneumo data import`; the run's own by default."),
+        Path | None, typer.Option(help="Another data set made by `pneumo data import`.", show_default="that of the run")
     ] = None,
     split: Annotated[
-        SplitName | None,
-        typer.Option("--split", help="What to show and lead the report with.", show_default="test, where there is one"),
+        options.SplitName | None,
+        typer.Option(help="Split to show, and to show first in the report.", show_default="test, if there is one"),
     ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
-            "--policy",
-            help="Rule for the threshold, fitted on validation and kept in the run: "
+            help="Policy of the decision threshold, fitted on validation and kept in the run: "
             "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9', 'cost FN:FP = 5:1'.",
             show_default="the run's own, at first that of its config",
         ),
@@ -55,60 +41,50 @@ def evaluate(
         bool,
         typer.Option(
             "--stress",
-            help="Instead: predict validation images changed as another scanner or operator would, in some "
-            "minutes; writes stress.json.",
+            help="Run the stress test instead: predict validation images under changes of scanner and operator. "
+            "Takes minutes; writes stress.json.",
         ),
     ] = False,
     stress_images: Annotated[
-        int | None,
-        typer.Option(
-            "--stress-images",
-            min=2,
-            help="With --stress: most images to change, each in 40 ways.",
-            show_default="200",
-        ),
-    ] = None,
+        int, typer.Option(min=2, help="With --stress: most images to change, each in 40 ways.")
+    ] = 200,
     tables: Annotated[
         Path | None,
-        typer.Option(
-            "--tables", help="Also write metrics and curves as JSON and CSV here, for `dvc metrics` and `dvc plots`."
-        ),
+        typer.Option(help="Folder for metrics and curves as JSON and CSV, for `dvc metrics` and `dvc plots`."),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of the runs.")] = Path("runs"),
-    as_json: JsonOption = False,
+    runs_dir: options.RunsDirOption = Path("runs"),
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Measure a run and draw its report. Intervals are by patient, threshold and calibration come from validation."""
+    """Evaluate a run and write its report. Intervals are by patient; the threshold is fitted on validation."""
+    from pneumo.pipeline import training
     from pneumo.pipeline.data.manifest import Split
     from pneumo.pipeline.evaluation import evaluate_folder, evaluate_run
     from pneumo.pipeline.runs.run import Run, Status
 
-    if tables is not None and (stress or data is not None):
-        raise InputError("--tables: are of the run's own data set; leave out --data and --stress")
-    found = Run.open(run, root=runs_dir)
-    if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
-        from pneumo.pipeline import training
-
-        training.complete(found, reporter=ConsoleReporter())
+    if data is not None:
+        options.refuse_options(context, {"tables"}, because="--tables holds results of the run's own data set")
     if stress:
-        if data is not None or split is not None or policy is not None:
-            raise InputError(
-                "--stress: takes the run's own validation images and threshold; leave out --data, --split and --policy"
-            )
-        stress_run(found, images=stress_images, as_json=as_json)
+        because = "--stress uses the run's own validation images and threshold"
+        options.refuse_options(context, {"data", "split", "policy", "tables"}, because=because)
+    else:
+        options.refuse_options(context, {"stress_images"}, because="--stress-images needs --stress")
+    source = Run.open(run, root=runs_dir)
+    is_done = source.info().status is Status.DONE
+    if is_done and not source.predictions.is_file():  # a sweep predicts only its best trials
+        training.complete(source, reporter=Reporter(say))
+    if stress:
+        _run_stress_test(source, images=stress_images, as_json=as_json)
         return
-    if stress_images is not None:
-        raise InputError("--stress-images: is for --stress; add that or leave this out")
-    chosen = Split[split.name] if split else None
-    say(f"evaluating {found.name} ...")
-    report = (
-        evaluate_run(found, split=chosen, policy=policy)
-        if data is None
-        else evaluate_folder(found, data, split=chosen, policy=policy)
-    )
+    chosen = Split[split.upper()] if split else None
+    say(f"evaluating {source.name} ...")
+    if data is None:
+        report = evaluate_run(source, split=chosen, policy=policy)
+    else:
+        report = evaluate_folder(source, data, split=chosen, policy=policy)
     if tables is not None:
         from pneumo.pipeline.evaluation.report.metric_tables import write_tables
 
-        write_tables(found, tables, lead=report.split)
+        write_tables(source, tables, lead=report.split)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -116,24 +92,24 @@ def evaluate(
 
 
 def _show(report: "EvaluationReport") -> None:
-    from rich.text import Text
-
     result, decisions = report.result, report.decisions
     counts = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
-    console = stdout()
-    console.print(Text(f"{report.run}: {report.split} of {report.data}", style="bold"))
-    console.print(f"{result.images:,} images of {result.patients:,} patients: {counts}", markup=False)
+    lines = [
+        f"{report.run}: {report.split} of {report.data}",
+        f"{result.images:,} images of {result.patients:,} patients: {counts}",
+    ]
     if decisions.threshold is not None:
-        console.print(
-            f"{report.positive} from {decisions.threshold:.4g} on ({decisions.policy}, chosen on "
-            f"{decisions.fitted_on}{_others(decisions)}), temperature {decisions.temperature:.3f}",
-            markup=False,
+        others = "" if decisions.equivalent is None else "; {:.4g} to {:.4g} are as good".format(*decisions.equivalent)
+        lines.append(
+            f"{report.positive} at or above {decisions.threshold:.4g} ({decisions.policy}, fitted on "
+            f"{decisions.fitted_on}{others}), temperature {decisions.temperature:.3f}"
         )
-    console.print(_metrics(result))
+    print_lines(*lines)
+    _show_metrics(result)
     if result.subgroups:
-        console.print(_subgroups(result))
+        _show_subgroups(result)
         if result.worst_group:
-            console.print(f"worst-group AUROC is that of {result.worst_group}", markup=False)
+            print_lines(f"worst-group AUROC: {result.worst_group}")
     for remark in report.remarks:
         say(f"note: {remark}")
     for file in report.files:
@@ -141,51 +117,88 @@ def _show(report: "EvaluationReport") -> None:
     say("Research software, not a medical device.")
 
 
-def _others(decisions: "Decisions") -> str:
-    """Which other thresholds are as good as far as anyone can tell."""
-    if decisions.equivalent is None:
-        return ""
-    low, high = decisions.equivalent
-    return f", where {low:.4g} to {high:.4g} did as well"
-
-
-def _metrics(result: "SplitResult") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
+def _show_metrics(result: "SplitResult") -> None:
     from pneumo.pipeline.evaluation.report.template import figure, interval
     from pneumo.pipeline.evaluation.results import by_section, title
 
-    table = Table()
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval")
+    rows = []
     for section, names in by_section(result.metrics).items():
-        table.add_section()
-        table.add_row(Text(section, style="bold"))
+        rows += [[], [style_text(section, "bold"), "", ""]]
         for name in names:
             estimate = result.metrics[name]
-            table.add_row(Text(f"  {title(name)}"), figure(estimate), Text(interval(estimate) or estimate.reason or ""))
-    return table
+            rows.append([f"  {title(name)}", figure(estimate), interval(estimate) or estimate.reason or ""])
+    print_table(["metric", "value", "95% interval"], rows, right=["value"])
 
 
-def _subgroups(result: "SplitResult") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def _show_subgroups(result: "SplitResult") -> None:
+    from pneumo.pipeline.evaluation.results import title
 
+    names = [name for name in _OF_SUBGROUPS if any(name in part.metrics for part in result.subgroups)]
+    rows = (
+        [
+            f"{part.group}: {part.value}",
+            f"{part.images:,} ({part.patients:,})",
+            *(format_estimate(part.metrics.get(name)) for name in names),
+        ]
+        for part in result.subgroups
+    )
+    print_table(["subgroup", "images (patients)", *map(title, names)], rows, right=["images (patients)"])
+
+
+def format_estimate(estimate: "Estimate | None") -> str:
+    """Return a value with its interval; nothing for None."""
+    from pneumo.pipeline.evaluation.report.template import figure, interval
+
+    return "" if estimate is None else f"{figure(estimate)}  {interval(estimate)}".strip()
+
+
+def _run_stress_test(run: "Run", *, images: int, as_json: bool) -> None:
+    from pneumo.pipeline.evaluation.stress.shifts import list_shifts
+    from pneumo.pipeline.evaluation.stress.stress_test import FILE, run_stress_test
+
+    with count_bar("predicting changed images", len(list_shifts()) + 2) as bar:
+        report = run_stress_test(run, images=images, progress=bar.begin)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _show_stress_test(report)
+    say(f"wrote {run.folder / FILE}")
+    say("Research software, not a medical device.")
+
+
+def _show_stress_test(report: "StressReport") -> None:
     from pneumo.pipeline.evaluation.report.template import figure, interval
     from pneumo.pipeline.evaluation.results import title
 
-    shown = [name for name in _OF_SUBGROUPS if any(name in part.metrics for part in result.subgroups)]
-    table = Table()
-    table.add_column("subgroup")
-    table.add_column("images (patients)", justify="right")
-    for name in shown:
-        table.add_column(title(name))
-    for part in result.subgroups:
-        cells = []
-        for name in shown:
-            estimate = part.metrics.get(name)
-            cells.append(f"{figure(estimate)}  {interval(estimate)}".strip() if estimate else "")
-        table.add_row(Text(f"{part.group}: {part.value}"), f"{part.images:,} ({part.patients:,})", *cells)
-    return table
+    names = [name for name in report.unchanged.metrics if name != "auroc"]
+    right = ["AUROC", "95% interval", "one class changed", *map(title, names), "Share flagged"]
+    rows: list[list[str]] = []
+    for result in (report.unchanged, *report.shifts):
+        auroc = result.metrics["auroc"]
+        rows.append(
+            [
+                result.title,
+                figure(auroc),
+                interval(auroc),
+                format_number(result.crossed_auroc) or "-",
+                *(figure(result.metrics[name]) for name in names),
+                format_number(result.flagged) or "-",
+            ]
+        )
+    rows.insert(1, [])
+    print_table(["change", *right], rows, right=right, title=f"{report.run}: {report.split} of {report.data}")
+    summary = report.summary
+    lines = [f"{report.images:,} images of {report.patients:,} patients, unchanged and changed"]
+    for label, mean, worst, shift in (
+        ("AUROC under change", summary.mean_auroc, summary.worst_auroc, summary.worst_shift),
+        (
+            "AUROC with one class changed",
+            summary.mean_crossed_auroc,
+            summary.worst_crossed_auroc,
+            summary.worst_crossed_shift,
+        ),
+        ("balanced accuracy at the threshold", summary.mean_balanced_accuracy, summary.worst_balanced_accuracy, None),
+    ):
+        if mean is not None and worst is not None:
+            lines.append(f"{label}: mean {mean:.4f}, worst {worst:.4f}{f' ({shift})' if shift else ''}")
+    print_lines(*lines)

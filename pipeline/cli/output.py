@@ -1,72 +1,102 @@
-"""What commands print: tables for people, one JSON document for programs, errors in a line."""
+"""Output of the commands: lines and tables for people, one JSON document for programs."""
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Container, Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
 
-import typer
-
-from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
-
-if TYPE_CHECKING:  # rich is imported where it prints: it would be half of the time that `pneumo --help` takes
+if TYPE_CHECKING:  # importing rich takes half of the time of `pneumo --help`
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.text import Text
 
-WandbOption = Annotated[
-    TrackingMode | None, typer.Option("--wandb", help="Track with Weights & Biases.", show_default="disabled")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+NOTICE = "research software, not a medical device"
 
 
-def stdout() -> "Console":
-    """The console for results: as wide as the terminal, and wide enough for a table where there is none."""
+def stdout(file: TextIO | None = None) -> "Console":
+    """Return the console for results, standard output by default: as wide as the terminal, or 160 columns."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    console = Console(file=file, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
 def stderr() -> "Console":
-    """The console for progress and errors."""
+    """Return the console for progress and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """Print one JSON document on standard output."""
     sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
 
 
+def print_lines(*lines: str) -> None:
+    """Print results on standard output, without wrapping long lines."""
+    stdout().print(*lines, sep="\n", soft_wrap=True)
+
+
 def say(text: str) -> None:
-    """Tell a person how far a command is, on standard error."""
-    stderr().print(text, soft_wrap=True, markup=False)
+    """Tell a person on standard error how far a command is."""
+    stderr().print(text, soft_wrap=True)
 
 
-class ConsoleReporter(Reporter):
-    """Prints messages and warnings on standard error."""
+def style_text(text: str, style: str) -> "Text":
+    """Return a table cell in a style of rich, such as `bold` or `red`."""
+    from rich.text import Text
 
-    def __init__(self) -> None:
-        super().__init__(say)
+    return Text(text, style=style)
 
 
-@contextmanager
-def progress_bar(description: str, total: int | None) -> Iterator["Progress"]:
-    """A progress bar with one task on a terminal; one line at the start elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence["str | Text"]],
+    *,
+    right: Container[str] = (),
+    whole: int = 1,
+    title: str | None = None,
+    file: TextIO | None = None,
+) -> None:
+    """Print a table.
 
-    console = stderr()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        if not console.is_terminal:
-            say(f"{description} ...")
-        bar.add_task(description, total=total)
-        yield bar
+    Args:
+        columns: Titles of the columns.
+        rows: Cells of each row; an empty row begins a section.
+        right: Titles of the columns that are aligned to the right.
+        whole: Number of columns at the left that are never wrapped, so that their text can be copied.
+        title: Title of the table.
+        file: Text file instead of standard output.
+    """
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        justify = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=number < whole)  # type: ignore[arg-type]
+    for row in rows:
+        if row:
+            table.add_row(*row)
+        else:
+            table.add_section()
+    stdout(file).print(table)
+
+
+def print_list(rows: Iterable[Sequence["str | Text"]]) -> None:
+    """Print rows in columns without lines and titles; only the last column is wrapped."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    for column in table.columns:
+        column.no_wrap = column is not table.columns[-1]
+        column.overflow = "fold"
+    stdout().print(table)
+
+
+def format_number(value: float | None, sign: str = "") -> str:
+    """Return three decimals, with a sign if `sign` is `+`; nothing for None."""
+    return "" if value is None else f"{value:{sign}.3f}"

@@ -1,19 +1,27 @@
-"""`pneumo predict`: many images, offline."""
+"""`pneumo predict`: offline prediction of image files."""
 
+import csv
+import io
+import json
+import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-from pneumo.pipeline.cli.models import ModelsDirOption
-from pneumo.pipeline.cli.output import progress_bar, say
+from pneumo.pipeline.cli import options
+from pneumo.pipeline.cli.output import print_table, say, style_text
+from pneumo.pipeline.cli.progress import count_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from pneumo.serving.inference.offline import FileResult
     from pneumo.serving.model.bundle import BundleInfo
+
+Format = Literal["table", "csv", "json"]
 
 COLUMNS = (
     "file",
@@ -28,85 +36,55 @@ COLUMNS = (
 )
 
 
-class Format(StrEnum):
-    """How predictions are written."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("predict")(predict_command)
-
-
-def predict_command(
+def predict(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files and folders of them.")],
-    model: Annotated[str, typer.Option(help="Alias, version, or bundle folder written with a slash.")] = "champion",
-    models_dir: ModelsDirOption = "models",
+    model: options.ModelOption = "champion",
+    models_dir: options.ModelsDirOption = "models",
     output: Annotated[
-        Format | None, typer.Option("--format", help="How to write.", show_default="by --out's name, else table")
+        Format | None, typer.Option("--format", help="Output format.", show_default="by --out's suffix, else table")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write to this file.", show_default="standard output")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file.", show_default="standard output")] = None,
 ) -> None:
-    """Predict images with the service's own code. Exits 1 where some cannot be read; the others are predicted."""
-    from pneumo.serving.contracts.setting_types import parse_root
+    """Predict image files offline, as the service does. Skips unreadable images and then exits 1."""
+    from pneumo.serving.contracts.files import write_text
     from pneumo.serving.inference.offline import SUFFIXES, count_skipped_files, find_images, predict_files
-    from pneumo.serving.model.bundle import Bundle
     from pneumo.serving.model.predictor import Predictor
-    from pneumo.serving.model.registry import resolve
 
-    chosen = _choose(output, as_json, out)
-    bundle = Bundle.open(resolve(model, parse_root(models_dir)))
+    write = {"table": _write_table, "csv": _write_csv, "json": _write_json}[_choose_format(output, as_json, out)]
+    bundle = options.open_bundle(model, models_dir)
     files = find_images(paths)
-    if passed := count_skipped_files(paths):
-        say(f"{passed} files in folders are not images ({', '.join(sorted(SUFFIXES))}) and were passed over")
+    if skipped := count_skipped_files(paths):
+        say(f"skipped {skipped} files in folders that are not images ({', '.join(sorted(SUFFIXES))})")
     results = []
-    with progress_bar(f"predicting with {bundle.info.id}", len(files)) as bar:
+    with count_bar(f"predicting with {bundle.info.id}", len(files)) as bar:
         for result in predict_files(Predictor(bundle), files):
             results.append(result)
-            bar.advance(bar.task_ids[0])
-    _write(results, bundle.info, chosen, out)
-    failed = sum(result.error is not None for result in results)
-    if failed:
-        raise CheckFailedError(f"{failed} of {len(results)} images cannot be read; the output says why")
+            bar.advance()
+    if out is None:
+        write(results, bundle.info, sys.stdout)
+    else:
+        text = io.StringIO(newline="")
+        write(results, bundle.info, text)
+        try:
+            write_text(out, text.getvalue())
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
+        say(f"wrote {out}")
+    if failed := sum(result.error is not None for result in results):
+        raise CheckFailedError(f"{failed} of {len(results)} images cannot be read; the output holds the reasons")
 
 
-def _choose(output: Format | None, as_json: bool, out: Path | None) -> Format:
-    if as_json and output not in (None, Format.JSON):
+def _choose_format(output: Format | None, as_json: bool, out: Path | None) -> Format:
+    if as_json and output not in (None, "json"):
         raise InputError(f"--json and --format {output}: give one of them")
     if as_json:
-        return Format.JSON
-    if output is not None:
-        return output
-    by_name = {".csv": Format.CSV, ".json": Format.JSON}
-    return by_name.get(out.suffix.lower(), Format.TABLE) if out else Format.TABLE
-
-
-def _write(results: Sequence["FileResult"], info: "BundleInfo", chosen: Format, out: Path | None) -> None:
-    import io
-    import sys
-
-    from pneumo.serving.contracts.files import write_text
-
-    writers = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSON: _write_json}
-    if out is None:
-        writers[chosen](results, info, sys.stdout)
-        return
-    text = io.StringIO(newline="")
-    writers[chosen](results, info, text)
-    try:
-        write_text(out, text.getvalue())
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
-    say(f"wrote {out}")
+        return "json"
+    by_suffix: dict[str, Format] = {".csv": "csv", ".json": "json"}
+    return output or by_suffix.get(out.suffix.lower() if out else "", "table")
 
 
 def _write_json(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    import json
-
     from pneumo.serving.contracts.schemas import NOTICE
 
     document = {
@@ -119,38 +97,26 @@ def _write_json(results: Sequence["FileResult"], info: "BundleInfo", file: TextI
 
 
 def _write_csv(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    import csv
-
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"probability_{name}" for name in info.classes)])
+    probabilities = {name: f"probability_{name}" for name in info.classes}
+    writer = csv.DictWriter(file, [*COLUMNS, *probabilities.values()], lineterminator="\n")
+    writer.writeheader()
     for result in results:
-        probabilities = result.prediction.probabilities if result.prediction else {}
-        writer.writerow([*_cells(result).values(), *(probabilities.get(name) for name in info.classes)])
+        cells = {"file": str(result.path), "error": result.error}
+        if result.prediction:
+            cells |= result.prediction.model_dump(include=set(COLUMNS) - cells.keys())
+            cells |= {column: result.prediction.probabilities[name] for name, column in probabilities.items()}
+        writer.writerow(cells)
 
 
 def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from pneumo.serving.contracts.schemas import NOTICE
 
-    shown = info.positive_class or "label"
-    table = Table(title=f"{info.id}, {NOTICE}")
-    table.add_column("image", overflow="fold")
-    for name in ("label", f"p({shown})", "certainty", "known kind"):
-        table.add_column(name)
+    rows: list[list[str | Text]] = []
     for result in results:
-        row = result.prediction
-        if row is None:
-            table.add_row(Text(str(result.path)), Text(f"unreadable: {result.error}", style="red"), "", "", "")
+        if row := result.prediction:
+            inside = "yes" if row.in_distribution else f"no ({row.outlier_score:.1f})"
+            rows.append([str(result.path), row.label, f"{row.probability:.3f}", row.certainty, inside])
         else:
-            known = "yes" if row.in_distribution else f"no ({row.outlier_score:.1f})"
-            table.add_row(Text(str(result.path)), Text(row.label), f"{row.probability:.3f}", row.certainty, known)
-    Console(file=file, highlight=False).print(table)
-
-
-def _cells(result: "FileResult") -> dict[str, Any]:
-    cells = result.prediction.model_dump(include=set(COLUMNS)) if result.prediction else {}
-    cells |= {"file": str(result.path), "error": result.error}
-    return {name: cells.get(name) for name in COLUMNS}
+            rows.append([str(result.path), style_text(f"unreadable: {result.error}", "red")])
+    columns = ["image", "label", f"p({info.positive_class or 'label'})", "certainty", "in distribution"]
+    print_table(columns, rows, whole=0, title=f"{info.id}, {NOTICE}", file=file)

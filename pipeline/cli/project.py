@@ -1,63 +1,96 @@
-"""`pneumo init` and `pneumo doctor`: the first hour."""
+"""`pneumo init`, `pneumo doctor` and `pneumo demo`."""
 
+import os
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import ConsoleReporter, JsonOption, print_json, say, stdout
+from pneumo.pipeline.cli import options
+from pneumo.pipeline.cli.output import print_json, print_lines, print_list, say, style_text
+from pneumo.pipeline.cli.progress import TrainingProgress
+from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.serving.contracts.errors import MachineError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("init")(init_command)
-    app.command("doctor")(doctor_command)
-
-
-def init_command(
-    folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Make a project: configs to edit, a place for images, .gitignore, README, git and DVC where they are installed."""
+def init(folder: Annotated[Path, typer.Argument(help="New folder.")], as_json: options.JsonOption = False) -> None:
+    """Create a project with configs, README, git and DVC."""
     from pneumo.pipeline.project.scaffold import create_project
 
-    made = create_project(folder, reporter=ConsoleReporter())
+    project = create_project(folder, reporter=Reporter(say))
     if as_json:
-        print_json(asdict(made))
+        print_json(asdict(project))
         return
-    say(f"{folder}: {len(made.configs)} configs in ludwig_configs/, images go to raw/")
-    say(f"git {'is' if made.git else 'is not'} set up, DVC {'is' if made.dvc else 'is not'}")
-    say(f"next: cd {folder} && pneumo doctor, then what README.md says")
+    say(f"{folder}: {len(project.configs)} configs in ludwig_configs/; put images into raw/")
+    say(f"git: {'set up' if project.git else 'not set up'}; DVC: {'set up' if project.dvc else 'not set up'}")
+    say(f"next: cd {folder} && pneumo doctor, then follow README.md")
 
 
-def doctor_command(as_json: JsonOption = False) -> None:
-    """Say what is installed, what this machine has and how to mend what is missing. Exits 3 where pneumo cannot run."""
+def doctor(as_json: options.JsonOption = False) -> None:
+    """Check the installation and this machine. Says how to fix what is missing; exits 3 if pneumo cannot run."""
     from pneumo.pipeline.project.doctor import examine_environment
 
-    found = examine_environment()
-    lacking = [each for each in found if each.needed and each.state == "missing"]
+    findings = examine_environment()
+    missing = [each.name for each in findings if each.needed and each.state == "missing"]
     if as_json:
-        print_json({"ready": not lacking, "findings": [asdict(each) for each in found]})
+        print_json({"ready": not missing, "findings": [asdict(each) for each in findings]})
     else:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
         styles = {"ok": "green", "missing": "red", "off": "yellow"}
-        for area in dict.fromkeys(each.area for each in found):
-            table.add_row(Text(area, style="bold"))
-            for each in (each for each in found if each.area == area):
-                told = f"{each.told}: {each.mend}" if each.mend else each.told
-                table.add_row(Text(f"  {each.state}", style=styles[each.state]), each.name, Text(told))
-        stdout().print(table)
-    if lacking:
-        names = ", ".join(each.name for each in lacking)
-        raise MachineError(
-            f"from images to a served model this is missing: {names}; the lines above say how to mend it"
-        )
-    say("ready: images can become a served model here")
+        rows = []
+        for area in dict.fromkeys(each.area for each in findings):
+            rows.append([style_text(area, "bold")])
+            for each in (each for each in findings if each.area == area):
+                text = f"{each.told}: {each.mend}" if each.mend else each.told
+                rows.append([style_text(f"  {each.state}", styles[each.state]), each.name, text])
+        print_list(rows)
+    if missing:
+        raise MachineError(f"not ready to train and serve, missing: {', '.join(missing)}; see above how to fix it")
+    say("ready to train and serve a model")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("demo"),
+    config: Annotated[Path, typer.Option(help="Config to train.")] = Path("ludwig_configs/smoke.yaml"),
+    as_json: options.JsonOption = False,
+) -> None:
+    """Run every step once on synthetic images. Ends with a prediction over HTTP and a drift report."""
+    from pneumo.pipeline.project.demo import run_demo
+    from pneumo.pipeline.project.scaffold import find_starter
+
+    with TrainingProgress() as progress:
+        done = run_demo(folder, find_starter(config), reporter=progress)
+    if as_json:
+        print_json(asdict(done) | {"drift": done.drift.model_dump(mode="json")})
+        return
+    answer, positive = done.prediction["predictions"][0], done.prediction["model"]["positive_class"]
+    activate = "" if shutil.which("pneumo") else f"\n  source {os.path.relpath(Path(sys.prefix) / 'bin' / 'activate')}"
+    print_lines(
+        f"""
+{done.image}
+  prediction: {answer["label"]}; probability of {positive} {answer["probability"]:.3f}, \
+threshold {answer["threshold"]:.3f}; {answer["certainty"]}, {"in" if answer["in_distribution"] else "out of"} \
+distribution
+  test AUROC {done.metrics["auroc"]:.3f}, sensitivity {done.metrics["sensitivity"]:.3f}, \
+specificity {done.metrics["specificity"]:.3f} on synthetic images
+  drift of the test images: {done.drift.verdict} ({done.drift.summary})
+  steps: {", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())}
+
+results
+  data set   {done.data}
+  run        {done.run}
+  report     {done.run / "report.html"}
+  bundle     {done.bundle}
+  registry   {done.models / "registry.yaml"}
+  drift      {done.drift_report / "report.html"}
+
+try next{activate}
+  pneumo serve --models-dir {done.models}
+  curl -F file=@{done.image} http://127.0.0.1:8000/v1/predict
+  pneumo train ludwig_configs/smoke.yaml --data {done.data} -o trainer.epochs=3
+  pneumo data import YOUR_IMAGES --out data && pneumo train ludwig_configs/baseline.yaml
+
+Research software, not a medical device."""
+    )

@@ -1,35 +1,23 @@
-"""`pneumo serve`: REST over a promoted model."""
+"""`pneumo serve`: the service over HTTP."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import say
 
 if TYPE_CHECKING:
     from pneumo.serving.model.bundle import Bundle
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("serve")(serve_command)
-
-
-def serve_command(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Alias, version, or bundle folder written with a slash.", show_default="PNEUMO_MODEL or champion"
-        ),
-    ] = None,
+def serve(
+    model: Annotated[str | None, typer.Option(help=options.MODEL_HELP, show_default="PNEUMO_MODEL or champion")] = None,
     models_dir: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of the registry, or an address: gs://BUCKET/FOLDER.",
-            show_default="PNEUMO_MODELS_DIR or models",
-        ),
+        str | None, typer.Option(help=options.REGISTRY_HELP, show_default="PNEUMO_MODELS_DIR or models")
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on.", show_default="PNEUMO_HOST or 127.0.0.1")
@@ -46,30 +34,30 @@ def serve_command(
     ] = None,
     shadow: Annotated[
         bool | None,
-        typer.Option("--shadow", help="Show all requests to the alias 'challenger', which does not answer."),
+        typer.Option(
+            "--shadow", help="Send all requests to the alias 'challenger' too; its answers are only measured."
+        ),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Let anyone ask who reaches the address; else keys, but on 127.0.0.1.")
+        bool, typer.Option("--no-auth", help="Require no API key. On 127.0.0.1 none is required anyway.")
     ] = False,
     keys: Annotated[
-        Path | None, typer.Option(help="File of `pneumo keys`.", show_default="PNEUMO_KEYS or keys.yaml")
+        Path | None, typer.Option(help="Key file of `pneumo keys`.", show_default="PNEUMO_KEYS or keys.yaml")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(help="Requests that each key may make, such as 600/minute.", show_default="any")
+        str | None, typer.Option(help="Rate limit per key, such as 600/minute.", show_default="none")
     ] = None,
     log: Annotated[
         str | None,
         typer.Option(
-            help="Database of the prediction log, which holds numbers about each image and never the image.",
+            help="Database of the prediction log. It holds numbers about each image, never the image.",
             show_default="PNEUMO_LOG_URL or sqlite:///predictions.sqlite3",
         ),
     ] = None,
-    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no prediction log.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Write no prediction log.")] = False,
 ) -> None:
-    """Serve a model over HTTP until Ctrl-C. Any setting can be given as PNEUMO_ and its name in capitals."""
-    import os
-
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would fight with the network's; read by NumPy
+    """Serve a promoted model over HTTP until Ctrl-C. An environment variable PNEUMO_NAME sets the setting `name`."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy; its threads would compete with the network's
     from pneumo.serving.contracts.settings import LOG_URL, Settings
     from pneumo.serving.process.server import serve
     from pneumo.serving.telemetry import logs
@@ -87,19 +75,16 @@ def serve_command(
         rate=rate,
         log_url=log,
     )
-    if no_log:
-        settings = settings.model_copy(update={"log_url": None})
-    elif settings.log_url is None:
-        settings = settings.model_copy(update={"log_url": LOG_URL})
+    settings = settings.model_copy(update={"log_url": None if no_log else settings.log_url or LOG_URL})
     logs.configure(settings.log_format)
     serve(settings, partial(_announce, settings.log_url))
     say("stopped")
 
 
 def _announce(log_url: str | None, bundle: "Bundle", address: str) -> None:
-    say(f"{bundle.info.id} listens on {address} (in a browser, or see {address}/docs); Ctrl-C stops it")
+    say(f"{bundle.info.id} listens on {address} (API documentation: {address}/docs); Ctrl-C stops it")
     if log_url:
         from pneumo.serving.predictions.store import LogStore
 
-        say(f"numbers about each image, no images, go to {LogStore(log_url).shown} (--no-log: nowhere)")
+        say(f"the prediction log, without images, goes to {LogStore(log_url).shown}; --no-log turns it off")
     say("research software, not a medical device")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.pipeline.cli import options
+from pneumo.pipeline.cli.output import print_json, print_lines, say, stdout
 from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
 
@@ -14,92 +15,58 @@ if TYPE_CHECKING:
     from pneumo.pipeline.sweep.record import SweepFolder
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(sweep)
-
-
 def sweep(
+    context: typer.Context,
     config: Annotated[
-        Path | None, typer.Argument(help="A Ludwig config with a hyperopt section; with --auto, any config or none.")
+        Path | None, typer.Argument(help="Ludwig config with a hyperopt section; with --auto, any config or none.")
     ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("-o", "--override", help="Set a key: trainer.epochs=3. May be repeated.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Data set made by `pneumo data import`.", show_default="data")
-    ] = None,
-    sweeps_dir: Annotated[Path, typer.Option("--sweeps-dir", help="Folder that gets the sweep.")] = Path("sweeps"),
+    override: options.OverrideOption = None,
+    data: options.DataOption = Path("data"),
+    sweeps_dir: options.SweepsDirOption = Path("sweeps"),
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Trials in all.", show_default="the config's, or 10")
+        int | None, typer.Option(min=1, help="Number of trials.", show_default="the config's, or 10")
     ] = None,
     time_budget: Annotated[
-        str | None, typer.Option("--time-budget", help="Stop after this time: 90, 30m, 1.5h.", show_default="none")
+        str | None, typer.Option(help="Stop after this time: 90, 30m, 1.5h.", show_default="none")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", min=1, help="Trials at once.", show_default="as many as fit")
+        int | None, typer.Option(min=1, help="Trials at once.", show_default="as many as fit")
     ] = None,
-    cpus: Annotated[
-        int | None, typer.Option("--cpus", min=1, help="Cores of a trial.", show_default="shared out")
-    ] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default="an equal share")] = None,
     gpus: Annotated[
-        float | None, typer.Option("--gpus", min=0, help="GPUs of a trial, such as 0.5.", show_default="1 where any")
+        float | None, typer.Option(min=0, help="GPUs per trial, such as 0.5.", show_default="1 if there is one")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of all.", show_default="42")
-    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search and its trials.")] = 42,
     seeds: Annotated[
-        int | None,
-        typer.Option(
-            "--seeds", min=1, help="Train the --top best with so many seeds; the best mean wins.", show_default="1"
-        ),
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", min=1, help="With --seeds: how many of the best.", show_default="3")
-    ] = None,
+        int, typer.Option(min=1, help="Train each of the --top best with this many seeds; the best mean wins.")
+    ] = 1,
+    top: Annotated[int, typer.Option(min=1, help="With --seeds: number of best trials to repeat.")] = 3,
     refit: Annotated[
         bool, typer.Option("--refit", help="Train the winner again on training and validation images.")
     ] = False,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Choose the space from data, machine and --time-budget, and print it.")
+        bool, typer.Option("--auto", help="Choose and print a search space for data set, machine and --time-budget.")
     ] = False,
-    resume: Annotated[
-        str | None, typer.Option("--resume", help="Continue this sweep: folder, name, unique start, or 'latest'.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Ray cluster to join: auto, host:port, ray://...")
-    ] = None,
+    resume: options.ResumeSweepOption = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join: auto, host:port, ray://...")] = None,
     storage: Annotated[
-        str | None,
-        typer.Option("--storage", help="Where trials are kept, reached by all machines: a path, gs://bucket/path."),
+        str | None, typer.Option(help="Place of the trials that all machines can reach: a path, gs://bucket/path.")
     ] = None,
-    wandb: WandbOption = None,
-    as_json: JsonOption = False,
+    wandb: options.WandbOption = TrackingMode.DISABLED,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Search hyperparameters with Ray Tune. Ctrl-C keeps what is done, and --resume goes on."""
+    """Search hyperparameters with Ray Tune. Ctrl-C keeps finished trials; --resume continues the search."""
     from pneumo.pipeline.sweep.live_display import LiveDisplay
     from pneumo.pipeline.sweep.record import SweepFolder
 
-    if resume is not None and (config is not None or override or data is not None or auto):
-        raise InputError("--resume continues a sweep as it was; CONFIG, -o, --data and --auto need a new one")
-    fixed: dict[str, object] = {
-        "--trials": trials,
-        "--time-budget": time_budget,
-        "--concurrency": concurrency,
-        "--cpus": cpus,
-        "--gpus": gpus,
-        "--seed": seed,
-        "--seeds": seeds,
-        "--top": top,
-        "--storage": storage,
-        "--wandb": wandb,
-    }
-    stated = [name for name, value in fixed.items() if value is not None]
-    if resume is not None and stated:
-        raise InputError(f"{stated[0]}: a sweep that is resumed keeps its own; leave it out")
+    if resume is not None:
+        kept = {"resume", "sweeps_dir", "refit", "address", "as_json"}
+        options.refuse_options(context, context.params.keys() - kept, because="--resume continues a sweep as it was")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
+    from pneumo.pipeline.data import manifest
     from pneumo.pipeline.sweep import search
+    from pneumo.pipeline.sweep.sweep_settings import SweepLimits, parse_seconds
 
     try:
         with LiveDisplay() as display:
@@ -107,39 +74,31 @@ def sweep(
                 folder = SweepFolder.open(resume, root=sweeps_dir)
                 search.resume_sweep(folder, address=address, refit=refit, reporter=display)
             else:
-                from pneumo.pipeline.data import manifest
-                from pneumo.pipeline.sweep.sweep_settings import SweepLimits, seconds
-                from pneumo.pipeline.training import SEED
-
-                dataset = manifest.read_dataset(data or Path("data"))
-                budget = None if time_budget is None else seconds(time_budget)
-                if auto:
-                    document, name = search.plan_search(
-                        dataset, config, override or (), time_budget=budget, reporter=display
-                    )
+                dataset = manifest.read_dataset(data)
+                budget = None if time_budget is None else parse_seconds(time_budget)
+                if auto or config is None:
+                    space = search.plan_search(dataset, config, override or (), time_budget=budget, reporter=display)
                 else:
-                    assert config is not None
-                    document, name = search.read_search(config, override or ())
+                    space = search.read_search(config, override or ())
                 folder = search.run_sweep(
-                    document,
-                    name,
+                    space,
                     dataset,
                     plan=search.Plan(
                         limits=SweepLimits(trials, budget, concurrency, cpus, gpus),
-                        seed=SEED if seed is None else seed,
-                        seeds=seeds or 1,
-                        top=top or 3,
+                        seed=seed,
+                        seeds=seeds,
+                        top=top,
                         refit=refit,
                         address=address,
                         storage=storage,
-                        tracking=wandb or TrackingMode.DISABLED,
+                        tracking=wandb,
                     ),
                     root=sweeps_dir,
                     command=["pneumo", *sys.argv[1:]],
                     reporter=display,
                 )
     except search.SweepInterruptedError as interrupted:
-        say(f"interrupted; what is done is kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
+        say(f"interrupted; finished trials are kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
         raise typer.Exit(130) from None
     _show(folder, as_json)
 
@@ -151,12 +110,12 @@ def _show(folder: "SweepFolder", as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(folder.folder), **table.document(record)})
         return
-    console = stdout()
-    console.print(table.trial_table(record))
-    winner = record.trial(record.winner) if record.winner else None
-    if winner is not None:
-        value = winner.value(record.goal)
-        console.print(f"best: {winner.name}, validation {record.metric} {value:.4f}", soft_wrap=True, markup=False)
-        console.print(f"  config     {folder.best}", soft_wrap=True, markup=False)
-        console.print(f"  report     {folder.report}", soft_wrap=True, markup=False)
-        console.print(f"next: pneumo promote best --sweep {folder.folder}", soft_wrap=True, markup=False)
+    stdout().print(table.trial_table(record))
+    if record.winner:
+        winner = record.trial(record.winner)
+        print_lines(
+            f"best: {winner.name}, validation {record.metric} {winner.value(record.goal):.4f}",
+            f"  config     {folder.best}",
+            f"  report     {folder.report}",
+            f"next: pneumo promote best --sweep {folder.folder}",
+        )

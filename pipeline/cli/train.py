@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.pipeline.cli.output import JsonOption, WandbOption, print_json, say, stdout
+from pneumo.pipeline.cli import options
+from pneumo.pipeline.cli.output import print_json, print_lines, say
 from pneumo.pipeline.cli.progress import TrainingProgress
 from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
@@ -14,76 +15,53 @@ from pneumo.serving.contracts.errors import InputError
 if TYPE_CHECKING:
     from pneumo.pipeline.runs.run import Run
 
-
 _SHOWN = ("auroc", "accuracy", "sensitivity", "specificity")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(train)
-
-
 def train(
-    config: Annotated[
-        Path | None, typer.Argument(help="A Ludwig config, such as ludwig_configs/baseline.yaml.")
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("-o", "--override", help="Set a key: trainer.epochs=3. May be repeated.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Data set made by `pneumo data import`.", show_default="data"),
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder that gets the run.")] = Path("runs"),
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of weights and shuffling.", show_default="42"),
-    ] = None,
-    resume: Annotated[
-        str | None, typer.Option("--resume", help="Continue this run: folder, name, unique start, or 'latest'.")
-    ] = None,
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Argument(help="Ludwig config, such as ludwig_configs/baseline.yaml.")] = None,
+    override: options.OverrideOption = None,
+    data: options.DataOption = Path("data"),
+    runs_dir: options.RunsDirOption = Path("runs"),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights and shuffling.")] = 42,
+    resume: options.ResumeRunOption = None,
     address: Annotated[
-        str | None,
-        typer.Option("--address", help="Ray cluster to join, with backend: {type: ray}: auto, host:port, ray://..."),
+        str | None, typer.Option(help="Ray cluster to join, with backend: {type: ray}: auto, host:port, ray://...")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Write where the time goes into the run folder, with a trace.")
+        bool, typer.Option("--profile", help="Write a time profile and a trace into the run folder.")
     ] = False,
-    wandb: WandbOption = None,
-    as_json: JsonOption = False,
+    wandb: options.WandbOption = TrackingMode.DISABLED,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Train and evaluate one model. Its run folder holds model, metrics and report; Ctrl-C keeps what is done."""
-    from pneumo.pipeline import config as configs
+    """Train and evaluate one model. The run folder holds model, metrics and report; Ctrl-C keeps finished epochs."""
     from pneumo.pipeline import training
+    from pneumo.pipeline.config import load_config
     from pneumo.pipeline.data import manifest
     from pneumo.pipeline.runs.run import Run
     from pneumo.pipeline.training.run import TrainingInterruptedError
 
     if (config is None) == (resume is None):
         raise InputError("pneumo train: give either a CONFIG or --resume RUN")
-    if resume is not None and (override or data is not None or seed is not None):
-        raise InputError("--resume continues a run as it was; -o, --data and --seed need a new one")
+    if resume is not None:
+        options.refuse_options(context, {"override", "data", "seed"}, because="--resume continues a run as it was")
     try:
         with TrainingProgress() as progress:
             if resume is not None:
                 run = training.resume(
-                    Run.open(resume, root=runs_dir),
-                    address=address,
-                    profile=profile,
-                    tracking=wandb or TrackingMode.DISABLED,
-                    reporter=progress,
+                    Run.open(resume, root=runs_dir), address=address, profile=profile, tracking=wandb, reporter=progress
                 )
             else:
                 assert config is not None
-                experiment = configs.load_config(config, override or ())
                 run = training.train(
-                    experiment,
-                    manifest.read_dataset(data or Path("data")),
+                    load_config(config, override or ()),
+                    manifest.read_dataset(data),
                     root=runs_dir,
-                    seed=training.SEED if seed is None else seed,
+                    seed=seed,
                     address=address,
                     profile=profile,
-                    tracking=wandb or TrackingMode.DISABLED,
+                    tracking=wandb,
                     command=["pneumo", *sys.argv[1:]],
                     reporter=progress,
                 )
@@ -91,31 +69,27 @@ def train(
         kept = f"{interrupted.rounds} evaluation rounds kept; " if interrupted.rounds else ""
         say(f"interrupted; {kept}continue with: pneumo train --resume {interrupted.run.folder}")
         raise typer.Exit(130) from None
-    show(run, as_json)
+    _show(run, as_json)
     if profile:
         say((run.folder / "profile" / "summary.txt").read_text(encoding="utf-8"))
 
 
-def show(run: "Run", as_json: bool) -> None:
-    """Print what a training gave."""
-    from pneumo.pipeline.evaluation import read_metrics
-    from pneumo.pipeline.evaluation.results import doubts
+def _show(run: "Run", as_json: bool) -> None:
+    from pneumo.pipeline.evaluation.results import list_doubts, read_metrics
 
     metrics = read_metrics(run)
-    for doubt in doubts(metrics):
+    for doubt in list_doubts(metrics):
         say(f"warning: {doubt}")
     splits = metrics.splits
     if as_json:
         measured = {name: part.model_dump(mode="json") for name, part in splits.items()}
         print_json({"run": run.name, "folder": str(run.folder), "metrics": measured})
         return
-    console = stdout()
-    console.print(f"[bold]{run.name}[/bold]")
+    lines = [run.name]
     for split in ("validation", "test"):
         estimates = splits[split].metrics if split in splits else {}
         values = {name: estimates[name].value for name in _SHOWN if name in estimates}
         parts = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
         if parts:
-            console.print(f"  {split:<11}{'   '.join(parts)}", soft_wrap=True)
-    console.print(f"  report     {run.report}", soft_wrap=True)
-    console.print(f"next: pneumo promote {run.folder}", soft_wrap=True)
+            lines.append(f"  {split:<11}{'   '.join(parts)}")
+    print_lines(*lines, f"  report     {run.report}", f"next: pneumo promote {run.folder}")

@@ -1,1 +1,1 @@
-"""A project's first hour: demo, init, doctor."""
+"""Setup of a project: `pneumo init`, `pneumo doctor` and `pneumo demo`."""

@@ -1,9 +1,10 @@
-"""The whole loop on phantom images, each step the same function that its command calls."""
+"""The demo: every step on phantom images, each the same function that its command calls."""
 
 import json
-import socket
+import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 IMAGES = 640
 SEED = 0
 READY_S = 60.0
-"""Longest wait for the service to answer, in seconds."""
+"""Longest time for the service to start and answer, in seconds."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where everything lies, and what the service said.
+    """Results of the demo.
 
     Attributes:
-        folder: The demo's folder; `data`, `run`, `bundle`, `models` and `drift_report` lie in it.
-        image: The test image that was sent.
+        folder: The demo's folder; it holds `data`, `run`, `bundle`, `models` and `drift_report`.
+        image: The test image that was sent to the service.
         prediction: The service's answer.
         metrics: Value of each metric on the test split.
-        drift: Whether the test images look like those that the model knows.
-        seconds: What each step took.
+        drift: The drift check of the test images.
+        seconds: Duration of each step.
     """
 
     folder: Path
@@ -54,25 +55,21 @@ class Demo:
     seconds: dict[str, float]
 
 
-def run_demo(
-    folder: Path,
-    config: Path,
-    *,
-    reporter: "Reporter",
-) -> Demo:
-    """Make images, import, audit, train, export, promote, serve, predict over HTTP, stop, judge drift.
+def run_demo(folder: Path, config: Path, *, reporter: "Reporter") -> Demo:
+    """Draw images, import, audit, train, export, promote, predict over HTTP, and check for drift.
 
-    A second call reuses what is there and is still right: the images, the data set, the finished run and its bundle.
+    A second call reuses what is still valid: the images, the data set, the finished run and its bundle.
 
     Args:
-        folder: Gets everything.
-        config: What to train.
+        folder: Folder of all results.
+        config: Config to train.
         reporter: Receives progress.
 
     Raises:
         PneumoError: A step failed.
     """
-    from pneumo.pipeline import config as configs
+    from pneumo.pipeline import training
+    from pneumo.pipeline.config import load_config
     from pneumo.pipeline.data import audit, importer, phantom
     from pneumo.pipeline.data.manifest import Split
     from pneumo.pipeline.drift.check import check_files, write_drift_report
@@ -92,32 +89,33 @@ def run_demo(
         yield
         seconds[name] = round(time.perf_counter() - began, 1)
 
-    raw, data, models = folder / "phantoms", folder / "data", folder / "models"
+    raw, data, models, runs = folder / "phantoms", folder / "data", folder / "models", folder / "runs"
     with step("phantom", f"drawing {IMAGES} synthetic radiographs into {raw}"):
-        phantom.write_phantoms(raw, images=IMAGES, seed=SEED)
+        phantom.write_phantoms(raw, phantom.Recipe(images=IMAGES, seed=SEED))
     with step("import", f"importing them into {data}, split by patient"):
-        dataset = importer.import_dataset(raw, data, seed=SEED)
+        dataset = importer.import_dataset(raw, data, importer.ImportSettings(seed=SEED))
     with step("audit", "auditing for damage, duplicates and leakage"):
-        found = audit.audit(data)
-        if found.defects:
-            raise CheckFailedError(f"{data}: {len(found.defects)} defects; see `pneumo data check {data}`")
-    experiment = configs.load_config(config)
+        audited = audit.audit(data)
+        if audited.defects:
+            raise CheckFailedError(f"{data}: {len(audited.defects)} defects; see `pneumo data check {data}`")
+    experiment = load_config(config)
     with step("train", f"training and evaluating {config.name}"):
-        run = _finished(folder / "runs", experiment, dataset) or _train(folder, experiment, dataset, reporter)
-    with step("export", "exporting to ONNX, checked against Ludwig"):
+        run = _find_finished_run(runs, experiment, dataset) or training.train(
+            experiment, dataset, root=runs, command=["pneumo", "demo"], reporter=reporter
+        )
+    with step("export", "exporting to ONNX, with a parity check"):
         bundle = registry.current_bundle(run) or bundle_export.export_run(run, reporter=reporter)
     with step("promote", f"promoting to champion in {models}"):
-        verdict = judge_candidate(
-            bundle, registry.CHAMPION, read_gate(), GateContext(models, data, audit=found, reporter=reporter)
-        )
-        for why in verdict.objections:
-            reporter.message(f"the gate would refuse it: {why}")
+        context = GateContext(models, data, audit=audited, reporter=reporter)
+        verdict = judge_candidate(bundle, registry.CHAMPION, read_gate(), context)
+        for objection in verdict.objections:
+            reporter.message(f"the gate would refuse it: {objection}")
         registry.promote(bundle, root=models, admission=verdict.admission("the demo shows its newest run"))
     image = dataset.path(dataset.select(Split.TEST)[0])
-    with step("serve", "starting the service, sending it a test image, stopping it"):
+    with step("serve", "starting the service, sending a test image, stopping the service"):
         prediction = serve_once(models, image)
     images, drift_report = data / "images" / "test", folder / "drift-report"
-    with step("drift", f"judging whether the images in {images} look like those that the model knows"):
+    with step("drift", f"checking {images} for drift"):
         drift, _ = check_files(Bundle.open(bundle), [images])
         write_drift_report(drift, drift_report)
     estimates = read_metrics(run).splits["test"].metrics
@@ -128,32 +126,36 @@ def run_demo(
 
 
 def serve_once(models: Path, image: Path) -> dict[str, Any]:
-    """Start `pneumo serve` on a free port of 127.0.0.1, post one image, stop it by its own pid; the JSON answer.
+    """Start `pneumo serve` on a free port of 127.0.0.1, send one image, stop the service; return its answer.
 
-    Its prediction log lies beside the registry.
+    The prediction log lies beside the registry.
 
     Raises:
-        CheckFailedError: The service did not come up, or refused the image.
+        CheckFailedError: The service did not start in time, or refused the image.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = f"sqlite:///{models.parent / 'predictions.sqlite3'}"
-    options = ["--models-dir", str(models), "--port", str(port), "--log", log]
+    options = ["--models-dir", str(models), "--port", "0", "--log", log]
     command = [sys.executable, "-m", "pneumo", "serve", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    watchdog = threading.Timer(READY_S, server.kill)
+    watchdog.start()
     try:
-        _wait_until_ready(server, port)
+        last = "without a message"
+        while not (ready := re.search(r"listens on (http://\S+)", last)):
+            if not (line := server.stderr.readline()):
+                raise CheckFailedError(f"the service ended at once: {last}")
+            last = line.strip()
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/predict", data=image.read_bytes(), headers={"Content-Type": "image/png"}
+            f"{ready[1]}/v1/predict", data=image.read_bytes(), headers={"Content-Type": "image/png"}
         )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                answer: dict[str, Any] = json.load(response)
-        except urllib.error.HTTPError as error:
-            raise CheckFailedError(f"the service answered {error.code}: {error.read().decode()[:300]}") from None
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer: dict[str, Any] = json.load(response)
         return answer
+    except urllib.error.HTTPError as error:
+        raise CheckFailedError(f"the service answered {error.code}: {error.read().decode()[:300]}") from None
     finally:
+        watchdog.cancel()
         server.terminate()
         try:
             server.communicate(timeout=15)
@@ -162,44 +164,17 @@ def serve_once(models: Path, image: Path) -> dict[str, Any]:
             server.communicate()
 
 
-def _wait_until_ready(server: "subprocess.Popen[str]", port: int) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            reason = (server.stderr.read() if server.stderr else "").strip().splitlines()
-            raise CheckFailedError(f"the service ended at once: {reason[-1] if reason else 'it said nothing'}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise CheckFailedError(f"the service was not ready after {READY_S:.0f} s")
-
-
-def _finished(root: Path, experiment: "Experiment", dataset: "Dataset") -> "Run | None":
-    """A finished run of the same config, data and package versions, if there is one."""
+def _find_finished_run(root: Path, experiment: "Experiment", dataset: "Dataset") -> "Run | None":
+    """Return the newest finished run of the same config, data and package versions; None if there is none."""
     from pneumo.pipeline.runs import provenance
     from pneumo.pipeline.runs.run import Status, list_runs
 
-    versions = provenance.read_versions()
+    wanted = (Status.DONE, dataset.info.fingerprint, provenance.read_versions())
     for run in reversed(list_runs(root)):
         try:
-            info = run.info()
-            same = (info.data_fingerprint, info.versions) == (dataset.info.fingerprint, versions)
-            if info.status is Status.DONE and same and run.config.read_text(encoding="utf-8") == experiment.to_yaml():
-                return run
+            info, config = run.info(), run.config.read_text(encoding="utf-8")
         except (PneumoError, OSError):
             continue
+        if (info.status, info.data_fingerprint, info.versions) == wanted and config == experiment.to_yaml():
+            return run
     return None
-
-
-def _train(
-    folder: Path,
-    experiment: "Experiment",
-    dataset: "Dataset",
-    reporter: "Reporter",
-) -> "Run":
-    from pneumo.pipeline import training
-
-    command = ["pneumo", "demo"]
-    return training.train(experiment, dataset, root=folder / "runs", command=command, reporter=reporter)

@@ -1,19 +1,19 @@
-"""What is installed, what this machine has, and how to mend what is missing; nothing heavy is imported to find out."""
+"""Checks of `pneumo doctor`: the installation, this machine and the project. Nothing heavy is imported."""
 
 import configparser
 import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from packaging.requirements import Requirement
 
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.install_hints import install_hint
@@ -21,15 +21,15 @@ from pneumo.serving.contracts.install_hints import install_hint
 State = Literal["ok", "missing", "off"]
 
 NEEDED = ("", "serve", "train")
-"""Extras of the basic loop, from images to a served model; '' are the packages that all commands take."""
+"""Extras that training and serving a model needs; '' stands for the base dependencies."""
 
-_FOR = {
+_PURPOSES = {
     "": "every command",
     "serve": "pneumo serve, predict",
     "train": "pneumo train, sweep, export",
     "pretrained": "ImageNet weights of efficientnet_lite",
     "xrv": "the xrv_densenet encoder",
-    "dicom": "compressed DICOM of more kinds",
+    "dicom": "more kinds of compressed DICOM",
     "drift": "drift reports by Evidently",
     "gcs": "registry in a bucket",
     "hyperopt": "one more search algorithm of pneumo sweep",
@@ -38,27 +38,26 @@ _FOR = {
     "ray": "the service on Ray",
     "postgres": "a prediction log that replicas share",
 }
-"""Extras that are looked at, and what for; others are for work on pneumo itself."""
+"""Purpose of each extra that is checked. Other extras are for work on pneumo itself."""
 
-_TOLD = {"serve": ("onnxruntime", "fastapi"), "train": ("ludwig", "torch", "ray"), "drift": ("evidently",)}
-"""Packages whose versions are asked for first where something goes wrong."""
-
-_REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*([^;]*)(?:;.*extra == [\"']([^\"']+)[\"'])?")
+_SHOWN_VERSIONS = {"serve": ("onnxruntime", "fastapi"), "train": ("ludwig", "torch", "ray"), "drift": ("evidently",)}
 _LEAST_FREE, _LOW_FREE = 1.0, 10.0
-"""GB on the disk: below the first nothing can be trained; the packages with CUDA take 6."""
+"""Free disk space in GB: the least that a training needs, and the least for all packages with CUDA (6 GB)."""
+
+_LOGIN = "`gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        area: What it is about.
-        name: What was looked at.
-        state: `ok`; `missing` where it is not as it should be; `off` where it is not there and need not be.
-        told: What was found.
-        mend: What to do about it, empty where there is nothing to do.
-        needed: Whether the loop from images to a served model needs it.
+        area: Heading of the check.
+        name: Name of the check.
+        state: `ok`; `missing` if it must be fixed; `off` if it is absent and optional.
+        told: Description of the result.
+        mend: How to fix it; empty if there is nothing to do.
+        needed: Whether training and serving a model need it.
     """
 
     area: str
@@ -70,165 +69,145 @@ class Finding:
 
 
 def examine_environment(folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """Look at this machine, and at the project in a folder.
+    """Check this machine and the project in a folder.
 
     Args:
-        folder: The project; need not be one.
-        environment: Variables that Ray, W&B and Google Cloud look at.
+        folder: The project; any folder will do.
+        environment: Variables for Ray, W&B and Google Cloud.
     """
     return [
-        *_python(),
-        *_packages(),
-        *_machine(folder),
-        *_accelerators(),
-        _ray(environment),
-        *_tools(),
-        _dvc_remote(folder, environment),
-        _wandb(environment),
-        *_project(folder),
+        *_check_packages(),
+        *_check_machine(folder),
+        _check_accelerator(),
+        _check_ray(environment),
+        *_check_presence(folder),
+        _check_dvc_remote(folder, environment),
+        _check_wandb(environment),
     ]
 
 
-def _python() -> Iterator[Finding]:
-    version = platform.python_version()
+def _check_packages() -> Iterator[Finding]:
+    """Yield one finding for Python and one per extra of pneumo's own metadata."""
     good = (3, 12) <= sys.version_info[:2] < (3, 14)
     mend = "" if good else "make an environment with Python 3.12: `uv venv --python 3.12`"
-    yield Finding("packages", "Python", "ok" if good else "missing", version, mend, needed=True)
-
-
-def _packages() -> Iterator[Finding]:
-    """One finding an extra, from what pneumo's own metadata asks for."""
-    wanted: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for line in importlib.metadata.requires("pneumo") or []:
-        if (found := _REQUIREMENT.match(line)) and found[1].lower() != "pneumo":
-            wanted[found[3] or ""].append((found[1], found[2].strip(" ()")))
-    for extra, purpose in _FOR.items():
-        problems = [problem for name, versions in wanted[extra] if (problem := _problem(name, versions))]
+    yield Finding("packages", "Python", "ok" if good else "missing", platform.python_version(), mend, needed=True)
+    requirements = [Requirement(line) for line in importlib.metadata.requires("pneumo") or []]
+    for extra, purpose in _PURPOSES.items():
+        asked = (each for each in requirements if each.name != "pneumo" and _belongs_to(each, extra))
+        problems = [problem for each in asked if (problem := _find_problem(each))]
         needed = extra in NEEDED
         name = f"extra {extra}" if extra else "base"
-        if not problems:
-            versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _TOLD.get(extra, ()))
-            told = f"{purpose}; {versions}" if versions else purpose
-            yield Finding("packages", name, "ok", told, needed=needed)
-            continue
-        told = f"{', '.join(problems[:4])}{', ...' if len(problems) > 4 else ''}; for {purpose}"
-        yield Finding("packages", name, "missing" if needed else "off", told, install_hint(extra), needed)
+        if problems:
+            told = f"{', '.join(problems[:4])}{', ...' if len(problems) > 4 else ''}; for {purpose}"
+            yield Finding("packages", name, "missing" if needed else "off", told, install_hint(extra), needed)
+        else:
+            versions = ", ".join(
+                f"{each} {importlib.metadata.version(each)}" for each in _SHOWN_VERSIONS.get(extra, ())
+            )
+            yield Finding("packages", name, "ok", f"{purpose}; {versions}" if versions else purpose, needed=needed)
 
 
-def _problem(name: str, versions: str) -> str | None:
-    """What is wrong with a package; None where it is there and of a version that is asked for."""
+def _belongs_to(requirement: Requirement, extra: str) -> bool:
+    if requirement.marker is None:
+        return not extra
+    return bool(extra) and requirement.marker.evaluate({"extra": extra})
+
+
+def _find_problem(requirement: Requirement) -> str | None:
+    """Return why a required package does not fit; None if it does."""
     try:
-        version = importlib.metadata.version(name)
+        version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return f"no {name}"
-    if importlib.util.find_spec("packaging") is None:  # comes with nearly everything
-        return None
-    from packaging.specifiers import SpecifierSet
-
-    fits = SpecifierSet(versions).contains(version, prereleases=True)
-    return None if fits else f"{name} {version}, not {versions}"
+        return f"no {requirement.name}"
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return None if fits else f"{requirement.name} {version}, not {requirement.specifier}"
 
 
-def _machine(folder: Path) -> Iterator[Finding]:
-    cores = available_cores()
-    yield Finding("machine", "cores", "ok", f"{cores} ({platform.machine()}, {platform.system()})")
+def _check_machine(folder: Path) -> Iterator[Finding]:
+    yield Finding("machine", "cores", "ok", f"{available_cores()} ({platform.machine()}, {platform.system()})")
     free = shutil.disk_usage(folder).free / 1e9
     mend = "" if free >= _LOW_FREE else "free some space, or work on another disk"
-    enough = free >= _LEAST_FREE
-    yield Finding("machine", "free disk", "ok" if enough else "missing", f"{free:.1f} GB", mend, needed=True)
+    state: State = "ok" if free >= _LEAST_FREE else "missing"
+    yield Finding("machine", "free disk", state, f"{free:.1f} GB", mend, needed=True)
 
 
-def _accelerators() -> Iterator[Finding]:
-    try:
-        torch = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        torch = ""
+def _check_accelerator() -> Finding:
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        yield Finding("machine", "accelerator", "ok", "Apple's GPU (mps)")
-        return
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        try:
-            done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
-        except subprocess.TimeoutExpired:
-            done = None
-        names = [line.strip() for line in done.stdout.splitlines()] if done and not done.returncode else []
-        if names:
-            cpu_only = "+cpu" in torch
-            mend = "torch is built for processors only: install one built for CUDA" if cpu_only else ""
-            yield Finding("machine", "accelerator", "off" if cpu_only else "ok", "; ".join(names), mend)
-            return
-        mend = "see what `nvidia-smi` says: driver and kernel module may differ"
-        yield Finding("machine", "accelerator", "off", "nvidia-smi answers nothing", mend)
-        return
-    yield Finding("machine", "accelerator", "off", "none found: training runs on the processor")
+        return Finding("machine", "accelerator", "ok", "Apple's GPU (mps)")
+    if not shutil.which("nvidia-smi"):
+        return Finding("machine", "accelerator", "off", "none found: training runs on the processor")
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        names = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
+    except subprocess.SubprocessError:
+        names = []
+    if not names:
+        mend = "see the output of `nvidia-smi`: driver and kernel module may differ"
+        return Finding("machine", "accelerator", "off", "nvidia-smi answers nothing", mend)
+    told = "; ".join(name.strip() for name in names)
+    if importlib.util.find_spec("torch") and "+cpu" in importlib.metadata.version("torch"):
+        return Finding("machine", "accelerator", "off", told, "this torch has no CUDA: install one that has")
+    return Finding("machine", "accelerator", "ok", told)
 
 
-def _ray(environment: Mapping[str, str]) -> Finding:
+def _check_ray(environment: Mapping[str, str]) -> Finding:
     address = environment.get("RAY_ADDRESS", "")
     if not address and Path("/tmp/ray/ray_current_cluster").is_file():
         address = "a cluster that was started on this machine"
     if address:
         return Finding("cluster", "Ray", "ok", f"`--address auto` joins {address}")
-    return Finding("cluster", "Ray", "off", "no cluster: sweeps run on this machine", "`ray start --head` makes one")
+    return Finding("cluster", "Ray", "off", "no cluster: sweeps run on this machine", "`ray start --head` starts one")
 
 
-def _tools() -> Iterator[Finding]:
-    for name, told, mend in (
-        ("git", "runs record the commit they came from", "install git"),
-        ("dvc", "versions the data set", "`pip install 'dvc[gs]'`"),
+def _check_presence(folder: Path) -> Iterator[Finding]:
+    """Yield findings about tools and files that are optional."""
+    dvc = shutil.which("dvc") or importlib.util.find_spec("dvc")
+    configs, data, registry = (
+        folder / name for name in ("ludwig_configs", "data/manifest.csv", "models/registry.yaml")
+    )
+    for area, name, present, told, mend in (
+        ("tracking", "git", shutil.which("git"), "runs record the commit they came from", "install git"),
+        ("tracking", "dvc", dvc, "versions the data set", "`pip install 'dvc[gs]'`"),
+        ("project", "configs", configs.exists(), str(configs), "`pneumo init NAME` makes a project with them"),
+        ("project", "data set", data.exists(), str(data), "`pneumo data import SRC --out data` makes one"),
+        ("project", "registry", registry.exists(), str(registry), "`pneumo promote latest` fills it"),
     ):
-        there = shutil.which(name) is not None or (name == "dvc" and importlib.util.find_spec("dvc") is not None)
-        yield Finding("tracking", name, "ok" if there else "off", told, "" if there else mend)
+        yield Finding(area, name, "ok" if present else "off", told, "" if present else mend)
 
 
-def _dvc_remote(folder: Path, environment: Mapping[str, str]) -> Finding:
+def _check_dvc_remote(folder: Path, environment: Mapping[str, str]) -> Finding:
     config = configparser.ConfigParser()
     config.read([folder / ".dvc" / "config", folder / ".dvc" / "config.local"], encoding="utf-8")
     name = config.get("core", "remote", fallback="").strip("\"'")
-    url = next(
-        (part.get("url", "") for section, part in config.items() if section.strip("'") == f'remote "{name}"'), ""
-    )
+    section = f'remote "{name}"'
+    url = config.get(f"'{section}'", "url", fallback="") or config.get(section, "url", fallback="")
     if not url:
-        told = "no project with a default remote in this folder"
-        return Finding(
-            "tracking", "DVC remote", "off", told, "`pneumo init NAME` makes one, `dvc remote add -d` adds it"
-        )
+        mend = "`pneumo init NAME` makes one, `dvc remote add -d` adds it"
+        return Finding("tracking", "DVC remote", "off", "no project with a default remote in this folder", mend)
     if url.startswith("gs://"):
         if importlib.util.find_spec("dvc_gs") is None:
             return Finding("tracking", "DVC remote", "missing", f"{name}: {url}", "`pip install 'dvc[gs]'`")
-        if not _google_credentials(environment):
+        if not _has_google_credentials(environment):
             return Finding("tracking", "DVC remote", "missing", f"{name}: {url}, no credentials", _LOGIN)
     return Finding("tracking", "DVC remote", "ok", f"{name}: {url}")
 
 
-_LOGIN = "`gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS"
+def _home(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("HOME", "~")).expanduser()
 
 
-def _google_credentials(environment: Mapping[str, str]) -> bool:
-    named = environment.get("GOOGLE_APPLICATION_CREDENTIALS")
-    home = Path(
-        environment.get("CLOUDSDK_CONFIG") or Path(environment.get("HOME", "~")).expanduser() / ".config/gcloud"
-    )
-    return (Path(named) if named else home / "application_default_credentials.json").is_file()
+def _has_google_credentials(environment: Mapping[str, str]) -> bool:
+    config = Path(environment.get("CLOUDSDK_CONFIG") or _home(environment) / ".config/gcloud")
+    default = config / "application_default_credentials.json"
+    return Path(environment.get("GOOGLE_APPLICATION_CREDENTIALS") or default).is_file()
 
 
-def _wandb(environment: Mapping[str, str]) -> Finding:
+def _check_wandb(environment: Mapping[str, str]) -> Finding:
     if importlib.util.find_spec("wandb") is None:
         told = "not installed: every run folder is complete without it"
         return Finding("tracking", "W&B", "off", told, "`pip install wandb`, then --wandb offline or online")
-    netrc = Path(environment.get("NETRC") or Path(environment.get("HOME", "~")).expanduser() / ".netrc")
-    known = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
-    if environment.get("WANDB_API_KEY") or known:
+    netrc = Path(environment.get("NETRC") or _home(environment) / ".netrc")
+    signed_in = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    if environment.get("WANDB_API_KEY") or signed_in:
         return Finding("tracking", "W&B", "ok", "signed in: `--wandb online` tracks")
     return Finding("tracking", "W&B", "off", "not signed in: `--wandb offline` works", "`wandb login` for online")
-
-
-def _project(folder: Path) -> Iterator[Finding]:
-    for name, path, mend in (
-        ("configs", folder / "ludwig_configs", "`pneumo init NAME` makes a project with them"),
-        ("data set", folder / "data" / "manifest.csv", "`pneumo data import SRC --out data` makes one"),
-        ("registry", folder / "models" / "registry.yaml", "`pneumo promote latest` fills it"),
-    ):
-        there = path.exists()
-        yield Finding("project", name, "ok" if there else "off", str(path), "" if there else mend)

@@ -1,4 +1,4 @@
-"""A project of one's own: configs to edit, a place for images, what git shall not hold, DVC where it is installed."""
+"""Files of a new project: configs, a folder for images, .gitignore, README, git and DVC."""
 
 import importlib.util
 import shutil
@@ -12,13 +12,13 @@ from pneumo.serving.contracts.errors import InputError, MachineError
 
 _INSTALLED, _CHECKOUT = Path(__file__).with_name("starters"), Path(__file__).resolve().parents[2] / "ludwig_configs"
 STARTERS = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
-"""Configs that `pneumo init` copies: `ludwig_configs/` of a checkout, or their copy that `setup.py` installs."""
+"""Configs that `pneumo init` copies: `ludwig_configs/` of a checkout, or the copy that `setup.py` installs."""
 
 CONFIGS = Path("ludwig_configs")
 RAW = Path("raw")
 
 GITIGNORE = """\
-# images as they came, and what pneumo makes
+# images, and files that pneumo makes
 /raw/*
 !/raw/.gitignore
 /data/
@@ -55,23 +55,23 @@ README = """\
 
 A chest X-ray classifier made with pneumo. Research software, not a medical device.
 
-Put your images under `raw/`, one folder a class (or give any folder, zip, CSV or MedMNIST file instead), then:
+Put your images under `raw/`, one folder per class (or give any folder, zip, CSV or MedMNIST file instead), then:
 
 ```bash
-pneumo doctor                                    # what is installed, what is missing
-pneumo data import raw --out data                # splits that cannot leak, by patient
+pneumo doctor                                    # checks the installation
+pneumo data import raw --out data                # splits by patient, without leakage
 pneumo data check data                           # damage, duplicates, leakage: exit 1 on a defect
 pneumo train ludwig_configs/baseline.yaml        # one run, with a report in runs/
 pneumo evaluate latest
-pneumo promote latest                            # through the gate (ludwig_configs/gate.yaml) into models/
+pneumo promote latest                            # adds it to models/ if it passes ludwig_configs/gate.yaml
 pneumo serve                                     # http://127.0.0.1:8000
 ```
 
-No images yet? `pneumo data phantom raw --images 640` draws synthetic ones, on which `ludwig_configs/smoke.yaml` trains
+Without images, `pneumo data phantom raw --images 640` draws synthetic ones. `ludwig_configs/smoke.yaml` trains on them
 in half a minute.
 
-Then edit a file in `ludwig_configs/`, check it with `pneumo config validate`, and compare: `pneumo runs list`,
-`pneumo runs compare A B`. `ludwig_configs/recommended.yaml` is what to start from with real X-rays.
+Then edit a file in `ludwig_configs/`, check it with `pneumo config validate`, train, and compare: `pneumo runs list`,
+`pneumo runs compare A B`. For real X-rays start from `ludwig_configs/recommended.yaml`.
 {dvc}"""
 
 DVC_README = """
@@ -82,12 +82,12 @@ The data set is versioned with DVC: `dvc add data`, `git add data.dvc`, then `pn
 
 @dataclass(frozen=True)
 class Project:
-    """What was made.
+    """A new project.
 
     Attributes:
-        folder: The project.
-        configs: Names of the configs in it.
-        git: Whether it lies in a git repository now.
+        folder: The project's folder.
+        configs: Names of its configs.
+        git: Whether it lies in a git repository.
         dvc: Whether DVC is set up in it.
     """
 
@@ -98,61 +98,58 @@ class Project:
 
 
 def find_starter(path: Path) -> Path:
-    """A config by its path, or the one of that name that comes with pneumo where there is none."""
-    shipped = STARTERS / path.name
-    return shipped if not path.exists() and path.parent == CONFIGS and shipped.is_file() else path
+    """Return a config's path, or that of the installed config of the same name if the file does not exist."""
+    installed = STARTERS / path.name
+    return installed if not path.exists() and path.parent == CONFIGS and installed.is_file() else path
 
 
 def create_project(folder: Path, reporter: Reporter = SILENT) -> Project:
-    """Make a project in a new or empty folder.
-
-    Args:
-        folder: Where.
-        reporter: Receives progress.
+    """Create a project in a new or empty folder.
 
     Raises:
-        InputError: The folder holds something.
-        MachineError: It cannot be written.
+        InputError: The folder is not empty.
+        MachineError: The folder cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: is there and not empty; give the name of a new folder")
-        (folder / CONFIGS).mkdir(parents=True)
-        (folder / RAW).mkdir()
-        (folder / RAW / ".gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
+            raise InputError(f"{folder}: exists and is not empty; give the name of a new folder")
         names = sorted(path.name for path in STARTERS.glob("*.yaml"))
         if not names:
-            raise MachineError(f"{STARTERS}: the configs are missing from this installation; install pneumo again")
+            raise MachineError(f"{STARTERS}: this installation has no configs; install pneumo again")
+        (folder / CONFIGS).mkdir(parents=True)
         for name in names:
             shutil.copyfile(STARTERS / name, folder / CONFIGS / name)
-        (folder / ".gitignore").write_text(GITIGNORE, encoding="utf-8")
-        git = _git(folder, reporter)
-        dvc = _dvc(folder, git, reporter)
-        readme = README.format(name=folder.resolve().name, dvc=DVC_README if dvc else "")
-        (folder / "README.md").write_text(readme, encoding="utf-8")
+        git = _init_git(folder, reporter)
+        dvc = _init_dvc(folder, git, reporter)
+        (folder / RAW).mkdir()
+        for name, text in {
+            ".gitignore": GITIGNORE,
+            f"{RAW}/.gitignore": "*\n!.gitignore\n",
+            "README.md": README.format(name=folder.resolve().name, dvc=DVC_README if dvc else ""),
+        }.items():
+            (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise MachineError(f"{error.filename or folder}: cannot be written ({error.strerror})") from None
     return Project(folder, names, git, dvc)
 
 
-def _git(folder: Path, reporter: Reporter) -> bool:
-    """Make a repository, unless the folder lies in one."""
+def _init_git(folder: Path, reporter: Reporter) -> bool:
+    """Make a repository unless the folder lies in one; return whether there is one."""
     if shutil.which("git") is None:
         reporter.message("git is not installed: no repository was made")
         return False
-    if _runs(folder, "git", "rev-parse", "--git-dir"):
-        return True
-    return _runs(folder, "git", "init", "--quiet")
+    return _run(folder, "git", "rev-parse", "--git-dir") or _run(folder, "git", "init", "--quiet")
 
 
-def _dvc(folder: Path, git: bool, reporter: Reporter) -> bool:
+def _init_dvc(folder: Path, git: bool, reporter: Reporter) -> bool:
+    """Set up DVC; return whether that was possible."""
     if importlib.util.find_spec("dvc") is None:
         reporter.message(
-            "DVC is not installed: `pip install 'dvc[gs]'`, then `dvc init` in the project, to version its data"
+            "DVC is not installed: to version the data, `pip install 'dvc[gs]'`, then run `dvc init` in the project"
         )
         return False
     options = () if git and (folder / ".git").exists() else ("--subdir",) if git else ("--no-scm",)
-    if not _runs(folder, sys.executable, "-m", "dvc", "init", "--quiet", *options):
+    if not _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *options):
         reporter.message("`dvc init` failed: run it in the project to see why")
         return False
     config = DVC_CONFIG if git else DVC_CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n")
@@ -160,5 +157,6 @@ def _dvc(folder: Path, git: bool, reporter: Reporter) -> bool:
     return True
 
 
-def _runs(folder: Path, *command: str) -> bool:
+def _run(folder: Path, *command: str) -> bool:
+    """Run a command in a folder; return whether it succeeded."""
     return subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120).returncode == 0

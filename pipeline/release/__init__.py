@@ -1,1 +1,1 @@
-"""From a bundle to a promotion: the gate and the registry's write side."""
+"""Promotion of bundles: the gate, and the write side of the registry."""

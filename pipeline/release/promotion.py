@@ -1,4 +1,4 @@
-"""A whole promotion: find the bundle, let the gate judge it, and point an alias to it."""
+"""Promotion of a model: find its bundle, judge it by the gate, and point an alias at it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,12 @@ from pneumo.serving.contracts.setting_types import Root
 from pneumo.serving.model.registry import MODELS, Version
 
 BEST = "best"
-"""Names the winner of a sweep, or the best of all runs, in the place of a run."""
+"""Stands for the winner of a sweep, or for the best of all runs."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a promotion looks.
-
-    Attributes:
-        root: The registry.
-        runs: Folder of the runs.
-        sweeps: Folder of the sweeps.
-        data: Data set of the candidate; where its run had it if None.
-    """
+    """Registry, runs, sweeps, and the candidate's data set, which is that of its run if None."""
 
     root: Root = MODELS
     runs: Path = RUNS
@@ -37,14 +30,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A bundle that the gate has judged for an alias.
-
-    Attributes:
-        bundle: Its folder.
-        alias: The alias.
-        root: The registry.
-        verdict: What the gate says.
-    """
+    """A bundle with the gate's verdict for an alias; `root` is the registry."""
 
     bundle: Path
     alias: str
@@ -52,20 +38,17 @@ class Candidate:
     verdict: Verdict
 
     def promote(self, *, force: str | None = None) -> Version:
-        """Copy the bundle into the registry and point the alias to it.
-
-        Args:
-            force: Reason to promote although the gate refuses; it is recorded.
+        """Copy the bundle into the registry and point the alias at it; `force` is a reason to overrule the gate.
 
         Raises:
-            CheckFailedError: The gate refuses and there is no reason, or the alias was changed since it looked.
+            CheckFailedError: The gate refuses and there is no reason, or the alias has changed since the verdict.
             MachineError: The registry cannot be written.
         """
         verdict = self.verdict
         if not verdict.passed and force is None:
             raise CheckFailedError(
                 f"{verdict.model} is not promoted to {verdict.alias}: {'; '.join(verdict.objections)}. "
-                f'Nothing in {self.root} was changed; --force "REASON" promotes it all the same and records the reason'
+                f'Nothing in {self.root} was changed; --force "REASON" promotes it anyway and records the reason'
             )
         return promote(self.bundle, alias=self.alias, root=self.root, admission=verdict.admission(force))
 
@@ -79,14 +62,14 @@ def judge_model(
     places: Places | None = None,
     reporter: Reporter = SILENT,
 ) -> Candidate:
-    """Find the bundle that is meant, exporting a run if need be, and let the gate judge it.
+    """Find a model's bundle and judge it by the gate; a run without a current bundle is exported.
 
     Args:
-        what: Run, alias, version, or a folder written with a slash; `best` is the winner of `sweep`, or of all runs.
+        what: Run, alias, version, or path of a bundle with a slash; `best` is the winner of `sweep`, or of all runs.
         alias: Alias to point at the model.
-        gate: File with the limits of the gate; `ludwig_configs/gate.yaml` where None.
-        sweep: With `best`: name, unique start of a name, or folder of a sweep.
-        places: Where registry, runs and sweeps are.
+        gate: File with the requirements; `ludwig_configs/gate.yaml` if None.
+        sweep: With `best`: folder, name, or unique prefix of the name of a sweep.
+        places: Registry and folders.
         reporter: Receives progress.
 
     Raises:
@@ -97,23 +80,19 @@ def judge_model(
     if sweep is not None and what != BEST:
         raise InputError(f"--sweep: goes with 'best', not with {what!r}")
     places = places or Places()
-    limits = read_gate(gate)
+    requirements = read_gate(gate)
     if what == BEST:
         what = str(_find_best(sweep, places, reporter).folder)
     bundle = find_bundle(what, root=places.root, runs=places.runs, reporter=reporter)
     runs = (places.runs, *sorted(places.sweeps.glob("*/runs")))
-    verdict = judge_candidate(bundle, alias, limits, GateContext(places.root, places.data, runs, reporter=reporter))
-    return Candidate(bundle, alias, places.root, verdict)
+    context = GateContext(places.root, places.data, runs, reporter=reporter)
+    return Candidate(bundle, alias, places.root, judge_candidate(bundle, alias, requirements, context))
 
 
 def check_reason(force: str | None) -> None:
-    """Refuse a reason without a word in it.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Raise `InputError` if a reason is blank."""
     if force is not None and not force.strip():
-        raise InputError('--force: give the reason, such as --force "the champion takes a view that we no longer do"')
+        raise InputError('--force: give the reason, such as --force "the champion needs a view that we no longer take"')
 
 
 def _find_best(sweep: str | None, places: Places, reporter: Reporter) -> Run:
@@ -123,6 +102,6 @@ def _find_best(sweep: str | None, places: Places, reporter: Reporter) -> Run:
 
         return best_run(SweepFolder.open(sweep, root=places.sweeps))
     in_sweeps = (run for path in places.sweeps.glob("*/runs") for run in list_runs(path))
-    found = find_best_run([*list_runs(places.runs), *in_sweeps])
-    reporter.message(f"best of all runs by validation AUROC: {found.folder}")
-    return found
+    best = find_best_run([*list_runs(places.runs), *in_sweeps])
+    reporter.message(f"best of all runs by validation AUROC: {best.folder}")
+    return best

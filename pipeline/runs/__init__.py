@@ -1,1 +1,1 @@
-"""Run folders: the files of a run and the types that training, evaluation and export share."""
+"""Run folders with their records, provenance, and the progress of a training."""

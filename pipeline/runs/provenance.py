@@ -1,4 +1,4 @@
-"""Where a result came from: versions, commit, hardware."""
+"""Provenance of a result: versions, commit, hardware."""
 
 import os
 import platform
@@ -21,27 +21,26 @@ PACKAGES = (
     "scikit-learn",
     "onnxruntime",
 )
+"""Packages that can change a result."""
 
 
 def read_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed `PACKAGES`."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def read_git_commit(folder: Path) -> str | None:
-    """Commit of the working tree around `folder`, `-dirty` where tracked files differ, None outside of git."""
+    """Return the commit of the git repository of `folder`, with `-dirty` if tracked files differ; None outside git."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         commit = git("rev-parse", "HEAD")
@@ -51,21 +50,20 @@ def read_git_commit(folder: Path) -> str | None:
 
 
 def read_hardware() -> dict[str, Any]:
-    """Processor, cores, memory in GiB, accelerators, threads. Needs torch to be installed."""
+    """Return processor, cores, memory in GiB, accelerators and threads. Imports torch."""
     import torch
 
-    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "processor": processor(),
+        "processor": read_processor(),
         "cores": available_cores(),
-        "memory_gib": _memory_gib(),
-        "accelerators": cuda,
+        "memory_gib": _read_memory(),
+        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "torch_threads": torch.get_num_threads(),
     }
 
 
-def processor() -> str:
-    """Name of this machine's processor."""
+def read_processor() -> str:
+    """Return the name of this machine's processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -75,7 +73,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_gib() -> float | None:
+def _read_memory() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What a training reports while it runs, and whether experiment tracking gets it too."""
+"""Progress of a command, and the mode of experiment tracking."""
 
 import sys
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """How far training is, after a step or after an evaluation round.
+    """Progress of a training after a step or an evaluation round.
 
     Attributes:
         step: Steps done; `total` steps in all.
         epoch: Epochs done.
         rounds: Evaluation rounds done.
-        validation: The latest metric that the best model is chosen by, once there is one; `metric` is its name.
+        validation: Latest value of `metric`, by which the best model is chosen; None before the first round.
     """
 
     step: int
@@ -37,7 +37,7 @@ class Reporter:
         self._write = write
 
     def message(self, text: str) -> None:
-        """Receive one line about what happens."""
+        """Receive one line of progress."""
         if self._write:
             self._write(text)
 
@@ -49,23 +49,18 @@ class Reporter:
             print(text, file=sys.stderr)
 
     def step(self, step: Step) -> None:
-        """Receive how far training is, after a step or an evaluation round."""
+        """Receive the progress of a training."""
 
     def round(self, entry: dict[str, Any], seconds: float) -> None:
-        """Receive an evaluation round once its checkpoint is complete.
-
-        Args:
-            entry: The entry of `history.json`.
-            seconds: Since training began.
-        """
+        """Receive an entry of `history.json` once its checkpoint is complete; `seconds` since training began."""
 
 
 SILENT = Reporter()
-"""Reports nothing."""
+"""Drops all messages."""
 
 
 class TrackingMode(StrEnum):
-    """Where tracking goes."""
+    """Mode of tracking with Weights & Biases."""
 
     ONLINE = "online"
     OFFLINE = "offline"

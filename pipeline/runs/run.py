@@ -1,7 +1,7 @@
-"""Run folders: one per training, complete by themselves.
+"""Run folders: one per training, complete by itself.
 
 `config.yaml` as resolved, `run.json`, `model/` (Ludwig's own), `metrics.json`, `predictions.parquet`, `report.html`,
-`train.log`, and `history.json` (one entry an evaluation round, for the learning curves).
+`train.log`, and `history.json` (one entry per evaluation round, for the learning curves).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RUNS = Path("runs")
 
 
 class Status(StrEnum):
-    """Where a run stands."""
+    """Status of a run."""
 
     RUNNING = "running"
     DONE = "done"
@@ -29,25 +29,25 @@ class Status(StrEnum):
 
 
 class RunInfo(BaseModel):
-    """`run.json`: where a run came from and how it went.
+    """`run.json`: provenance and status of a run.
 
     Attributes:
         name: The run's folder name.
-        command: The command line that made it.
+        command: The command line.
         config: Name of the config file.
         data: Folder of the data set, absolute.
         data_fingerprint: Fingerprint of the data set.
         classes: Class names; the index of a class is its column in `logits`.
-        positive: The class whose probability is reported, or None with more than two classes.
-        preparation: How the model takes its images: `size`, `fit`, `decode`, `height`, `width`, `channels`.
-        image: Name of the image feature, which is its column; `label` of the label feature.
+        positive: The positive class; None with more than two classes.
+        preparation: Preparation of the images: `size`, `fit`, `decode`, `height`, `width`, `channels`.
+        image: Name of the image feature and its column; `label` is that of the label feature.
         seed: Seed of weights and shuffling.
-        refit_of: The run whose config, seed and decisions this one has, trained on its validation images too.
-        versions: Of Python and the packages that matter.
-        git_commit: Commit of the working directory, or None; with `-dirty` where files differ.
+        refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
+        versions: Versions of Python and of the packages that can change a result.
+        git_commit: Commit of the working directory, with `-dirty` if files differ; None outside git.
         hardware: Processor, cores, memory in GiB, accelerators.
-        durations: Seconds by stage.
-        status: Where it stands; `error` says in a line why it failed.
+        durations: Seconds per stage.
+        status: Status; `error` is the reason of a failure, in one line.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -110,15 +110,11 @@ class Run(RecordFolder):
 
     @property
     def log(self) -> Path:
-        """What Ludwig had to say."""
+        """Ludwig's messages."""
         return self.folder / "train.log"
 
     def info(self) -> RunInfo:
-        """Read `run.json`.
-
-        Raises:
-            InputError: It is missing or damaged.
-        """
+        """Read `run.json`; raise `InputError` if it is missing or damaged."""
         return self.read_record(RunInfo)
 
     def save(self, info: RunInfo) -> None:
@@ -126,11 +122,11 @@ class Run(RecordFolder):
         write_text(self.record_file, info.model_dump_json(indent=2) + "\n")
 
     def is_done(self) -> bool:
-        """Return whether the run exists and was finished."""
+        """Return whether the run exists and is done."""
         return self.record_file.is_file() and self.info().status is Status.DONE
 
     def is_locked(self) -> bool:
-        """Whether a process is training it now."""
+        """Return whether a process trains it now."""
         try:
             with self.locked():
                 return False

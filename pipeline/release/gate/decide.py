@@ -1,7 +1,6 @@
-"""Judge a challenger: is its bundle whole and proven, its data sound, and is it as good as the champion."""
+"""Judgement of a challenger: its bundle, its data set, and a comparison with the champion."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pneumo.pipeline.data import audit as auditing
@@ -24,13 +23,13 @@ CARD = "card.md"
 
 @dataclass(frozen=True)
 class GateContext:
-    """Where the gate looks, and what is known already.
+    """Registry, data and earlier results for the gate.
 
     Attributes:
         root: The registry.
-        data: Folder of the challenger's data set, where a person named it.
-        runs: Folders of runs, where the challenger's run may lie.
-        audit: The audit of its data set, where it was made just now.
+        data: Folder of the challenger's data set, if a person named it.
+        runs: Folders of runs that may hold the challenger's run.
+        audit: Audit of its data set, if there is a recent one.
         reporter: Receives progress.
     """
 
@@ -41,149 +40,134 @@ class GateContext:
     reporter: Reporter = SILENT
 
 
-def judge_candidate(folder: Path, alias: str, gate: Gate, around: GateContext) -> Verdict:
-    """Say whether a bundle may be what an alias means.
+@dataclass
+class _Evidence:
+    """Results so far; `champion` is the version that the alias points at."""
 
-    Args:
-        folder: The challenger's bundle.
-        alias: What shall mean it.
-        gate: The limits.
-        around: Where to look.
+    champion: str | None = None
+    checks: list[Check] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: int | None = None
+    patients: int | None = None
 
-    Returns:
-        The verdict. An alias that the gate does not guard is judged by the bundle alone.
+    def add(self, name: str, passed: bool, told: str) -> None:
+        self.checks.append(Check(name=name, passed=passed, told=told))
+
+
+def judge_candidate(folder: Path, alias: str, gate: Gate, context: GateContext) -> Verdict:
+    """Return the gate's verdict on a bundle for an alias. An alias without a guard is judged by the bundle alone.
 
     Raises:
         InputError: The registry is damaged, or `data` is not the challenger's data set.
     """
+    evidence = _Evidence()
     try:
         bundle = Bundle.open(folder)
     except BundleError as error:
-        return _verdict(str(folder), alias, gate, [Check(name="files", passed=False, told=str(error))])
-    checks = list(_of_bundle(bundle, gate))
-    registry = read_registry(around.root)
+        evidence.add("files", False, str(error))
+        model = str(folder)
+    else:
+        model = bundle.info.id
+        _collect(bundle, alias, gate, context, evidence)
+    objections = [f"{check.name}: {check.told}" for check in evidence.checks if not check.passed]
+    objections += [why for figure in evidence.figures if (why := figure.objection(gate))]
+    return Verdict(
+        model=model,
+        alias=alias,
+        champion=evidence.champion,
+        compared=bool(evidence.figures),
+        split=gate.split if evidence.figures else None,
+        images=evidence.images,
+        patients=evidence.patients,
+        confidence=gate.confidence,
+        checks=evidence.checks,
+        figures=evidence.figures,
+        notes=evidence.notes,
+        objections=objections,
+    )
+
+
+def _collect(bundle: Bundle, alias: str, gate: Gate, context: GateContext, evidence: _Evidence) -> None:
+    """Check the bundle and its data and compare it with the champion, until a check fails that others build on."""
+    _check_bundle(bundle, gate, evidence)
+    registry = read_registry(context.root)
     champion = registry.find(registry.aliases.get(alias, ""))
+    evidence.champion = champion.id if champion else None
     if alias not in gate.aliases:
-        note = f"{alias} is not guarded (gate.yaml guards {', '.join(gate.aliases)}): not compared with anything"
-        return _verdict(bundle.info.id, alias, gate, checks, champion=champion.id if champion else None, notes=[note])
+        evidence.notes.append(f"not compared: {alias} is not guarded (gate.yaml guards {', '.join(gate.aliases)})")
+        return
     if champion is not None and champion.digest == bundle.digest:
-        note = f"{alias} means {champion.id} already"
-        return _verdict(bundle.info.id, alias, gate, checks, champion=champion.id, notes=[note])
-    found = find_data(bundle, around.data, around.runs)
-    if isinstance(found, str):
-        checks.append(Check(name="data", passed=False, told=found))
-        return _verdict(bundle.info.id, alias, gate, checks, champion=champion.id if champion else None)
-    checks.append(_audit(found, around))
+        evidence.notes.append(f"not compared: {alias} already points at {champion.id}")
+        return
+    dataset = find_data(bundle, context.data, context.runs)
+    if isinstance(dataset, str):
+        evidence.add("data", False, dataset)
+        return
+    _check_audit(dataset, context, evidence)
     if champion is None:
-        note = f"nothing is {alias} yet: not compared with anything"
-        return _verdict(bundle.info.id, alias, gate, checks, notes=[note])
+        evidence.notes.append(f"not compared: there is no {alias} yet")
+        return
     try:
-        other = Bundle.open(resolve(champion.id, around.root))
+        opponent = Bundle.open(resolve(champion.id, context.root))
     except BundleError as error:
-        checks.append(Check(name="champion", passed=False, told=str(error)))
-        return _verdict(bundle.info.id, alias, gate, checks, champion=champion.id)
-    return _compared(other, bundle, alias, gate, found, checks, around.reporter)
+        evidence.add("champion", False, str(error))
+        return
+    _compare(opponent, bundle, dataset, gate, context.reporter, evidence)
 
 
-def _of_bundle(bundle: Bundle, gate: Gate) -> Iterable[Check]:
-    """What the bundle must hold by itself; that its files are those that were sealed is known by now."""
-    yield Check(name="files", passed=True, told=f"{len(bundle.info.files)} files are those that were sealed")
+def _check_bundle(bundle: Bundle, gate: Gate, evidence: _Evidence) -> None:
+    """Check what the bundle holds; its checksums were verified when it was opened."""
+    evidence.add("files", True, f"the checksums of {len(bundle.info.files)} files match")
     parity = bundle.info.parity
     difference, images = parity.max_probability_difference, parity.images
-    told = f"agrees with the trained model to {difference:.1e} on {images} images"
-    proven = images > 0 and difference <= gate.parity
-    mend = "" if proven else f"; {gate.parity:.0e} on at least one is asked: export it again"
-    yield Check(name="parity", passed=proven, told=told + mend)
-    held = CARD in bundle.info.files and bool(bundle.read(CARD).strip())
-    yield Check(name="card", passed=held, told=CARD if held else f"no {CARD} in the bundle; export it again")
+    passed = images > 0 and difference <= gate.parity
+    fix = "" if passed else f"; at most {gate.parity:.0e} on at least one image is required: export it again"
+    evidence.add("parity", passed, f"differs from the trained model by {difference:.1e} on {images} images{fix}")
+    has_card = CARD in bundle.info.files and bool(bundle.read(CARD).strip())
+    evidence.add("card", has_card, CARD if has_card else f"no {CARD} in the bundle; export it again")
 
 
-def _audit(dataset: Dataset, around: GateContext) -> Check:
-    report = around.audit
+def _check_audit(dataset: Dataset, context: GateContext, evidence: _Evidence) -> None:
+    report = context.audit
     if report is None:
-        around.reporter.message(f"auditing the {len(dataset.rows)} images of {dataset.folder} ...")
+        context.reporter.message(f"auditing the {len(dataset.rows)} images of {dataset.folder} ...")
         report = auditing.audit(dataset)
-    if report.defects:
-        told = f"{report.defects[0].summary}; see `pneumo data check {dataset.folder}`"
-        return Check(name="data audit", passed=False, told=f"{len(report.defects)} kinds of defect: {told}")
-    return Check(name="data audit", passed=True, told=f"no defect in {report.images} images")
+    told = f"no defect in {report.images} images"
+    if defects := report.defects:
+        told = f"{len(defects)} kinds of defect: {defects[0].summary}; see `pneumo data check {dataset.folder}`"
+    evidence.add("data audit", not defects, told)
 
 
-def _compared(
-    champion: Bundle,
-    challenger: Bundle,
-    alias: str,
-    gate: Gate,
-    dataset: Dataset,
-    checks: list[Check],
-    reporter: Reporter,
-) -> Verdict:
+def _compare(
+    champion: Bundle, challenger: Bundle, dataset: Dataset, gate: Gate, reporter: Reporter, evidence: _Evidence
+) -> None:
     rows = dataset.select(Split[gate.split.upper()])
-    why = explain_mismatch(champion.info, challenger.info, dataset)
-    if why is None and not rows:
-        why = f"{dataset.folder} has no {gate.split} images; import it with some held back"
-    if why is not None:
-        checks.append(Check(name="same images", passed=False, told=why))
-        return _verdict(challenger.info.id, alias, gate, checks, champion=champion.info.id)
+    mismatch = explain_mismatch(champion.info, challenger.info, dataset)
+    if mismatch is None and not rows:
+        mismatch = f"{dataset.folder} has no {gate.split} images; import it with some held back"
+    if mismatch is not None:
+        evidence.add("same images", False, mismatch)
+        return
     reporter.message(f"running {champion.info.id} and {challenger.info.id} on {len(rows)} {gate.split} images ...")
     try:
         after, before = measure_bundles([challenger, champion], dataset, rows)
     except InputError as error:
-        checks.append(Check(name="same images", passed=False, told=str(error)))
-        return _verdict(challenger.info.id, alias, gate, checks, champion=champion.info.id)
-    told = f"{len(rows)} {gate.split} images of {after.patients} patients, the same for both"
-    checks.append(Check(name="same images", passed=True, told=told))
-    settings = Bootstrap(level=2 * gate.confidence - 1, resamples=gate.resamples, seed=gate.seed)
+        evidence.add("same images", False, str(error))
+        return
+    evidence.images, evidence.patients = len(rows), after.patients
+    evidence.add(
+        "same images", True, f"{len(rows)} {gate.split} images of {after.patients} patients, the same for both"
+    )
     classes = challenger.info.classes
-    names = (
-        ["sensitivity", "specificity"] if after.positive is not None else [f"sensitivity:{name}" for name in classes]
-    )
-    differences = compare_models(before, after, classes, settings, metrics=["auroc", *names])
-    notes = []
+    metrics = ["auroc", "sensitivity", "specificity"]
+    if after.positive is None:
+        metrics = ["auroc", *(f"sensitivity:{name}" for name in classes)]
+    bootstrap = Bootstrap(level=2 * gate.confidence - 1, resamples=gate.resamples, seed=gate.seed)
+    differences = compare_models(before, after, classes, bootstrap, metrics=metrics)
+    evidence.figures = [Figure.from_difference(each, gate.margins.get(each.metric)) for each in differences]
     if champion.info.data_fingerprint != challenger.info.data_fingerprint:
-        notes.append(
-            f"{champion.info.id} was trained on another data set: some of these images may have been among its own, "
-            "which would flatter it"
+        evidence.notes.append(
+            f"{champion.info.id} was trained on another data set: some of these images may be among its training "
+            "images, which would raise its metrics"
         )
-    return _verdict(
-        challenger.info.id,
-        alias,
-        gate,
-        checks,
-        champion=champion.info.id,
-        figures=[Figure.from_difference(each, gate.margins.get(each.metric)) for each in differences],
-        notes=notes,
-        images=len(rows),
-        patients=after.patients,
-    )
-
-
-def _verdict(
-    model: str,
-    alias: str,
-    gate: Gate,
-    checks: list[Check],
-    *,
-    champion: str | None = None,
-    figures: list[Figure] | None = None,
-    notes: list[str] | None = None,
-    images: int | None = None,
-    patients: int | None = None,
-) -> Verdict:
-    figures = figures or []
-    objections = [f"{check.name}: {check.told}" for check in checks if not check.passed]
-    objections += [why for figure in figures if (why := figure.objection(gate))]
-    return Verdict(
-        model=model,
-        alias=alias,
-        champion=champion,
-        compared=bool(figures),
-        split=gate.split if figures else None,
-        images=images,
-        patients=patients,
-        confidence=gate.confidence,
-        checks=checks,
-        figures=figures,
-        notes=notes or [],
-        objections=objections,
-    )

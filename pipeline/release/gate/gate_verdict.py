@@ -1,4 +1,4 @@
-"""What the gate found: checks of the bundle and its data, and figures beside the champion's."""
+"""The verdict of the gate: checks of the bundle and its data, and its figures against the champion's."""
 
 from typing import Literal
 
@@ -14,12 +14,12 @@ Outcome = Literal["good", "worse", "undecided"]
 
 
 class Check(FrozenModel):
-    """One thing that a bundle has or lacks.
+    """One requirement of a bundle.
 
     Attributes:
-        name: In a word or two.
-        passed: Whether it is as it should be.
-        told: What was found, and the mend where it is wrong.
+        name: Its name, in a word or two.
+        passed: Whether it is met.
+        told: The result, and the fix if it is not met.
     """
 
     name: str
@@ -28,12 +28,13 @@ class Check(FrozenModel):
 
 
 class Figure(FrozenModel):
-    """One figure of champion (first) and challenger (second).
+    """One metric of champion (first) and challenger (second).
 
     Attributes:
-        difference: The figure; `low` is at the confidence asked for, one-sided.
-        margin: How much lower it may be.
-        outcome: `good` where it is surely not lower by more; `worse` where it is on these very images, or undefined.
+        difference: The metric; `low` is the one-sided bound at the gate's confidence.
+        margin: How much lower the challenger's value may be.
+        outcome: `good` if it is not lower by more than the margin, with confidence; `worse` if it is lower by more on
+            these images, or undefined; else `undecided`.
     """
 
     difference: Difference
@@ -46,40 +47,40 @@ class Figure(FrozenModel):
         value, low = difference.value, difference.low
         if value is None or value < -margin:
             return cls(difference=difference, margin=margin, outcome="worse")
-        sure = low is not None and low >= -margin
-        return cls(difference=difference, margin=margin, outcome="good" if sure else "undecided")
+        proven = low is not None and low >= -margin
+        return cls(difference=difference, margin=margin, outcome="good" if proven else "undecided")
 
     def objection(self, gate: Gate) -> str | None:
-        """Why this figure stands in the way; None where it does not."""
-        name, found = title(self.difference.metric), self.difference
+        """Return why the gate refuses because of this metric; None if it does not."""
         if self.outcome == "good" or (self.outcome == "undecided" and gate.undecided == "pass"):
             return None
+        name, found = title(self.difference.metric), self.difference
         if found.value is None:
             return f"{name} is undefined: {found.reason}"
-        what = f"{name} changes by {found.value:+.3f}"
+        change = f"{name} changes by {found.value:+.3f}"
         if self.outcome == "worse":
-            return f"{what}, {self.margin:g} lower is allowed"
+            return f"{change}; at most {self.margin:g} lower is allowed"
         if found.low is None:
-            return f"{what}, and nobody can tell how sure that is ({found.reason})"
+            return f"{change}, with unknown certainty ({found.reason})"
         return (
-            f"{what}, but with {gate.confidence:.0%} confidence only not below {found.low:+.3f}, where "
-            f"{-self.margin:g} is asked: too few images to tell"
+            f"{change}, but with {gate.confidence:.0%} confidence it may be as low as {found.low:+.3f}, and "
+            f"{-self.margin:g} is required: too few images to tell"
         )
 
 
 class Verdict(FrozenModel):
-    """Whether a model may take an alias.
+    """The gate's verdict on a model for an alias.
 
     Attributes:
-        model: `name:version` of the challenger, or its folder where it is no bundle.
-        alias: What shall mean it.
-        champion: What the alias means now, where the gate looked; None where nothing does.
+        model: `name:version` of the challenger, or its folder if it is no bundle.
+        alias: Alias to point at it.
+        champion: Version that the alias points at; None if there is none.
         compared: Whether the two were compared.
-        split: What they were compared on; `images` of `patients`.
-        checks: Of the bundle and its data.
-        figures: Beside the champion's.
-        notes: What a reader should know.
-        objections: Why it is refused; empty where it is not.
+        split: Split of the comparison; `images` of `patients`.
+        checks: Checks of the bundle and its data.
+        figures: Metrics of both.
+        notes: Remarks for a reader.
+        objections: Reasons of a refusal; empty if the model passes.
     """
 
     model: str
@@ -98,10 +99,10 @@ class Verdict(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Whether nothing stands in the way."""
+        """Whether the model passes."""
         return not self.objections
 
     def admission(self, reason: str | None) -> Admission:
-        """What the registry records of it; the reason of a person only where it was needed."""
+        """Return the registry's record of the verdict, with a person's reason only if it was needed."""
         forced = None if self.passed else reason
         return Admission(self.champion, compared=self.compared, forced=forced, objections=tuple(self.objections))

@@ -1,4 +1,4 @@
-"""Where the data set of a bundle lies: the gate measures on the images that the challenger was held back from."""
+"""Location of a bundle's data set: the gate measures on the test images of the challenger's own data set."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,15 +13,9 @@ DATA = Path("data")
 
 
 def find_data(bundle: Bundle, given: Path | None, runs: Iterable[Path]) -> Dataset | str:
-    """The data set that a bundle was trained on, or why it is not at hand.
+    """Return the data set that a bundle was trained on, or a message that says why it was not found.
 
-    Args:
-        bundle: The challenger.
-        given: Its folder, where a person named it.
-        runs: Folders of runs, where the bundle's run may lie and say where its data set is.
-
-    Raises:
-        InputError: No data set in the folder that was given, or another one.
+    It must be in the `given` folder if there is one; else the record of the bundle's run is searched for in `runs`.
     """
     wanted = bundle.info.data_fingerprint
     if given is not None:
@@ -29,28 +23,27 @@ def find_data(bundle: Bundle, given: Path | None, runs: Iterable[Path]) -> Datas
         if dataset.info.fingerprint != wanted:
             raise InputError(
                 f"--data {given}: not the data set that {bundle.info.id} was trained on (fingerprint "
-                f"{dataset.info.fingerprint[:8]}, not {wanted[:8]}); its test images may be among those it learned from"
+                f"{dataset.info.fingerprint[:8]}, not {wanted[:8]}); its test images may be training images"
             )
         return dataset
-    looked = []
-    for folder in dict.fromkeys(_places(bundle, runs)):
+    searched = []
+    for folder in dict.fromkeys(_list_folders(bundle, runs)):
         try:
             dataset = manifest.read_dataset(folder)
         except InputError:
-            looked.append(f"none in {folder}")
+            searched.append(f"none in {folder}")
             continue
         if dataset.info.fingerprint == wanted:
             return dataset
-        looked.append(f"another one in {folder}")
-    return f"not at hand ({'; '.join(looked)}): name the folder of the data set {wanted[:8]} with --data"
+        searched.append(f"another one in {folder}")
+    return f"not found ({'; '.join(searched)}): name the folder of data set {wanted[:8]} with --data"
 
 
-def _places(bundle: Bundle, runs: Iterable[Path]) -> Iterator[Path]:
+def _list_folders(bundle: Bundle, runs: Iterable[Path]) -> Iterator[Path]:
     name = str(bundle.info.provenance.get("run", ""))
-    folders = [bundle.folder.parent, *(root / name for root in runs if name)]
-    for run in map(Run, folders):
+    for folder in (bundle.folder.parent, *(root / name for root in runs if name)):
         try:
-            info = run.info()
+            info = Run(folder).info()
         except InputError:
             continue
         if info.data_fingerprint == bundle.info.data_fingerprint:

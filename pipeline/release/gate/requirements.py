@@ -1,9 +1,9 @@
-"""`gate.yaml`: what `pneumo promote` asks of a model before it takes the champion's place."""
+"""`gate.yaml`: the requirements of `pneumo promote`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pneumo.pipeline.config import document
 from pneumo.serving.contracts.errors import first_problem
@@ -14,12 +14,12 @@ FILE = Path("ludwig_configs/gate.yaml")
 
 
 class Margins(FrozenModel):
-    """How much lower each figure may be than the champion's.
+    """How much lower than the champion's each metric may be.
 
     Attributes:
-        auroc: Of the ranking.
-        sensitivity: At the shipped threshold; with more than two classes the sensitivity of each class.
-        specificity: At the shipped threshold; with two classes.
+        auroc: AUROC.
+        sensitivity: At the bundle's threshold; with more than two classes the sensitivity of each class.
+        specificity: At the bundle's threshold; with two classes.
     """
 
     auroc: float = Field(default=0.01, ge=0, lt=1)
@@ -27,7 +27,7 @@ class Margins(FrozenModel):
     specificity: float = Field(default=0.05, ge=0, lt=1)
 
     def get(self, metric: str) -> float:
-        """The margin of a metric, `sensitivity:COVID` included."""
+        """Return the margin of a metric, `sensitivity:COVID` included."""
         return float(getattr(self, metric.partition(":")[0]))
 
 
@@ -35,14 +35,14 @@ class Gate(FrozenModel):
     """`gate.yaml`.
 
     Attributes:
-        aliases: A model that one of these shall mean is compared with the model that it means now.
-        split: Images that both are measured on; nothing was fitted on test images.
-        confidence: How sure it must be that no figure is lower by more than its margin (one-sided).
-        margins: How much lower a figure may be.
-        undecided: What becomes of a model with too few images to be sure either way.
-        parity: Largest difference in probability between bundle and trained model that passes.
-        resamples: Draws of patients.
-        seed: Seed of the draws.
+        aliases: Aliases that the gate guards: a model for one of them is compared with its present version.
+        split: Images of the comparison; nothing was fitted on test images.
+        confidence: Required confidence that no metric is lower by more than its margin (one-sided).
+        margins: How much lower a metric may be.
+        undecided: Decision on a model with too few images to tell.
+        parity: Largest allowed difference in probability between bundle and trained model.
+        resamples: Bootstrap resamples of patients.
+        seed: Seed of the bootstrap.
     """
 
     aliases: list[Alias] = Field(default=["champion"], min_length=1)
@@ -56,27 +56,21 @@ class Gate(FrozenModel):
 
 
 def read_gate(path: Path | None = None) -> Gate:
-    """Read the limits.
-
-    Args:
-        path: The file; where None `ludwig_configs/gate.yaml`, or the defaults where there is none.
+    """Read the requirements from a file; by default from `ludwig_configs/gate.yaml`, or the defaults without it.
 
     Raises:
-        InputError: It is missing, no YAML, or holds what cannot be right, with its line.
+        InputError: It is missing, no YAML, or a value is invalid; the message names the line.
     """
     if path is None and not FILE.is_file():
         return Gate()
-    found = document.read_document(path or FILE)
+    content = document.read_document(path or FILE)
     try:
-        return Gate.model_validate(found.data)
+        return Gate.model_validate(content.data)
     except ValidationError as error:
-        place = tuple(error.errors()[0]["loc"])
-        found.fail(place, _told(error, place))
-
-
-def _told(error: ValidationError, place: tuple[str | int, ...]) -> str:
-    first: Any = error.errors()[0]
-    if first["type"] != "extra_forbidden":
-        return first_problem(error)
-    model: type[BaseModel] = Margins if place[0] == "margins" else Gate
-    return f"unknown key {document.format_key_path(place)!r}; the keys are {', '.join(model.model_fields)}"
+        first = error.errors()[0]
+        place = tuple(first["loc"])
+        message = first_problem(error)
+        if first["type"] == "extra_forbidden":
+            keys = (Margins if place[0] == "margins" else Gate).model_fields
+            message = f"unknown key {document.format_key_path(place)!r}; the keys are {', '.join(keys)}"
+        content.fail(place, message)

@@ -1,4 +1,4 @@
-"""The bundle that a word on the command line means."""
+"""The bundle that a word on the command line names."""
 
 import json
 from pathlib import Path
@@ -10,24 +10,15 @@ from pneumo.serving.contracts.setting_types import Root
 from pneumo.serving.model.bundle import INFO, Bundle
 from pneumo.serving.model.registry import MODELS, find_version, resolve
 
-BUNDLE = "bundle"
-"""Folder of the bundle inside a run."""
-
 
 def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, reporter: Reporter = SILENT) -> Path:
-    """The bundle that an alias, a version, a bundle folder or a run means; a run is exported if need be.
+    """Return the bundle of an alias, a version, a bundle folder or a run; a run without a current one is exported.
 
-    A registered name goes before a folder of that name, as in `serving.model.registry.resolve`; with a slash in it, as
-    in `./champion`, it is always a path.
-
-    Args:
-        what: What is given on the command line.
-        root: The registry.
-        runs: Folder of the runs.
-        reporter: Receives progress.
+    As in `serving.model.registry.resolve`, a registered name has priority over a folder of that name, and a name with a
+    slash, such as `./champion`, is always a path.
 
     Raises:
-        InputError: Nothing is meant by it.
+        InputError: There is no such model.
         MachineError: The registry lies in a bucket that cannot be read.
     """
     if find_version(what, root):
@@ -35,8 +26,7 @@ def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, reporter: 
     if (Path(what) / INFO).is_file():
         return Path(what)
     run = Run.open(what, root=runs)
-    bundle = current_bundle(run)
-    if bundle is not None:
+    if bundle := current_bundle(run):
         return bundle
     from pneumo.pipeline.export.bundle_export import export_run
 
@@ -44,11 +34,11 @@ def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, reporter: 
 
 
 def current_bundle(run: Run) -> Path | None:
-    """The bundle in a run's folder, if it is whole and was made from the metrics that the run has now.
+    """Return the bundle in a run's folder if it is whole and holds the run's present metrics; else None.
 
-    Evaluating again, as with another policy, moves thresholds and metrics, and a bundle from before has the old ones.
+    Another evaluation, with another policy for example, changes thresholds and metrics; an older bundle has old ones.
     """
-    folder = run.folder / BUNDLE
+    folder = run.folder / "bundle"
     try:
         bundle = Bundle.open(folder)
         metrics = json.loads(run.metrics.read_bytes())

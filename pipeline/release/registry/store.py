@@ -1,9 +1,8 @@
-"""Where a registry is written: a folder of this machine, under a lock."""
+"""Write side of a registry in a folder, under a lock."""
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -22,14 +21,18 @@ Edit = Callable[[Registry], Registry]
 class RegistryStore(Protocol):
     """A place for a registry and its bundles."""
 
-    def change(self, edit: Edit) -> None:
-        """Read the registry, edit it, write it, so that nothing that another process writes meanwhile is lost.
+    def change(self, edit: Edit) -> Registry:
+        """Read the registry, edit it, write it and return it, without losing what another process writes meanwhile.
 
-        `edit` may be called again, with what the other wrote. It may call `put`, and raise, which leaves all as it was.
+        `edit` may be called again, with the other process's changes. It may call `put`. If it raises, nothing changes.
+
+        Raises:
+            InputError: There is no such bucket.
+            MachineError: The registry cannot be read or written, or others keep changing it.
         """
 
     def put(self, bundle: Bundle, place: str) -> None:
-        """Make sure that a bundle lies whole under a folder, relative to the registry."""
+        """Copy a bundle into a folder relative to the registry, unless it is there and whole."""
 
 
 def serialise_registry(registry: Registry) -> str:
@@ -39,22 +42,26 @@ def serialise_registry(registry: Registry) -> str:
 
 
 class FolderStore:
-    """A folder; one process at a time changes it."""
+    """A `RegistryStore` in a folder; one process at a time changes it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def change(self, edit: Edit) -> None:
-        """See `RegistryStore.change`.
-
-        Raises:
-            MachineError: The folder cannot be written.
-        """
-        with self._locked():
+    def change(self, edit: Edit) -> Registry:
+        """See `RegistryStore.change`."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock = open_locked(self._root / ".lock", wait=True)
+        except OSError as error:
+            raise MachineError(
+                f"{self._root}: cannot be written ({error.strerror}); give another --models-dir"
+            ) from None
+        with lock:
             before = read_registry(self._root)
             after = edit(before)
             if after != before:
                 write_text(self._root / REGISTRY, serialise_registry(after))
+            return after
 
     def put(self, bundle: Bundle, place: str) -> None:
         """See `RegistryStore.put`."""
@@ -65,8 +72,8 @@ class FolderStore:
         except BundleError:
             pass
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in target.parent.glob(f"{_PARTIAL}*"):  # of a promotion that was killed: the lock is ours
-            shutil.rmtree(left_over)
+        for leftover in target.parent.glob(f"{_PARTIAL}*"):  # of a killed promotion, since this process has the lock
+            shutil.rmtree(leftover)
         partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=target.parent))
         try:
             for name in (*bundle.info.files, INFO):
@@ -79,15 +86,3 @@ class FolderStore:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            lock = open_locked(self._root / ".lock", wait=True)
-        except OSError as error:
-            raise MachineError(
-                f"{self._root}: cannot be written ({error.strerror}); give another --models-dir"
-            ) from None
-        with lock:
-            yield

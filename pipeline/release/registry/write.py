@@ -1,4 +1,4 @@
-"""Promotion and rollback: what an alias means from now on, and the record of it."""
+"""Promotion and rollback: changes of an alias, and their record."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,20 +8,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pneumo.pipeline.release.registry.bucket import BucketStore
-from pneumo.pipeline.release.registry.store import FolderStore, RegistryStore
+from pneumo.pipeline.release.registry.store import Edit, FolderStore, RegistryStore
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model.bundle import Bundle
-from pneumo.serving.model.registry import (
-    MODELS,
-    REGISTRY,
-    Alias,
-    Promotion,
-    Registry,
-    Version,
-    read_registry,
-    resolve,
-)
+from pneumo.serving.model.registry import MODELS, REGISTRY, Alias, Promotion, Registry, Version, resolve
 from pneumo.serving.model.remote_registry import format_path
 
 CHAMPION = "champion"
@@ -29,13 +20,13 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Admission:
-    """How a model came past the gate.
+    """The gate's verdict, as the registry records it.
 
     Attributes:
-        before: What the alias meant when the gate looked; None where nothing did.
+        before: Version that the alias pointed at when the gate judged; None if there was none.
         compared: Whether the two were compared.
-        forced: The reason that a person gave where the gate had refused.
-        objections: Why it had refused.
+        forced: A person's reason to promote although the gate refused.
+        objections: The gate's reasons to refuse.
     """
 
     before: str | None
@@ -52,23 +43,23 @@ def promote(
     now: datetime | None = None,
     admission: Admission | None = None,
 ) -> Version:
-    """Copy a bundle into the registry and let an alias mean it; a bundle that is there already is not copied again.
+    """Copy a bundle into the registry, unless it is there, and point an alias at it.
 
     Args:
         bundle_folder: A sealed bundle.
-        alias: What shall mean it.
+        alias: Alias to point at it.
         root: The registry.
-        now: The time of promotion; by default the clock's.
-        admission: What the gate said (`pneumo.pipeline.release.gate`); None where it was not asked.
+        now: Time of the promotion; the present time if None.
+        admission: The gate's verdict (`pneumo.pipeline.release.gate`); None if there is none.
 
     Raises:
-        InputError: The bundle is not what was sealed, its version is taken by another one, or the alias is no name.
-        CheckFailedError: The alias means something else than when the gate looked.
+        InputError: The bundle was changed, another bundle has its version, or the alias is invalid.
+        CheckFailedError: The alias has changed since the gate judged.
         MachineError: The registry cannot be written.
     """
     check_alias(alias)
     bundle = Bundle.open(bundle_folder)
-    moment = _moment(now)
+    moment = _round_time(now)
     store = _open_store(root)
 
     def edit(registry: Registry) -> Registry:
@@ -79,77 +70,64 @@ def promote(
                 "new version"
             )
         before = registry.aliases.get(alias)
-        if admission is not None and before not in (admission.before, bundle.info.id):
+        verdict = admission or Admission(before)
+        if before not in (verdict.before, bundle.info.id):
             raise CheckFailedError(
-                f"{alias} is {before or 'nothing'} by now, the gate looked at {admission.before or 'nothing'}: "
+                f"{alias} is {before or 'nothing'} by now, the gate judged against {verdict.before or 'nothing'}: "
                 "somebody else changed it; nothing was changed, promote again"
             )
-        new = _describe(bundle, moment) if version is None else version
-        store.put(bundle, new.bundle)
+        promoted = version or _describe_version(bundle, moment)
+        store.put(bundle, promoted.bundle)
         if version is None:
-            registry = registry.model_copy(update={"versions": [*registry.versions, new]})
-        if before == new.id:
+            registry = registry.model_copy(update={"versions": [*registry.versions, promoted]})
+        if before == promoted.id:
             return registry
-        told = admission or Admission(before)
         record = Promotion(
             alias=alias,
-            version=new.id,
+            version=promoted.id,
             at=moment,
             before=before,
-            compared=told.compared,
-            forced=told.forced,
-            objections=list(told.objections),
+            compared=verdict.compared,
+            forced=verdict.forced,
+            objections=list(verdict.objections),
         )
-        return _with_history(registry, alias, [*registry.history.get(alias, []), new.id], record)
+        return _move_alias(registry, [*registry.history.get(alias, []), promoted.id], record)
 
-    store.change(edit)
-    return _known(read_registry(root), bundle.info.id)
+    return _change_alias(store, alias, edit)
 
 
 def rollback(alias: str = CHAMPION, *, root: Root = MODELS, now: datetime | None = None) -> Version:
-    """Let an alias mean what it meant before. The gate is not asked: what is wrong shall go at once.
+    """Point an alias at its previous version. The gate is not asked: a bad model must be replaced at once.
 
     Raises:
-        InputError: No such alias, nothing before, or the bundle from before is gone or changed.
+        InputError: No such alias, no previous version, or its bundle is missing or changed.
         MachineError: The registry cannot be written.
     """
-    moment = _moment(now)
-    found: list[Version] = []
+    moment = _round_time(now)
 
     def edit(registry: Registry) -> Registry:
         past = registry.history.get(alias)
         if not past:
-            known = ", ".join(sorted(registry.aliases)) or "none; `pneumo promote RUN` makes one"
-            raise InputError(f"{alias}: no such alias in {format_path(root, REGISTRY)}; known: {known}")
+            names = ", ".join(sorted(registry.aliases)) or "none; `pneumo promote RUN` makes one"
+            raise InputError(f"{alias}: no such alias in {format_path(root, REGISTRY)}; known: {names}")
         if len(past) < 2:
-            raise InputError(f"{alias}: {past[0]} is the earliest that it meant; there is nothing to go back to")
+            raise InputError(f"{alias}: {past[0]} is its first version; there is no previous one")
         Bundle.open(resolve(past[-2], root))
-        found.append(_known(registry, past[-2]))
         record = Promotion(alias=alias, version=past[-2], at=moment, action="rollback", before=past[-1])
-        return _with_history(registry, alias, past[:-1], record)
+        return _move_alias(registry, past[:-1], record)
 
-    _open_store(root).change(edit)
-    return found[-1]
-
-
-def list_versions(root: Root = MODELS) -> list[Version]:
-    """Every promoted version, oldest first."""
-    return read_registry(root).versions
+    return _change_alias(_open_store(root), alias, edit)
 
 
 def check_alias(alias: str) -> None:
-    """Refuse what cannot be an alias.
-
-    Raises:
-        InputError: Not a letter followed by letters, digits, `_` or `-`.
-    """
+    """Raise `InputError` unless an alias is a letter followed by letters, digits, `_` or `-`."""
     try:
         TypeAdapter(Alias).validate_python(alias)
     except ValidationError:
         raise InputError(f"--alias {alias!r}: must be a letter, then letters, digits, '_' or '-'") from None
 
 
-def _describe(bundle: Bundle, moment: datetime) -> Version:
+def _describe_version(bundle: Bundle, moment: datetime) -> Version:
     info = bundle.info
     run = info.provenance.get("run")
     return Version(
@@ -157,14 +135,14 @@ def _describe(bundle: Bundle, moment: datetime) -> Version:
         version=info.version,
         bundle=f"{info.name}/{info.version}",
         digest=bundle.digest,
-        metrics=_summary(info.metrics),
+        metrics=_summarise_metrics(info.metrics),
         promoted_at=moment,
         run=str(run) if run is not None else None,
     )
 
 
-def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Value and interval of each metric on held-out splits: what a review of a promotion wants to see, and no more."""
+def _summarise_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return value and interval of each metric on held-out splits, for the review of a promotion."""
     return {
         split: {
             name: {key: round(estimate[key], 4) for key in ("value", "low", "high") if estimate.get(key) is not None}
@@ -175,21 +153,25 @@ def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_history(registry: Registry, alias: str, past: list[str], record: Promotion) -> Registry:
+def _move_alias(registry: Registry, past: list[str], record: Promotion) -> Registry:
+    """Return the registry with a new history of the record's alias."""
     return registry.model_copy(
         update={
-            "aliases": registry.aliases | {alias: past[-1]},
-            "history": registry.history | {alias: past},
+            "aliases": registry.aliases | {record.alias: past[-1]},
+            "history": registry.history | {record.alias: past},
             "promotions": [*registry.promotions, record],
         }
     )
 
 
-def _known(registry: Registry, wanted: str) -> Version:
-    return next(version for version in registry.versions if version.id == wanted)
+def _change_alias(store: RegistryStore, alias: str, edit: Edit) -> Version:
+    """Change the registry and return the version that the alias points at."""
+    version = store.change(edit).find(alias)
+    assert version is not None
+    return version
 
 
-def _moment(now: datetime | None) -> datetime:
+def _round_time(now: datetime | None) -> datetime:
     return (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
 
 

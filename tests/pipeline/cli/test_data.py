@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def test_import_then_check_passes_and_says_what_was_left_out(source: Path, tmp_p
     result = run("import", source, "--out", tmp_path / "data", "--size", "64")
     assert result.exit_code == 0
     assert "[b]ODD" in result.stdout
-    assert result.stderr.count("left out: NORMAL/broken") == 10
-    assert "12 files left out" in result.stderr
+    assert result.stderr.count("skipped: NORMAL/broken") == 10
+    assert "12 files skipped" in result.stderr
     assert run("check", tmp_path / "data").exit_code == 0
 
 
@@ -94,9 +95,12 @@ def test_phantoms_are_drawn_imported_and_checked(tmp_path: Path) -> None:
 
 
 def test_the_choices_and_defaults_are_those_of_the_library(source: Path, tmp_path: Path) -> None:
-    assert [choice.value for choice in commands.FitChoice] == [fit.value for fit in Fit]
-    assert [choice.value for choice in commands.DecodeChoice] == [decode.value for decode in Decode]
-    assert [choice.value for choice in commands.SplitChoice] == [method.value for method in SplitMethod]
+    for choice, kind in {
+        commands.FitChoice: Fit,
+        commands.DecodeChoice: Decode,
+        commands.SplitChoice: SplitMethod,
+    }.items():
+        assert list(get_args(choice)) == [each.value for each in kind]
     made = json.loads(run("import", source, "--out", tmp_path / "data", "--json").stdout)
     settings = ImportSettings()
     assert (made["size"], made["fit"], made["decode"]) == (settings.size, settings.fit.value, settings.decode.value)

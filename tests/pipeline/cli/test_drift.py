@@ -85,7 +85,7 @@ def test_a_report_is_kept_in_the_log_where_that_is_asked_for(pneumo, bundle, log
     assert latest_check(store) is None
     found = drift(pneumo, bundle, "report", "--store")
     assert found.code == 0
-    assert "stored; /drift of the service shows it" in found.err
+    assert "stored; the service shows it at /drift" in found.err
     kept = latest_check(store)
     assert (kept.check.verdict, kept.check.images, kept.has_page) == ("drift", 80, True)
 
@@ -161,7 +161,7 @@ def test_files_and_the_log_at_once_are_refused(pneumo, bundle, here):
     assert (found.code, "give one of them" in found.err) == (2, True)
 
 
-def test_without_a_log_the_error_names_the_mend(pneumo, bundle):
+def test_without_a_log_the_error_names_the_fix(pneumo, bundle):
     found = drift(pneumo, bundle, "report")
     assert found.code == 2
     assert "`pneumo serve` writes one unless it is run with --no-log" in found.err
@@ -206,9 +206,9 @@ def test_a_simulation_of_a_tiny_model_sees_when_alarms_come(pneumo, exported, da
     assert "no radiographs" in {kind for kind, _ in alarms}
 
 
-def test_a_simulation_that_cannot_be_is_refused_with_the_mend(pneumo, exported, dataset):
+def test_an_impossible_simulation_is_refused_with_the_fix(pneumo, exported, dataset):
     options = ("--model", f"{exported}", "--data", f"{dataset.folder}")
     found = pneumo("drift", "simulate", *options, "--size", "1000")
     assert (found.code, "fewer than a window of 1000" in found.err) == (2, True)
     found = pneumo("drift", "simulate", *options, "--size", "5")
-    assert (found.code, "says nothing of fewer than 20" in found.err) == (2, True)
+    assert (found.code, "needs at least 20 images" in found.err) == (2, True)

@@ -47,20 +47,20 @@ def test_the_operating_point_certainty_and_subgroups_are_shown_with_intervals(sy
         "specificity": "Specificity",
         "ppv": "Positive predictive value",
         "npv": "Negative predictive value",
-        "coverage": "Conformal coverage",
-        "coverage:NORMAL": "Conformal coverage of NORMAL",
-        "uncertain": "Share uncertain",
-        "accuracy_certain": "Accuracy where certain",
+        "coverage": "Prediction set coverage",
+        "coverage:NORMAL": "Prediction set coverage of NORMAL",
+        "uncertain": "Share of uncertain images",
+        "accuracy_certain": "Accuracy on certain images",
         "worst_group_auroc": "Worst-group AUROC",
-        "ece_uncalibrated": "before temperature",
-        "ece_change": "Change of the calibration error",
+        "ece_uncalibrated": "calibration error (15 bins), uncalibrated",
+        "ece_change": "Change in expected calibration error",
     }.items():
         line = next(line for line in result.stdout.splitlines() if words in line)
         figures = split["metrics"][name]
         assert f"{figures['value']:.3f}" in line
         assert f"{figures['low']:.3f} to {figures['high']:.3f}" in line
-    assert "(cost FN:FP = 3:1, chosen on validation, where 0." in result.stdout
-    assert f"worst-group AUROC is that of {split['worst_group']}" in result.stdout
+    assert "(cost FN:FP = 3:1, fitted on validation; 0." in result.stdout
+    assert f"worst-group AUROC: {split['worst_group']}" in result.stdout
     for part in split["subgroups"]:
         line = next(line for line in result.stdout.splitlines() if f"{part['group']}: {part['value']}" in line)
         assert f"{part['metrics']['auroc']['value']:.3f}" in line

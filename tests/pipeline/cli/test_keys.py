@@ -35,14 +35,14 @@ def test_a_new_key_stands_alone_on_standard_output(folder):
     said = pneumo("keys", "add", "ward-3")
     assert re.fullmatch(r"pneumo_\w+\n", said.stdout)
     assert accepts(folder / "keys.yaml", said.stdout.strip())
-    assert "ward-3 may ask until `pneumo keys revoke ward-3`" in said.stderr
+    assert "the key of ward-3 is valid until `pneumo keys revoke ward-3`" in said.stderr
     assert "Authorization: Bearer" in said.stderr
 
 
 def test_a_key_can_be_given_an_end():
     said = pneumo("keys", "add", "ward-3", "--expires", "90d")
     day = datetime.now(UTC) + timedelta(days=90)
-    assert f"ward-3 may ask until {day:%Y-%m-%d}" in said.stderr
+    assert f"the key of ward-3 is valid until {day:%Y-%m-%d}" in said.stderr
     with pytest.raises(InputError, match="--expires '90'"):
         pneumo("keys", "add", "ward-4", "--expires", "90")
     with pytest.raises(InputError, match="--expires ''"):
@@ -64,9 +64,9 @@ def test_keys_are_listed_with_their_end_and_without_their_digest(folder):
 
 def test_a_revoked_key_is_gone(folder):
     key = pneumo("keys", "add", "ward-3").stdout.strip()
-    assert "ward-3 may not ask any more" in pneumo("keys", "revoke", "ward-3").stderr
+    assert "the key of ward-3 is revoked" in pneumo("keys", "revoke", "ward-3").stderr
     assert not accepts(folder / "keys.yaml", key)
-    assert "`pneumo keys add NAME` makes one" in pneumo("keys", "list").stderr
+    assert "`pneumo keys add NAME` adds one" in pneumo("keys", "list").stderr
 
 
 def test_programs_get_json():

@@ -1,4 +1,4 @@
-"""What every command does with an error: one line, an exit code, and the traceback if it was asked for."""
+"""Errors of every command: one line, an exit code, and the traceback with --debug."""
 
 from collections.abc import Callable
 

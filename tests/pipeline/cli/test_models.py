@@ -58,7 +58,7 @@ def test_what_the_gate_refuses_changes_nothing_and_says_why_and_how_on(folder):
     with pytest.raises(CheckFailedError) as caught:
         pneumo("promote", "b1")
     assert caught.value.exit_code == 1
-    for text in ("tiny:1 is not promoted to champion", "data: not at hand", "--data", '--force "REASON"'):
+    for text in ("tiny:1 is not promoted to champion", "data: not found", "--data", '--force "REASON"'):
         assert text in str(caught.value)
     assert not (folder / "models").exists()
 
@@ -72,11 +72,11 @@ def test_a_refusal_is_one_json_document_too(folder):
 
 def test_a_forced_promotion_keeps_the_reason_and_show_tells_it(folder):
     said = pneumo("promote", "b1", "--force", "no data left of that year")
-    assert "the reason is recorded: no data left of that year" in said.stderr
-    assert "forced, because: no data left of that year" in pneumo("models", "show").stdout
+    assert "the recorded reason: no data left of that year" in said.stderr
+    assert "promoted by force, reason: no data left of that year" in pneumo("models", "show").stdout
     (record,) = json.loads(pneumo("models", "show", "--json").stdout)["promotions"]
     assert record["forced"] == "no data left of that year"
-    assert record["objections"][0].startswith("data: not at hand")
+    assert record["objections"][0].startswith("data: not found")
 
 
 def test_force_without_a_reason_is_refused(folder):

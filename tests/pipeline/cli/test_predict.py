@@ -60,7 +60,9 @@ def test_the_table_names_images_and_says_it_is_no_medical_device(bundle, images)
     assert "not a medical device" in shown
 
 
-@pytest.mark.parametrize(("name", "start"), [("out.csv", "file,label"), ("out.json", "{"), ("out.txt", " ")])
+@pytest.mark.parametrize(
+    ("name", "start"), [("out.csv", "file,label"), ("out.json", "{"), ("out.txt", "tiny:1, research")]
+)
 def test_the_name_of_the_output_file_chooses_the_format(bundle, images, name, start):
     found = predict(bundle, "images", "--out", name)
     assert found.exit_code == 0

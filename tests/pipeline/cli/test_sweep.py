@@ -42,9 +42,9 @@ def test_a_misspelt_parameter_is_refused_before_anything_starts(
     ("arguments", "said"),
     [
         ((), "give a CONFIG"),
-        (("--resume", "latest", "--auto"), "--resume continues a sweep as it was"),
+        (("--resume", "latest", "--auto"), "--resume continues a sweep as it was; leave out --auto"),
         (("--resume", "latest"), "no such sweep"),
-        (("--resume", "latest", "--trials", "3"), "--trials: a sweep that is resumed keeps its own"),
+        (("--resume", "latest", "--trials", "3"), "--resume continues a sweep as it was; leave out --trials"),
         (("--auto", "-o", "trainer.epochs=1"), "sets a key of a CONFIG"),
         (("--auto", "--time-budget", "5 weeks"), "--time-budget"),
         (("--auto", "--time-budget", "1"), "time"),

@@ -1,4 +1,4 @@
-"""What `pneumo train` says; the training itself is tested in tests/pipeline/training."""
+"""Messages of `pneumo train`; the training itself is tested in tests/pipeline/training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from pneumo.pipeline.cli.progress import TrainingProgress
 from pneumo.pipeline.evaluation import evaluate_run
-from pneumo.pipeline.evaluation.results import doubts, read_metrics
+from pneumo.pipeline.evaluation.results import list_doubts, read_metrics
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_a_model_no_better_than_chance_is_doubted(
     run = synthesise_run(shift=shift, images=200)
     evaluate_run(run, resamples=100)
 
-    found = doubts(read_metrics(run))
+    found = list_doubts(read_metrics(run))
 
     assert bool(found) is bool(words)
     assert all(words in doubt for doubt in found if words)

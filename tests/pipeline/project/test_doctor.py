@@ -24,7 +24,7 @@ def test_this_machine_is_ready_and_the_command_says_so(pneumo):
     assert {each["area"] for each in document["findings"]} == {"packages", "machine", "cluster", "tracking", "project"}
 
 
-def test_a_missing_package_of_the_basic_loop_is_exit_3_with_the_mend(pneumo, monkeypatch):
+def test_a_missing_package_of_the_basic_loop_exits_3_with_the_fix(pneumo, monkeypatch):
     version = importlib.metadata.version
 
     def without(name):
@@ -41,7 +41,7 @@ def test_a_missing_package_of_the_basic_loop_is_exit_3_with_the_mend(pneumo, mon
 
 
 def test_what_is_optional_is_off_not_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "_problem", lambda name, _: f"no {name}" if name == "evidently" else None)
+    monkeypatch.setattr(doctor, "_find_problem", lambda each: "no evidently" if each.name == "evidently" else None)
     found = by_name(examine_environment())["extra drift"]
     assert (found.state, found.needed, found.mend) == (
         "off",

@@ -1,4 +1,4 @@
-"""A project outside this repository, as a stranger makes one."""
+"""A project outside this repository, as a new user creates one."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from tests.support.paths import CONFIGS
 
 
-def test_a_project_holds_configs_and_what_git_shall_not_hold_and_says_the_commands(pneumo, tmp_path, monkeypatch):
+def test_a_project_holds_configs_and_gitignore_and_its_commands_work(pneumo, tmp_path, monkeypatch):
     project = tmp_path / "my-project"
     made = pneumo("init", project, "--json")
     assert made.code == 0, made.err
@@ -104,7 +104,7 @@ def test_without_git_and_dvc_the_project_is_made_all_the_same_and_that_is_said(p
     assert "dvc add" not in (tmp_path / "bare" / "README.md").read_text()
 
 
-def test_a_config_that_is_not_at_hand_is_the_one_that_comes_with_pneumo(tmp_path, monkeypatch):
+def test_a_missing_config_is_replaced_by_the_installed_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_starter(Path("ludwig_configs/smoke.yaml")).read_bytes() == (CONFIGS / "smoke.yaml").read_bytes()
     assert find_starter(Path("mine/smoke.yaml")) == Path("mine/smoke.yaml")

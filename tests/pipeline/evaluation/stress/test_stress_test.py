@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pneumo.pipeline.cli import app
-from pneumo.pipeline.cli.stress import show
+from pneumo.pipeline.cli.evaluate import _show_stress_test as show
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit

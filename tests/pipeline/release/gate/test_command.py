@@ -1,4 +1,4 @@
-"""`pneumo promote` with data at hand: what a person sees, and what the shell gets."""
+"""`pneumo promote` with its data set: output and exit codes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The gate, on bundles that run: who passes, who does not, and what is said."""
+"""The gate, on bundles that run: passes, refusals and their reasons."""
 
 import shutil
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def root(tmp_path: Path, bright: Dataset, bundle_of: MakeBundle) -> Path:
 def judged(root: Path, bright: Dataset, audited: AuditReport) -> Judge:
     """`judged(bundle, alias=..., gate=..., data=..., audit=...)`: the verdict."""
 
-    def run(bundle: Bundle, alias: str = "champion", gate: Gate = GATE, **around: object) -> Verdict:
-        given = {"root": root, "data": bright.folder, "audit": audited} | around
+    def run(bundle: Bundle, alias: str = "champion", gate: Gate = GATE, **context: object) -> Verdict:
+        given = {"root": root, "data": bright.folder, "audit": audited} | context
         return judge_candidate(bundle.folder, alias, gate, GateContext(**given))  # type: ignore[arg-type]
 
     return run
@@ -64,7 +64,7 @@ def test_a_challenger_at_a_worse_operating_point_is_refused_though_it_ranks_the_
     assert outcomes(verdict) == {"auroc": "good", "sensitivity": "worse", "specificity": "good"}
     (why,) = verdict.objections
     assert "Sensitivity changes by -0." in why
-    assert "0.03 lower is allowed" in why
+    assert "at most 0.03 lower is allowed" in why
 
 
 def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_path, bundle_of):
@@ -72,12 +72,12 @@ def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_pat
 
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")
-    around = GateContext(tmp_path / "models", few.folder)
+    context = GateContext(tmp_path / "models", few.folder)
     challenger = bundle_of(few, "2", noise=0.01).folder
-    strict = judge_candidate(challenger, "champion", GATE, around)
+    strict = judge_candidate(challenger, "champion", GATE, context)
     assert "undecided" in outcomes(strict).values()
     assert any("too few images to tell" in why for why in strict.objections)
-    assert judge_candidate(challenger, "champion", Gate(resamples=200, undecided="pass"), around).passed
+    assert judge_candidate(challenger, "champion", Gate(resamples=200, undecided="pass"), context).passed
 
 
 def test_the_same_network_passes_with_few_images_since_it_is_the_same(tmp_path, bundle_of):
@@ -90,8 +90,8 @@ def test_the_same_network_passes_with_few_images_since_it_is_the_same(tmp_path, 
 
 
 def test_the_first_champion_is_compared_with_nothing(tmp_path, bright, audited, bundle_of):
-    around = GateContext(tmp_path / "none", bright.folder, audit=audited)
-    verdict = judge_candidate(bundle_of(bright, "2", blind=True).folder, "champion", GATE, around)
+    context = GateContext(tmp_path / "none", bright.folder, audit=audited)
+    verdict = judge_candidate(bundle_of(bright, "2", blind=True).folder, "champion", GATE, context)
     assert verdict.passed
     assert not verdict.compared
     assert [check.name for check in verdict.checks] == ["files", "parity", "card", "data audit"]
@@ -137,7 +137,7 @@ def test_a_bundle_whose_files_changed_is_refused_by_name(judged, bright, bundle_
 
 def test_a_data_set_that_fails_its_audit_is_refused(judged, bright, bundle_of, tmp_path):
     defect = Finding(Kind.PATIENT_ACROSS_SPLITS, Severity.DEFECT, "1 patients in more than one split", (("a", "b"),))
-    spoilt = AuditReport.build("data", 440, {}, {}, [defect])
+    spoilt = AuditReport("data", 440, {}, {}, (defect,))
     (why,) = judged(bundle_of(bright, "2", noise=0.1), audit=spoilt).objections
     assert "1 patients in more than one split" in why
 
@@ -150,11 +150,11 @@ def test_a_changed_image_is_found_by_the_audit_of_the_gate(judged, bright, bundl
     assert "images/0001.png" in verdict.objections[0]
 
 
-def test_data_that_are_not_at_hand_are_asked_for(judged, bright, bundle_of, tmp_path, monkeypatch):
+def test_a_missing_data_set_is_an_objection_that_names_the_option(judged, bright, bundle_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     verdict = judged(bundle_of(bright, "2"), data=None)
     (why,) = verdict.objections
-    assert why.startswith("data: not at hand (none in data)")
+    assert why.startswith("data: not found (none in data)")
     assert "--data" in why
     assert verdict.champion == "tiny:1"
 
@@ -173,8 +173,11 @@ def test_another_data_set_is_refused_since_the_challenger_may_have_learned_from_
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"classes": ["NORMAL", "COVID"], "positive_class": "COVID"}, "tiny:1 tells NORMAL, PNEUMONIA"),
-        ({"positive_class": "NORMAL"}, "positive is PNEUMONIA to tiny:1, NORMAL to tiny:2"),
+        ({"classes": ["NORMAL", "COVID"], "positive_class": "COVID"}, "the classes of tiny:1 are NORMAL, PNEUMONIA"),
+        (
+            {"positive_class": "NORMAL"},
+            "the positive class of tiny:1 is PNEUMONIA; the positive class of tiny:2 is NORMAL",
+        ),
     ],
 )
 def test_models_that_answer_other_questions_are_not_compared(judged, bright, bundle_of, changes, why):
@@ -193,8 +196,8 @@ def test_a_champion_of_other_data_is_run_on_the_challengers_images_and_that_is_s
     tmp_path, bright, audited, bundle_of
 ):
     promote(bundle_of(bright, "1", data_fingerprint="f" * 64).folder, root=tmp_path / "models")
-    around = GateContext(tmp_path / "models", bright.folder, audit=audited)
-    verdict = judge_candidate(bundle_of(bright, "2", noise=0.1).folder, "champion", GATE, around)
+    context = GateContext(tmp_path / "models", bright.folder, audit=audited)
+    verdict = judge_candidate(bundle_of(bright, "2", noise=0.1).folder, "champion", GATE, context)
     assert verdict.passed
     assert "another data set" in verdict.notes[0]
 
@@ -226,6 +229,6 @@ def test_a_champion_that_changed_since_the_gate_looked_stops_the_promotion(judge
     verdict = judged(bundle)
     promote(bundle_of(bright, "3").folder, root=root)
     before = (root / "registry.yaml").read_bytes()
-    with pytest.raises(CheckFailedError, match="champion is tiny:3 by now, the gate looked at tiny:1"):
+    with pytest.raises(CheckFailedError, match="champion is tiny:3 by now, the gate judged against tiny:1"):
         promote(bundle.folder, root=root, admission=verdict.admission(None))
     assert (root / "registry.yaml").read_bytes() == before

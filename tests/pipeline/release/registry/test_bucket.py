@@ -98,7 +98,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(storage, bundles):
 
 
 @pytest.mark.parametrize(("file", "why"), [("model.onnx", "SHA-256 differs"), ("bundle.json", "not the bundle")])
-def test_a_file_that_changed_in_the_bucket_is_refused_and_promoting_again_mends_it(storage, bundles, file, why):
+def test_a_file_that_changed_in_the_bucket_is_refused_and_promoting_again_repairs_it(storage, bundles, file, why):
     promote(bundles[0], root=ROOT)
     files, path = remote_registry.open_files(ROOT)
     files.pipe_file(f"{path}/tiny/1/{file}", b"{}")

@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pneumo.pipeline.release.registry import (
-    current_bundle,
-    find_bundle,
-    list_versions,
-    promote,
-    rollback,
-)
+from pneumo.pipeline.release.registry import current_bundle, find_bundle, promote, rollback
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.model.bundle import Bundle, BundleError
@@ -48,7 +42,7 @@ def test_a_promoted_bundle_is_copied_verified_and_listed(bundles, root):
         "promoted_at": NOW.replace(microsecond=0),
         "run": "20261123T000000Z-tiny-abcd",
     }
-    assert list_versions(root) == [version]
+    assert read_registry(root).versions == [version]
     assert resolve("champion", root) == resolve("tiny:1", root) == root / "tiny" / "1"
 
 
@@ -77,7 +71,7 @@ def test_a_registry_from_before_there_was_a_gate_is_read_and_gets_its_records_fr
 def test_a_second_promotion_adds_a_version_and_moves_the_alias(bundles, root):
     promote(bundles[0], root=root)
     promote(bundles[1], root=root)
-    assert [version.id for version in list_versions(root)] == ["tiny:1", "tiny:2"]
+    assert [version.id for version in read_registry(root).versions] == ["tiny:1", "tiny:2"]
     assert resolve("champion", root) == root / "tiny" / "2"
     assert resolve("tiny:1", root) == root / "tiny" / "1"
 
@@ -146,7 +140,7 @@ def test_what_a_killed_promotion_left_is_cleared_away(bundles, root):
     assert Bundle.open(root / "tiny" / "2").info.version == "2"
 
 
-def test_promoting_again_mends_a_registered_bundle_that_was_damaged(bundles, root):
+def test_promoting_again_repairs_a_damaged_bundle_in_the_registry(bundles, root):
     promote(bundles[0], root=root)
     (root / "tiny" / "1" / "model.onnx").unlink()
     promote(bundles[0], root=root)
@@ -166,8 +160,8 @@ def test_rollback_goes_back_one_promotion_at_a_time(bundles, root):
     assert rollback(root=root).id == "tiny:2"
     assert resolve("champion", root) == root / "tiny" / "2"
     assert rollback(root=root).id == "tiny:1"
-    assert len(list_versions(root)) == 3
-    with pytest.raises(InputError, match="nothing to go back to"):
+    assert len(read_registry(root).versions) == 3
+    with pytest.raises(InputError, match="there is no previous one"):
         rollback(root=root)
     assert read_registry(root).aliases == {"champion": "tiny:1"}
 

@@ -1,0 +1,56 @@
+"""Arguments and options that several commands share, and their common checks."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pneumo.pipeline.runs.reporter import TrackingMode
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.setting_types import parse_root
+
+if TYPE_CHECKING:
+    from pneumo.serving.model.bundle import Bundle
+
+_FOLDER = "folder, name, unique prefix of a name, or 'latest'."
+RUN_HELP = f"Run: {_FOLDER}"
+REGISTRY_HELP = "Folder of the registry, or an address: gs://BUCKET/FOLDER."
+MODEL_HELP = "Alias, version, or path of a bundle (with a slash)."
+
+SplitName = Literal["train", "validation", "test"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+OverrideOption = Annotated[
+    list[str] | None, typer.Option("-o", "--override", help="Set a key, such as trainer.epochs=3. May be repeated.")
+]
+WandbOption = Annotated[TrackingMode, typer.Option(help="Track with Weights & Biases.")]
+
+DataOption = Annotated[Path, typer.Option(help="Data set made by `pneumo data import`.")]
+
+RunArgument = Annotated[str, typer.Argument(help=RUN_HELP)]
+ResumeRunOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this run: {_FOLDER}")]
+RunsDirOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
+ResumeSweepOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this sweep: {_FOLDER}")]
+SweepsDirOption = Annotated[Path, typer.Option(help="Folder of the sweeps.")]
+
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+ModelOption = Annotated[str, typer.Option(help=MODEL_HELP)]
+ModelsDirOption = Annotated[str, typer.Option(envvar="PNEUMO_MODELS_DIR", help=REGISTRY_HELP)]
+AliasOption = Annotated[str, typer.Option(help="Alias to point at the model.")]
+
+
+def open_bundle(model: str, models_dir: str) -> "Bundle":
+    """Open the bundle of an alias, a version or a path, and verify its checksums."""
+    from pneumo.serving.model.bundle import Bundle
+    from pneumo.serving.model.registry import resolve
+
+    return Bundle.open(resolve(model, parse_root(models_dir)))
+
+
+def refuse_options(context: typer.Context, names: Collection[str], *, because: str) -> None:
+    """Raise `InputError` if the command line holds a parameter with one of these Python names."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"{because}; leave out {max(parameter.opts, key=len)}")
