@@ -15,17 +15,11 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """Values of a YAML file and their lines.
+    """Values of a YAML file and their lines."""
 
-    Attributes:
-        name: The file's name, for messages.
-        data: The values.
-        lines: Line (from 1) of each value's key; 0 for a value from the command line.
-    """
-
-    name: str
+    name: str  # of the file, for messages
     data: dict[str, Any]
-    lines: dict[KeyPath, int]
+    lines: dict[KeyPath, int]  # of each value's key, from 1; 0 for a value from the command line
 
     def locate(self, path: KeyPath) -> str:
         """Return `file:line` of a value or of its nearest parent; `-o KEY` for a value from the command line."""
@@ -37,18 +31,18 @@ class Document:
                 return f"{self.name}:{line}"
         return self.name
 
-    def fail(self, path: KeyPath, message: str) -> NoReturn:
+    def fail(self, path: KeyPath | str, message: str) -> NoReturn:
         """Raise an InputError that begins with the place of a value."""
-        raise InputError(f"{self.locate(path)}: {message}")
+        raise InputError(f"{self.locate(parse_key_path(path))}: {message}")
 
-    def reject(self, path: KeyPath, problem: str) -> NoReturn:
+    def reject(self, path: KeyPath | str, problem: str) -> NoReturn:
         """Raise an InputError that begins with the place and the key path of a value."""
-        self.fail(path, f"{format_key_path(path)} {problem}")
+        self.fail(path, f"{format_key_path(parse_key_path(path))} {problem}")
 
-    def get(self, path: KeyPath, default: Any = None) -> Any:
+    def get(self, path: KeyPath | str, default: Any = None) -> Any:
         """Return the value at a path, or `default`."""
         value: Any = self.data
-        for key in path:
+        for key in parse_key_path(path):
             try:
                 value = value[key]
             except (KeyError, IndexError, TypeError):
@@ -71,7 +65,7 @@ class Document:
                 node = yaml.compose(text, Loader=yaml.SafeLoader)
             except yaml.YAMLError:
                 raise InputError(f"{name}: the value is not YAML") from None
-            path = tuple(int(part) if part.isascii() and part.isdigit() else part for part in key.strip().split("."))
+            path = parse_key_path(key.strip())
             _assign(data, path, None if node is None else _construct(node, name), name)
             lines = {place: line for place, line in lines.items() if place[: len(path)] != path} | {path: 0}
         return Document(self.name, data, lines)
@@ -111,6 +105,13 @@ def parse_document(text: str, name: str) -> Document:
         raise _invalid_yaml(error, name) from None
     except RecursionError:
         raise InputError(f"{name}: nested too deeply, or an anchor that contains itself") from None
+
+
+def parse_key_path(path: KeyPath | str) -> KeyPath:
+    """Return a path from the form `output_features.0.loss`; a path that is parsed already stays as it is."""
+    if isinstance(path, tuple):
+        return path
+    return tuple(int(part) if part.isascii() and part.isdigit() else part for part in path.split("."))
 
 
 def format_key_path(path: KeyPath) -> str:

@@ -10,8 +10,7 @@ import yaml
 from pneumo.pipeline.config.document import Document, read_document
 from pneumo.pipeline.config.rules.experiment_rules import check_rules
 from pneumo.pipeline.config.schema import DECISIONS, check_decisions, check_schema
-from pneumo.pipeline.decisions.decision_rules import DecisionRules
-from pneumo.pipeline.decisions.policies import Policy
+from pneumo.pipeline.decisions.policies import DecisionRules, Policy
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.types import Decode
@@ -22,15 +21,10 @@ LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "fa
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked config.
+    """A checked config."""
 
-    Attributes:
-        name: The config file's stem.
-        document: The resolved config, with pneumo's defaults.
-    """
-
-    name: str
-    document: Document
+    name: str  # the config file's stem
+    document: Document  # resolved: with pneumo's defaults
 
     @property
     def config(self) -> dict[str, Any]:
@@ -81,28 +75,21 @@ class Experiment:
             InputError: Not two classes for a binary label, two for a category, an unknown positive class, or a class
                 name that Ludwig reads as a boolean.
         """
-        label = ("output_features", 0)
+        kind, count = "output_features.0.type", len(classes)
         if self.kind != "binary":
-            if len(classes) == 2:
-                self.document.fail(
-                    (*label, "type"),
-                    "the data set has two classes: use type: binary, and state the positive class with "
-                    "preprocessing: {fallback_true_label: ...}",
-                )
+            if count == 2:
+                fix = "use type: binary, and state the positive class with preprocessing: {fallback_true_label: ...}"
+                self.document.fail(kind, f"the data set has two classes: {fix}")
             return
         booleans = [name for name in classes if name.lower() in LUDWIG_BOOLEANS]
         if booleans:
-            raise InputError(
-                f"class {booleans[0]!r}: Ludwig reads it as a boolean and would mix up the classes; rename it"
-            )
-        if len(classes) != 2:
-            self.document.fail(
-                (*label, "type"),
-                f"a binary label has two classes, the data set has {len(classes)}: use type: category",
-            )
+            problem = "Ludwig reads it as a boolean and would mix up the classes; rename it"
+            raise InputError(f"class {booleans[0]!r}: {problem}")
+        if count != 2:
+            self.document.fail(kind, f"a binary label has two classes, the data set has {count}: use type: category")
         if self.positive not in classes:
             self.document.fail(
-                (*label, "preprocessing", "fallback_true_label"),
+                "output_features.0.preprocessing.fallback_true_label",
                 f"the positive class {self.positive!r} is not in the data set, which has {' and '.join(classes)}",
             )
 
@@ -125,7 +112,7 @@ def build_experiment(document: Document, name: str) -> Experiment:
     check_schema(document)
     check_rules(document)
     if not isinstance(document.data.get("hyperopt"), dict | None):
-        document.reject(("hyperopt",), "must be a mapping")
+        document.reject("hyperopt", "must be a mapping")
     return Experiment(name, _fill_defaults(document, read_decision_rules(document)))
 
 
@@ -136,13 +123,13 @@ def read_decision_rules(document: Document) -> DecisionRules:
         InputError: A key is unknown, a value is out of range, or the threshold's rule is not one.
     """
     check_decisions(document)
-    section = document.get((DECISIONS,)) or {}
+    section = document.get(DECISIONS) or {}
     rules = DecisionRules()
-    path = (DECISIONS, "threshold")
     if "threshold" in section:
-        if document.get(("output_features", 0, "type")) == "category":
+        path = f"{DECISIONS}.threshold"
+        if document.get("output_features.0.type") == "category":
             document.reject(path, "is for a binary label; leave it out, the most probable class is predicted")
-        place = f"{document.locate(path)}: {DECISIONS}.threshold"
+        place = f"{document.locate((DECISIONS, 'threshold'))}: {path}"
         rules = replace(rules, policy=Policy.parse(section["threshold"], place=place))
     return replace(
         rules,

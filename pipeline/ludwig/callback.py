@@ -1,4 +1,4 @@
-"""What pneumo adds to Ludwig's training loop, through Ludwig's callback interface. Importing this loads Ludwig."""
+"""pneumo's part of Ludwig's training loop, as a Ludwig callback. Importing this loads Ludwig."""
 
 import json
 import math
@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ludwig.callbacks import Callback
 from ludwig.constants import TRAINING, VALIDATION
@@ -18,29 +19,27 @@ from pneumo.pipeline.runs.reporter import SILENT, Reporter, Step
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.files import write_text
 
+if TYPE_CHECKING:
+    from ludwig.trainers.trainer import Trainer
+    from ludwig.utils.trainer_utils import ProgressTracker
+
 
 class TrainingCallback(Callback):
-    """Reports progress, writes learning curves, lets Ctrl-C through, resumes the schedule, and saves time."""
+    """Reports progress, writes learning curves, stops on signals, resumes the schedule, and speeds up training."""
 
-    def __init__(
-        self,
-        run: Run,
-        feature: str,
-        reporter: Reporter = SILENT,
-    ) -> None:
+    def __init__(self, run: Run, feature: str, reporter: Reporter = SILENT) -> None:
         self.run = run
-        self.began = time.perf_counter()
-        self.told = 0
-        self.history = run.history
         self.feature = feature
         self.reporter = reporter
+        self.began = time.perf_counter()
+        self.reported_step = 0
         self.rounds: list[dict[str, Any]] = []
         self.schedule_restored = False
         self.stopping = False
         self.metrics: RoundMetrics | None = None
 
-    def on_trainer_train_setup(self, trainer: Any, save_path: str, is_coordinator: bool, **_: Any) -> None:
-        """Ludwig just took SIGINT to itself; take it back, and let SIGTERM stop in the same way."""
+    def on_trainer_train_setup(self, trainer: "Trainer", save_path: str, is_coordinator: bool, **_: object) -> None:
+        """Speed up the trainer, and handle SIGINT and SIGTERM instead of Ludwig."""
         self.began = time.perf_counter()
         use_channels_last(trainer)
         self.metrics = RoundMetrics(trainer)
@@ -49,27 +48,27 @@ class TrainingCallback(Callback):
             signal.signal(signal.SIGTERM, self.stop)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Stop before the next batch, so that no checkpoint is cut in two; at the second signal stop at once."""
+        """Stop before the next batch, so that no checkpoint is cut in two; on the second signal stop at once."""
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
 
-    def on_batch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
-        """Stop here if a signal asked for it."""
+    def on_batch_start(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
+        """Stop here if there was a signal."""
         if self.stopping:
             raise KeyboardInterrupt
 
-    def on_checkpoint(self, trainer: Any, progress_tracker: Any, **_: Any) -> None:
-        """Keep the checkpoint that Ludwig has just finished, and tell of the round that it completes."""
-        checkpoints.keep_checkpoint(self.run, progress_tracker.steps)
+    def on_checkpoint(self, trainer: "Trainer", progress_tracker: "ProgressTracker", **_: object) -> None:
+        """Keep the checkpoint that Ludwig has just finished, and report the round that it completes."""
         step = progress_tracker.steps
-        complete = self.rounds and self.rounds[-1]["step"] == step and step != self.told
-        if complete:  # Ludwig checkpoints a second time at the end of an epoch
-            self.told = step
+        checkpoints.keep_checkpoint(self.run, step)
+        # Ludwig writes a second checkpoint at the end of an epoch
+        if self.rounds and self.rounds[-1]["step"] == step and step != self.reported_step:
+            self.reported_step = step
             self.reporter.round(self.rounds[-1], time.perf_counter() - self.began)
 
-    def on_epoch_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
-        """Bring a resumed run's schedule to where it was, and keep the rounds evaluated before."""
+    def on_epoch_start(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
+        """Restore the schedule and the evaluated rounds of a resumed run."""
         if self.metrics:
             self.metrics.drop()
         if self.schedule_restored:
@@ -78,55 +77,50 @@ class TrainingCallback(Callback):
         use_fused_optimizer(trainer)
         if progress_tracker.steps > 0:
             replay_schedule(trainer, progress_tracker)
-            if self.history.is_file():
-                earlier = json.loads(self.history.read_text(encoding="utf-8"))
-                self.rounds = [entry for entry in earlier if entry["step"] <= progress_tracker.steps]
+            if self.run.history.is_file():
+                history = json.loads(self.run.history.read_text(encoding="utf-8"))
+                self.rounds = [entry for entry in history if entry["step"] <= progress_tracker.steps]
 
-    def on_batch_end(
-        self, trainer: Any, progress_tracker: Any, save_path: str, sync_step: bool = True, **_: Any
-    ) -> None:
+    def on_batch_end(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
         """Report progress."""
-        self._report(trainer, progress_tracker)
-
-    def _report(self, trainer: Any, progress_tracker: Any) -> None:
         metric = trainer.validation_metric
         latest = self.rounds[-1]["validation"].get(metric) if self.rounds else None
         done = (progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, len(self.rounds))
         self.reporter.step(Step(*done, metric, latest))
 
-    def on_eval_start(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
-        """Let Ludwig find its training metrics complete."""
+    def on_eval_start(self, *_: object, **__: object) -> None:
+        """Complete Ludwig's training metrics before it reads them."""
         if self.metrics:
             self.metrics.flush()
 
-    def on_eval_end(self, trainer: Any, progress_tracker: Any, save_path: str, **_: Any) -> None:
-        """Write the learning curves."""
+    def on_eval_end(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
+        """Write the learning curves and report progress."""
         entry = {
             "epoch": progress_tracker.epoch,
             "step": progress_tracker.steps,
             "learning_rate": progress_tracker.learning_rate,
-            "train": self._latest(progress_tracker.train_metrics),
-            "validation": self._latest(progress_tracker.validation_metrics),
+            "train": self._read_latest(progress_tracker.train_metrics),
+            "validation": self._read_latest(progress_tracker.validation_metrics),
         }
-        self.rounds = [*(known for known in self.rounds if known["step"] < entry["step"]), entry]
-        write_text(self.history, json.dumps(self.rounds, indent=1, allow_nan=False) + "\n")
-        self._report(trainer, progress_tracker)
+        self.rounds = [*(earlier for earlier in self.rounds if earlier["step"] < entry["step"]), entry]
+        write_text(self.run.history, json.dumps(self.rounds, indent=1, allow_nan=False) + "\n")
+        self.on_batch_end(trainer, progress_tracker)
 
-    def _latest(self, metrics: dict[str, dict[str, list[Any]]]) -> dict[str, float]:
+    def _read_latest(self, metrics: dict[str, dict[str, list[Any]]]) -> dict[str, float]:
         values = {name: rounds[-1][-1] for name, rounds in metrics.get(self.feature, {}).items() if rounds}
         return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def replay_schedule(trainer: Any, progress_tracker: Any) -> None:
+def replay_schedule(trainer: "Trainer", progress_tracker: "ProgressTracker") -> None:
     """Bring the learning-rate schedule of a resumed trainer to the step it had reached.
 
-    Ludwig restores weights and optimizer but starts the schedule anew. Schedules depend only on the number of steps,
-    and on the metric history where the rate falls on a plateau: both are known, so stepping through them restores it.
+    Ludwig restores weights and optimizer but starts the schedule anew. A schedule depends only on the number of steps
+    and, with `reduce_on_plateau`, on the metric history. Both are stored, so stepping through them restores it.
     """
     scheduler, config = trainer.scheduler, trainer.config.learning_rate_scheduler
     splits = {TRAINING: progress_tracker.train_metrics, VALIDATION: progress_tracker.validation_metrics}
     metrics = splits.get(config.reduce_eval_split, progress_tracker.test_metrics)
-    rounds = metrics.get(trainer.validation_field, {}).get(config.reduce_eval_metric, [])
+    rounds: Sequence[Sequence[float]] = metrics.get(trainer.validation_field, {}).get(config.reduce_eval_metric, [])
     evaluated = {int(entry[1]): float(entry[-1]) for entry in rounds}  # entries are (epoch, step, value)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

@@ -1,7 +1,7 @@
-"""Whole checkpoints of a run: weights, optimizer and progress that belong together.
+"""Consistent checkpoints of a run: weights, optimizer and progress that belong together.
 
 Ludwig replaces these files one by one, and rewrites its progress file in place, so that a kill -9 can leave a mixture
-that it refuses or misreads. A copy is made when they are consistent, in a folder that is named once it is complete.
+that it refuses or misreads. pneumo copies them when they are consistent, into a folder that gets its name at the end.
 """
 
 import os
@@ -16,15 +16,14 @@ _TRAINING = "training_checkpoints"
 
 
 def keep_checkpoint(run: Run, step: int) -> None:
-    """Keep what Ludwig has just written as the checkpoint of a step, and drop the one before."""
+    """Keep Ludwig's current files as the checkpoint of a step, and remove the checkpoint before it."""
     root = run.folder / FOLDER
-    partial = root / "partial"
+    partial, target = root / "partial", root / f"{step:09d}"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / _TRAINING).mkdir(parents=True)
-    for file in sorted((run.model / _TRAINING).glob("*.ckpt*")):
-        os.link(file, partial / _TRAINING / file.name)  # Ludwig never writes into these, it replaces them
+    for file in (run.model / _TRAINING).glob("*.ckpt*"):
+        os.link(file, partial / _TRAINING / file.name)  # Ludwig replaces these files and never writes into them
     shutil.copyfile(run.model / _PROGRESS, partial / _PROGRESS)
-    target = root / f"{step:09d}"
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
@@ -34,17 +33,12 @@ def keep_checkpoint(run: Run, step: int) -> None:
 
 
 def find_latest(run: Run) -> Path | None:
-    """Folder of the newest whole checkpoint."""
-    found = [path for path in (run.folder / FOLDER).glob("[0-9]*") if path.is_dir()]
-    return max(found, default=None)
+    """Return the folder of the newest complete checkpoint."""
+    return max((path for path in (run.folder / FOLDER).glob("[0-9]*") if path.is_dir()), default=None)
 
 
 def restore_checkpoint(run: Run) -> bool:
-    """Put the newest whole checkpoint where Ludwig looks for one; without one, nothing is left there.
-
-    Returns:
-        Whether there was one.
-    """
+    """Replace the files that Ludwig resumes from by the newest complete checkpoint; return False if there is none."""
     shutil.rmtree(run.model / _TRAINING, ignore_errors=True)
     (run.model / _PROGRESS).unlink(missing_ok=True)
     checkpoint = find_latest(run)
@@ -56,13 +50,13 @@ def restore_checkpoint(run: Run) -> bool:
 
 
 def find_best_weights(run: Run) -> Path | None:
-    """The best weights of the newest whole checkpoint."""
+    """Return the best weights of the newest complete checkpoint."""
     checkpoint = find_latest(run)
     path = checkpoint / _TRAINING / "best.ckpt.safetensors" if checkpoint else None
     return path if path and path.is_file() else None
 
 
 def drop_checkpoints(run: Run) -> None:
-    """Remove every checkpoint: a run that is done needs none."""
+    """Remove every checkpoint; a finished run needs none."""
     shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
     shutil.rmtree(run.model / _TRAINING, ignore_errors=True)

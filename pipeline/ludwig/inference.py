@@ -1,7 +1,7 @@
-"""Logits from a trained Ludwig model, without Ludwig's own predict (which copies configs at each call)."""
+"""Compute logits with a trained Ludwig model, without Ludwig's own predict, which copies configs at each call."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pneumo.pipeline.data.manifest import GROUP, Dataset, Row, group_names
 from pneumo.pipeline.ludwig import runtime
 from pneumo.pipeline.runs.run import Run, RunInfo
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.calibration import calibrate_logits
@@ -16,45 +17,38 @@ from pneumo.serving.model.calibration import calibrate_logits
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from ludwig.api import LudwigModel as LudwigModel
 
 BATCH = 64
 
 
-def load_model(run: Run) -> Any:
+def load_model(run: Run) -> "LudwigModel":
     """Load a run's Ludwig model.
 
     Raises:
         InputError: The run has no finished model.
     """
-    if not (run.model / "model_weights").exists() and not list(run.model.glob("model_weights*")):
+    if not any(run.model.glob("model_weights*")):
         raise InputError(f"{run.folder}: no model in it yet; finish it with `pneumo train --resume {run.name}`")
     runtime.load_ludwig()
+    import torch
     from ludwig.api import LudwigModel
 
     with runtime.skip_schema_check():
         model = LudwigModel.load(str(run.model), backend="local")  # else it joins any Ray cluster of this machine
-    _lay_out(model.model)
+    if next(model.model.parameters()).device.type == "cpu":  # as in training: faster, and equal to the last bit
+        model.model.to(memory_format=torch.channels_last)
     return model
 
 
-def _lay_out(network: Any) -> None:
-    """Channels last on CPU, as in training: faster, and the same to the last bit."""
-    import torch
-
-    if next(network.parameters()).device.type == "cpu":
-        network.to(memory_format=torch.channels_last)
-
-
-def read_class_order(model: Any, label: str) -> list[str]:
-    """Class names in the order of the logits: negative then positive for a binary label."""
+def read_class_order(model: "LudwigModel", label: str) -> list[str]:
+    """Return class names in the order of the logits: negative then positive for a binary label."""
     metadata = model.training_set_metadata[label]
-    if "bool2str" in metadata:
-        return [str(name) for name in metadata["bool2str"]]
-    return [str(name) for name in metadata["idx2str"]]
+    return [str(name) for name in metadata["bool2str" if "bool2str" in metadata else "idx2str"]]
 
 
-def prepare_network(model: Any, info: RunInfo) -> "torch.nn.Module":
-    """A Ludwig model as a plain network: images in, logits [N, K] and embedding [N, D] out, in evaluation mode."""
+def prepare_network(model: "LudwigModel", info: RunInfo) -> "torch.nn.Module":
+    """Return a Ludwig model as a network in evaluation mode: images in, logits [N, K] and embedding [N, D] out."""
     import torch
     from ludwig.utils.torch_utils import Dense
 
@@ -79,24 +73,21 @@ def prepare_network(model: Any, info: RunInfo) -> "torch.nn.Module":
     return Network().eval()
 
 
-def predict_logits(model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Logits of images.
+def predict_logits(model: "LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> Float32:
+    """Return logits [N, K] of images, columns in the order of `info.classes`; arguments as in `predict_outputs`."""
+    return predict_outputs(model, info, images)[0]
+
+
+def predict_outputs(
+    model: "LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]
+) -> tuple[Float32, Float32]:
+    """Return logits [N, K] and embeddings [N, D] of images; D is 0 if there are no images.
 
     Args:
         model: A Ludwig model.
         info: Its run.
         images: uint8 [H, W, C] each, at the model's size.
-
-    Returns:
-        float32 [N, K], columns in the order of `info.classes`.
     """
-    return predict_outputs(model, info, images)[0]
-
-
-def predict_outputs(
-    model: Any, info: RunInfo, images: Sequence[NDArray[np.uint8]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits, as `predict_logits` gives them, and embeddings float32 [N, D] of images; D is 0 where there are none."""
     import torch
 
     net = prepare_network(model, info)
@@ -112,22 +103,20 @@ def predict_outputs(
     return np.concatenate(logits), np.concatenate(embeddings) if embeddings else np.zeros((0, 0), dtype=np.float32)
 
 
-def make_predictions_frame(rows: Sequence[Row], logits: NDArray[np.float32]) -> "pd.DataFrame":
-    """Rows and logits as `predictions.parquet` holds them, with a column for each group of images."""
+def make_predictions_frame(rows: Sequence[Row], logits: Float32) -> "pd.DataFrame":
+    """Return the table of `predictions.parquet`: rows and logits, with a column for each group of images."""
     import pandas as pd
 
+    columns = {
+        "image": [row.image for row in rows],
+        "split": [row.split.name.lower() for row in rows],
+        "patient": [row.patient for row in rows],
+        "label": [row.label for row in rows],
+        "logits": list(logits.astype(np.float64)),
+        "probabilities": list(calibrate_logits(logits, 1.0)),
+    }
     groups = {GROUP + name: [row.groups.get(name, "") for row in rows] for name in group_names(rows)}
-    return pd.DataFrame(
-        {
-            "image": [row.image for row in rows],
-            "split": [row.split.name.lower() for row in rows],
-            "patient": [row.patient for row in rows],
-            "label": [row.label for row in rows],
-            "logits": list(logits.astype(np.float64)),
-            "probabilities": list(calibrate_logits(logits, 1.0)),
-            **groups,
-        }
-    )
+    return pd.DataFrame(columns | groups)
 
 
 def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
@@ -138,19 +127,18 @@ def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
     """
     from pneumo.pipeline.data.training_images import read_images
 
-    info = run.info()
-    preparation = Preparation.model_validate(info.preparation)
-    made = dataset.info
-    if (made.size, made.fit, made.decode) != (preparation.size, preparation.fit, preparation.decode):
+    info, stored = run.info(), dataset.info
+    wanted = Preparation.model_validate(info.preparation)
+    if (stored.size, stored.fit, stored.decode) != (wanted.size, wanted.fit, wanted.decode):
         raise InputError(
-            f"{dataset.folder}: prepared at {made.size} pixels, {made.fit.value}, decode {made.decode.value}, not as "
-            f"{run.name} needs it; import it with --size {preparation.size} --fit {preparation.fit.value} "
-            f"--decode {preparation.decode.value}"
+            f"{dataset.folder}: prepared with --size {stored.size} --fit {stored.fit.value} --decode "
+            f"{stored.decode.value}, but {run.name} was trained on other settings; import it with "
+            f"--size {wanted.size} --fit {wanted.fit.value} --decode {wanted.decode.value}"
         )
-    unknown = sorted(set(dataset.info.classes) - set(info.classes))
+    unknown = sorted(set(stored.classes) - set(info.classes))
     if unknown:
         raise InputError(f"{dataset.folder}: class {unknown[0]!r} is not one of {run.name}: {', '.join(info.classes)}")
-    images = read_images(dataset, dataset.rows, preparation)
+    images = read_images(dataset, dataset.rows, wanted)
     with runtime.log_to_file(run.log):
         model = load_model(run)
     return make_predictions_frame(dataset.rows, predict_logits(model, info, images))

@@ -1,10 +1,8 @@
 """`smoothed_binary_cross_entropy`: label smoothing for a binary label, which Ludwig lacks.
 
-Its `robust_lambda` takes whole numbers only, so that 1 switches the loss off; its `confidence_penalty` works, and is
-another thing.
+Ludwig's `robust_lambda` takes whole numbers only, so that 1 switches the loss off; its `confidence_penalty` works, but
+penalizes confident predictions instead.
 """
-
-from typing import Any
 
 import torch
 from ludwig.constants import BINARY, LOGITS, MINIMIZE
@@ -12,8 +10,8 @@ from ludwig.modules.loss_modules import LogitsInputsMixin
 from ludwig.modules.loss_modules import register_loss as register_loss_function
 from ludwig.modules.metric_modules import LossMetric
 from ludwig.modules.metric_registry import register_metric
-from ludwig.schema import utils as schema_utils
 from ludwig.schema.features.loss.loss import BaseLossConfig, register_loss
+from ludwig.schema.utils import FloatRange, NonNegativeFloat, ProtectedString
 from torch.nn import functional
 
 NAME = "smoothed_binary_cross_entropy"
@@ -21,20 +19,18 @@ NAME = "smoothed_binary_cross_entropy"
 
 @register_loss([BINARY])
 class SmoothedBinaryCrossEntropyConfig(BaseLossConfig):
-    """What a config may say under `loss:`."""
+    """Options under `loss:`."""
 
-    type: str = schema_utils.ProtectedString(NAME)
-    smoothing: float = schema_utils.FloatRange(
-        default=0.1, min=0, max=0.9, description="Labels become smoothing / 2 and 1 - smoothing / 2."
+    type: str = ProtectedString(NAME)
+    smoothing: float = FloatRange(0.1, False, "Labels become smoothing / 2 and 1 - smoothing / 2.", min=0, max=0.9)
+    positive_class_weight: float | None = FloatRange(
+        None, True, "Weight of the positive class; null: 1.", min=0.001, max=1000
     )
-    positive_class_weight: float | None = schema_utils.FloatRange(
-        default=None, allow_none=True, min=0.001, max=1000, description="Weight of the positive class; null: 1."
-    )
-    weight: float = schema_utils.NonNegativeFloat(default=1.0, description="Weight of the loss.")
+    weight: float = NonNegativeFloat(1.0, description="Weight of the loss.")
 
     @classmethod
     def name(cls) -> str:
-        """What people call it."""
+        """Return the name for people."""
         return "Smoothed Binary Cross Entropy"
 
 
@@ -51,20 +47,19 @@ class SmoothedBinaryCrossEntropy(torch.nn.Module, LogitsInputsMixin):
         self.register_buffer("weight", None if weight is None else torch.tensor(weight), persistent=False)
 
     def forward(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean loss of logits (N,) against labels (N,) in {0, 1}."""
+        """Return the mean loss of logits (N,) against labels (N,) in {0, 1}."""
         smooth = target.float() * (1 - self.smoothing) + self.smoothing / 2
         return functional.binary_cross_entropy_with_logits(preds, smooth, pos_weight=self.weight)
 
 
 @register_metric(NAME, [BINARY], MINIMIZE, LOGITS)
 class SmoothedBinaryCrossEntropyMetric(LossMetric):
-    """The same as a metric, which is how Ludwig evaluates a loss."""
+    """The loss as a metric, with which Ludwig evaluates it."""
 
-    def __init__(self, config: SmoothedBinaryCrossEntropyConfig, **_: Any) -> None:
+    def __init__(self, config: SmoothedBinaryCrossEntropyConfig, **_: object) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.loss_function = SmoothedBinaryCrossEntropy(config)
 
     def get_current_value(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch."""
-        value: torch.Tensor = self.loss_function(preds, target)
-        return value
+        """Return the mean loss of a batch."""
+        return self.loss_function.forward(preds, target)

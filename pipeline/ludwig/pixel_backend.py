@@ -7,7 +7,7 @@ Python loop over them before the first step.
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,85 +20,82 @@ from ludwig.utils.defaults import default_random_seed
 from ludwig.utils.misc_utils import get_proc_features
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from ludwig.distributed.base import DistributedStrategy
+    from ludwig.utils.augmentation_utils import AugmentationPipelines
+
 
 class CountedBatcher(RandomAccessBatcher):
-    """Ludwig's batches, counted right: it leaves out a last batch of one image, and counts its step all the same.
+    """Ludwig's batches with the right number of steps: it leaves out a last batch of one image, but counts its step.
 
-    With one step too many an epoch, rounds and the schedule drift away from epochs.
+    With one step too many per epoch, rounds and the schedule drift away from epochs.
     """
 
     def _compute_steps_per_epoch(self) -> int:
-        whole, rest = divmod(self.total_size, self.batch_size)
-        left_out = self.ignore_last and rest == 1 and whole > 0
-        return whole + (rest > 0 and not left_out)
+        complete, rest = divmod(self.total_size, self.batch_size)
+        is_left_out = self.ignore_last and rest == 1 and complete > 0
+        return complete + (rest > 0 and not is_left_out)
 
 
 class PixelDataset(PandasDataset):
-    """Ludwig's dataset in memory, whose images are uint8 [N, C, H, W] and come out as float32 in [0, 1]."""
+    """Ludwig's data set in memory; images are uint8 [N, C, H, W] and are returned as float32 in [0, 1]."""
 
-    def get(self, proc_column: str, idx: Any = None) -> Any:
-        """A column at some positions, images scaled as Ludwig scales them."""
-        values = super().get(proc_column, idx)  # type: ignore[no-untyped-call]
+    def get(self, proc_column: str, idx: object = None) -> NDArray[Any]:
+        """Return a column at some positions, with images scaled as Ludwig scales them."""
+        values: NDArray[Any] = super().get(proc_column, idx)  # type: ignore[no-untyped-call]
         if isinstance(values, np.ndarray) and values.dtype == np.uint8 and values.ndim == 4:
             values = values.astype(np.float32)
             values /= np.float32(255)
         return values
 
     @contextlib.contextmanager
-    def initialize_batcher(  # type: ignore[override]  # Ludwig's say nothing of what they yield
+    def initialize_batcher(  # type: ignore[override]  # Ludwig's annotation is not that of a context manager
         self,
         batch_size: int = 128,
         should_shuffle: bool = True,
         random_seed: int = default_random_seed,
         ignore_last: bool = False,
-        distributed: Any = None,
-        augmentation_pipeline: Any = None,
-        **_: Any,
+        distributed: "DistributedStrategy | None" = None,
+        augmentation_pipeline: "AugmentationPipelines | None" = None,
+        **_: object,
     ) -> Iterator[RandomAccessBatcher]:
-        """Batches as Ludwig's own data set gives them for images in memory."""
-        sampler = DistributedSampler(
-            len(self), shuffle=should_shuffle, random_seed=random_seed, distributed=distributed
-        )
-        yield CountedBatcher(
-            self, sampler, batch_size, ignore_last=ignore_last, augmentation_pipeline=augmentation_pipeline
-        )
+        """Yield batches as Ludwig's own data set does for images in memory."""
+        sampler = DistributedSampler(len(self), should_shuffle, random_seed, distributed)
+        yield CountedBatcher(self, sampler, batch_size, ignore_last, augmentation_pipeline)
 
 
 class _PixelDatasets(PandasDatasetManager):
-    def create(self, dataset: Any, config: dict[str, Any], training_set_metadata: dict[str, Any]) -> PixelDataset:
-        features = get_proc_features(config)
-        return PixelDataset(dataset, features, None, training_set_metadata)  # type: ignore[no-untyped-call]
+    def create(self, dataset: object, config: dict[str, Any], training_set_metadata: dict[str, Any]) -> PixelDataset:
+        return PixelDataset(dataset, get_proc_features(config), None, training_set_metadata)  # type: ignore[no-untyped-call]
 
 
 class PixelBackend(LocalBackend):
-    """Ludwig's local backend, with images as bytes where they need nothing but scaling."""
+    """Ludwig's local backend, with images as bytes if they need nothing but scaling."""
 
     def __init__(self) -> None:
         Backend.__init__(self, dataset_manager=_PixelDatasets(self))  # LocalBackend's own would set its manager
 
     @staticmethod
-    def read_binary_files(  # type: ignore[override]  # as Ludwig's own: its base class knows no file size
+    def read_binary_files(  # type: ignore[override]  # as in LocalBackend; its base class has no file size
         column: pd.Series, map_fn: Callable[[Any], Any] | None = None, file_size: int | None = None
     ) -> pd.Series:
-        """Ludwig's hook for reading a column of images: here they are in memory already.
+        """Return a column of images, which are in memory already, as Ludwig's preprocessing needs them.
 
         Returns:
-            uint8 [C, H, W] views of the arrays given, or what Ludwig makes of them where it has to resize or normalise.
+            uint8 [C, H, W] views of the arrays, or Ludwig's own result if it has to resize or standardize.
         """
-        if _needs_scaling_only(column.array, map_fn):
+        if _needs_only_scaling(column, map_fn):
             return pd.Series([pixels.transpose(2, 0, 1) for pixels in column], index=column.index, name=column.name)
         return LocalBackend.read_binary_files(column, map_fn=map_fn, file_size=file_size)
 
 
-def _needs_scaling_only(images: Any, map_fn: Callable[[Any], Any] | None) -> bool:
+def _needs_only_scaling(images: pd.Series, map_fn: Callable[[Any], Any] | None) -> bool:
     if not isinstance(map_fn, partial) or map_fn.func is not ImageFeatureMixin._read_image_if_bytes_obj_and_resize:
         return False
-    wanted = map_fn.keywords
-    shape = (wanted["img_height"], wanted["img_width"], wanted["num_channels"])
-    if wanted["standardize_image"] is not None or len(wanted["channel_class_map"]):
+    options = map_fn.keywords
+    shape = (options["img_height"], options["img_width"], options["num_channels"])
+    if options["standardize_image"] is not None or len(options["channel_class_map"]):
         return False
-
-    def fits(pixels: NDArray[Any]) -> bool:
-        return isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == shape
-
-    return all(fits(pixels) for pixels in images)
+    return all(
+        isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == shape for pixels in images.array
+    )

@@ -1,7 +1,7 @@
-"""Ludwig, loaded late and as fast as it goes.
+"""Load Ludwig late and fast.
 
-Importing Ludwig takes over 20 s on two cores. Nothing here imports it before `load` is called, and `load` leaves out
-what an image classifier never needs (docs/benchmarks.md).
+Importing Ludwig takes over 20 s on two cores. Nothing here imports it before `load_ludwig` is called, and that leaves
+out what an image classifier never needs (docs/benchmarks.md).
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO
 
 from pneumo.pipeline.runs.provenance import read_git_commit
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
@@ -23,14 +22,14 @@ from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.contracts.install_hints import install_hint
 
 _UNUSED = ("bitsandbytes",)
-"""Packages that Ludwig imports where they are there and that only its language models use."""
+"""Packages that Ludwig imports if they are installed, and that only its language models use."""
 
 
 @contextlib.contextmanager
 def hide_packages(*names: str) -> Iterator[None]:
-    """Let packages look absent, unless they were imported before."""
+    """Make packages look absent, unless they are imported already."""
     hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks what is not to be found
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail
     try:
         yield
     finally:
@@ -39,110 +38,93 @@ def hide_packages(*names: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lean_imports() -> Iterator[None]:
+def replace_attribute(owner: object, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of a module or object inside the context."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _speed_up_imports() -> Iterator[None]:
     import yaml
 
-    loader = yaml.SafeLoader
-    collects = gc.isenabled()
-    gc.disable()  # tens of thousands of objects that all stay: a collector only walks them
-    with contextlib.suppress(AttributeError):
-        yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc,assignment]  # Ludwig reads 2 s of YAML at import
+    is_collecting = gc.isenabled()
+    gc.disable()  # the import creates tens of thousands of objects that all stay
+    c_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Ludwig reads 2 s of YAML at import
     try:
-        with hide_packages(*_UNUSED):
+        with replace_attribute(yaml, "SafeLoader", c_loader), hide_packages(*_UNUSED):
             yield
     finally:
-        yaml.SafeLoader = loader  # type: ignore[misc]
-        if collects:
+        if is_collecting:
             gc.enable()
 
 
-def is_loaded() -> bool:
-    """Whether Ludwig is in this process already."""
-    return "ludwig.api" in sys.modules
-
-
 def load_ludwig(reporter: Reporter = SILENT) -> ModuleType:
-    """Import Ludwig with pneumo's encoders registered.
-
-    Args:
-        reporter: Receives progress.
-
-    Returns:
-        The module `ludwig.api`.
+    """Import `ludwig.api` and register pneumo's components.
 
     Raises:
-        MachineError: Ludwig is not installed, or one of pneumo's components cannot be registered.
+        MachineError: Ludwig is not installed, or a component cannot be registered.
     """
-    if not is_loaded():
+    if "ludwig.api" not in sys.modules:
         if importlib.util.find_spec("ludwig") is None:
             raise MachineError(f"Ludwig is not installed; {install_hint('train')}")
         reporter.message("loading Ludwig (10 to 30 s) ...")
         started = time.perf_counter()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pneumo trains on local files; without this a hub is asked
-        with _lean_imports():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pneumo trains on local files; without this a hub is queried
+        with _speed_up_imports():
             import ludwig.api
             import ludwig.experiment_utils
-        # Ludwig's own lets git complain on the terminal where a repository has no commit yet, as after `pneumo init`.
+        # Ludwig's own prints git's error in a repository without a commit, such as after `pneumo init`
         ludwig.experiment_utils.get_commit_hash = lambda: read_git_commit(Path())  # type: ignore[attr-defined]
         reporter.message(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
-    import ludwig.api
 
     from pneumo.pipeline.ludwig import components
 
     for name, error in components.register().items():
         raise MachineError(f"{name} cannot be registered with Ludwig: {error}") from error
-    module: ModuleType = ludwig.api
-    return module
+    return sys.modules["ludwig.api"]
 
 
 @contextlib.contextmanager
 def skip_schema_check() -> Iterator[None]:
-    """Skip Ludwig's JSON-schema pass over a config that `pneumo.pipeline.config` has checked against the same schema.
+    """Skip Ludwig's JSON-schema pass, for a config that `pneumo.pipeline.config` has checked against the same schema.
 
-    Ludwig builds 8 MB of schema for it, which took 3 s on two cores; its own checks of values stay.
+    Ludwig builds 8 MB of schema for it, which took 3 s on two cores. Its own checks of values stay.
     """
-    import ludwig.schema.model_types.base
+    import ludwig.schema.model_types.base as base
 
-    base: Any = ludwig.schema.model_types.base
-    before = base.check_schema
-    base.check_schema = lambda config: None
-    try:
+    with replace_attribute(base, "check_schema", lambda config: None):
         yield
-    finally:
-        base.check_schema = before
 
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append what Ludwig, torch and their helpers log, warn and print on standard output to a file, nowhere else."""
-    with path.open("a", encoding="utf-8") as file:
+    """Append what Ludwig, torch and other libraries log, warn and print to a file, and to nothing else."""
+    with path.open("a", encoding="utf-8") as file, replace_attribute(warnings, "showwarning", _log_warning):
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        loggers = [logging.getLogger(), *(logging.getLogger(name) for name in ("ludwig", "py.warnings"))]
+        root, *others = loggers = [logging.getLogger(name) for name in (None, "ludwig", "py.warnings")]
         before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-        for logger in loggers:
+        root.handlers = [handler]
+        for logger in others:
             logger.handlers, logger.propagate = [], True
-        loggers[1].setLevel(logging.INFO)  # loading a model leaves it at ERROR
-        loggers[0].handlers = [handler]
-        shows, warnings.showwarning = warnings.showwarning, _log_warning
+        logging.getLogger("ludwig").setLevel(logging.INFO)  # loading a model leaves it at ERROR
         try:
             with contextlib.redirect_stdout(file):
                 yield
         finally:
-            warnings.showwarning = shows
-            for logger, handlers, propagates, level in before:
-                logger.handlers, logger.propagate = handlers, propagates
+            for logger, handlers, propagate, level in before:
+                logger.handlers, logger.propagate = handlers, propagate
                 logger.setLevel(level)
 
 
 def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: object, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
 ) -> None:
-    """In the place of `warnings.showwarning`; `logging.captureWarnings` would leave out what the service's log does."""
+    """Replace `warnings.showwarning`; `logging.captureWarnings` would drop what the service's log filter drops."""
     logging.getLogger("py.warnings").warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)

@@ -1,54 +1,46 @@
-"""Write `ludwig_schema.json` from the Ludwig that is installed: `python -m pneumo.pipeline.ludwig.schema_extract`."""
+"""Write `ludwig_schema.json` from the installed Ludwig: `python -m pneumo.pipeline.ludwig.schema_extract`."""
 
 import inspect
 import json
 from pathlib import Path
-from typing import Any
 
+from pneumo.pipeline.config.schema import Schema
 from pneumo.pipeline.ludwig import runtime
 
 TARGET = Path(__file__).parents[1] / "config" / "ludwig_schema.json"
 INPUTS, OUTPUTS, COMBINERS = ("image",), ("binary", "category"), ("concat",)
-BACKEND: dict[str, Any] = {
+_WORKERS: Schema = {
+    "num_workers": {"type": "integer", "minimum": 1},
+    "use_gpu": {"type": "boolean"},
+    "resources_per_worker": {
+        "type": "object",
+        "properties": {name: {"type": "number", "exclusiveMinimum": 0} for name in ("CPU", "GPU")},
+    },
+}
+BACKEND: Schema = {
     "type": "object",
     "properties": {"type": {"enum": ["local", "ray"]}},
     "allOf": [
         {
             "if": {"properties": {"type": {"const": "ray"}}},
-            "then": {
-                "properties": {
-                    "trainer": {
-                        "type": "object",
-                        "properties": {
-                            "num_workers": {"type": "integer", "minimum": 1},
-                            "use_gpu": {"type": "boolean"},
-                            "resources_per_worker": {
-                                "type": "object",
-                                "properties": {
-                                    name: {"type": "number", "exclusiveMinimum": 0} for name in ("CPU", "GPU")
-                                },
-                            },
-                        },
-                    }
-                }
-            },
+            "then": {"properties": {"trainer": {"type": "object", "properties": _WORKERS}}},
         }
     ],
 }
-"""Ludwig's schema leaves it open. These keys mean the same to its own Ray backend."""
+"""Schema of `backend`, which Ludwig's leaves open. These keys mean the same to Ludwig's own Ray backend."""
 _PROSE = {"description", "title", "parameter_metadata", "enumDescriptions", "additionalProperties"}
 
 
-def schema() -> dict[str, Any]:
-    """Ludwig's JSON schema without prose and without what an image classifier cannot use. Loads Ludwig."""
+def schema() -> Schema:
+    """Return Ludwig's JSON schema without prose and without what an image classifier cannot use. Loads Ludwig."""
     runtime.load_ludwig()
     from ludwig.config_validation.validation import get_schema
     from ludwig.modules.metric_registry import get_metric_names_for_type
 
     full = get_schema("ecd")["properties"]
     properties = {
-        "input_features": _only(full["input_features"], INPUTS),
-        "output_features": _only(full["output_features"], OUTPUTS),
+        "input_features": full["input_features"] | {"items": _narrow(full["input_features"]["items"], INPUTS)},
+        "output_features": full["output_features"] | {"items": _narrow(full["output_features"]["items"], OUTPUTS)},
         "combiner": _narrow(full["combiner"], COMBINERS),
         "trainer": full["trainer"],
         "preprocessing": full["preprocessing"],
@@ -57,67 +49,63 @@ def schema() -> dict[str, Any]:
         "ludwig_version": {"type": "string"},
         "backend": BACKEND,
     }
-    required = ["input_features", "output_features"]
-    trimmed: dict[str, Any] = _trim({"type": "object", "properties": properties, "required": required})
+    trimmed = {
+        "type": "object",
+        "properties": {name: _trim(part) for name, part in properties.items()},
+        "required": ["input_features", "output_features"],
+        "metrics": {kind: sorted({"loss", *get_metric_names_for_type(kind)}) for kind in OUTPUTS},
+    }
     _describe_layers(trimmed, _layers())
-    trimmed["metrics"] = {kind: sorted({"loss", *get_metric_names_for_type(kind)}) for kind in OUTPUTS}
     return trimmed
 
 
-def main() -> None:
-    """Write the file."""
-    TARGET.write_text(text(), encoding="utf-8")
-
-
 def text() -> str:
-    """What the file should hold."""
+    """Return the content of the file."""
     return json.dumps(schema(), indent=1, sort_keys=True) + "\n"
 
 
-def _layers() -> dict[str, dict[str, Any]]:
-    """Schema of the items of `conv_layers` and `fc_layers`, which Ludwig's schema leaves open.
+def _layers() -> Schema:
+    """Return the schema of `conv_layers` and `fc_layers`, which Ludwig's leaves open.
 
-    Its stacks take each key of a layer from a `default_` argument of theirs, and ignore any other key.
+    Its stacks take each key of a layer from one of their `default_` arguments, and ignore any other key.
     """
     from ludwig.modules.convolutional_modules import Conv2DStack
     from ludwig.modules.fully_connected_modules import FCStack
 
-    found = {}
+    layers: Schema = {}
     for name, stack, width in (("conv_layers", Conv2DStack, "out_channels"), ("fc_layers", FCStack, "output_size")):
         arguments = inspect.signature(stack).parameters
         keys = [argument.removeprefix("default_") for argument in arguments if argument.startswith("default_")]
         item = {"type": "object", "properties": {key: {} for key in keys} | {width: {"type": "integer", "minimum": 1}}}
-        found[name] = {"default": None, "type": ["array", "null"], "items": item}
-    return found
+        layers[name] = {"default": None, "type": ["array", "null"], "items": item}
+    return layers
 
 
-def _describe_layers(schema: Any, layers: dict[str, dict[str, Any]]) -> None:
-    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        if isinstance(part, dict):
-            part.update({name: layer for name, layer in layers.items() if name in part})
-        _describe_layers(part, layers)
+def _describe_layers(part: object, layers: Schema) -> None:
+    for sub in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        if isinstance(sub, dict):
+            sub.update({name: layer for name, layer in layers.items() if name in sub})
+        _describe_layers(sub, layers)
 
 
-def _only(features: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
-    return {**features, "items": _narrow(features["items"], kinds)}
-
-
-def _narrow(section: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
+def _narrow(section: Schema, kinds: tuple[str, ...]) -> Schema:
+    """Return the schema of a section with only some of its types."""
     branches = [branch for branch in section["allOf"] if branch["if"]["properties"]["type"]["const"] in kinds]
-    kind = {**section["properties"]["type"], "enum": list(kinds)}
-    return {**section, "allOf": branches, "properties": {**section["properties"], "type": kind}}
+    kind = section["properties"]["type"] | {"enum": list(kinds)}
+    return section | {"allOf": branches, "properties": section["properties"] | {"type": kind}}
 
 
-def _trim(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_trim(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept = {key: _trim(value) for key, value in schema.items() if key not in _PROSE}
-    if "properties" in schema:
-        kept["properties"] = {name: _trim(sub) for name, sub in schema["properties"].items()}
-    return kept
+def _trim[T](part: T) -> T:
+    """Return a schema without prose; a property may have the name of a prose key."""
+    if isinstance(part, list):
+        return [_trim(item) for item in part]  # type: ignore[return-value]
+    if not isinstance(part, dict):
+        return part
+    kept = {key: _trim(value) for key, value in part.items() if key not in _PROSE}
+    if "properties" in part:
+        kept["properties"] = {name: _trim(sub) for name, sub in part["properties"].items()}
+    return kept  # type: ignore[return-value]
 
 
 if __name__ == "__main__":
-    main()
+    TARGET.write_text(text(), encoding="utf-8")

@@ -1,46 +1,42 @@
-"""A Ray cluster for as long as a training lasts: one of our own, or one that is there."""
+"""A Ray cluster for the time of a training: one started on this machine, or one that is joined."""
 
 import contextlib
 import logging
 import os
 import secrets
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pneumo.pipeline.ludwig.cluster.placement import FOLDER_PREFIX, Placement, Workers
+from pneumo.pipeline.training.environment import restore_signals
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 
 TRIES = 3
 """Ray gives parts of itself 15 s to start, which a busy machine may miss."""
 _SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what it warns will be the default
-    "RAY_worker_niceness": "0",  # 15, with which workers starve beside any other work
-    "RAY_worker_register_timeout_seconds": "300",  # 60 and 60, which a busy machine may miss too
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send usage statistics to its makers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced future default
+    "RAY_worker_niceness": "0",  # the default of 15 starves workers beside any other work
+    "RAY_worker_register_timeout_seconds": "300",  # the default of 60 is too short on a busy machine
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # the same
 }
 """Read from the environment when Ray is imported."""
 
 
 @contextlib.contextmanager
 def connect_ray(workers: Workers | None) -> Iterator[Placement | None]:
-    """Start or join a cluster, and leave it again with everything of ours in it ended.
-
-    Args:
-        workers: What is asked for; None needs no cluster.
+    """Start or join a cluster for workers, and end everything of this process in it afterwards.
 
     Yields:
-        What the workers will be given; None without a cluster.
+        The resources of the workers; None if `workers` is None, which needs no cluster.
 
     Raises:
         InputError: There is no cluster at the address.
-        MachineError: It cannot be started, or is too small.
+        MachineError: The cluster cannot be started, or is too small.
     """
     if workers is None:
         yield None
@@ -55,46 +51,43 @@ def connect_ray(workers: Workers | None) -> Iterator[Placement | None]:
 
 @contextlib.contextmanager
 def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[None]:
-    """Start or join a Ray cluster, and leave it again with everything of ours in it ended.
+    """Start or join a Ray cluster, and end everything of this process in it afterwards.
 
     Args:
         address: The cluster to join; None starts one on this machine.
-        cpus: Cores that a cluster of our own is told it has; those that this process may use where None.
+        cpus: Cores that a started cluster is told it has; None for those that this process may use.
 
     Raises:
         InputError: There is no cluster at the address.
-        MachineError: It cannot be started, or this process is in one already.
+        MachineError: The cluster cannot be started, or this process is in one already.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    handlers = _handlers()
     if address is None:
-        # a cluster has a token; without ours Ray leaves one in the home folder
+        # a cluster has a token; without this one Ray leaves one in the home folder
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         raise MachineError("this process is in a Ray cluster already; train with backend: {type: local} here")
-    folder = None
-    try:
+    with contextlib.ExitStack() as stack:
         if address is None:
             _remove_abandoned_folders()
             # Ray's sockets need a short path
             folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir="/tmp"))
-            _start(cpus or available_cores(), folder)
-        else:
-            _join(address)
-        _restore(handlers)  # Ray takes SIGTERM to itself
+            stack.callback(_remove, folder)
+        stack.enter_context(restore_signals())
+        stack.callback(ray.shutdown)
+        with restore_signals():  # Ray replaces the handler of SIGTERM
+            if address is None:
+                _start(cpus or available_cores(), folder)
+            else:
+                _join(address)
         yield
-    finally:
-        ray.shutdown()
-        _restore(handlers)
-        if folder is not None:
-            _remove(folder)
 
 
 def _remove_abandoned_folders(temp: Path = Path("/tmp")) -> None:
-    """Remove folders of clusters whose process was killed."""
+    """Remove the folders of clusters whose process was killed."""
     for folder in temp.glob(f"{FOLDER_PREFIX}*-*"):
         pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
@@ -114,7 +107,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove Ray's folder, into which what is just ending may still write."""
+    """Remove Ray's folder; processes that are ending may still write into it."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -125,10 +118,10 @@ def _remove(folder: Path) -> None:
 def _start(cpus: int, folder: Path) -> None:
     import ray
 
-    for left in reversed(range(TRIES)):
+    for tries_left in reversed(range(TRIES)):
         try:
             ray.init(
-                address="local",  # whatever RAY_ADDRESS says
+                address="local",  # even if RAY_ADDRESS is set
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -138,7 +131,7 @@ def _start(cpus: int, folder: Path) -> None:
             return
         except Exception as error:
             ray.shutdown()
-            if not left:
+            if not tries_left:
                 raise MachineError(f"a Ray cluster could not be started here: {first_line(error)}") from error
 
 
@@ -150,17 +143,6 @@ def _join(address: str) -> None:
     except Exception as error:
         raise InputError(
             f"--address {address}: no Ray cluster could be joined there: {first_line(error)}; "
-            "it takes auto, host:port or ray://host:port, the versions of Python and Ray there, and "
-            "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN where the cluster has a token"
+            "it takes auto, host:port or ray://host:port, the cluster's versions of Python and Ray, and "
+            "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN if the cluster has a token"
         ) from error
-
-
-def _handlers() -> "dict[signal.Signals, signal._HANDLER]":
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-
-def _restore(handlers: "dict[signal.Signals, signal._HANDLER]") -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)

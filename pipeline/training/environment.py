@@ -1,4 +1,4 @@
-"""What a training needs around it: signals that reach it, a temporary folder of its own."""
+"""The process environment of a training: its signals and its temporary folder."""
 
 import contextlib
 import shutil
@@ -12,14 +12,10 @@ from pneumo.pipeline.ludwig import runtime
 
 
 @contextlib.contextmanager
-def handle_signals() -> Iterator[None]:
-    """Give SIGINT and SIGTERM back to who had them, and make both an interrupt meanwhile."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in handlers:
-        signal.signal(number, signal.default_int_handler)
+def restore_signals() -> Iterator[None]:
+    """Restore the handlers of SIGINT and SIGTERM at the end, if this is the main thread."""
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
     try:
         yield
     finally:
@@ -28,21 +24,28 @@ def handle_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM inside the context, if this is the main thread."""
+    with restore_signals():
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
+        yield
+
+
+@contextlib.contextmanager
 def use_scratch_folder(folder: Path) -> Iterator[None]:
     """Give Ludwig a temporary folder inside the run's.
 
     Ludwig leaves files in it, takes one lock in it for all trainings of a machine, and moves checkpoints out of it,
-    which is only atomic on the same file system. wandb, which timm imports where it is there, would go on writing to it
-    after it is gone: it is hidden meanwhile, unless tracking has imported it.
+    which is only atomic on the same file system. wandb, which timm imports if it is installed, would go on writing to
+    the folder after it is removed. So wandb is hidden meanwhile, unless tracking has imported it.
     """
-    inside = folder / ".scratch"
-    shutil.rmtree(inside, ignore_errors=True)
-    inside.mkdir()
-    before = tempfile.tempdir
-    tempfile.tempdir = str(inside.resolve())
+    scratch = folder / ".scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     try:
-        with runtime.hide_packages("wandb"):
+        with runtime.replace_attribute(tempfile, "tempdir", str(scratch.resolve())), runtime.hide_packages("wandb"):
             yield
     finally:
-        tempfile.tempdir = before
-        shutil.rmtree(inside, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)

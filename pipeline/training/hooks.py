@@ -1,4 +1,4 @@
-"""Who is told, and asked, while a run is carried out; tracking among them."""
+"""Hooks of a training: progress, its data, and experiment tracking."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
 from pneumo.pipeline.runs.run import Run, RunInfo
-from pneumo.pipeline.training.tracking.tracker import Plot, Tracker
+from pneumo.pipeline.training.tracking.tracker import Plot, TrackedRun, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,25 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller wants to know and to decide.
-
-    Attributes:
-        reporter: Receives progress.
-        frame: Gives images, labels and splits instead of reading the data set.
-        measures: Asked after training whether to predict every split and measure.
-        tracking: Where Weights & Biases goes; as part of a `group`, with `parameters` in its config.
-    """
+    """Options of a training that its caller decides."""
 
     reporter: Reporter = SILENT
-    frame: "Callable[[], pd.DataFrame] | None" = None
-    measures: Callable[[], bool] = lambda: True
+    frame: "Callable[[], pd.DataFrame] | None" = None  # returns images, labels and splits; else the data set is read
+    measures: Callable[[], bool] = lambda: True  # asked after training whether to predict every split and measure
     tracking: TrackingMode = TrackingMode.DISABLED
-    group: str | None = None
-    parameters: Mapping[str, Any] | None = None
+    group: str | None = None  # of the tracked run
+    parameters: Mapping[str, object] | None = None  # more values for the tracked run's config
+    profile: bool = False
 
 
 class _TrackedReporter(Reporter):
-    """Passes the progress of training on; evaluation rounds go to a tracker as well."""
+    """Passes progress on, and evaluation rounds to a tracker as well."""
 
     def __init__(self, reporter: Reporter, tracker: Tracker) -> None:
         super().__init__()
@@ -52,21 +46,15 @@ class _TrackedReporter(Reporter):
 
 @contextmanager
 def track_run(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> Iterator[Reporter]:
-    """Track a run while it is trained, if the hooks ask for it.
-
-    Yields:
-        The reporter of the training: what it receives goes to the tracker and to the hooks' reporter.
-    """
-    tracker = Tracker.start(
-        hooks.tracking,
-        run_name=run.name,
+    """Track a run while it is trained, if the hooks ask for it; yield a reporter to the tracker and the hooks."""
+    tracked = TrackedRun(
+        run.name,
+        {**experiment.config, **({"parameters": hooks.parameters} if hooks.parameters else {})},
+        info.data_fingerprint,
         group=hooks.group,
         job_type="trial" if hooks.group else "train",
-        config={**experiment.config, **({"parameters": hooks.parameters} if hooks.parameters else {})},
-        folder=run.folder,
-        data_fingerprint=info.data_fingerprint,
-        reporter=hooks.reporter,
     )
+    tracker = Tracker.start(hooks.tracking, tracked, run.folder, hooks.reporter)
     reporter = _TrackedReporter(hooks.reporter, tracker)
     status = "failed"
     try:
@@ -77,32 +65,20 @@ def track_run(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> 
         raise
     finally:
         if tracker.active:
-            for entry in _history(run):
-                if entry["step"] not in reporter.tracked:  # of rounds on a cluster's workers, or before a resume
+            for entry in json.loads(run.history.read_text(encoding="utf-8")) if run.history.is_file() else ():
+                if entry["step"] not in reporter.tracked:  # a round on a cluster's workers, or before a resume
                     tracker.round(entry)
             if run.metrics.is_file():
-                tracker.draw(lambda: _curves(run))
-            tracker.finish(_measured(run), status)
+                from pneumo.pipeline.evaluation.results import values_by_split
+
+                tracker.draw(lambda: _make_plots(run))
+                tracker.finish(values_by_split(json.loads(run.metrics.read_text(encoding="utf-8"))), status)
+            else:
+                tracker.finish(status=status)
 
 
-def _history(run: Run) -> list[dict[str, Any]]:
-    if not run.history.is_file():
-        return []
-    known: list[dict[str, Any]] = json.loads(run.history.read_text(encoding="utf-8"))
-    return known
-
-
-def _measured(run: Run) -> dict[str, dict[str, float]] | None:
-    """Value of each metric by split, where the run was measured."""
-    if not run.metrics.is_file():
-        return None
-    from pneumo.pipeline.evaluation.results import values_by_split
-
-    return values_by_split(json.loads(run.metrics.read_text(encoding="utf-8")))
-
-
-def _curves(run: Run) -> list[Plot]:
-    """ROC and reliability curves of the validation images."""
+def _make_plots(run: Run) -> list[Plot]:
+    """Return the ROC and reliability curves of the validation images."""
     from pneumo.pipeline.evaluation.report.points import read_cases, reliability_points, roc_points
 
     cases = read_cases(run, "validation")

@@ -1,33 +1,27 @@
-"""`radiograph_sharpness`: blur, lost resolution, and the edge enhancement of a console."""
+"""`radiograph_sharpness`: blur, lower resolution, and the edge enhancement of a console."""
 
 import math
 
 import torch
 from ludwig.error import ConfigValidationError
-from ludwig.schema import utils as schema_utils
+from ludwig.schema.utils import ProtectedString
 from torch.nn import functional
 
-from pneumo.pipeline.ludwig.augmentation.base import (
-    BatchAugmentation,
-    RadiographConfig,
-    number,
-    register,
-    uniform,
-)
+from pneumo.pipeline.ludwig.augmentation import base
 
 
-class RadiographSharpnessConfig(RadiographConfig):
+class RadiographSharpnessConfig(base.RadiographConfig):
     """Options of `radiograph_sharpness`."""
 
-    type: str = schema_utils.ProtectedString("radiograph_sharpness")
-    probability: float = number(0.5, 0, 1, "Chance that an image is blurred, made coarser or sharpened.")
-    blur: float = number(0.4, 0, 1, "Share of these that is blurred; the three shares add up to 1 at most.")
-    downsample: float = number(0.4, 0, 1, "Share of these that is made smaller and large again.")
-    unsharp: float = number(0.2, 0, 1, "Share of these that is sharpened with an unsharp mask.")
-    sigma_min: float = number(0.3, 0.05, 20, "Least deviation of the Gaussian of blur and mask, in pixels.")
-    sigma_max: float = number(1.2, 0.05, 20, "Most deviation, in pixels.")
-    resolution: float = number(0.5, 0.02, 1, "Least share of the width and height that is kept; at most all.")
-    amount: float = number(1.0, 0, 10, "Most strength of the mask.")
+    type: str = ProtectedString("radiograph_sharpness")
+    probability: float = base.number(0.5, 0, 1, "Chance that an image is blurred, made coarser or sharpened.")
+    blur: float = base.number(0.4, 0, 1, "Share of these that is blurred; the three shares add up to at most 1.")
+    downsample: float = base.number(0.4, 0, 1, "Share of these that is downsampled and upsampled again.")
+    unsharp: float = base.number(0.2, 0, 1, "Share of these that is sharpened with an unsharp mask.")
+    sigma_min: float = base.number(0.3, 0.05, 20, "Smallest deviation of the Gaussian of blur and mask, in pixels.")
+    sigma_max: float = base.number(1.2, 0.05, 20, "Largest deviation, in pixels.")
+    resolution: float = base.number(0.5, 0.02, 1, "Smallest share of width and height to downsample to.")
+    amount: float = base.number(1.0, 0, 10, "Largest strength of the mask.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,23 +29,24 @@ class RadiographSharpnessConfig(RadiographConfig):
             raise ConfigValidationError(f"{self.type}: the shares blur, downsample and unsharp add up to more than 1")
 
 
-@register(RadiographSharpnessConfig)
-class RadiographSharpness(BatchAugmentation):
+@base.register_augmentation(RadiographSharpnessConfig)
+class RadiographSharpness(base.BatchAugmentation[RadiographSharpnessConfig]):
     """One of Gaussian blur, down-and-up sampling and unsharp masking for each drawn image."""
 
     def change(self, picked: torch.Tensor, batch: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Draw what happens to each image, and do it."""
+        """Draw one of the three changes for each image and apply it."""
         config = self.config
         changed = picked.to(torch.float32, copy=True)
         draw = torch.rand(len(picked))
         blurred, coarser = config.blur, config.blur + config.downsample
         smooth = ((draw < blurred) | ((draw >= coarser) & (draw < coarser + config.unsharp))).nonzero().flatten()
         if len(smooth):
-            images = changed[smooth.to(changed.device)]
-            soft = gaussian_blur(images, uniform(images, config.sigma_min, config.sigma_max))
+            rows = smooth.to(changed.device)
+            images = changed[rows]
+            soft = gaussian_blur(images, base.draw_uniform(images, config.sigma_min, config.sigma_max))
             mask = (draw[smooth] >= blurred).to(images.device).view(-1, 1, 1, 1)
-            sharp = images + (images - soft) * uniform(images, 0, config.amount)
-            changed[smooth.to(changed.device)] = torch.where(mask, sharp, soft)
+            sharp = images + (images - soft) * base.draw_uniform(images, 0, config.amount)
+            changed[rows] = torch.where(mask, sharp, soft)
         for position in ((draw >= blurred) & (draw < coarser)).nonzero().flatten().tolist():
             share = float(torch.rand(())) * (1 - config.resolution) + config.resolution
             changed[position : position + 1] = _down_and_up(changed[position : position + 1], share)
@@ -59,7 +54,7 @@ class RadiographSharpness(BatchAugmentation):
 
 
 def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Blur each image with its own Gaussian; the border is continued outwards.
+    """Blur each image with its own Gaussian; the border is repeated outwards.
 
     Args:
         images: float32 [n, C, H, W].

