@@ -23,7 +23,7 @@ import numpy as np
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.drift.changed_images import Scene, predict_changes
-from pneumo.pipeline.drift.grades import Grade, list_grades, photographs
+from pneumo.pipeline.drift.grades import Grade, list_grades, load_photographs
 from pneumo.pipeline.drift.simulation import measure_grade
 from pneumo.pipeline.drift.simulation_result import HARM, SURE
 from pneumo.serving.drift.column_tests import ColumnTests, adjust_p_values
@@ -164,7 +164,7 @@ def power(
             "accuracy": point.accuracy,
         }
         row |= {PNEUMO: point.alarms, "drift": point.drifts, "columns": " ".join(point.columns)}
-        windows = (scene.window(grade, size, np.random.default_rng((0, number))) for number in range(count))
+        windows = (scene.draw_window(grade, size, np.random.default_rng((0, number))) for number in range(count))
         raised = [contenders.others(window) for window in windows]
         row |= {name: float(np.mean([each[name] for each in raised])) for name in raised[0]}
         found.append(row)
@@ -191,7 +191,7 @@ def class_mix(reference: Sample, scene: Scene, count: int) -> dict[str, dict[int
         f"{share:.0%}": {
             size: measure_grade(scene, judge, Grade("mix", "", positive=share), count, size, 0).alarms
             for size in SIZES
-            if scene.has(Grade("mix", "", positive=share), size)
+            if scene.has_enough(Grade("mix", "", positive=share), size)
         }
         for share in MIX
     }
@@ -235,7 +235,7 @@ def main() -> None:
         dataset,
         rows,
         grades,
-        strangers=photographs(size),
+        photographs=load_photographs(size),
         progress=lambda title: print(title, file=sys.stderr, flush=True),
     )
     run(bundle, reference, scene, grades, options)
@@ -262,7 +262,8 @@ def run(bundle: Bundle, reference: Sample, scene: Scene, grades: list[Grade], op
     judge = ColumnTests(reference, positive_class="PNEUMONIA")
     unchanged = measure_grade(scene, judge, None, options.shifted, options.size, 0)
     print(f"{'unchanged':<36}{_number(unchanged.auroc):>8}{unchanged.alarms:>8.2f}{unchanged.drifts:>8.2f}", flush=True)
-    points = power(reference, scene, [g for g in grades if scene.has(g, options.size)], options.shifted, options.size)
+    grades = [grade for grade in grades if scene.has_enough(grade, options.size)]
+    points = power(reference, scene, grades, options.shifted, options.size)
     harmed(points, unchanged.auroc or 0.0)
     if options.out:
         found = {"model": bundle.info.id, "false_alarms": alarms, "class_mix": mix, "power": points}

@@ -1,1 +1,1 @@
-"""How small a shift the drift check sees, on real images that are changed by simulation."""
+"""Drift checks of the command line, and a simulation of the smallest shift that a check notices."""

@@ -1,4 +1,4 @@
-"""What may happen to the images that come, each kind at graded strengths, mildest first."""
+"""Changes of images at graded strengths, mildest first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,48 +12,32 @@ from pneumo.pipeline.evaluation.stress.shifts import Random, Shift
 from pneumo.serving.images.types import Gray
 
 PHOTOGRAPHS = (
-    "astronaut",
-    "brick",
-    "camera",
-    "cell",
-    "chelsea",
-    "clock",
-    "coffee",
-    "coins",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "immunohistochemistry",
-    "moon",
-    "page",
-    "retina",
-    "rocket",
-    "text",
-)
-"""What lies in scikit-image's wheel; it would download its other samples."""
-
+    "astronaut", "brick", "camera", "cell", "chelsea", "clock", "coffee", "coins", "grass", "gravel",
+    "hubble_deep_field", "immunohistochemistry", "moon", "page", "retina", "rocket", "text",
+)  # fmt: skip
+"""Samples in scikit-image's wheel; it would download its other ones."""
 
 _Function = Callable[[Gray, Random, float], Gray]
 
 
 @dataclass(frozen=True)
 class Grade:
-    """A change of the images that come, at one strength.
+    """A change of images at one strength.
 
     Attributes:
-        kind: Such as `blur`.
-        label: The strength with its unit, such as `sigma 2 px`.
-        change: What happens to an image; None where images stay as they are.
-        share: Share of the images that it happens to, in (0, 1].
-        strangers: Share of the images that are no radiographs, in [0, 1).
-        positive: Share of the radiographs that are of the positive class; None where it stays as it is.
+        kind: Kind of change, such as `blur`.
+        label: Strength with its unit, such as `sigma 2 px`.
+        change: Change of an image; None if images stay unchanged.
+        share: Share of changed images, in (0, 1].
+        photographs: Share of images that are no radiographs, in [0, 1).
+        positive: Share of the positive class among radiographs; None if it stays the same.
     """
 
     kind: str
     label: str
     change: Shift | None = None
     share: float = 1.0
-    strangers: float = 0.0
+    photographs: float = 0.0
     positive: float | None = None
 
     @property
@@ -63,24 +47,22 @@ class Grade:
 
 
 def list_grades() -> tuple[Grade, ...]:
-    """Every kind of change at its strengths, in the order in which they are drawn."""
-    found = [
+    """List every kind of change at its strengths, in the order in which they are drawn."""
+    grades = [
         Grade(kind, label, Shift(kind, label, partial(_apply, function, strength)))
         for kind, unit, function, strengths in _KINDS
         for strength in strengths
         for label in (unit.format(strength),)
     ]
     inverted = Shift("inverted", "all", lambda gray, _: 255 - gray)
-    found += [Grade("inverted", f"{share:.0%} of images", inverted, share=share) for share in (0.02, 0.05, 0.1, 0.3, 1)]
-    found += [
-        Grade("no radiographs", f"{share:.0%} of images", strangers=share) for share in (0.01, 0.02, 0.05, 0.1, 0.2)
-    ]
-    found += [Grade("more positives", f"{share:.0%} of images", positive=share) for share in (0.6, 0.7, 0.8, 0.9, 0.97)]
-    return tuple(found)
+    grades += [Grade("inverted", _label(share), inverted, share=share) for share in (0.02, 0.05, 0.1, 0.3, 1)]
+    grades += [Grade("no radiographs", _label(share), photographs=share) for share in (0.01, 0.02, 0.05, 0.1, 0.2)]
+    grades += [Grade("more positives", _label(share), positive=share) for share in (0.6, 0.7, 0.8, 0.9, 0.97)]
+    return tuple(grades)
 
 
-def photographs(size: int, *, seed: int = 0, crops: int = 4) -> list[Gray]:
-    """Images that are no radiographs, uint8 [size, size]: scikit-image's photographs whole, and parts of them turned.
+def load_photographs(size: int) -> list[Gray]:
+    """Load scikit-image's photographs and four turned parts of each, uint8 [size, size].
 
     Raises:
         ModuleNotFoundError: scikit-image is not installed.
@@ -88,22 +70,28 @@ def photographs(size: int, *, seed: int = 0, crops: int = 4) -> list[Gray]:
     import skimage.data
     from PIL import Image
 
-    rng = np.random.default_rng(seed)
-    found = []
+    rng = np.random.default_rng(0)
+    photographs = []
     for name in PHOTOGRAPHS:
         whole = Image.fromarray(np.asarray(getattr(skimage.data, name)())).convert("L")
         parts = [whole]
-        for turn in range(crops):
+        for turn in range(4):
             width, height = (int(side * rng.uniform(0.4, 1.0)) for side in whole.size)
             left = int(rng.integers(0, whole.width - width + 1))
             top = int(rng.integers(0, whole.height - height + 1))
             parts.append(whole.crop((left, top, left + width, top + height)).rotate(90 * turn, expand=True))
-        found += [np.asarray(part.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8) for part in parts]
-    return found
+        photographs += [
+            np.asarray(part.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8) for part in parts
+        ]
+    return photographs
 
 
-def _scanner(gray: Gray, random: Random, strength: float) -> Gray:
-    """Another detector and its software, as the phantoms have it: 1 is far from the usual one, 0 is that."""
+def _label(share: float) -> str:
+    return f"{share:.0%} of images"
+
+
+def _change_scanner(gray: Gray, random: Random, strength: float) -> Gray:
+    """Render with another detector and its software, as for phantoms: 0 is the usual one, 1 is far from it."""
     scanner = Scanner(
         contrast=1 - 0.15 * strength,
         gamma=1 + 0.25 * strength,
@@ -115,7 +103,7 @@ def _scanner(gray: Gray, random: Random, strength: float) -> Gray:
 
 
 def _zoom(gray: Gray, share: float) -> Gray:
-    """Cut a share of the side away, half of it at each border; where it is below 0, black borders come instead."""
+    """Cut a share of the side away, half of it at each border; below 0 add black borders instead."""
     scale = 1 / (1 - share) if share > 0 else 1 + share
     return shifts.warp(gray, scale=(scale, scale))
 
@@ -136,6 +124,6 @@ _KINDS: tuple[tuple[str, str, _Function, tuple[float, ...]], ...] = (
     ("rotation", "{:g} degrees", shifts.rotate, (2, 5, 10, 20, 40, 70)),
     ("cropped borders", "{:.0%}", lambda g, _, s: _zoom(g, s), (0.02, 0.05, 0.1, 0.15, 0.2, 0.35)),
     ("black borders", "{:.0%}", lambda g, _, s: _zoom(g, -s), (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)),
-    ("another scanner", "{:.0%}", _scanner, (0.1, 0.25, 0.5, 1, 2, 4)),
+    ("another scanner", "{:.0%}", _change_scanner, (0.1, 0.25, 0.5, 1, 2, 4)),
 )
 """Kinds of change to the pixels: name, strength in words, function and strengths."""

@@ -1,25 +1,26 @@
 """The curves of a drift simulation in one plot."""
 
 import io
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pneumo.pipeline.drift.simulation_result import HARM, SURE, Point, Simulation, find_sure_alarm
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.contracts.install_hints import missing_module
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from matplotlib.axes import Axes
 
 _COLUMNS = 4
 _AUROC, _ACCURACY, _ALARM = "#1f5fa8", "#7a9cc6", "#c2410c"
 _INK, _MUTED = "#202124", "#6b7280"
+_UNITS = re.compile(r" of images| levels| photons| degrees|contrast x |exponent |sigma | px")
+"""Words that all grades of a kind share."""
 
 
 def draw_simulation(simulation: Simulation) -> bytes:
-    """Draw a small plot for each kind of change: AUROC, accuracy and alarms from no change to the strongest.
-
-    Returns:
-        A PNG.
+    """Draw AUROC, accuracy and alarms of each kind of change as a PNG, from no change to the strongest.
 
     Raises:
         MachineError: matplotlib is not installed.
@@ -29,19 +30,19 @@ def draw_simulation(simulation: Simulation) -> bytes:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise MachineError(missing_module(error)) from None
-    kinds = simulation.kinds()
+    kinds = simulation.group_by_kind()
     lines = -(-(len(kinds) + 1) // _COLUMNS)
     figure = Figure(figsize=(3.6 * _COLUMNS, 2.75 * lines + 0.6), dpi=120)
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
     for axes, (kind, points) in zip(grid, kinds.items(), strict=False):
-        _panel(axes, kind, points, simulation)
-    _legend(grid[len(kinds)], simulation)
-    for axes in grid[len(kinds) + 1 :]:
+        _draw_kind(axes, kind, points, simulation)
+    for axes in grid[len(kinds) :]:
         axes.axis("off")
+    _draw_legend(grid[len(kinds)], simulation)
     figure.suptitle(
         f"{simulation.model}:{simulation.version} on {simulation.images} {simulation.split} images of "
-        f"{simulation.data}; {simulation.windows} windows of {simulation.size} images a point",
+        f"{simulation.data}; {simulation.windows} windows of {simulation.size} images per point",
         fontsize=10,
         color=_INK,
     )
@@ -51,30 +52,30 @@ def draw_simulation(simulation: Simulation) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(axes: Any, kind: str, points: "Sequence[Point]", simulation: Simulation) -> None:
+def _draw_kind(axes: "Axes", kind: str, points: Sequence[Point], simulation: Simulation) -> None:
     every = [simulation.unchanged, *points]
     places = range(len(every))
-    if all(point.auroc is not None for point in every):
-        axes.plot(places, [point.auroc for point in every], color=_AUROC, marker="o", markersize=3, linewidth=1.6)
+    auroc = [point.auroc for point in every if point.auroc is not None]
+    if len(auroc) == len(every):
+        axes.plot(places, auroc, color=_AUROC, marker="o", markersize=3, linewidth=1.6)
     axes.plot(places, [point.accuracy for point in every], color=_ACCURACY, linewidth=1.2, linestyle="--")
     axes.plot(places, [point.alarms for point in every], color=_ALARM, marker="s", markersize=3, linewidth=1.6)
-    for found, colour in ((simulation.harm(points), _AUROC), (find_sure_alarm(points), _ALARM)):
-        if found is not None:
-            axes.axvline(1 + points.index(found), color=colour, linewidth=5, alpha=0.18)
+    for point, colour in ((simulation.find_harm(points), _AUROC), (find_sure_alarm(points), _ALARM)):
+        if point is not None:
+            axes.axvline(1 + points.index(point), color=colour, linewidth=5, alpha=0.18)
     axes.set_title(kind, fontsize=9, color=_INK)
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xticks(list(places), ["none", *(_short(point.label) for point in points)], fontsize=6.5, color=_MUTED)
+    labels = ["none", *(_UNITS.sub("", point.label) for point in points)]
+    axes.set_xticks(list(places), labels, fontsize=6.5, color=_MUTED)
     axes.tick_params(axis="y", labelsize=7, colors=_MUTED)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(axes: Any, simulation: Simulation) -> None:
+def _draw_legend(axes: "Axes", simulation: Simulation) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    axes.axis("off")
     handles = [
         Line2D([], [], color=_AUROC, marker="o", markersize=3, label="AUROC"),
         Line2D([], [], color=_ACCURACY, linestyle="--", label="accuracy"),
@@ -83,12 +84,5 @@ def _legend(axes: Any, simulation: Simulation) -> None:
         Patch(color=_ALARM, alpha=0.18, label=f"alarm in {SURE:.0%} of windows"),
     ]
     axes.legend(handles=handles, loc="upper left", frameon=False, fontsize=8)
-    told = f"false alarms: {simulation.unchanged.alarms:.1%}\n{simulation.notice}"
-    axes.text(0.03, 0.12, told, fontsize=8, color=_MUTED, transform=axes.transAxes)
-
-
-def _short(label: str) -> str:
-    """A strength without the words that all strengths of a kind share."""
-    for words in (" of images", " levels", " photons", " degrees", "contrast x ", "exponent ", "sigma ", " px"):
-        label = label.replace(words, "")
-    return label
+    text = f"false alarms: {simulation.unchanged.alarms:.1%}\n{simulation.notice}"
+    axes.text(0.03, 0.12, text, fontsize=8, color=_MUTED, transform=axes.transAxes)

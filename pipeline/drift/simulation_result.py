@@ -1,4 +1,4 @@
-"""What a drift simulation found: `simulation.json`."""
+"""The result of a drift simulation: `simulation.json`."""
 
 from collections.abc import Iterable
 
@@ -6,24 +6,23 @@ from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.schemas import NOTICE
 
 HARM = 0.02
-"""Fall of the AUROC from which on a model is harmed."""
-
+"""Fall of the AUROC that counts as harm."""
 
 SURE = 0.95
-"""Share of windows that must raise the alarm for it to be sure."""
+"""Share of windows with an alarm that counts as sure."""
 
 
 class Point(FrozenModel):
-    """How it goes under one grade of one change.
+    """Performance and alarms at one grade of a change.
 
     Attributes:
-        kind: Of change.
-        label: Its strength.
-        auroc: Of the radiographs; None with more than two classes.
+        kind: Kind of change.
+        label: Strength of the change.
+        auroc: AUROC of the radiographs; None with more than two classes.
         accuracy: Share of radiographs with the right label.
-        alarms: Share of windows that gave at least a warning.
-        drifts: Share of windows that gave drift.
-        columns: Those that raised most alarms, at most three.
+        alarms: Share of windows with a warning or drift.
+        drifts: Share of windows with drift.
+        columns: Columns with the most alarms, at most three.
     """
 
     kind: str
@@ -36,18 +35,17 @@ class Point(FrozenModel):
 
 
 class Simulation(FrozenModel):
-    """`simulation.json`.
+    """A drift simulation of one model on one split.
 
     Attributes:
-        model: Name of the model, with its `version`.
-        data: The data set, by name, and its `data_fingerprint`.
-        split: The images that were changed.
-        images: How many, of how many `patients`.
-        windows: Windows for each point.
-        size: Images in each.
-        unchanged: The images as they are: what is raised there are false alarms.
-        points: Each kind of change, mildest first.
-        notice: What this is not.
+        data: Name of the data set.
+        images: Number of images.
+        patients: Number of patients.
+        windows: Windows per point.
+        size: Images per window.
+        unchanged: The unchanged images; their alarms are false alarms.
+        points: Points by kind of change, mildest first.
+        notice: Limits of its use.
     """
 
     schema_version: int = 1
@@ -64,21 +62,16 @@ class Simulation(FrozenModel):
     points: list[Point]
     notice: str = NOTICE
 
-    def kinds(self) -> dict[str, list[Point]]:
-        """Points by kind of change."""
-        found: dict[str, list[Point]] = {}
-        for point in self.points:
-            found.setdefault(point.kind, []).append(point)
-        return found
+    def group_by_kind(self) -> dict[str, list[Point]]:
+        """Return the points of each kind of change."""
+        return {each.kind: [point for point in self.points if point.kind == each.kind] for each in self.points}
 
-    def harm(self, points: Iterable[Point]) -> Point | None:
-        """The mildest of some points at which the AUROC has fallen by `HARM`."""
-        before = self.unchanged.auroc
-        if before is None:
-            return None
+    def find_harm(self, points: Iterable[Point]) -> Point | None:
+        """Find the mildest point at which the AUROC has fallen by `HARM`."""
+        before = self.unchanged.auroc or 0.0  # None if the points have none
         return next((point for point in points if point.auroc is not None and before - point.auroc >= HARM), None)
 
 
 def find_sure_alarm(points: Iterable[Point]) -> Point | None:
-    """The mildest of some points at which the alarm is sure."""
+    """Find the mildest point at which the alarm is sure."""
     return next((point for point in points if point.alarms >= SURE), None)

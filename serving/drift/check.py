@@ -1,30 +1,23 @@
-"""A drift check: a window of served images, or of image files, against the reference of the model that judged them."""
+"""A drift check: a window of served images, or of image files, against the reference of the model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pneumo.serving.drift.column_tests import ColumnTests
 from pneumo.serving.drift.samples import Sample, build_window, read_reference
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
 from pneumo.serving.drift.wording import write_summary
 from pneumo.serving.model.bundle import Bundle
-from pneumo.serving.predictions.rows import LogRow
+from pneumo.serving.predictions.rows import Columns
 
 TOP = 3
-"""Columns that are named in a summary at most."""
+"""Maximum columns of a summary."""
 
 
 @dataclass(frozen=True)
 class DriftResult:
-    """A drift check with the samples it compared, for `pneumo.serving.drift.evidently_page`.
-
-    Attributes:
-        check: What it says.
-        reference: Images as they should be.
-        window: Images as they came.
-    """
+    """A drift check with the reference and the window that it compared."""
 
     check: DriftCheck
     reference: Sample
@@ -32,36 +25,28 @@ class DriftResult:
 
 
 def check_drift(
-    bundle: Bundle,
-    rows: Sequence[LogRow] | Sequence[Mapping[str, Any]],
-    *,
-    window: str,
-    reference: Sample | None = None,
-    served: bool = True,
-    now: datetime | None = None,
+    bundle: Bundle, rows: Sequence[Columns], *, window: str, served: bool = True, now: datetime | None = None
 ) -> DriftResult:
     """Compare rows of the prediction log with a bundle's reference.
 
     Args:
         bundle: The model that answered.
-        rows: What it answered, in any order, from `pneumo.serving.predictions.windows.read_window` or
+        rows: Its answers in any order, from `pneumo.serving.predictions.windows.read_window` or
             `pneumo.serving.drift.describe_files`.
-        window: What they are, in words, such as `the last 500 images`.
-        reference: The bundle's, where it was read already.
-        served: Whether the times of the rows are those at which images came.
-        now: When the check is made, UTC; now by default.
+        window: The rows in words, such as `the last 500 images`.
+        served: False if the times of the rows are not those of requests.
+        now: Time of the check, UTC; by default the current time.
 
     Raises:
         InputError: The bundle has no reference, or the rows are of another model.
-        BundleError: The reference is not the one that was sealed.
+        BundleError: The reference is not the sealed one.
     """
     info = bundle.info
-    reference = reference or read_reference(bundle)
-    sample = build_window(rows, info)
+    reference, sample = read_reference(bundle), build_window(rows, info)
     verdict, columns = ColumnTests(reference, positive_class=info.positive_class).compare(sample)
     top = [column for column in columns if column.verdict is not Verdict.OK][:TOP]
-    times = [row.time if isinstance(row, LogRow) else row["time"] for row in rows] if served else []
-    made = DriftCheck(
+    times = [row["time"] for row in rows] if served else []
+    check = DriftCheck(
         time=now or datetime.now(UTC),
         model=info.name,
         version=info.version,
@@ -75,4 +60,4 @@ def check_drift(
         summary=write_summary(verdict, top, len(sample)),
         columns=columns,
     )
-    return DriftResult(made, reference, sample)
+    return DriftResult(check, reference, sample)

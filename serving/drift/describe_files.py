@@ -2,46 +2,34 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import batched
+from itertools import batched, count
 from pathlib import Path
 
 import numpy as np
 
 from pneumo.serving.contracts.errors import ImageError
-from pneumo.serving.contracts.setting_types import MAX_PIXELS
 from pneumo.serving.images.decode import read_stored
-from pneumo.serving.images.descriptors import compute_descriptors
 from pneumo.serving.images.preparation import to_input
 from pneumo.serving.images.types import Picture
 from pneumo.serving.model.predictor import BATCH, Predictor
-from pneumo.serving.predictions.rows import LogRow
+from pneumo.serving.predictions.rows import LogRow, Origin
 
 LANE = "offline"
-"""Of rows that no service wrote."""
-
-
-@dataclass(frozen=True)
-class DescribedFiles:
-    """Rows of the files that are images, and why others could not be read, by path."""
-
-    rows: list[LogRow]
-    unreadable: dict[Path, str]
+"""Model slot of rows that no service wrote."""
 
 
 def describe_images(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
-    """Predict and describe images, in their order.
+    """Predict images and compute their descriptors, in order.
 
     Args:
         predictor: A loaded bundle.
         pictures: Images as `read_stored` fits them for this bundle: gray uint8 [S, S].
 
     Raises:
-        BundleError: The network gave values that are not finite.
+        BundleError: The network's output is not finite.
     """
-    info = predictor.bundle.info
-    number = 0
+    info, numbers = predictor.bundle.info, count()
     for chunk in batched(pictures, BATCH):
         began = time.perf_counter()
         outputs = predictor.run(np.stack([to_input(picture.gray, info.preparation) for picture in chunk]))
@@ -49,58 +37,35 @@ def describe_images(predictor: Predictor, pictures: Iterable[Picture]) -> Iterat
         predictions = predictor.interpret_outputs(outputs, elapsed_ms=share)
         embeddings = predictor.outlier_scorer.embedding.project(outputs.embedding).astype(np.float32)
         for picture, prediction, embedding in zip(chunk, predictions, embeddings, strict=True):
-            yield LogRow.from_prediction(
-                prediction,
-                time=datetime.now(UTC),
-                request_id=LANE,
-                image_index=number,
-                model=info.name,
-                version=info.version,
-                lane=LANE,
-                file_format=picture.format,
-                descriptors=compute_descriptors(picture, picture.gray),
-                embedding=embedding,
-            )
-            number += 1
+            origin = Origin(datetime.now(UTC), LANE, next(numbers), info.name, info.version, LANE)
+            yield LogRow.from_prediction(prediction, origin, picture, embedding)
 
 
 def describe_files(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    progress: Callable[[int], object] | None = None,
-) -> DescribedFiles:
-    """Predict and describe image files, decoded as the service decodes them.
+    predictor: Predictor, paths: Sequence[Path], *, progress: Callable[[int], object] = lambda count: None
+) -> tuple[list[LogRow], dict[Path, str]]:
+    """Predict image files and compute their descriptors, decoded as the service decodes them.
 
     Args:
         predictor: A loaded bundle.
         paths: The files.
-        max_pixels: Largest image, width times height.
-        progress: Told of each file.
+        progress: Called with 1 after each file.
 
     Returns:
-        A row for each file that is an image, in their order, and the others.
+        A row for each image, and the reason for each file that could not be read.
     """
     preparation = predictor.bundle.info.preparation
     unreadable: dict[Path, str] = {}
 
-    def pictures() -> Iterator[Picture]:
+    def read_pictures() -> Iterator[Picture]:
         for path in paths:
             try:
                 data = path.read_bytes()
-                yield read_stored(
-                    data,
-                    size=preparation.size,
-                    how=preparation.fit,
-                    decode=preparation.decode,
-                    max_pixels=max_pixels,
-                )
+                yield read_stored(data, size=preparation.size, how=preparation.fit, decode=preparation.decode)
             except ImageError as error:
                 unreadable[path] = str(error)
             except OSError as error:
                 unreadable[path] = f"cannot be read: {error.strerror}"
-            if progress:
-                progress(1)
+            progress(1)
 
-    return DescribedFiles(list(describe_images(predictor, pictures())), unreadable)
+    return list(describe_images(predictor, read_pictures())), unreadable

@@ -1,9 +1,8 @@
-"""True labels that come later: read from a request, held against the models that answered, and kept."""
+"""Feedback: ground truth for logged predictions, checked against the classes of the model that answered."""
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import batched
 
@@ -19,23 +18,23 @@ from pneumo.serving.predictions.store import LogStore
 
 MAX_BYTES = 4_000_000
 MAX_ITEMS = 20_000
-"""Labels in one request."""
+"""Maximum labels of one request."""
 
 _COLUMNS = ("request_id", "index", "label")
 _MARKS = (b"{", b"[", b",")
-_MARKS_AN_ITEM = 8
+_MARKS_PER_ITEM = 8
 """Marks that begin a value in JSON; an item has three, and its label may hold a few."""
-_AT_ONCE = 500
-"""Request ids in one query; SQLite takes some thousand values."""
+_IDS_PER_QUERY = 500
+"""SQLite takes some thousand values."""
 
 
 class FeedbackItem(FrozenModel):
-    """The true label of one image.
+    """The ground truth of one image.
 
     Attributes:
-        request_id: Of the request that it was sent in, as in `X-Request-ID` of the answer.
-        index: Its place in that request, from 0.
-        label: Its true class.
+        request_id: Id of the image's request, as in `X-Request-ID` of the answer.
+        index: Position of the image in that request, from 0.
+        label: Ground-truth class.
     """
 
     request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -44,63 +43,52 @@ class FeedbackItem(FrozenModel):
 
     @property
     def image(self) -> tuple[str, int]:
-        """What it is about."""
+        """Request id and position."""
         return self.request_id, self.index
 
 
 class FeedbackItems(FrozenModel):
-    """Many of them."""
+    """The body of a request with many labels."""
 
     items: list[FeedbackItem] = Field(min_length=1)
 
 
-@dataclass(frozen=True)
-class FeedbackRows:
-    """Ground-truth labels as sent.
-
-    Attributes:
-        items: At least one.
-        places: Where each stands in what was sent, for messages.
-    """
-
-    items: Sequence[FeedbackItem]
-    places: Sequence[str]
+Labels = Mapping[str, FeedbackItem]
+"""Labels by their place in the body, such as `line 2`; at least one."""
 
 
-def read_json(body: bytes) -> FeedbackRows:
+def read_json(body: bytes) -> Labels:
     """Read `{"items": [...]}`, or one item alone.
 
     Raises:
-        ProblemError: Not JSON, other fields, or too many.
+        ProblemError: Not JSON, other fields, or too many items.
     """
-    # A body of nothing but `[[],[],` would take many times its size before any of it is looked at.
-    if sum(body.count(mark) for mark in _MARKS) > _MARKS_AN_ITEM * (MAX_ITEMS + 1):
+    # A body of `[[],[],` would take many times its size in memory before it is checked.
+    if sum(body.count(mark) for mark in _MARKS) > _MARKS_PER_ITEM * (MAX_ITEMS + 1):
         raise _too_many()
     try:
-        items, places = _parse(body)
+        labels = _parse_json(body)
     except ValidationError as error:
         if error.errors(include_input=False)[0]["type"] == "json_invalid":
             raise ProblemError("unreadable-body", "not valid JSON") from None
         raise ProblemError("wrong-fields", first_problem(error)[:300]) from None
-    if len(items) > MAX_ITEMS:
+    if len(labels) > MAX_ITEMS:
         raise _too_many()
-    return FeedbackRows(items, places)
+    return labels
 
 
-def _parse(body: bytes) -> tuple[list[FeedbackItem], list[str]]:
+def _parse_json(body: bytes) -> Labels:
     try:
-        items = FeedbackItems.model_validate_json(body).items
+        return {f"items.{place}": each for place, each in enumerate(FeedbackItems.model_validate_json(body).items)}
     except ValidationError as error:
-        if not any(
-            (each["type"], each["loc"]) == ("missing", ("items",)) for each in error.errors(include_input=False)
-        ):
+        problems = ((each["type"], each["loc"]) for each in error.errors(include_input=False))
+        if ("missing", ("items",)) not in problems:
             raise
-        return [FeedbackItem.model_validate_json(body)], ["the label"]
-    return items, [f"items.{number}" for number in range(len(items))]
+    return {"the label": FeedbackItem.model_validate_json(body)}
 
 
-def read_csv(body: bytes) -> FeedbackRows:
-    """Read a table with the columns `request_id`, `label` and, where not all are 0, `index`.
+def read_csv(body: bytes) -> Labels:
+    """Read a table with the columns `request_id`, `label` and, if not all are 0, `index`.
 
     Raises:
         ProblemError: Not a table, other columns, wrong values, or too many rows.
@@ -110,90 +98,76 @@ def read_csv(body: bytes) -> FeedbackRows:
     except UnicodeDecodeError:
         raise ProblemError("unreadable-body", "not UTF-8; save the table as CSV in UTF-8") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, restkey="")
-    items: list[FeedbackItem] = []
-    places: list[str] = []
+    labels: dict[str, FeedbackItem] = {}
     try:
         names = reader.fieldnames or []
         if set(names) - set(_COLUMNS) or not {"request_id", "label"} <= set(names) or len(set(names)) < len(names):
             raise ProblemError("wrong-fields", "line 1: the header must be request_id,index,label")
-        for row in reader:
+        for index, row in enumerate(reader):
             place = f"line {reader.line_num}"
-            if len(items) == MAX_ITEMS:
+            if index == MAX_ITEMS:
                 raise _too_many()
             if "" in row or None in row.values():
                 raise ProblemError("wrong-fields", f"{place}: as many values as the header has names are needed")
-            items.append(_item(row, place, len(items)))
-            places.append(place)
+            try:
+                labels[place] = FeedbackItem.model_validate(row)
+            except ValidationError as error:
+                detail = f"{place}: {first_problem(error)}"[:300]
+                raise ProblemError("wrong-fields", detail, index=index) from None
     except csv.Error:
         raise ProblemError("unreadable-body", f"line {reader.line_num}: not valid CSV") from None
-    if not items:
+    if not labels:
         raise ProblemError("wrong-fields", "no row below the header")
-    return FeedbackRows(items, places)
-
-
-def _item(row: dict[str, str], place: str, index: int) -> FeedbackItem:
-    try:
-        return FeedbackItem.model_validate(row)
-    except ValidationError as error:
-        raise ProblemError("wrong-fields", f"{place}: {first_problem(error)}"[:300], index=index) from None
+    return labels
 
 
 def _too_many() -> ProblemError:
     return ProblemError("too-large", f"more than {MAX_ITEMS:,} labels; send several requests")
 
 
-def store_feedback(store: LogStore, models: BundleLookup, rows: FeedbackRows) -> list[tuple[str, int]]:
-    """Write labels into the log, all or none; the last word on an image counts.
+def store_feedback(store: LogStore, models: BundleLookup, labels: Labels) -> list[tuple[str, int]]:
+    """Write labels into the log, all or none; a later label of an image replaces an earlier one.
 
     Args:
         store: The log.
-        models: Tells the classes of the model that answered.
-        rows: What was sent.
+        models: Bundles of the models that answered, for their classes.
+        labels: Labels to write.
 
     Returns:
-        Images that the log does not know, or not yet; their labels are kept.
+        Images that are not in the log, or not yet; their labels are stored too.
 
     Raises:
-        ProblemError: A label that is no class of the model that answered.
-        SQLAlchemyError: The database is away.
+        ProblemError: A label is no class of the model that answered.
+        SQLAlchemyError: The database cannot be reached.
     """
     store.prepare()
-    answered = _answered(store, {item.request_id for item in rows.items})
-    classes = {model: _classes(models, model) for model in {*answered.values(), None}}
-    for index, (item, place) in enumerate(zip(rows.items, rows.places, strict=True)):
+    answered = _find_models(store, {item.request_id for item in labels.values()})
+    loaded = sorted({name for bundle in models.loaded() for name in bundle.info.classes})
+    bundles = {model: models.find(*model) for model in set(answered.values())}
+    for index, (place, item) in enumerate(labels.items()):
         model = answered.get(item.image)
-        if known := classes[model] or classes[None]:
-            _check(item, place, index, known, model)
-    last = {item.image: item.label for item in rows.items}
-    store.add_feedback([(*image, label) for image, label in last.items()], datetime.now(UTC))
-    return [image for image in last if image not in answered]
+        bundle = bundles[model] if model else None
+        classes = list(bundle.info.classes) if bundle else loaded
+        if classes and item.label not in classes:
+            whose = ":".join(model) if model else "a model that is loaded"
+            raise ProblemError(
+                "wrong-fields",
+                f"{place}: {item.label[:80]!r} is no class of {whose}; classes: {', '.join(classes)}. No label was "
+                "stored",
+                index=index,
+            )
+    newest = {item.image: item.label for item in labels.values()}
+    store.add_feedback([(*image, label) for image, label in newest.items()], datetime.now(UTC))
+    return [image for image in newest if image not in answered]
 
 
-def _answered(store: LogStore, request_ids: Iterable[str]) -> dict[tuple[str, int], tuple[str, str]]:
-    """Which model, name and version, answered for each image of some requests."""
+def _find_models(store: LogStore, request_ids: Iterable[str]) -> dict[tuple[str, int], tuple[str, str]]:
+    """Return the name and version of the model that answered, by image of some requests."""
     table = predictions.c
     query = select(table.request_id, table.image_index, table.model, table.version)
-    found: dict[tuple[str, int], tuple[str, str]] = {}
+    answered: dict[tuple[str, int], tuple[str, str]] = {}
     with store.engine.connect() as connection:
-        for some in batched(sorted(request_ids), _AT_ONCE):
-            rows = connection.execute(query.where(table.request_id.in_(some)).order_by(table.time))
-            found |= {(request_id, index): (model, version) for request_id, index, model, version in rows}
-    return found
-
-
-def _classes(models: BundleLookup, model: tuple[str, str] | None) -> list[str]:
-    """Of a version, none where it is gone; without one, of everything that answers now."""
-    if model is None:
-        return sorted({name for bundle in models.loaded() for name in bundle.info.classes})
-    bundle = models.find(*model)
-    return list(bundle.info.classes) if bundle else []
-
-
-def _check(item: FeedbackItem, place: str, index: int, classes: Sequence[str], model: tuple[str, str] | None) -> None:
-    if item.label not in classes:
-        whose = ":".join(model) if model else "a model that is loaded"
-        raise ProblemError(
-            "wrong-fields",
-            f"{place}: {item.label[:80]!r} is no class of {whose}; known: {', '.join(classes)}. No label was kept",
-            index=index,
-        )
+        for ids in batched(sorted(request_ids), _IDS_PER_QUERY):
+            rows = connection.execute(query.where(table.request_id.in_(ids)).order_by(table.time))
+            answered |= {(request_id, index): (model, version) for request_id, index, model, version in rows}
+    return answered

@@ -1,7 +1,7 @@
-"""One drift check of the newest images, for a process of its own: `python -m pneumo.serving.drift.job BUNDLE`.
+"""One drift check of the newest images in a process of its own: `python -m pneumo.serving.drift.job BUNDLE`.
 
-It prints the check as JSON. Settings come from the environment, since an address of a database or of a webhook in the
-arguments would be seen by everybody on the machine.
+It prints the check as JSON. Settings come from the environment, since everybody on the machine sees arguments, and the
+addresses of database and webhook are secret.
 """
 
 import contextlib
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
     from pneumo.serving.predictions.store import LogStore
 
 LIMIT_S = 900.0
-"""Seconds that a check may take: 13 of one core, but others go first."""
+"""Maximum seconds of a check; it takes 13 s of one core, at low priority."""
 NOT_POSTED = 4
-"""What the job exits with where the check is stored and its message did not arrive."""
-_UNTOLD_BEFORE = "PNEUMO_DRIFT_UNTOLD"
+"""Exit code if the check is stored and its message did not arrive."""
 _NICE = 10
 
 
 def main(folder: Path) -> int:
-    """Make, store and print a check, and tell people where the verdict is another.
+    """Make, store and print a check, and post it if the verdict changed.
 
     Returns:
-        What to exit with.
+        The exit code.
     """
-    _be_modest()
+    _lower_priority()
     from sqlalchemy.exc import SQLAlchemyError
 
     from pneumo.serving.predictions.store import describe_error
@@ -41,18 +40,19 @@ def main(folder: Path) -> int:
     try:
         return _main(folder)
     except PneumoError as error:
-        said, code = str(error), error.exit_code
+        message, code = str(error), error.exit_code
     except SQLAlchemyError as error:
-        said, code = f"the log's database: {describe_error(error)}", 3
+        message, code = f"the log's database: {describe_error(error)}", 3
     except Exception as error:  # its message can hold values of images
-        said, code = f"{type(error).__name__} while the check was made", 1
-    print(f"pneumo: {' '.join(said.split())}", file=sys.stderr)
+        message, code = f"{type(error).__name__} during the check", 1
+    print(f"pneumo: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def _main(folder: Path) -> int:
     from pneumo.serving.contracts.settings import Settings
     from pneumo.serving.drift.stored_checks import find_last_verdict
+    from pneumo.serving.drift.verdict import Verdict
     from pneumo.serving.drift.webhook import WebhookError, build_message, is_news, post_message
     from pneumo.serving.model.bundle import Bundle
     from pneumo.serving.predictions.store import LogStore
@@ -63,13 +63,13 @@ def _main(folder: Path) -> int:
     bundle, store = Bundle.open(folder), LogStore(settings.log_url)
     store.prepare()
     before = find_last_verdict(store, bundle.info.name)
-    made = _check(store, bundle, settings)
-    print(made.model_dump_json())
-    again = os.environ.get(_UNTOLD_BEFORE) == "1" and made.verdict.value != "too_few"
-    if settings.drift_webhook and (again or is_news(made.verdict, before)):
+    check = _check(store, bundle, settings)
+    print(check.model_dump_json())
+    retry = os.environ.get("PNEUMO_DRIFT_UNTOLD") == "1" and check.verdict is not Verdict.TOO_FEW
+    if settings.drift_webhook and (retry or is_news(check.verdict, before)):
         dashboard = settings.public_url and f"{settings.public_url}/drift"
         try:
-            post_message(settings.drift_webhook.get_secret_value(), build_message(made, before, dashboard))
+            post_message(settings.drift_webhook.get_secret_value(), build_message(check, before, dashboard))
         except WebhookError as error:
             print(f"pneumo: {error}", file=sys.stderr)
             return NOT_POSTED
@@ -77,23 +77,23 @@ def _main(folder: Path) -> int:
 
 
 def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftCheck":
-    """Judge the newest images, and keep the result with Evidently's page."""
+    """Check the newest images, and store the result with Evidently's page."""
     from pneumo.serving.drift.check import check_drift
     from pneumo.serving.drift.stored_checks import store_result
     from pneumo.serving.predictions.windows import Window, read_window
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
-    made = check_drift(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
-    store_result(store, made, without_page=True)
-    return made.check
+    checked = check_drift(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
+    store_result(store, checked, without_page=True)
+    return checked.check
 
 
-def _be_modest() -> None:
-    """Let requests go first; where memory ends, this process ends, not the service; and end in any case."""
+def _lower_priority() -> None:
+    """Let requests go first, be killed first if memory runs out, and end soon after `LIMIT_S`."""
     os.nice(_NICE)
     with contextlib.suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    signal.alarm(int(LIMIT_S) + 5)  # where the service was killed there is nobody else to do it
+    signal.alarm(int(LIMIT_S) + 5)  # if the service was killed, nobody else ends it
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What the dashboard asks of the prediction log: counts made by the database, and few rows of few columns."""
+"""Queries of the dashboard: counts that the database makes, and samples of a few columns.
+
+Every function raises `SQLAlchemyError` if the database cannot be reached.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import sqlalchemy as sa
@@ -11,21 +14,22 @@ from sqlalchemy import case, func, select
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.drift.performance import LabelledAnswers, ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS
-from pneumo.serving.predictions.log_tables import feedback, predictions
+from pneumo.serving.predictions.log_tables import feedback, has_feedback, predictions, start_of_interval
 from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.windows import Window
 
 SAMPLE = 4000
-"""Images whose columns are read for a distribution at most."""
+"""Maximum images of a distribution, about."""
 LABELLED = 10_000
-"""Labelled images that are read at most."""
+"""Maximum labelled images of a metric, about."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID_DIGITS = 8
+_MICROSECONDS_PER_DAY = 86_400 * 1_000_000
 
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """A version of a model that answered, how many images, and from when to when."""
+    """A model version in the log: number of images, times of the first and the last one."""
 
     model: str
     version: str
@@ -33,52 +37,33 @@ class ServedVersion:
     first: datetime
     last: datetime
 
-
-@dataclass(frozen=True)
-class Selection:
-    """Images of one version, from `first` up to but without `until`."""
-
-    model: str
-    version: str
-    first: datetime
-    until: datetime
-
     @property
-    def where(self) -> sa.ColumnElement[bool]:
-        """As a condition on rows of `predictions`."""
-        return sa.and_(
-            predictions.c.model == self.model,
-            predictions.c.version == self.version,
-            predictions.c.time >= self.first,
-            predictions.c.time < self.until,
-        )
+    def id(self) -> str:
+        """Name and version, `name:version`."""
+        return f"{self.model}:{self.version}"
 
 
 @dataclass(frozen=True)
 class Span:
-    """What came between two moments.
+    """Counts of one hour or day.
 
     Attributes:
-        start: Of the hour or day, UTC.
-        images: How many.
-        uncertain: How many answers were uncertain.
-        strange: How many images were out of distribution.
-        claims: What the probabilities add up to.
+        start: Start of the hour or day, UTC.
+        images: Number of images.
+        uncertain: Number of uncertain answers.
+        out_of_distribution: Number of out-of-distribution images.
+        sums: Sums over the probabilities.
     """
 
     start: datetime
     images: int
     uncertain: int
-    strange: int
-    claims: ProbabilitySums
+    out_of_distribution: int
+    sums: ProbabilitySums
 
 
 def list_versions(store: LogStore) -> list[ServedVersion]:
-    """List every version that the log knows, the last one to answer first.
-
-    Raises:
-        SQLAlchemyError: The database is away.
-    """
+    """List the model versions in the log, the one with the newest image first."""
     table = predictions.c
     last = func.max(table.time)
     query = (
@@ -90,124 +75,83 @@ def list_versions(store: LogStore) -> list[ServedVersion]:
         return [ServedVersion(*row) for row in connection.execute(query)]
 
 
-def count_over_time(store: LogStore, selection: Selection, step: timedelta, positive_class: str | None) -> list[Span]:
-    """Count images for each span of time in which any came, oldest first.
+def count_over_time(store: LogStore, window: Window, step: timedelta, positive_class: str | None) -> list[Span]:
+    """Count the images of each interval that has any, oldest first.
 
     Args:
         store: The log.
-        selection: Which images.
-        step: Length of a span; they begin at whole multiples of it since 1970.
-        positive_class: What a probability is about; None with more than two classes, where it is of the label.
-
-    Raises:
-        SQLAlchemyError: The database is away.
+        window: Images to count.
+        step: Length of an interval; intervals begin at whole multiples of it since 1970.
+        positive_class: Class of the probabilities; None with more than two classes, if each is of its own label.
     """
     table = predictions.c
-    length = step // timedelta(microseconds=1)
-    number = sa.type_coerce(table.time, sa.BigInteger).op("/")(sa.literal_column(str(length)))  # of whole numbers
     positive = sa.true() if positive_class is None else table.label == positive_class
     spread = table.probability * (1 - table.probability)
-
-    def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-        return func.sum(case((condition, 1), else_=0))
-
-    def add(column: sa.ColumnElement[float], condition: sa.ColumnElement[bool]) -> sa.ColumnElement[float]:
-        return func.sum(case((condition, column), else_=0.0))
-
-    query = (
-        select(
-            number,
-            func.count(),
-            count(table.certain.is_(False)),
-            count(table.in_distribution.is_(False)),
-            count(positive),
-            add(table.probability, positive),
-            add(spread, positive),
-            add(table.probability, sa.not_(positive)),
-            add(spread, sa.not_(positive)),
-        )
-        .where(selection.where)
-        .group_by(number)
-        .order_by(number)
-    )
+    sums = [
+        func.sum(case((condition, value), else_=0))
+        for condition in (positive, sa.not_(positive))
+        for value in (1, table.probability, spread)
+    ]
+    start = start_of_interval(table.time, step)
+    flags = (func.sum(case((column, 0), else_=1)) for column in (table.certain, table.in_distribution))
+    query = select(start, func.count(), *flags, *sums).where(window.match()).group_by(start).order_by(start)
     with store.engine.connect() as connection:
-        return [
-            Span(
-                start=_EPOCH + step * int(place),
-                images=images,
-                uncertain=int(uncertain),
-                strange=int(strange),
-                claims=ProbabilitySums(int(yes), yes_sum, yes_spread, images - int(yes), no_sum, no_spread),
-            )
-            for place, images, uncertain, strange, yes, yes_sum, yes_spread, no_sum, no_spread in connection.execute(
-                query
-            )
-        ]
+        return [Span(*row[:4], ProbabilitySums(*row[4:])) for row in connection.execute(query)]
 
 
-def read_sample(store: LogStore, selection: Selection, images: int, *, most: int = SAMPLE) -> dict[str, Float64]:
-    """Read the numbers of the selected images, or of a fair sample of them.
+def read_sample(store: LogStore, window: Window, images: int, *, most: int = SAMPLE) -> dict[str, Float64]:
+    """Read the numbers of a window's images, or of a random sample of them.
 
     Args:
         store: The log.
-        selection: Which images.
-        images: How many there are.
-        most: About how many are read at most.
+        window: Images to read.
+        images: Number of images in the window.
+        most: Maximum images to read, about.
 
     Returns:
-        By name of `pneumo.serving.drift.samples.NUMBERS`, each [N].
-
-    Raises:
-        SQLAlchemyError: The database is away.
+        Values [N] by name of `pneumo.serving.drift.samples.NUMBERS`.
     """
-    query = select(*(predictions.c[name] for name in NUMBERS)).where(selection.where, _among(images, most))
+    query = select(*(predictions.c[name] for name in NUMBERS)).where(window.match(), _sample_rows(images, most))
     with store.engine.connect() as connection:
         rows = [tuple(row) for row in connection.execute(query)]
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(NUMBERS))
-    return {name: table[:, column] for column, name in enumerate(NUMBERS)}
+    return dict(zip(NUMBERS, np.array(rows, dtype=np.float64).reshape(-1, len(NUMBERS)).T, strict=True))
 
 
 def read_labelled_answers(
-    store: LogStore, selection: Selection, images: int, classes: Sequence[str] | None, *, most: int = LABELLED
+    store: LogStore, window: Window, images: int, classes: Sequence[str] | None, *, most: int = LABELLED
 ) -> LabelledAnswers:
-    """Read the answers whose ground truth came, oldest first, or a fair sample of them.
+    """Read the answers that have ground truth, oldest first, or a random sample of them.
 
     Args:
         store: The log.
-        selection: Which images.
-        images: How many there are.
-        classes: Of the model; other labels, which came before the image was known, are left out. None takes all.
-        most: About how many are read at most.
-
-    Raises:
-        SQLAlchemyError: The database is away.
+        window: Answers to read.
+        images: Number of images in the window.
+        classes: Classes of the model; other labels, sent before the image was logged, are left out. None takes all.
+        most: Maximum answers to read, about.
     """
     table = predictions.c
-    joined = predictions.join(
-        feedback, sa.and_(feedback.c.request_id == table.request_id, feedback.c.image_index == table.image_index)
-    )
     query = (
         select(sa.type_coerce(table.time, sa.BigInteger), feedback.c.label, table.label, table.probability)
-        .select_from(joined)
-        .where(selection.where)
+        .select_from(predictions.join(feedback, has_feedback))
+        .where(window.match())
         .order_by(table.time)
     )
     if classes is not None:
         query = query.where(feedback.c.label.in_(list(classes)))
     with store.engine.connect() as connection:
-        known = connection.execute(select(func.count()).select_from(feedback)).scalar_one()
-        rows = [tuple(row) for row in connection.execute(query.where(_among(min(images, known), most)))]
-    times, truth, said, probability = zip(*rows, strict=True) if rows else ((), (), (), ())
+        labels = connection.execute(select(func.count()).select_from(feedback)).scalar_one()
+        rows = connection.execute(query.where(_sample_rows(min(images, labels), most))).all()
+    times, truth, predicted, probability = zip(*rows, strict=True) if rows else ((), (), (), ())
     return LabelledAnswers(
-        np.array(times, dtype=np.int64) // (86_400 * 1_000_000),
+        np.array(times, dtype=np.int64) // _MICROSECONDS_PER_DAY,
         np.array(truth, dtype=object),
-        np.array(said, dtype=object),
+        np.array(predicted, dtype=object),
         np.array(probability, dtype=np.float64),
     )
 
 
-def _among(count: int, most: int) -> sa.ColumnElement[bool]:
-    """Rows of the least ids, about `most` of `count`: ids are random, so that these are a fair sample."""
+def _sample_rows(count: int, most: int) -> sa.ColumnElement[bool]:
+    """Select the rows with the smallest ids, about `most` of `count`: ids are random, so that these are a sample."""
     if count <= most:
         return sa.true()
     edge = int(most / count * 16**_ID_DIGITS)

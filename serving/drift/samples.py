@@ -1,45 +1,41 @@
-"""A number of images as drift looks at them: the reference of a bundle, or a window of what was served."""
+"""Samples of images as drift compares them: the reference of a bundle, or a window of served images."""
 
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.serving.contracts.arrays import Float64, Mask
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.descriptors import Descriptors
 from pneumo.serving.model.bundle import Bundle, BundleInfo
 from pneumo.serving.model.calibration import build_prediction_sets, find_certain
-from pneumo.serving.predictions.rows import LogRow
+from pneumo.serving.predictions.rows import DESCRIPTORS, Columns
 
 REFERENCE = "reference.parquet"
 
-DESCRIPTORS = tuple(each.name for each in dataclasses.fields(Descriptors))
 NUMBERS = (*DESCRIPTORS, "probability", "outlier_score")
 """Columns that hold numbers."""
 SHARES = ("decision", "out_of_distribution", "uncertain")
-"""Columns that are true or false for an image; `decision` is true where the positive class is said."""
+"""Columns that are true or false for an image; `decision` is true if the positive class is predicted."""
 
 GROUP = "patient_number"
 """Column of the reference that numbers patients; bundles of an older pneumo have none."""
 
 LEAST = 20
-"""Images of a reference, or of a window, without which nothing is said."""
+"""Minimum images of a reference and of a window."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """N images in numbers.
+    """Columns of N images.
 
     Attributes:
-        numbers: By name of `NUMBERS`, each [N].
-        shares: By name of `SHARES`, each [N]; without `decision` where the model has more than two classes.
-        embedding: Whitened coordinates along the widest directions of training embeddings, [N, P].
-        groups: Images of one patient have the same number, [N]; None where patients are not known.
+        numbers: Values [N] by name of `NUMBERS`.
+        shares: Masks [N] by name of `SHARES`; without `decision` if the model has more than two classes.
+        embedding: Whitened coordinates along the principal axes of training embeddings, [N, P].
+        groups: Number of the patient, [N]; None if patients are not known.
     """
 
     numbers: Mapping[str, Float64]
@@ -51,7 +47,7 @@ class Sample:
         return len(self.embedding)
 
     def take(self, rows: NDArray[np.integer]) -> "Sample":
-        """Some of the images."""
+        """Return some of the images."""
         return Sample(
             {name: values[rows] for name, values in self.numbers.items()},
             {name: values[rows] for name, values in self.shares.items()},
@@ -60,7 +56,7 @@ class Sample:
         )
 
     def join(self, other: "Sample") -> "Sample":
-        """The images of both, without their groups."""
+        """Return the images of both samples, without their groups."""
         return Sample(
             {name: np.concatenate([values, other.numbers[name]]) for name, values in self.numbers.items()},
             {name: np.concatenate([values, other.shares[name]]) for name, values in self.shares.items()},
@@ -69,13 +65,14 @@ class Sample:
 
 
 def read_reference(bundle: Bundle) -> Sample:
-    """Read the held-out images of a bundle's reference: training images look better to a network than others do.
+    """Read the validation images of a bundle's reference: a network scores training images better than others.
 
     Raises:
         InputError: The bundle has no reference.
-        BundleError: It is not the one that was sealed.
+        BundleError: The reference is not the sealed one.
     """
-    if REFERENCE not in bundle.info.files:
+    info = bundle.info
+    if REFERENCE not in info.files:
         raise InputError(f"{bundle.folder}: no {REFERENCE} in this bundle; export the model again")
     import pandas as pd
 
@@ -86,43 +83,45 @@ def read_reference(bundle: Bundle) -> Sample:
             f"{bundle.folder / REFERENCE}: {len(frame)} validation images, {LEAST} are needed; import the data set "
             "with more of them, and train and export again"
         )
-    info = bundle.info
     probabilities = np.stack(frame["probabilities"].to_list()).astype(np.float64)
-    said = _said(probabilities, info)
+    predicted = _predict(probabilities, info)
     shares = {
         "out_of_distribution": frame["outlier_score"].to_numpy() > info.outlier.limit,
-        "uncertain": ~find_certain(build_prediction_sets(probabilities, info.conformal.limit), said),
+        "uncertain": ~find_certain(build_prediction_sets(probabilities, info.conformal.limit), predicted),
     }
     if info.positive_class is not None:
-        shares["decision"] = said == info.classes.index(info.positive_class)
-    numbers = {name: frame[name].to_numpy(dtype=np.float64) for name in NUMBERS}
-    embedding = np.stack(frame["embedding"].to_list()).astype(np.float64)
-    groups = frame[GROUP].to_numpy(dtype=np.int64) if GROUP in frame else None
-    return Sample(numbers, shares, embedding, groups)
+        shares["decision"] = predicted == info.classes.index(info.positive_class)
+    return Sample(
+        {name: frame[name].to_numpy(dtype=np.float64) for name in NUMBERS},
+        shares,
+        np.stack(frame["embedding"].to_list()).astype(np.float64),
+        frame[GROUP].to_numpy(dtype=np.int64) if GROUP in frame else None,
+    )
 
 
-def build_window(rows: Sequence[LogRow] | Sequence[Mapping[str, Any]], info: BundleInfo) -> Sample:
-    """Build a sample from rows of the prediction log, as they are or as columns of the database.
+def build_window(rows: Sequence[Columns], info: BundleInfo) -> Sample:
+    """Build a sample from rows of the prediction log.
 
     Raises:
-        InputError: Rows of another model, whose embeddings have another length.
+        InputError: The rows are of models whose embeddings differ in length.
     """
-    known: list[Mapping[str, Any]] = [row.values() if isinstance(row, LogRow) else row for row in rows]
-    embeddings = [np.frombuffer(row["embedding"], dtype="<f4") for row in known]
+    embeddings = [np.frombuffer(row["embedding"], dtype="<f4") for row in rows]
     if len({len(embedding) for embedding in embeddings}) > 1:
         raise InputError("the window holds rows of models with different embeddings; choose one version")
-    numbers = {name: np.array([row[name] for row in known], dtype=np.float64) for name in NUMBERS}
     shares = {
-        "out_of_distribution": np.array([not row["in_distribution"] for row in known], dtype=np.bool_),
-        "uncertain": np.array([not row["certain"] for row in known], dtype=np.bool_),
+        "out_of_distribution": np.array([not row["in_distribution"] for row in rows], dtype=np.bool_),
+        "uncertain": np.array([not row["certain"] for row in rows], dtype=np.bool_),
     }
     if info.positive_class is not None:
-        shares["decision"] = np.array([row["label"] == info.positive_class for row in known], dtype=np.bool_)
-    embedding = np.stack(embeddings).astype(np.float64) if embeddings else np.zeros((0, 1))
-    return Sample(numbers, shares, embedding)
+        shares["decision"] = np.array([row["label"] == info.positive_class for row in rows], dtype=np.bool_)
+    return Sample(
+        {name: np.array([row[name] for row in rows], dtype=np.float64) for name in NUMBERS},
+        shares,
+        np.stack(embeddings).astype(np.float64) if embeddings else np.zeros((0, 1)),
+    )
 
 
-def _said(probabilities: Float64, info: BundleInfo) -> NDArray[np.int64]:
+def _predict(probabilities: Float64, info: BundleInfo) -> NDArray[np.int64]:
     if info.positive_class is None:
         return probabilities.argmax(axis=1)
     column = info.classes.index(info.positive_class)

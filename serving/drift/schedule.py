@@ -1,10 +1,11 @@
 """Makes drift checks while the service runs: by time or by number of images, in a process of its own.
 
-Every process of the service looks at the log now and then. One of them, by a lease in the database, starts the checks;
-all of them tell Prometheus what the last one said.
+Every process of the service polls the log. One of them, which holds a lease in the database, starts the checks; all of
+them export the last one to Prometheus.
 """
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -15,30 +16,28 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.serving.contracts.settings import PREFIX, Settings
-from pneumo.serving.drift.column_tests import LEAST
 from pneumo.serving.drift.job import LIMIT_S, NOT_POSTED
+from pneumo.serving.drift.samples import LEAST
 from pneumo.serving.drift.stored_checks import latest_check
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
-from pneumo.serving.model.bundle import Bundle, BundleInfo
+from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.predictions.leases import Lease
-from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.store import LogStore, describe_error
+from pneumo.serving.predictions.windows import Window, count_rows
 from pneumo.serving.telemetry.metrics import SHARED, Metrics
 
-LOOK_S = 15.0
+POLL_S = 15.0
 """Seconds between two looks at the log."""
 LEASE = timedelta(seconds=60)
+"""Time for which a process that died keeps others from making checks."""
 RETRY_S = 600.0
-"""Seconds after a check that failed, unless checks are more frequent."""
+"""Maximum seconds between a failed check and the next one."""
 
-_BEAT_S = 0.25
+_STEP_S = 0.25
 _log = logging.getLogger("pneumo.drift")
-
-Command = Callable[[Bundle], Sequence[str]]
 
 
 class CheckError(Exception):
@@ -46,12 +45,12 @@ class CheckError(Exception):
 
 
 def build_job_command(bundle: Bundle) -> Sequence[str]:
-    """Build the command that makes one check; `-P` keeps modules of the working directory out of it."""
+    """Build the command of one check; `-P` keeps modules of the working directory out of it."""
     return [sys.executable, "-P", "-m", "pneumo.serving.drift.job", str(bundle.folder)]
 
 
 class Schedule:
-    """Starts checks from a thread of its own; nothing that fails here reaches a request."""
+    """Starts checks from a thread of its own; an error here never reaches a request."""
 
     def __init__(
         self,
@@ -60,57 +59,51 @@ class Schedule:
         metrics: Metrics,
         champion: Callable[[], Bundle | None],
         *,
-        command: Command = build_job_command,
-        look_s: float = LOOK_S,
-        lease: timedelta = LEASE,
+        command: Callable[[Bundle], Sequence[str]] = build_job_command,
     ) -> None:
         """Start the thread.
 
         Args:
-            settings: When to check, and about what.
+            settings: When to check, and the settings of the job.
             store: The prediction log.
-            metrics: Told of checks.
-            champion: What is served, or None before it is loaded.
-            command: Makes a check and prints it.
-            look_s: Seconds between two looks at the log.
-            lease: How long a process that died keeps others from making checks.
+            metrics: Metrics of checks.
+            champion: Returns the served bundle, or None before it is loaded.
+            command: Builds the command that makes a check and prints it.
         """
         self._settings = settings
         self._store = store
         self._metrics = metrics
         self._champion = champion
         self._command = command
-        self._look_s = look_s
-        self._lease = Lease(store, "drift", uuid.uuid4().hex, lasts=lease)
-        self._renew_s = lease.total_seconds() / 3
+        self._lease = Lease(store, "drift", uuid.uuid4().hex, lasts=LEASE)
         self._prepared = False
         self._not_before = 0.0
         self._untold = False
-        self._said: str | None = None
+        self._reported: str | None = None
         self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="drift", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End, and end a check that is being made."""
+        """End the thread, and a check under way."""
         self._ends.set()
         self._thread.join()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._ends.is_set():
             try:
-                self._look()
+                self._poll()
             except SQLAlchemyError as error:
-                self._say(f"the log's database {self._store.shown} is away ({describe_error(error)})")
+                self._report(f"the log's database {self._store.shown} cannot be reached ({describe_error(error)})")
             except Exception as error:  # a document of another release, no memory for a process: the service goes on
-                self._failed(type(error).__name__)
-            self._ends.wait(self._look_s)
+                self._count_failure(type(error).__name__)
+            self._ends.wait(POLL_S)
         try:
             self._lease.release()
         except SQLAlchemyError:
-            return  # it ends by time
+            return  # the lease expires
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         bundle = self._champion()
         if bundle is None:
             return
@@ -119,20 +112,20 @@ class Schedule:
             self._prepared = True
         stored = latest_check(self._store, bundle.info.name, bundle.info.version)
         last = stored.check if stored else None
-        self._show(last)
+        self._export(last)
         if time.monotonic() < self._not_before or not self._lease.take() or not self._is_due(bundle, last):
             return
         try:
-            made = self._check(bundle)
+            check = self._run_job(bundle)
         except CheckError as error:
-            self._failed(str(error))
+            self._count_failure(str(error))
             return
-        if made is not None:
-            self._show(made)
-            self._metrics.count_drift_check(made.verdict.value)
+        if check is not None:
+            self._export(check)
+            self._metrics.count_drift_check(check.verdict.value)
 
-    def _show(self, check: DriftCheck | None) -> None:
-        """Tell Prometheus of the last check; None if there is none of the model that is served."""
+    def _export(self, check: DriftCheck | None) -> None:
+        """Export the last check to Prometheus; None if there is none of the served model."""
         if check is None:
             self._metrics.show_drift(Verdict.TOO_FEW.value, 0.0, {})
         else:
@@ -140,72 +133,70 @@ class Schedule:
             self._metrics.show_drift(check.verdict.value, check.time.timestamp(), p_values)
 
     def _is_due(self, bundle: Bundle, last: DriftCheck | None) -> bool:
-        settings = self._settings
-        wanted = settings.drift_rows or LEAST
-        since = (last.last or last.time) if last else None
-        came = count_served_since(self._store, bundle.info, since, most=max(wanted, LEAST))
-        if settings.drift_rows is not None and came >= settings.drift_rows:
+        rows, minutes = self._settings.drift_rows, self._settings.drift_minutes
+        since = (last.last or last.time) + timedelta.resolution if last else None
+        window = Window(bundle.info.name, bundle.info.version, since=since)
+        images = count_rows(self._store, window, most=max(rows or 0, LEAST))
+        if rows is not None and images >= rows:
             return True
-        if settings.drift_minutes is None:
+        if minutes is None:
             return False
         if last is None:
-            return came >= LEAST
-        return came > 0 and datetime.now(UTC) - last.time >= timedelta(minutes=settings.drift_minutes)
+            return images >= LEAST
+        return images > 0 and datetime.now(UTC) - last.time >= timedelta(minutes=minutes)
 
-    def _check(self, bundle: Bundle) -> DriftCheck | None:
-        """Run the job; None where the service ends before it.
+    def _run_job(self, bundle: Bundle) -> DriftCheck | None:
+        """Run the job; return None if the service ends first.
 
         Raises:
-            CheckError: It failed, or took too long.
+            CheckError: The job failed, or took too long.
         """
-        process = subprocess.Popen(
+        with subprocess.Popen(
             self._command(bundle),
-            env=self._environment(),
+            env=self._build_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )
-        try:
-            output = self._await(process)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+        ) as process:
+            try:
+                output = self._await(process)
+            finally:
+                process.kill()  # which does nothing to a process that has ended
         if output is None:
             return None
-        printed, said = output
+        printed, errors = output
         if process.returncode not in (0, NOT_POSTED):
-            raise CheckError(_reason(process.returncode, said))
+            raise CheckError(_read_reason(process.returncode, errors))
         try:
-            made = DriftCheck.model_validate_json(printed)
+            check = DriftCheck.model_validate_json(printed)
         except ValidationError:
             raise CheckError("the job printed no check") from None
         self._untold = process.returncode == NOT_POSTED
         if self._untold:
-            self._say(_reason(NOT_POSTED, said))
-        elif self._said:
+            self._report(_read_reason(NOT_POSTED, errors))
+        elif self._reported:
             _log.warning("drift checks work again")
-            self._said = None
-        return made
+            self._reported = None
+        return check
 
     def _await(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
-        ends = time.monotonic() + LIMIT_S
-        renew = time.monotonic() + self._renew_s
+        renew_s = LEASE.total_seconds() / 3
+        ends, renew = time.monotonic() + LIMIT_S, time.monotonic() + renew_s
         while not self._ends.is_set():
             try:
-                return process.communicate(timeout=_BEAT_S)
+                return process.communicate(timeout=_STEP_S)
             except subprocess.TimeoutExpired:
                 now = time.monotonic()
             if now >= ends:
                 raise CheckError(f"it took longer than {LIMIT_S:g} s")
             if now >= renew:
-                renew = now + self._renew_s
+                renew = now + renew_s
                 if not self._lease.take():
                     raise CheckError("another process makes checks now")
         return None
 
-    def _environment(self) -> dict[str, str]:
-        """Of the job: the settings it needs, as they are here, and one core for every library."""
+    def _build_environment(self) -> dict[str, str]:
+        """Return the environment of the job: its settings, and one core for every library."""
         settings, webhook = self._settings, self._settings.drift_webhook
         given = {
             "LOG_URL": settings.log_url,
@@ -218,38 +209,22 @@ class Schedule:
         cores = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         return kept | cores | {PREFIX + name: value for name, value in given.items() if value}
 
-    def _failed(self, reason: str) -> None:
+    def _count_failure(self, reason: str) -> None:
         self._metrics.count_drift_check("failed")
-        minutes = self._settings.drift_minutes
-        self._not_before = time.monotonic() + (RETRY_S if minutes is None else min(RETRY_S, minutes * 60))
-        self._say(f"a drift check failed: {reason}")
+        self._not_before = time.monotonic() + min(RETRY_S, (self._settings.drift_minutes or math.inf) * 60)
+        self._report(f"a drift check failed: {reason}")
 
-    def _say(self, text: str) -> None:
-        """Log what is wrong, once."""
-        if text != self._said:
-            self._said = text
-            _log.error("%s", text)
-
-
-def count_served_since(store: LogStore, info: BundleInfo, since: datetime | None, *, most: int) -> int:
-    """Count the images that a version answered as champion after a moment, up to a number.
-
-    Raises:
-        SQLAlchemyError: The database is away.
-    """
-    table = predictions.c
-    where = [table.model == info.name, table.version == info.version, table.lane == "champion"]
-    if since is not None:
-        where.append(table.time > since)
-    with store.engine.connect() as connection:
-        few = select(table.id).where(*where).limit(most).subquery()
-        return connection.execute(select(func.count()).select_from(few)).scalar_one()
+    def _report(self, problem: str) -> None:
+        """Log a problem once."""
+        if problem != self._reported:
+            self._reported = problem
+            _log.error("%s", problem)
 
 
-def _reason(code: int, said: bytes) -> str:
-    """The last line of what a job said; a traceback is left out, since it can hold values."""
+def _read_reason(code: int, errors: bytes) -> str:
+    """Return the last line of a job's errors, but of no traceback, since that can hold values."""
     if code < 0:
         return f"killed by signal {-code}"
-    lines = said.decode(errors="replace").strip().splitlines()
-    known = lines[-1].removeprefix("pneumo: ") if lines and lines[-1].startswith("pneumo: ") else ""
-    return known[:300] or f"exit {code}"
+    lines = errors.decode(errors="replace").strip().splitlines()
+    reason = lines[-1].removeprefix("pneumo: ") if lines and lines[-1].startswith("pneumo: ") else ""
+    return reason[:300] or f"exit {code}"

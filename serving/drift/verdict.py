@@ -1,20 +1,20 @@
-"""What a drift check says: one verdict, the columns behind it, and what they mean."""
+"""The result of a drift check: the verdict, and the columns behind it."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from pneumo.serving.contracts.schemas import NOTICE
 
 TestName = Literal["anderson", "fisher", "all_inside", "mmd"]
 """Anderson and Darling's distance of two distributions, Fisher's exact test of two shares, the chance that all of the
-oddest images lie in the window, maximum mean discrepancy."""
+most extreme images lie in the window, maximum mean discrepancy."""
 
 
 class Verdict(StrEnum):
-    """Whether the window looks like the reference."""
+    """The result of a check, or of one of its columns."""
 
     OK = "ok"
     WARNING = "warning"
@@ -22,33 +22,29 @@ class Verdict(StrEnum):
     TOO_FEW = "too_few"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Middle(_Frozen):
-    """Where the middle nine tenths of a column lie; of a share, all three are its mean."""
+class Middle(BaseModel, frozen=True):
+    """The 5%, 50% and 95% quantiles of a column; of a share, all three are its mean."""
 
     low: float
     median: float
     high: float
 
 
-class ColumnResult(_Frozen):
+class ColumnResult(BaseModel, frozen=True):
     """One column, reference against window.
 
     Attributes:
-        name: Of the column.
-        test: How it was tested, see `TestName`.
-        statistic: Of that test; of a share the difference to the reference.
-        p_value: Of this column alone: how often a window of the reference looks as different.
-        adjusted: After Holm's correction for all columns.
-        distance: How far apart, 0 to about 1: largest difference of the distribution functions, difference of the
-            shares, or the root of the discrepancy.
-        verdict: Of this column.
-        reference: Where the reference lies; None of the embedding.
-        window: Where the window lies.
-        words: What the difference means, or None where there is none.
+        name: Name of the column.
+        test: Test of the column, see `TestName`.
+        statistic: Statistic of that test; for a share the difference to the reference.
+        p_value: Share of windows drawn from the reference that differ as much, for this column alone.
+        adjusted: P-value after Holm's correction for all columns.
+        distance: 0 to about 1: largest difference of the distribution functions, difference of the shares, or root of
+            the discrepancy.
+        verdict: Verdict of this column.
+        reference: Quantiles in the reference; None for the embedding.
+        window: Quantiles in the window.
+        words: The difference in words, or None without one.
     """
 
     name: str
@@ -63,22 +59,23 @@ class ColumnResult(_Frozen):
     words: str | None
 
 
-class DriftCheck(_Frozen):
-    """The result of comparing a window with the reference.
+class DriftCheck(BaseModel, frozen=True):
+    """The comparison of a window with the reference.
 
     Attributes:
-        time: When it was made, UTC.
-        model: Name of the model, with its `version`.
-        window: What was compared, in words.
-        first: Time of the first image of the window, where it has one.
-        last: Of the last.
-        images: In the window.
-        reference_images: In the reference.
-        verdict: All columns together.
-        top: The columns that say most, at most three.
+        time: Time of the check, UTC.
+        model: Name of the model.
+        version: Version of the model.
+        window: The window in words.
+        first: Time of the first image of the window, if it was served.
+        last: Time of the last image.
+        images: Number of images in the window.
+        reference_images: Number of images in the reference.
+        verdict: Verdict of all columns together.
+        top: Columns with the strongest evidence, at most three.
         summary: The verdict in a sentence.
-        columns: All that was tested, the strongest first.
-        notice: What this is not.
+        columns: All tested columns, the strongest first.
+        notice: Limits of its use.
     """
 
     time: datetime

@@ -1,1 +1,1 @@
-"""The prediction log: one row an image, never the image."""
+"""The prediction log: one row of numbers per image, never the image."""

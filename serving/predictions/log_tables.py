@@ -1,91 +1,90 @@
 """The tables of the prediction log, for SQLite and PostgreSQL."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from pneumo.serving.predictions.rows import DESCRIPTORS
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment as microseconds since 1970: the same in every database, exact, and quick to compare."""
+    """A time as whole microseconds since 1970: exact, and the same in every database."""
 
     impl = sa.BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
-        """To the database."""
-        if value is None:
-            return None
-        since = value.astimezone(UTC) - _EPOCH
-        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+        """Convert a time for the database."""
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
-        """From the database."""
-        return None if value is None else datetime.fromtimestamp(value / 1e6, UTC)
+        """Convert a value of the database to a time."""
+        return None if value is None else _EPOCH + value * _MICROSECOND
 
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 metadata = MetaData()
+
+
+def _required(**types: TypeEngine[Any] | type[TypeEngine[Any]]) -> list[Column[Any]]:
+    return [Column(name, kind, nullable=False) for name, kind in types.items()]
+
 
 predictions = Table(
     "predictions",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("time", UtcTime, nullable=False),
-    Column("request_id", String(64), nullable=False),
-    Column("image_index", Integer, nullable=False),
-    Column("model", String(100), nullable=False),
-    Column("version", String(100), nullable=False),
-    Column("lane", String(20), nullable=False),
-    Column("format", String(20), nullable=False),
-    *(Column(name, Float, nullable=False) for name in DESCRIPTORS),
-    Column("embedding", LargeBinary, nullable=False),
-    Column("label", Text, nullable=False),
-    Column("probability", Float, nullable=False),
-    Column("certain", Boolean, nullable=False),
-    Column("in_distribution", Boolean, nullable=False),
-    Column("outlier_score", Float, nullable=False),
-    Column("latency_ms", Float, nullable=False),
+    *_required(time=UtcTime, request_id=String(64), image_index=Integer, model=String(100), version=String(100)),
+    *_required(lane=String(20), format=String(20), **dict.fromkeys(DESCRIPTORS, Float), embedding=LargeBinary),
+    *_required(label=Text, probability=Float, certain=Boolean, in_distribution=Boolean, outlier_score=Float),
+    *_required(latency_ms=Float),
     Index("predictions_by_time", "time"),
     Index("predictions_by_version", "model", "version", "time"),
     Index("predictions_by_request", "request_id", "image_index"),
 )
-"""One row an image."""
+"""One row per image."""
 
 feedback = Table(
     "feedback",
     metadata,
     Column("request_id", String(64), primary_key=True),
     Column("image_index", Integer, primary_key=True),
-    Column("label", Text, nullable=False),
-    Column("time", UtcTime, nullable=False),
+    *_required(label=Text, time=UtcTime),
 )
-"""True labels that came later; the last word on an image counts."""
+"""Ground-truth labels that arrived later: the last one of each image."""
+
+has_feedback = sa.and_(
+    feedback.c.request_id == predictions.c.request_id, feedback.c.image_index == predictions.c.image_index
+)
+"""Join condition of `predictions` and `feedback`."""
 
 checks = Table(
     "checks",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("time", UtcTime, nullable=False),
-    Column("model", String(100), nullable=False),
-    Column("version", String(100), nullable=False),
-    Column("verdict", String(10), nullable=False),
-    Column("document", Text, nullable=False),
-    Column("report", LargeBinary, nullable=True),
-    Column("snapshot", LargeBinary, nullable=True),
+    *_required(time=UtcTime, model=String(100), version=String(100), verdict=String(10), document=Text),
+    Column("report", LargeBinary),
+    Column("snapshot", LargeBinary),
     Index("checks_by_time", "time"),
 )
-"""Drift checks: the verdict as JSON; of the newest ones Evidently's page and its own record of it, both gzipped."""
+"""Drift checks: the verdict as JSON; for the newest ones also Evidently's page and snapshot, both gzipped."""
 
 leases = Table(
     "leases",
     metadata,
     Column("name", String(50), primary_key=True),
-    Column("holder", String(64), nullable=False),
-    Column("until", UtcTime, nullable=False),
+    *_required(holder=String(64), until=UtcTime),
 )
-"""Who may do what only one replica at a time shall do, and until when."""
+"""Work that only one replica at a time may do: the replica that holds it, and until when."""
+
+
+def start_of_interval(time: Column[datetime], length: timedelta) -> sa.ColumnElement[datetime]:
+    """Round a time down to a whole multiple of a length since 1970, in the database."""
+    # A literal, since PostgreSQL takes two bound parameters in SELECT and GROUP BY for two expressions.
+    step = sa.literal_column(str(length // _MICROSECOND), sa.BigInteger)
+    return sa.type_coerce(sa.type_coerce(time, sa.BigInteger) // step * step, UtcTime)

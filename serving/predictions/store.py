@@ -1,48 +1,48 @@
 """The database of the prediction log: SQLite in a file, or PostgreSQL for replicas that share it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.predictions.log_tables import feedback, metadata, predictions
+from pneumo.serving.predictions.rows import Columns
 
 _TIMEOUT_S = 5
 """Seconds to wait for a connection, and in SQLite for another writer."""
-
-_POSTGRES = ("postgresql", "postgres")
+_EXPECTED = "give sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
 class LogStore:
-    """Reads and writes the prediction log; threads and processes may share the database."""
+    """Reads and writes the prediction log; threads and processes may share the database.
+
+    Methods raise `SQLAlchemyError` if the database cannot be reached or written; nothing is written then.
+    """
 
     def __init__(self, url: str) -> None:
-        """Name the database; nothing is opened yet.
+        """Name the database without connecting to it.
 
         Args:
             url: `sqlite:///predictions.sqlite3`, or `postgresql://user:password@host/name`.
 
         Raises:
-            InputError: Another kind of address.
+            InputError: The URL is of another kind.
             MachineError: The driver is not installed.
         """
-        self.engine = _engine(url)
+        self.engine = _create_engine(url)
         self.shown = self.engine.url.render_as_string(hide_password=True)
 
     def prepare(self) -> None:
-        """Make what is missing of the tables; several replicas may do so at once.
-
-        Raises:
-            SQLAlchemyError: The database cannot be reached or written.
-        """
+        """Create the tables that are missing; several replicas may do so at once."""
         if self.engine.dialect.name == "sqlite":
             Path(self.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         with self.engine.begin() as connection:
@@ -50,67 +50,68 @@ class LogStore:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(20261124)"))
             metadata.create_all(connection)
 
-    def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows, each the columns of `predictions`; those that are there already stay as they are.
-
-        Raises:
-            SQLAlchemyError: They were not written, none of them.
-        """
-        if not rows:
-            return
-        with self.engine.begin() as connection:
-            connection.execute(self._insert(predictions).on_conflict_do_nothing(), list(rows))
+    def add(self, rows: Sequence[Columns]) -> None:
+        """Insert rows of `predictions` in one transaction; rows that exist stay as they are."""
+        if rows:
+            with self.engine.begin() as connection:
+                connection.execute(self.insert(predictions).on_conflict_do_nothing(), rows)
 
     def add_feedback(self, labels: Sequence[tuple[str, int, str]], now: datetime) -> None:
-        """Write true labels: request id, place of the image in it, label. A later word on the same image replaces it.
-
-        Raises:
-            SQLAlchemyError: They were not written, none of them.
-        """
+        """Insert ground truth as request id, image index and label; replace the earlier label of an image."""
         if not labels:
             return
-        insert = self._insert(feedback)
+        insert = self.insert(feedback)
         insert = insert.on_conflict_do_update(
             index_elements=["request_id", "image_index"],
             set_={"label": insert.excluded.label, "time": insert.excluded.time},
         )
-        rows = [
-            {"request_id": request_id, "image_index": index, "label": label, "time": now}
-            for request_id, index, label in labels
-        ]
+        rows = [dict(zip(feedback.c.keys(), (*label, now), strict=True)) for label in labels]
         with self.engine.begin() as connection:
             connection.execute(insert, rows)
 
     def trim(self, *, before: datetime | None = None, most: int | None = None) -> int:
-        """Delete old rows: those before a moment, and the oldest beyond a number.
+        """Delete rows older than a time, then the oldest rows beyond a number.
 
         Returns:
-            How many rows went.
+            Number of deleted rows.
         """
-        gone = 0
+        deleted = 0
         with self.engine.begin() as connection:
             if before is not None:
-                gone += connection.execute(predictions.delete().where(predictions.c.time < before)).rowcount
-            if most is not None:
-                edge = connection.execute(
-                    sa.select(predictions.c.time).order_by(predictions.c.time.desc()).offset(most).limit(1)
-                ).scalar()
-                if edge is not None:
-                    gone += connection.execute(predictions.delete().where(predictions.c.time <= edge)).rowcount
-            if gone:
-                known = sa.select(predictions.c.request_id)
-                connection.execute(feedback.delete().where(feedback.c.request_id.not_in(known)))
-        return gone
+                deleted += connection.execute(predictions.delete().where(predictions.c.time < before)).rowcount
+            edge = None if most is None else find_edge(connection, predictions.c.time, most)
+            if edge is not None:
+                deleted += connection.execute(predictions.delete().where(predictions.c.time <= edge)).rowcount
+            if deleted:
+                kept = sa.select(predictions.c.request_id)
+                connection.execute(feedback.delete().where(feedback.c.request_id.not_in(kept)))
+        return deleted
 
-    def _insert(self, table: sa.Table) -> Any:
+    @contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """Raise a database error in the block as a `MachineError` of one line."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise MachineError(f"{self.shown}: {describe_error(error)}") from None
+
+    def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        """Return an INSERT that knows ON CONFLICT, which SQLAlchemy has for each database apart."""
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
 
-def _engine(url: str) -> Engine:
+def find_edge(
+    connection: sa.Connection, time: sa.Column[datetime], most: int, *where: sa.ColumnElement[bool]
+) -> datetime | None:
+    """Return the time of the newest row beyond the newest `most` rows; None if there are no more."""
+    return connection.execute(sa.select(time).where(*where).order_by(time.desc()).offset(most).limit(1)).scalar()
+
+
+def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise InputError("the log's address is no URL; give sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        raise InputError(f"the log's address is no URL; {_EXPECTED}") from None
     kind = parsed.drivername.partition("+")[0]
     if kind == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
@@ -118,8 +119,8 @@ def _engine(url: str) -> Engine:
         engine = sa.create_engine(parsed, connect_args={"timeout": _TIMEOUT_S})
         event.listen(engine, "connect", _set_up_sqlite)
         return engine
-    if kind not in _POSTGRES:
-        raise InputError(f"the log's address begins with {kind}; give sqlite:///FILE or postgresql://USER@HOST/NAME")
+    if kind not in ("postgresql", "postgres"):
+        raise InputError(f"the log's address begins with {kind}; {_EXPECTED}")
     try:
         return sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"),
@@ -130,17 +131,15 @@ def _engine(url: str) -> Engine:
         raise MachineError(missing_module(error)) from None
 
 
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
+def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute(
-        "PRAGMA synchronous=NORMAL"
-    )  # with WAL a crash of the machine may cost the last rows, never the file
+    cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL a power cut may cost the last rows, never the file
     cursor.close()
 
 
 def describe_error(error: SQLAlchemyError | OSError) -> str:
-    """Say what is wrong with the database, without statement or values, which SQLAlchemy quotes."""
+    """Describe a database error without the statement and values that SQLAlchemy quotes."""
     cause = getattr(error, "orig", None) or error
-    lines = str(cause).strip().splitlines() if isinstance(cause, Exception) else []
-    return f"{type(cause).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    name, line = type(cause).__name__, first_line(cause)
+    return name if line == name else f"{name}: {line}"

@@ -1,44 +1,38 @@
-"""Reads windows of the prediction log."""
+"""Queries for windows of the prediction log.
 
-from collections.abc import Iterator, Sequence
+Every function raises `SQLAlchemyError` if the database cannot be reached or holds no log.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
-from pneumo.serving.predictions.log_tables import feedback, predictions
-from pneumo.serving.predictions.rows import DESCRIPTORS
+from pneumo.serving.predictions.log_tables import feedback, has_feedback, predictions
+from pneumo.serving.predictions.rows import DESCRIPTORS, Columns
 from pneumo.serving.predictions.store import LogStore
 
-JUDGED = (
-    "time",
-    *DESCRIPTORS,
-    "probability",
-    "outlier_score",
-    "label",
-    "certain",
-    "in_distribution",
-    "embedding",
-)
-"""Columns that a drift check takes."""
+JUDGED = ("time", *DESCRIPTORS, "probability", "outlier_score", "label", "certain", "in_distribution", "embedding")
+"""Columns that a drift check reads."""
 
 MOST = 50_000
-"""Rows of a window at most, the newest."""
+"""Maximum rows of a window."""
 
 CHUNK = 2000
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which rows of the log.
+    """A selection of rows; None takes every value.
 
     Attributes:
-        model: Of one model alone, by name.
-        version: Of one version of it alone.
-        lane: What the model was there for; None takes every lane.
-        since: Not before this moment.
-        last: The newest of them, so many at most.
+        model: Name of the model.
+        version: Version of the model.
+        lane: Model slot that answered.
+        since: First time.
+        last: Maximum number of rows, the newest.
+        until: Time before which rows end.
     """
 
     model: str | None = None
@@ -46,30 +40,24 @@ class Window:
     lane: str | None = "champion"
     since: datetime | None = None
     last: int = MOST
+    until: datetime | None = None
 
-    @property
-    def where(self) -> list[sa.ColumnElement[bool]]:
-        """As conditions on rows of `predictions`."""
-        table = predictions.c
-        given = ((table.model, self.model), (table.version, self.version), (table.lane, self.lane))
-        found: list[sa.ColumnElement[bool]] = [column == value for column, value in given if value is not None]
-        return found if self.since is None else [*found, table.time >= self.since]
+    def match(self, table: sa.Table = predictions) -> sa.ColumnElement[bool]:
+        """Return the condition on rows of a table that has columns of these names."""
+        given = {"model": self.model, "version": self.version, "lane": self.lane}
+        conditions = [table.c[name] == value for name, value in given.items() if value is not None]
+        if self.since is not None:
+            conditions.append(table.c.time >= self.since)
+        if self.until is not None:
+            conditions.append(table.c.time < self.until)
+        return sa.and_(sa.true(), *conditions)
 
 
-def read_window(store: LogStore, window: Window, columns: Sequence[str] = JUDGED) -> list[dict[str, Any]]:
-    """Rows of a window, oldest first.
-
-    Args:
-        store: The log.
-        window: Which rows.
-        columns: Which columns of `predictions`.
-
-    Raises:
-        SQLAlchemyError: The database is away, or holds no log.
-    """
+def read_window(store: LogStore, window: Window) -> list[Columns]:
+    """Read the `JUDGED` columns of a window, oldest row first."""
     query = (
-        sa.select(*(predictions.c[name] for name in columns))
-        .where(*window.where)
+        sa.select(*(predictions.c[name] for name in JUDGED))
+        .where(window.match())
         .order_by(predictions.c.time.desc(), predictions.c.id)
         .limit(window.last)
     )
@@ -77,35 +65,24 @@ def read_window(store: LogStore, window: Window, columns: Sequence[str] = JUDGED
         return [dict(row) for row in connection.execute(query).mappings()][::-1]
 
 
-def count_rows(store: LogStore, window: Window) -> int:
-    """How many rows a window has, whatever its `last`.
-
-    Raises:
-        SQLAlchemyError: As for `read_window`.
-    """
-    query = sa.select(sa.func.count()).select_from(predictions).where(*window.where)
+def count_rows(store: LogStore, window: Window, *, most: int | None = None) -> int:
+    """Count the rows of a window without regard to its `last`, up to `most` of them."""
+    rows = sa.select(predictions.c.id).where(window.match()).limit(most).subquery()
     with store.engine.connect() as connection:
-        return connection.execute(query).scalar_one()
+        return connection.execute(sa.select(sa.func.count()).select_from(rows)).scalar_one()
 
 
-def read_labelled(store: LogStore, window: Window) -> Iterator[list[dict[str, Any]]]:
-    """All columns of a window, whatever its `last`, oldest first, with the true label where one came.
+def read_labelled(store: LogStore, window: Window) -> Iterator[list[Columns]]:
+    """Read all columns of a window without regard to its `last`, oldest row first.
 
-    Returns:
-        Rows in chunks, each with `true_label` besides the columns of `predictions`.
-
-    Raises:
-        SQLAlchemyError: As for `read_window`.
+    Yields:
+        Chunks of rows, each with the ground truth or None as `true_label`.
     """
-    table = predictions.c
-    joined = predictions.outerjoin(
-        feedback, sa.and_(feedback.c.request_id == table.request_id, feedback.c.image_index == table.image_index)
-    )
     query = (
         sa.select(predictions, feedback.c.label.label("true_label"))
-        .select_from(joined)
-        .where(*window.where)
-        .order_by(table.time, table.id)
+        .select_from(predictions.outerjoin(feedback, has_feedback))
+        .where(window.match())
+        .order_by(predictions.c.time, predictions.c.id)
     )
     with store.engine.connect().execution_options(yield_per=CHUNK) as connection:
         for chunk in connection.execute(query).mappings().partitions():

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pneumo.serving.drift.performance import ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS, Sample
 
 
@@ -16,3 +17,14 @@ def draw(count: int, seed: int, *, constant: tuple[str, ...] = ("aspect", "width
         "decision": numbers["probability"] >= 0.4,
     }
     return Sample(numbers, shares, rng.normal(size=(count, 8)))
+
+
+def sum_probabilities(probability: np.ndarray, positive: np.ndarray) -> ProbabilitySums:
+    """Add up probabilities of answers, of which some are called positive."""
+    return ProbabilitySums(
+        *(
+            part
+            for rows in (positive, ~positive)
+            for part in (int(rows.sum()), probability[rows].sum(), (probability * (1 - probability))[rows].sum())
+        )
+    )

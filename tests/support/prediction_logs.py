@@ -168,4 +168,4 @@ def simulate(
             window = [dict(row) for row in connection.execute(query).mappings()]
         found = check_drift(bundle, window, window="the last 200 images", now=evening)
         drawn = compose_page(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
-        add_check(store, found.check, drawn.page if drawn else None, drawn.record if drawn else None)
+        add_check(store, found.check, drawn.page if drawn else None, drawn.snapshot if drawn else None)

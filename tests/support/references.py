@@ -13,6 +13,7 @@ from pneumo.serving.images.descriptors import Descriptors
 from pneumo.serving.images.types import Picture
 from pneumo.serving.model.bundle import Bundle, seal_bundle
 from pneumo.serving.model.predictor import Predictor
+from pneumo.serving.predictions.rows import Columns
 from tests.support.bundles import make_bundle
 
 SIDE = 32
@@ -36,6 +37,11 @@ def rows_of(bundle: Bundle, seeds: range, *, darker: int = 0) -> list:
     """Rows of the log for images of some seeds."""
     pictures = [Picture(gray(seed, darker=darker), "PNG", "L", SIDE, SIDE) for seed in seeds]
     return list(describe_images(Predictor(bundle), pictures))
+
+
+def columns_of(bundle: Bundle, seeds: range, *, darker: int = 0) -> list[Columns]:
+    """The same as columns of the database."""
+    return [row.values() for row in rows_of(bundle, seeds, darker=darker)]
 
 
 def make_judged(folder: Path, *, images: int = 150, **changes: Any) -> Bundle:

@@ -33,11 +33,8 @@ _ITEM = {
         "label": {"type": "string", "description": "The class that is the ground truth."},
     },
 }
-_ITEMS = {
-    "type": "object",
-    "required": ["items"],
-    "properties": {"items": {"type": "array", "minItems": 1, "items": _ITEM}},
-}
+_LIST = {"type": "array", "minItems": 1, "items": _ITEM}
+_ITEMS = {"type": "object", "required": ["items"], "properties": {"items": _LIST}}
 _BODY = {
     "required": True,
     "content": {

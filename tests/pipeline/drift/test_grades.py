@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pneumo.pipeline.data import phantom
-from pneumo.pipeline.drift.grades import list_grades, photographs
+from pneumo.pipeline.drift.grades import list_grades, load_photographs
 
 KINDS = {kind: list(grades) for kind, grades in itertools.groupby(list_grades(), key=lambda grade: grade.kind)}
 PIXELS = [kind for kind, grades in KINDS.items() if grades[0].change is not None and grades[0].share == 1]
@@ -37,8 +37,8 @@ def test_the_same_image_is_changed_the_same_again(kind, xray):
     assert not np.array_equal(change.apply(xray, "a"), change.apply(xray, "c"))
 
 
-def test_strangers_are_as_large_as_radiographs_and_differ():
-    found = photographs(48)
+def test_photographs_are_as_large_as_radiographs_and_differ():
+    found = load_photographs(48)
     assert {image.shape for image in found} == {(48, 48)}
     assert {image.dtype for image in found} == {np.dtype(np.uint8)}
     assert len({image.tobytes() for image in found}) == len(found) >= 80

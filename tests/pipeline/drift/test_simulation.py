@@ -18,12 +18,12 @@ from tests.support.drift_samples import draw
 
 DARK = Shift("darker", "much", lambda gray, _: gray)
 ALL, TENTH = Grade("darker", "much", DARK), Grade("darker", "a tenth", DARK, share=0.1)
-ODD, MIX = Grade("odd", "a tenth", strangers=0.1), Grade("mix", "nine tenths", positive=0.9)
+ODD, MIX = Grade("odd", "a tenth", photographs=0.1), Grade("mix", "nine tenths", positive=0.9)
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """Images whose numbers tell where they come from: 0 plain, 1 changed, 2 a stranger; a changed one is guessed."""
+    """Images whose numbers tell where they come from: 0 plain, 1 changed, 2 a photograph; a changed one is guessed."""
     count = 200
 
     def marked(value: float, seed: int, size: int = count):
@@ -36,7 +36,7 @@ def scene() -> Scene:
     return Scene(
         plain=PredictedImages(plain, np.ones(count, dtype=bool)),
         changed={DARK.title: PredictedImages(changed, np.arange(count) % 4 < 2)},
-        strangers=marked(2, 3, 30),
+        photographs=marked(2, 3, 30),
         patients=np.arange(count).astype(str),
         positive=positive,
     )
@@ -45,14 +45,14 @@ def scene() -> Scene:
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from([None, ALL, TENTH, ODD, MIX]), st.integers(20, 100), st.integers(0, 999))
 def test_a_window_has_its_size_whatever_is_drawn(scene, grade, size, seed):
-    window = scene.window(grade, size, np.random.default_rng(seed))
+    window = scene.draw_window(grade, size, np.random.default_rng(seed))
     assert len(window) == size
     assert {len(values) for values in (*window.numbers.values(), *window.shares.values())} == {size}
 
 
 def test_windows_hold_the_share_that_their_grade_says(scene):
     def kinds(grade):
-        windows = [scene.window(grade, 100, np.random.default_rng(seed)) for seed in range(40)]
+        windows = [scene.draw_window(grade, 100, np.random.default_rng(seed)) for seed in range(40)]
         return [float(np.mean([window.numbers["noise"] == kind for window in windows])) for kind in (0, 1, 2)]
 
     assert kinds(None) == [1, 0, 0]
@@ -60,20 +60,20 @@ def test_windows_hold_the_share_that_their_grade_says(scene):
     assert kinds(TENTH) == pytest.approx([0.9, 0.1, 0], abs=0.02)
     assert kinds(ODD) == pytest.approx([0.9, 0, 0.1], abs=0.02)
     positives = [
-        (scene.window(MIX, 100, np.random.default_rng(s)).numbers["probability"] > 0.5).mean() for s in range(40)
+        (scene.draw_window(MIX, 100, np.random.default_rng(s)).numbers["probability"] > 0.5).mean() for s in range(40)
     ]
     assert np.mean(positives) == pytest.approx(0.9, abs=0.02)
 
 
 def test_no_radiograph_is_in_a_window_twice(scene):
-    window = scene.window(MIX, 100, np.random.default_rng(0))
+    window = scene.draw_window(MIX, 100, np.random.default_rng(0))
     assert len(np.unique(window.embedding[:, 0])) == 100
 
 
 def test_a_grade_that_takes_more_images_than_there_are_is_left_out(scene):
-    assert scene.has(MIX, 100)
-    assert not scene.has(MIX, 190)
-    assert not replace(scene, strangers=None).has(ODD, 50)
+    assert scene.has_enough(MIX, 100)
+    assert not scene.has_enough(MIX, 190)
+    assert not replace(scene, photographs=None).has_enough(ODD, 50)
     assert not replace(scene, positive=None).has(MIX, 50)
 
 
@@ -121,11 +121,11 @@ def simulation(*points: Point, unchanged: float | None = 0.99) -> Simulation:
 
 def test_harm_and_a_sure_alarm_are_the_mildest_grades_that_reach_them():
     points = [point("1", 0.985, 0.5), point("2", 0.97, 0.96), point("3", 0.9, 1.0)]
-    assert simulation(*points).harm(points) is points[1]
+    assert simulation(*points).find_harm(points) is points[1]
     assert find_sure_alarm(points) is points[1]
-    assert simulation(*points[:1]).harm(points[:1]) is None
+    assert simulation(*points[:1]).find_harm(points[:1]) is None
     assert find_sure_alarm(points[:1]) is None
-    assert simulation(unchanged=None).harm(points) is None
+    assert simulation(unchanged=None).find_harm(points) is None
 
 
 def test_the_picture_has_a_panel_for_each_kind_and_one_for_what_they_mean():

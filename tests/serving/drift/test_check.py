@@ -15,7 +15,7 @@ from pneumo.serving.model.bundle import Bundle, seal_bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.support import references
 from tests.support.bundles import make_bundle
-from tests.support.references import rows_of, write_images
+from tests.support.references import columns_of, write_images
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -33,14 +33,14 @@ def resealed(bundle: Bundle, frame: pd.DataFrame) -> Bundle:
 
 
 def test_images_like_the_reference_are_ok(judged):
-    found = check_drift(judged, rows_of(judged, range(500, 580)), window="all of them", now=NOW).check
+    found = check_drift(judged, columns_of(judged, range(500, 580)), window="all of them", now=NOW).check
     assert (found.verdict, found.images, found.reference_images) == (Verdict.OK, 80, 150)
     assert (found.model, found.version, found.window, found.time) == ("tiny", "1", "all of them", NOW)
     assert (found.top, found.summary) == ([], "the 80 images look like the reference")
 
 
 def test_darker_images_are_drift_and_said_to_be_darker(judged):
-    found = check_drift(judged, rows_of(judged, range(500, 580), darker=30), window="w").check
+    found = check_drift(judged, columns_of(judged, range(500, 580), darker=30), window="w").check
     assert found.verdict is Verdict.DRIFT
     assert "mean" in found.top
     assert "images are darker" in found.summary
@@ -48,16 +48,16 @@ def test_darker_images_are_drift_and_said_to_be_darker(judged):
 
 
 def test_a_check_knows_when_its_images_came_unless_they_were_never_served(judged):
-    rows = rows_of(judged, range(500, 530))
-    served = check_drift(judged, [row.values() for row in rows], window="w").check
-    assert (served.first, served.last) == (rows[0].time, rows[-1].time)
+    rows = columns_of(judged, range(500, 530))
+    served = check_drift(judged, rows, window="w").check
+    assert (served.first, served.last) == (rows[0]["time"], rows[-1]["time"])
     offline = check_drift(judged, rows, window="w", served=False).check
     assert (offline.first, offline.last) == (None, None)
 
 
 @pytest.mark.parametrize("count", [0, 1, LEAST - 1])
 def test_too_few_images_are_no_verdict(judged, count):
-    found = check_drift(judged, rows_of(judged, range(count)), window="w").check
+    found = check_drift(judged, columns_of(judged, range(count)), window="w").check
     assert (found.verdict, found.images, found.columns, found.top) == (Verdict.TOO_FEW, count, [], [])
 
 
@@ -66,11 +66,11 @@ def test_files_are_predicted_and_described_as_the_service_does(judged, tmp_path)
     (folder / "0505.png").write_bytes(b"no image")
     predictor = Predictor(judged)
     told: list[int] = []
-    looked = describe_files(predictor, sorted(folder.iterdir()), progress=told.append)
+    rows, unreadable = describe_files(predictor, sorted(folder.iterdir()), progress=told.append)
     assert sum(told) == 20
-    assert [path.name for path in looked.unreadable] == ["0505.png"]
+    assert [path.name for path in unreadable] == ["0505.png"]
     paths = [path for path in sorted(folder.iterdir()) if path.name != "0505.png"]
-    for path, row in zip(paths, looked.rows, strict=True):
+    for path, row in zip(paths, rows, strict=True):
         expected = predictor.predict_bytes(path.read_bytes())
         assert row.probability == pytest.approx(expected.probability, abs=1e-6)
         assert (row.label, row.in_distribution) == (expected.label, expected.in_distribution)

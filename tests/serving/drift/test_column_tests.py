@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.serving.drift.column_tests import BEYOND, LEAST, ColumnTests, adjust_p_values, compare_columns
-from pneumo.serving.drift.samples import NUMBERS
+from pneumo.serving.drift.column_tests import BEYOND, ColumnTests, adjust_p_values
+from pneumo.serving.drift.samples import LEAST, NUMBERS
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.drift.wording import write_summary
 
@@ -91,7 +91,7 @@ def test_images_that_are_darker_and_flatter_are_told_so_with_a_cause(said, drawn
     changed = {"mean": window.numbers["mean"] - 15, "contrast": window.numbers["contrast"] - 10}
     _, top, words = said(replace(window, numbers={**window.numbers, **changed}))
     assert set(top[:2]) == {"mean", "contrast"}
-    assert words == "images are darker and flatter than the reference: exposure, or a new detector?"
+    assert words == "images are darker and lower in contrast than the reference: exposure, or a new detector?"
 
 
 def test_images_of_other_sizes_are_a_warning_but_no_drift(said, drawn):
@@ -110,9 +110,8 @@ def test_a_kind_of_answer_that_the_reference_never_gave_is_nothing_when_it_is_gi
     never = replace(reference, shares={**reference.shares, "uncertain": np.zeros(len(reference), dtype=bool)})
     window = drawn(100, 7)
     once = np.arange(100) == 5
-    _, columns = compare_columns(
-        never, replace(window, shares={**window.shares, "uncertain": once}), positive_class="P"
-    )
+    tests = ColumnTests(never, positive_class="P")
+    _, columns = tests.compare(replace(window, shares={**window.shares, "uncertain": once}))
     assert next(column for column in columns if column.name == "uncertain").p_value > 0.1
 
 
@@ -123,14 +122,14 @@ def test_strangers_among_few_images_are_noticed(said, drawn):
     verdict, top, words = said(replace(window, numbers={**window.numbers, "outlier_score": score}))
     assert verdict is Verdict.DRIFT
     assert top == [BEYOND]
-    assert words.startswith("some images are stranger to the model than any of the reference")
+    assert words.startswith("some images are more out-of-distribution than every reference image")
 
 
 def test_embeddings_that_differ_where_no_single_number_does_are_noticed(said, drawn):
     window = drawn(100, 7)
     verdict, top, words = said(replace(window, embedding=window.embedding + 0.6))
     assert (verdict, top) == (Verdict.DRIFT, ["embedding"])
-    assert "the network sees other images" in words
+    assert "embeddings differ from the reference" in words
 
 
 def test_more_of_a_class_is_told_as_such(said, drawn):
@@ -143,22 +142,23 @@ def test_more_of_a_class_is_told_as_such(said, drawn):
     )
     _, top, words = said(changed)
     assert set(top) == {"probability", "decision"}
-    assert "PNEUMONIA is said more often" in words
+    assert "PNEUMONIA is predicted more often" in words
 
 
 def test_too_few_images_say_nothing(reference, drawn):
-    verdict, columns = compare_columns(reference, drawn(LEAST - 1, 7), positive_class="PNEUMONIA")
+    verdict, columns = ColumnTests(reference, positive_class="PNEUMONIA").compare(drawn(LEAST - 1, 7))
     assert (verdict, columns) == (Verdict.TOO_FEW, [])
     assert write_summary(verdict, [], LEAST - 1) == f"{LEAST - 1} images are too few to say anything"
 
 
 def test_columns_that_are_constant_in_both_are_left_out(reference, drawn):
-    _, columns = compare_columns(reference, drawn(50, 7), positive_class="PNEUMONIA", draws=100)
+    _, columns = ColumnTests(reference, positive_class="PNEUMONIA", draws=100).compare(drawn(50, 7))
     assert not {"aspect", "width", "height"} & {column.name for column in columns}
 
 
 def test_the_same_window_is_judged_the_same_again(reference, drawn):
-    first, second = (compare_columns(reference, drawn(60, 3), positive_class="PNEUMONIA", draws=300) for _ in range(2))
+    tests = (ColumnTests(reference, positive_class="PNEUMONIA", draws=300) for _ in range(2))
+    first, second = (each.compare(drawn(60, 3)) for each in tests)
     assert first == second
 
 

@@ -56,7 +56,7 @@ def agree(check: DriftCheck, drawing: EvidentlyPage) -> int:
     """See that Evidently says of every column and of the whole what a check says; return how many columns drifted."""
     expected = {column.name: column.verdict is not Verdict.OK for column in check.columns}
     count = sum(expected.values())
-    assert drifted(drawing.record) == expected
+    assert drifted(drawing.snapshot) == expected
     page = drawing.page.decode()
     assert ("Dataset Drift is detected" in page) == (count > 0)
     assert f"({count} out of {len(expected)})" in page
@@ -78,7 +78,7 @@ def test_embeddings_and_shares_that_alone_differ_are_said_so_by_evidently_too(re
     found = checked(reference, replace(window, shares=shares, embedding=window.embedding + 0.6))
     assert {
         name
-        for name, fails in drifted(compose_page(found.check, found.reference, found.window).record).items()
+        for name, fails in drifted(compose_page(found.check, found.reference, found.window).snapshot).items()
         if fails
     } == {
         "embedding",
@@ -102,7 +102,7 @@ def test_pages_of_two_checks_at_once_are_those_of_each(reference, drawn):
     dark = replace(dark, numbers={**dark.numbers, "mean": dark.numbers["mean"] - 12})
     both = [checked(reference, dark), checked(reference, drawn(100, 7))]
     with ThreadPoolExecutor(2) as pool:
-        records = list(pool.map(lambda found: compose_page(found.check, found.reference, found.window).record, both))
+        records = list(pool.map(lambda found: compose_page(found.check, found.reference, found.window).snapshot, both))
     assert [drifted(record)["mean"] for record in records] == [True, False]
 
 
@@ -114,7 +114,7 @@ def test_of_too_few_images_nothing_is_drawn(reference, drawn):
 
 def test_the_page_of_a_bundle_with_more_classes_has_no_decision(tmp_path):
     bundle = references.make_judged(tmp_path / "three", classes=["A", "B", "C"], positive_class=None, thresholds={})
-    found = check_drift(bundle, references.rows_of(bundle, range(500, 560), darker=40), window="all")
+    found = check_drift(bundle, references.columns_of(bundle, range(500, 560), darker=40), window="all")
     assert found.check.verdict is Verdict.DRIFT
     assert "decision" not in {column.name for column in found.check.columns}
     assert b"Data Drift Summary" in compose_page(found.check, found.reference, found.window).page

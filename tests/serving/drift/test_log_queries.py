@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from scipy.stats import ks_2samp
 
 from pneumo.serving.drift.log_queries import (
-    Selection,
     count_over_time,
     list_versions,
     read_labelled_answers,
@@ -19,7 +18,9 @@ from pneumo.serving.drift.performance import ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS
 from pneumo.serving.predictions.log_tables import feedback, predictions
 from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.windows import Window
 from tests.support import prediction_logs as simulated
+from tests.support.drift_samples import sum_probabilities
 
 DAY = timedelta(days=1)
 START = datetime(2026, 11, 1, 7, 30, tzinfo=UTC)
@@ -44,8 +45,8 @@ def store(rows, tmp_path_factory):
     return store
 
 
-def selected(version: str = "1", first: datetime = START, until: datetime = START + 30 * DAY) -> Selection:
-    return Selection("tiny", version, first, until)
+def selected(version: str = "1", first: datetime = START, until: datetime = START + 30 * DAY) -> Window:
+    return Window("tiny", version, lane=None, since=first, until=until)
 
 
 def test_every_version_is_told_with_its_first_and_last_image(store, rows):
@@ -63,16 +64,16 @@ def test_counts_over_time_are_those_of_the_rows(store, rows, step):
     assert {span.start: span.images for span in found} == wanted
     assert [span.start for span in found] == sorted(wanted)
     assert sum(span.uncertain for span in found) == sum(not row["certain"] for row in rows[0])
-    assert sum(span.strange for span in found) == sum(not row["in_distribution"] for row in rows[0])
+    assert sum(span.out_of_distribution for span in found) == sum(not row["in_distribution"] for row in rows[0])
     probability = np.array([row["probability"] for row in rows[0]])
     said = np.array([row["label"] == "PNEUMONIA" for row in rows[0]])
-    total = ProbabilitySums.total([span.claims for span in found])
-    assert vars(total) == pytest.approx(vars(ProbabilitySums.from_answers(probability, said)))
+    total = ProbabilitySums.total([span.sums for span in found])
+    assert vars(total) == pytest.approx(vars(sum_probabilities(probability, said)))
 
 
 def test_with_several_classes_every_answer_is_a_claim(store):
     found = count_over_time(store, selected(), DAY, None)
-    assert all(span.claims.positive == span.images and span.claims.negative == 0 for span in found)
+    assert all(span.sums.positive == span.images and span.sums.negative == 0 for span in found)
 
 
 def test_a_range_holds_its_first_moment_and_not_its_last(store, rows):
@@ -108,7 +109,7 @@ def test_labels_meet_their_images_and_those_that_are_no_class_are_left_out(store
     known = {key: label for key, _, label in rows[2] if key in answers and key != rows[0][0]["request_id"]}
     assert len(found) == len(known)
     wanted = sorted((answers[key]["probability"], answers[key]["label"], label) for key, label in known.items())
-    assert sorted(zip(found.probability, found.said, found.truth, strict=True)) == wanted
+    assert sorted(zip(found.probability, found.predicted, found.truth, strict=True)) == wanted
     assert (np.diff(found.day) >= 0).all()
     assert found.day[0] == (rows[0][0]["time"] - datetime(1970, 1, 1, tzinfo=UTC)).days
 
@@ -132,7 +133,9 @@ def test_of_many_labels_a_fair_sample_is_read(store):
 
 def test_a_version_is_found_by_an_index(store):
     query = (
-        sa.select(sa.func.count()).where(selected().where).compile(store.engine, compile_kwargs={"literal_binds": True})
+        sa.select(sa.func.count())
+        .where(selected().match())
+        .compile(store.engine, compile_kwargs={"literal_binds": True})
     )
     with store.engine.connect() as connection:
         plan = " ".join(str(row) for row in connection.execute(sa.text(f"explain query plan {query}")))

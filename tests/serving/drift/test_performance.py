@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from pneumo.pipeline.evaluation.classification_metrics import calibration_error as bundle_calibration_error
+from pneumo.pipeline.evaluation.classification_metrics import point_values
 from pneumo.serving.drift.performance import (
     LabelledAnswers,
     ProbabilitySums,
@@ -19,6 +19,8 @@ from pneumo.serving.drift.performance import (
     estimate_auroc,
     estimate_share,
 )
+from tests.support.cases import make_binary_cases
+from tests.support.drift_samples import sum_probabilities
 
 NAMES = np.array(["NORMAL", "PNEUMONIA"])
 
@@ -104,7 +106,7 @@ def test_few_images_without_a_mistake_leave_an_area_open():
 def test_what_is_measured_is_what_scikit_learn_measures():
     cases = labelled(500, 1)
     found = cases.measure("PNEUMONIA")
-    truth, said = cases.truth == "PNEUMONIA", cases.said == "PNEUMONIA"
+    truth, said = cases.truth == "PNEUMONIA", cases.predicted == "PNEUMONIA"
     assert found.accuracy.value == pytest.approx(metrics.accuracy_score(truth, said))
     assert found.sensitivity.value == pytest.approx(metrics.recall_score(truth, said))
     assert found.specificity.value == pytest.approx(metrics.recall_score(truth, said, pos_label=False))
@@ -131,7 +133,7 @@ def test_spans_hold_every_image_once_in_order_and_enough_of_them(days, least):
     day = np.sort(np.array(days))
     names = np.full(len(day), "NORMAL")
     cases = LabelledAnswers(day, names, names, np.linspace(0, 1, len(day)))
-    spans = list(cases.spans(least))
+    spans = list(cases.split_by_day(least))
     assert np.concatenate([span.probability for span in spans]).tolist() == cases.probability.tolist()
     assert all(set(one.day).isdisjoint(other.day) for one, other in itertools.pairwise(spans))
     assert len(spans) == 1 or all(len(span) >= least for span in spans)
@@ -140,11 +142,11 @@ def test_spans_hold_every_image_once_in_order_and_enough_of_them(days, least):
 
 
 def test_the_reliability_table_is_that_of_scikit_learn():
-    claimed, came_true = labelled(2000, 4).claims("PNEUMONIA")
+    claimed, came_true = labelled(2000, 4).outcomes("PNEUMONIA")
     table = bin_reliability(claimed, came_true)
     observed, mean = calibration_curve(came_true, claimed, n_bins=10)
     assert [each.observed.value for each in table] == pytest.approx(list(observed))
-    assert [each.claimed for each in table] == pytest.approx(list(mean))
+    assert [each.mean for each in table] == pytest.approx(list(mean))
     assert sum(each.observed.images for each in table) == 2000
 
 
@@ -152,17 +154,18 @@ def test_the_reliability_table_is_that_of_scikit_learn():
 def test_the_calibration_error_is_that_of_the_bundle(pairs):
     claimed = np.array([each for each, _ in pairs])
     came_true = np.array([each for _, each in pairs])
-    assert compute_calibration_error(claimed, came_true) == pytest.approx(bundle_calibration_error(claimed, came_true))
+    of_bundle = point_values(make_binary_cases(claimed, came_true), ["NORMAL", "PNEUMONIA"])["ece"][0]
+    assert compute_calibration_error(claimed, came_true) == pytest.approx(of_bundle)
 
 
 def test_with_several_classes_a_claim_is_about_the_class_that_was_said():
     names = np.array(["A", "B", "C"])
     cases = LabelledAnswers(np.zeros(3, dtype=int), names, np.array(["A", "C", "C"]), np.array([0.9, 0.5, 0.6]))
-    assert cases.claims(None)[1].tolist() == [True, False, True]
+    assert cases.outcomes(None)[1].tolist() == [True, False, True]
 
 
 def of(probability, threshold=0.4):
-    return ProbabilitySums.from_answers(probability, probability >= threshold).estimate(two_classes=True)
+    return sum_probabilities(probability, probability >= threshold).estimate(two_classes=True)
 
 
 def realised(probability, truth, threshold=0.4):
@@ -238,8 +241,8 @@ def test_few_expected_images_of_a_class_leave_its_share_out():
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=60), st.integers(1, 59))
 def test_claims_of_parts_add_up_to_those_of_the_whole(probabilities, cut):
     values = np.array(probabilities)
-    parts = [ProbabilitySums.from_answers(part, part >= 0.4) for part in (values[:cut], values[cut:])]
-    whole = ProbabilitySums.from_answers(values, values >= 0.4)
+    parts = [sum_probabilities(part, part >= 0.4) for part in (values[:cut], values[cut:])]
+    whole = sum_probabilities(values, values >= 0.4)
     assert vars(ProbabilitySums.total(parts)) == pytest.approx(vars(whole))
 
 

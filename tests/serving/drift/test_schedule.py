@@ -11,7 +11,7 @@ import pytest
 
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.settings import Settings
-from pneumo.serving.drift import job
+from pneumo.serving.drift import job, schedule
 from pneumo.serving.drift.schedule import Schedule, build_job_command
 from pneumo.serving.drift.stored_checks import add_check
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
@@ -63,17 +63,15 @@ class World:
             self.looks[number] += 1
             return self.bundle
 
-        schedule = Schedule(
+        started = Schedule(
             settings,
             LogStore(self.url),
             self.metrics,
             champion,
             command=lambda _: [sys.executable, "-c", JOB, str(self.folder)],
-            look_s=0.05,
-            lease=timedelta(seconds=3),
         )
-        self.running.append(schedule)
-        return schedule
+        self.running.append(started)
+        return started
 
     def look_again(self) -> None:
         """Wait until the schedule that was started last has looked at the log once more, from begin to end."""
@@ -93,11 +91,13 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, bundle):
+def world(tmp_path, bundle, monkeypatch):
+    monkeypatch.setattr(schedule, "POLL_S", 0.05)
+    monkeypatch.setattr(schedule, "LEASE", timedelta(seconds=3))
     made = World(tmp_path, bundle)
     yield made
-    for schedule in made.running:
-        schedule.close()
+    for each in made.running:
+        each.close()
 
 
 def test_a_check_is_made_once_so_many_images_came_in_another_process(world):
@@ -213,15 +213,15 @@ def test_a_message_that_did_not_arrive_is_sent_with_the_next_check(world, caplog
 def test_the_end_of_the_service_ends_the_job(world):
     (world.folder / "seconds").write_text("60")
     world.serve(30)
-    schedule = world.start(drift_rows=30)
+    running = world.start(drift_rows=30)
     until(lambda: bool(world.calls))
-    schedule.close()
+    running.close()
     assert world.seen("pneumo_drift_checks_total{result=ok}") == 0  # it was not waited for
     assert not Path(f"/proc/{world.calls[0]['pid']}").exists()
 
 
 def test_a_job_that_hangs_is_killed(world, monkeypatch):
-    monkeypatch.setattr("pneumo.serving.drift.schedule.LIMIT_S", 0.5)
+    monkeypatch.setattr(schedule, "LIMIT_S", 0.5)
     (world.folder / "seconds").write_text("60")
     world.serve(30)
     world.start(drift_rows=30)
@@ -236,16 +236,9 @@ def test_without_a_log_there_is_nothing_to_judge(bundle):
 
 def test_a_service_starts_and_ends_its_schedule_and_answers_meanwhile(bundle, png, started, tmp_path, monkeypatch):
     (tmp_path / "seconds").write_text("60")
-    monkeypatch.setattr("pneumo.serving.drift.schedule.LOOK_S", 0.05)
-    monkeypatch.setattr(
-        Schedule.__init__,
-        "__kwdefaults__",
-        {
-            "command": lambda _: [sys.executable, "-c", JOB, str(tmp_path)],
-            "look_s": 0.05,
-            "lease": timedelta(seconds=9),
-        },
-    )
+    monkeypatch.setattr(schedule, "POLL_S", 0.05)
+    command = {"command": lambda _: [sys.executable, "-c", JOB, str(tmp_path)]}
+    monkeypatch.setattr(Schedule.__init__, "__kwdefaults__", command)
     settings = Settings(log_url=f"sqlite:///{tmp_path / 'log.sqlite3'}", log_spool=tmp_path / "spool", drift_rows=5)
     app = create_app(bundle, settings)
     with started(app) as client:
@@ -271,7 +264,7 @@ def run_job(monkeypatch, world, verdict: Verdict, url: str, **variables: str) ->
         add_check(store, made, None)
         return made
 
-    monkeypatch.setattr(job, "_be_modest", lambda: None)
+    monkeypatch.setattr(job, "_lower_priority", lambda: None)
     monkeypatch.setattr(job, "_check", make)
     monkeypatch.setenv("PNEUMO_LOG_URL", world.url)
     monkeypatch.setenv("PNEUMO_DRIFT_WEBHOOK", url)
@@ -307,16 +300,16 @@ def test_the_job_keeps_a_check_whose_message_did_not_arrive_and_sends_it_when_as
 
 
 def test_a_job_that_breaks_says_so_in_one_line_without_values(monkeypatch, world, capsys):
-    monkeypatch.setattr(job, "_be_modest", lambda: None)
+    monkeypatch.setattr(job, "_lower_priority", lambda: None)
     nobody: dict[str, int] = {}
     monkeypatch.setattr(job, "_main", lambda _: nobody["Jane Doe"])
     assert job.main(world.bundle.folder) == 1
-    assert capsys.readouterr().err == "pneumo: KeyError while the check was made\n"
+    assert capsys.readouterr().err == "pneumo: KeyError during the check\n"
 
 
 def test_a_job_lets_others_go_first(tmp_path):
     shown = "os.nice(0), open('/proc/self/oom_score_adj').read()"
-    program = f"from pneumo.serving.drift.job import _be_modest; import os; _be_modest(); print({shown})"
+    program = f"from pneumo.serving.drift.job import _lower_priority; import os; _lower_priority(); print({shown})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(os.nice(0) + 10), "1000"]
 

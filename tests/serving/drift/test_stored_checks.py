@@ -15,6 +15,7 @@ from pneumo.serving.drift.stored_checks import (
 )
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.windows import Window
 from tests.support.drift_checks import DAY, NOW, check
 
 
@@ -44,10 +45,10 @@ def test_the_newest_comes_first_of_one_version_or_of_all(store):
     for hours, version in enumerate("1213"):
         add_check(store, check(hours, version=version), None)
     assert [each.check.version for each in list_checks(store)] == ["3", "1", "2", "1"]
-    assert [each.check.time.hour for each in list_checks(store, "tiny", "1")] == [14, 12]
+    assert [each.check.time.hour for each in list_checks(store, Window("tiny", "1", lane=None))] == [14, 12]
     assert latest_check(store, "tiny", "2").check.time.hour == 13
     assert latest_check(store, "other", "1") is None
-    between = list_checks(store, first=NOW + timedelta(hours=1), until=NOW + timedelta(hours=3))
+    between = list_checks(store, Window(lane=None, since=NOW + timedelta(hours=1), until=NOW + timedelta(hours=3)))
     assert [each.check.time.hour for each in between] == [14, 13]
 
 
@@ -71,7 +72,7 @@ def test_verdicts_are_counted_by_day(store):
     for hours, verdict in [(0, "ok"), (1, "ok"), (2, "drift"), (30, "warning"), (80, "ok")]:
         add_check(store, check(hours, verdict=verdict), None)
     add_check(store, check(1, version="2"), None)
-    found = count_verdicts_by_day(store, "tiny", "1", NOW - DAY, NOW + 3 * DAY)
+    found = count_verdicts_by_day(store, Window("tiny", "1", lane=None, since=NOW - DAY, until=NOW + 3 * DAY))
     assert [(each.day.day, each.counts) for each in found] == [
         (24, {Verdict.OK: 2, Verdict.DRIFT: 1}),
         (25, {Verdict.WARNING: 1}),

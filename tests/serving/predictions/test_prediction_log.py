@@ -152,7 +152,7 @@ def test_the_next_process_brings_what_the_last_one_left_on_disk(tmp_path):
     taken: list[dict] = []
     other.drain(taken.extend, 2)
     assert [each["request_id"] for each in taken] == [f"request-{number}" for number in range(5)]
-    assert not other.waiting()
+    assert not other.has_rows()
 
 
 def other_process_ended(file: Path) -> None:
