@@ -23,12 +23,20 @@ import numpy as np
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.training_images import read_images
+from pneumo.pipeline.evaluation.cases import Scores
 from pneumo.pipeline.evaluation.results import Bootstrap, Metrics
 from pneumo.pipeline.evaluation.stress.shifts import list_shifts
 from pneumo.pipeline.export.int8 import Sample, graph
-from pneumo.pipeline.export.int8.acceptance import Difference, measure_difference, measure_speeds
-from pneumo.pipeline.export.int8.quantization import predict_scores, split_sample
-from pneumo.pipeline.export.int8.sensitivity import choose_float_layers, log_odds_change, neighbours, rms
+from pneumo.pipeline.export.int8.acceptance import ClassDecisions, Difference, measure_difference, measure_speeds
+from pneumo.pipeline.export.int8.quantization import split_sample
+from pneumo.pipeline.export.int8.sensitivity import (
+    CalibratedGraph,
+    choose_float_layers,
+    group_neighbours,
+    log_odds_change,
+    rms,
+)
+from pneumo.pipeline.runs.reporter import SILENT
 from pneumo.serving.images import preparation
 from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import MODEL, Bundle, BundleInfo
@@ -48,13 +56,11 @@ class Judge:
     def __init__(self, info: BundleInfo, before: bytes, making: Sample, judging: Sample) -> None:
         self.info, self.before, self.making, self.judging = info, before, making, judging
         self.decisions = Metrics.model_validate(info.metrics).decisions
-        self.positive = None if info.positive_class is None else info.classes.index(info.positive_class)
+        self.rules = ClassDecisions(info.classes, info.positive_class, self.decisions)
 
     def compare(self, old: np.ndarray, new: np.ndarray, sample: Sample) -> Difference:
-        before, after = (predict_scores(sample, logits, self.info.classes) for logits in (old, new))
-        found = measure_difference(
-            before, after, self.info.classes, self.decisions, self.positive, Bootstrap(resamples=2)
-        )
+        before, after = (Scores.from_rows(sample.rows, logits, self.info.classes) for logits in (old, new))
+        found = measure_difference(before, after, self.rules, Bootstrap(resamples=2))
         assert found, "a class is missing"
         return found
 
@@ -136,12 +142,12 @@ def order_of(judge: Judge, model: Any, ranges: Any, nodes: Sequence[str]) -> lis
         found = graph.run_graph(graph.quantize_graph(model, ranges, group), images)
         return rms(log_odds_change(found, logits, judge.decisions.temperature))
 
-    return sorted(neighbours(nodes), key=alone, reverse=True)
+    return sorted(group_neighbours(nodes), key=alone, reverse=True)
 
 
 def shifted(judge: Judge, after: bytes, number: int, dataset: manifest.Dataset) -> None:
     chosen = np.random.default_rng(0).permutation(len(judge.judging.rows))[:number]
-    sample = judge.judging.of(np.sort(chosen))
+    sample = judge.judging.select(np.sort(chosen))
     how = judge.info.preparation
     whole = how.model_copy(update={"height": how.size, "width": how.size, "channels": 1})
     stored = [pixels[:, :, 0] for pixels in read_images(dataset, sample.rows, whole)]
@@ -176,8 +182,8 @@ def main() -> None:
     bundle, dataset = Bundle.open(options.bundle), manifest.read_dataset(options.data)
     before = bundle.read(MODEL)
     rows = dataset.select(Split.VALIDATION)
-    sample = Sample.read(dataset, rows, bundle.info.preparation, np.zeros((len(rows), len(bundle.info.classes))))
-    sample = Sample(rows, sample.images, graph.run_graph(before, sample.images))
+    images = read_images(dataset, rows, bundle.info.preparation)
+    sample = Sample(rows, images, graph.run_graph(before, images))
     judge = Judge(bundle.info, before, *split_sample(sample))
     model = graph.fold_batch_norms(before)
     nodes = graph.list_convolutions(model)
@@ -203,7 +209,8 @@ def main() -> None:
     if options.shifts:
         temperature = judge.decisions.temperature
         images, logits = judge.making.images, judge.making.logits
-        chosen = choose_float_layers(model, ranges, nodes, images, logits, temperature, lambda text: None)
+        calibrated = CalibratedGraph(model, ranges, nodes)
+        chosen = choose_float_layers(calibrated, images, logits, temperature, SILENT)
         shifted(judge, chosen.graph, options.shifts, dataset)
 
 

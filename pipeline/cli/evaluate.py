@@ -118,7 +118,7 @@ def _show(report: "EvaluationReport") -> None:
 
 
 def _show_metrics(result: "SplitResult") -> None:
-    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import format_interval, format_value
     from pneumo.pipeline.evaluation.results import by_section, title
 
     rows = []
@@ -126,7 +126,8 @@ def _show_metrics(result: "SplitResult") -> None:
         rows += [[], [style_text(section, "bold"), "", ""]]
         for name in names:
             estimate = result.metrics[name]
-            rows.append([f"  {title(name)}", figure(estimate), interval(estimate) or estimate.reason or ""])
+            interval = format_interval(estimate) or estimate.reason or ""
+            rows.append([f"  {title(name)}", format_value(estimate), interval])
     print_table(["metric", "value", "95% interval"], rows, right=["value"])
 
 
@@ -147,9 +148,9 @@ def _show_subgroups(result: "SplitResult") -> None:
 
 def format_estimate(estimate: "Estimate | None") -> str:
     """Return a value with its interval; nothing for None."""
-    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import format_interval, format_value
 
-    return "" if estimate is None else f"{figure(estimate)}  {interval(estimate)}".strip()
+    return "" if estimate is None else f"{format_value(estimate)}  {format_interval(estimate)}".strip()
 
 
 def _run_stress_test(run: "Run", *, images: int, as_json: bool) -> None:
@@ -167,7 +168,7 @@ def _run_stress_test(run: "Run", *, images: int, as_json: bool) -> None:
 
 
 def _show_stress_test(report: "StressReport") -> None:
-    from pneumo.pipeline.evaluation.report.template import figure, interval
+    from pneumo.pipeline.evaluation.report.template import format_interval, format_value
     from pneumo.pipeline.evaluation.results import title
 
     names = [name for name in report.unchanged.metrics if name != "auroc"]
@@ -178,10 +179,10 @@ def _show_stress_test(report: "StressReport") -> None:
         rows.append(
             [
                 result.title,
-                figure(auroc),
-                interval(auroc),
+                format_value(auroc),
+                format_interval(auroc),
                 format_number(result.crossed_auroc) or "-",
-                *(figure(result.metrics[name]) for name in names),
+                *(format_value(result.metrics[name]) for name in names),
                 format_number(result.flagged) or "-",
             ]
         )
@@ -192,7 +193,7 @@ def _show_stress_test(report: "StressReport") -> None:
     for label, mean, worst, shift in (
         ("AUROC under change", summary.mean_auroc, summary.worst_auroc, summary.worst_shift),
         (
-            "AUROC with one class changed",
+            "AUROC, one class changed",
             summary.mean_crossed_auroc,
             summary.worst_crossed_auroc,
             summary.worst_crossed_shift,

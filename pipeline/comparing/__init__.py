@@ -1,1 +1,1 @@
-"""Lists of runs, and two runs side by side."""
+"""Lists of runs, and comparison of two runs."""

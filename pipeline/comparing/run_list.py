@@ -1,28 +1,20 @@
-"""What was tried: one line a run."""
+"""List of runs with their status and AUROC."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pneumo.pipeline.evaluation.results import Metrics, read_metrics
+from pneumo.pipeline.evaluation.results import read_metrics
 from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status, list_runs
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.models import FrozenModel
 
 
 class RunSummary(FrozenModel):
-    """A run in a list.
+    """A run in a list; None for values that are unknown or undefined.
 
-    Attributes:
-        name: Its folder's name.
-        status: Where it stands; `interrupted` where it says running and its process is gone, `damaged` where `run.json`
-            cannot be read.
-        config: Name of the config file.
-        auroc_validation: AUROC by split, None where it was not measured or is undefined.
-        auroc_test: As above.
-        started: When training began.
-        seconds: How long it took, or has taken up to now; None where nobody knows.
-        error: Why it failed or cannot be read.
+    The status is `interrupted` if the run is recorded as running and its process is gone, `damaged` if `run.json`
+    cannot be read; `error` says why. `seconds` is the duration, until now for a run that is running.
     """
 
     name: str
@@ -36,54 +28,51 @@ class RunSummary(FrozenModel):
 
 
 def summarise_runs(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSummary]:
-    """Summarise every run under a folder, newest first."""
-    now = now or datetime.now(UTC)
-    return [_summary(run, now) for run in reversed(list_runs(root))]
+    """Summarise every run in a folder, newest first."""
+    return [_summarise(run, now or datetime.now(UTC)) for run in reversed(list_runs(root))]
 
 
 def find_best_run(runs: Iterable[Run]) -> Run:
-    """The finished run with the highest validation AUROC, of those on the newest one's data; of two alike the newer.
+    """Return the finished run with the highest validation AUROC, of those on the newest run's data (newer first).
 
-    Refits do not take part: their validation images were trained on.
+    Refits do not take part: they were trained on their validation images.
 
     Raises:
-        InputError: None of them is finished and measured.
+        InputError: None of them is finished and evaluated.
     """
-    known = [(run, info) for run, info in map(_done, runs) if info is not None and not info.refit_of]
-    if not known:
+    finished = [(run, info) for run in runs if (info := _read_finished(run)) and not info.refit_of]
+    if not finished:
         raise InputError("best: no run is finished yet; `pneumo train CONFIG` or `pneumo sweep CONFIG` makes one")
-    newest = max(known, key=lambda each: each[1].started)[1].data_fingerprint
-    measured = [
-        (_auroc(_metrics(run), "validation"), info.started, run.name, run)
-        for run, info in known
-        if info.data_fingerprint == newest
+    newest = max(finished, key=lambda each: each[1].started)[1].data_fingerprint
+    ranked = [
+        (auroc, info.started, run.name, run)
+        for run, info in finished
+        if info.data_fingerprint == newest and (auroc := _read_aurocs(run).get("validation")) is not None
     ]
-    ranked = [each for each in measured if each[0] is not None]
     if not ranked:
         raise InputError("best: no finished run has a validation AUROC; `pneumo evaluate RUN` measures one")
     return max(ranked, key=lambda each: each[:3])[3]
 
 
-def _done(run: Run) -> tuple[Run, RunInfo | None]:
-    try:
-        info = run.info()
-    except InputError:
-        return run, None
-    return run, info if info.status is Status.DONE else None
-
-
-def standing(run: Run, info: RunInfo) -> Status:
-    """Where a run stands: one that says running while no process holds it was interrupted (power cut, kill -9)."""
+def current_status(run: Run, info: RunInfo) -> Status:
+    """Return the status of a run: interrupted if no process holds one that is recorded as running (kill -9)."""
     return Status.INTERRUPTED if info.status is Status.RUNNING and not run.is_locked() else info.status
 
 
-def _summary(run: Run, now: datetime) -> RunSummary:
+def _read_finished(run: Run) -> RunInfo | None:
+    try:
+        info = run.info()
+    except InputError:
+        return None
+    return info if info.status is Status.DONE else None
+
+
+def _summarise(run: Run, now: datetime) -> RunSummary:
     try:
         info = run.info()
     except InputError as error:
         return RunSummary(name=run.name, status="damaged", error=str(error))
-    metrics = _metrics(run)
-    status = standing(run, info)
+    status, aurocs = current_status(run, info), _read_aurocs(run)
     seconds: float | None = info.durations.get("total", sum(info.durations.values()))
     if status is Status.RUNNING:
         seconds = (now - info.started).total_seconds()
@@ -91,22 +80,17 @@ def _summary(run: Run, now: datetime) -> RunSummary:
         name=run.name,
         status=status.value,
         config=info.config,
-        auroc_validation=_auroc(metrics, "validation"),
-        auroc_test=_auroc(metrics, "test"),
+        auroc_validation=aurocs.get("validation"),
+        auroc_test=aurocs.get("test"),
         started=info.started,
         seconds=seconds or None,
         error=info.error,
     )
 
 
-def _metrics(run: Run) -> Metrics | None:
+def _read_aurocs(run: Run) -> dict[str, float | None]:
+    """Return the AUROC by split; empty if the run was not evaluated."""
     try:
-        return read_metrics(run)
+        return {split: result.metrics["auroc"].value for split, result in read_metrics(run).splits.items()}
     except InputError:
-        return None
-
-
-def _auroc(metrics: Metrics | None, split: str) -> float | None:
-    if metrics is None or split not in metrics.splits:
-        return None
-    return metrics.splits[split].metrics["auroc"].value
+        return {}

@@ -1,18 +1,14 @@
-"""Two runs side by side: where they come from, what was set, and how they do on the held-out images that both have."""
+"""Comparison of two runs: provenance, settings, and metrics on the held-out images that both have."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pneumo.pipeline.config import document
-from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column, read_predictions, to_scores
 from pneumo.pipeline.evaluation.paired import Difference, compare_models
-from pneumo.pipeline.evaluation.results import TITLES, Bootstrap, Estimate, Metrics, place, read_metrics
+from pneumo.pipeline.evaluation.results import TITLES, Bootstrap, Estimate, Metrics, display_rank, read_metrics
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
@@ -22,36 +18,22 @@ _FACTS = ("config", "data", "data_fingerprint", "seed", "git_commit", "refit_of"
 
 
 class Setting(FrozenModel):
-    """One thing in which two runs differ, or may.
-
-    Attributes:
-        name: What; of a config the path of the key, such as `trainer.epochs`.
-        first: Its value in the first run; None where it is not set.
-        second: In the second.
-    """
+    """A value of two runs, None if it is not set; its name is a config key such as `trainer.epochs`."""
 
     name: str
-    first: Any
-    second: Any
+    first: object
+    second: object
 
     @property
     def differs(self) -> bool:
-        """Whether the runs differ in it."""
-        return bool(self.first != self.second)
+        """True if the values differ."""
+        return self.first != self.second
 
 
 class RunComparison(FrozenModel):
-    """Two runs side by side.
+    """Two runs side by side: provenance, every key of both configs, and metrics on the images that both held out.
 
-    Attributes:
-        first: Name of the first run.
-        second: Name of the second.
-        facts: Where they come from: config, data, seed, versions, hardware, time.
-        settings: Every key of both configs.
-        split: The images that figures are of; `images` of `patients`, those that both runs held back.
-        bootstrap: How intervals and p-values were made.
-        differences: Metric by metric; without intervals and p-values where the runs share no images.
-        notes: What a reader should know.
+    Differences have no intervals and p-values if the runs share no images.
     """
 
     first: str
@@ -66,34 +48,26 @@ class RunComparison(FrozenModel):
     notes: list[str]
 
 
-def compare_runs(
-    first: Run, second: Run, *, split: str = "test", resamples: int = 2000, seed: int = 0
-) -> RunComparison:
-    """Compare two finished runs.
+def compare_runs(first: Run, second: Run, *, split: str = "test", resamples: int = 2000) -> RunComparison:
+    """Compare two finished runs; differences are the second run minus the first.
 
-    Args:
-        first: The one that differences start from.
-        second: The other.
-        split: Which images; an image counts where both runs have it in this split.
-        resamples: Draws of patients, the same for both runs.
-        seed: Seed of the draws.
+    An image counts if both runs have it in this split. Resamples draw the same patients for both runs.
 
     Raises:
-        InputError: A run did not finish or was not evaluated, or the two tell different classes.
+        InputError: A run did not finish or was not evaluated, or the two have different classes.
     """
     infos = first.info(), second.info()
     if infos[0].classes != infos[1].classes or infos[0].positive != infos[1].positive:
-        told = [f"{info.name} tells {', '.join(info.classes)}" for info in infos]
-        raise InputError(f"{told[0]}, {told[1]}: their figures cannot be compared")
-    bootstrap = Bootstrap(resamples=resamples, seed=seed)
+        classes = [f"{info.name} has the classes {', '.join(info.classes)}" for info in infos]
+        raise InputError(f"{classes[0]}, {classes[1]}: their metrics cannot be compared")
+    bootstrap = Bootstrap(resamples=resamples)
     one_data = infos[0].data_fingerprint == infos[1].data_fingerprint
-    held = [_held_out(run, info, split, by_name=one_data) for run, info in zip((first, second), infos, strict=True)]
-    cases, notes = _shared(held[0], held[1], split)
+    held = [_read_held_out(run, info, split, one_data) for run, info in zip((first, second), infos, strict=True)]
+    cases, notes = _match(held[0], held[1], split)
     if cases:
         differences = compare_models(*cases, infos[0].classes, bootstrap)
     else:
-        measured = [run_held.metrics.splits.get(split) for run_held in held]
-        differences = _unpaired(*(part.metrics if part else {} for part in measured))
+        differences = _unpaired(*(part.measured for part in held))
     return RunComparison(
         first=first.name,
         second=second.name,
@@ -108,11 +82,11 @@ def compare_runs(
     )
 
 
-def write_page(path: Path, found: RunComparison) -> None:
-    """Write a comparison as one HTML file that needs nothing else, in the look of a run's report."""
+def write_page(path: Path, comparison: RunComparison) -> None:
+    """Write a comparison as one HTML file that loads nothing, in the style of a run's report."""
     from pneumo.pipeline.evaluation.report.template import render
 
-    page = render("comparison.html", found=found, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    page = render("comparison.html", comparison=comparison)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
@@ -122,76 +96,71 @@ def write_page(path: Path, found: RunComparison) -> None:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """The images of one split of a run, and what they are known by: None where nothing tells them from others."""
+    """The images of one split of a run, with the split's metrics.
+
+    `index` is the row of each image by its name or digest; None if the data set is gone or has changed.
+    """
 
     info: RunInfo
     metrics: Metrics
+    measured: Mapping[str, Estimate]
     scores: Scores
     index: Mapping[str, int] | None
 
-    def cases(self, keys: Sequence[str], patients: Sequence[str]) -> Cases:
-        """Some of the images, in order, under the run's own decisions."""
-        assert self.index is not None
-        rows = np.array([self.index[key] for key in keys])
-        scores = Scores(
-            image=list(keys),
-            split=self.scores.split[rows],
-            patient=np.array(patients, dtype=np.str_),
-            truth=self.scores.truth[rows],
-            logits=self.scores.logits[rows],
-        )
-        return Cases.make(scores, self.metrics.decisions, positive_column(self.info.classes, self.info.positive))
 
-
-def _held_out(run: Run, info: RunInfo, split: str, *, by_name: bool) -> _HeldOut:
+def _read_held_out(run: Run, info: RunInfo, split: str, by_name: bool) -> _HeldOut:
     metrics = read_metrics(run)
     scores = to_scores(read_predictions(run), info.classes, place=str(run.predictions)).select(split)
-    names: Mapping[str, str] | None = {name: name for name in scores.image} if by_name else _digests(info)
-    index = None if names is None else {names[name]: row for row, name in enumerate(scores.image) if name in names}
-    return _HeldOut(info, metrics, scores, index)
+    keys: Mapping[str, str] | None = {name: name for name in scores.image} if by_name else _read_digests(info)
+    index = None if keys is None else {keys[name]: row for row, name in enumerate(scores.image) if name in keys}
+    measured = metrics.splits[split].metrics if split in metrics.splits else {}
+    return _HeldOut(info, metrics, measured, scores, index)
 
 
-def _digests(info: RunInfo) -> Mapping[str, str] | None:
-    """Digest of each original image by name; None where the run's data set is gone or another one by now."""
+def _read_digests(info: RunInfo) -> Mapping[str, str] | None:
+    """Return the digest of each original image by name; None if the run's data set is gone or has changed."""
     try:
-        dataset = manifest.read_dataset(Path(info.data))
+        return {row.image: row.sha256 for row in read_run_dataset(info).rows}
     except InputError:
         return None
-    same = dataset.info.fingerprint == info.data_fingerprint
-    return {row.image: row.sha256 for row in dataset.rows} if same else None
 
 
-def _shared(first: _HeldOut, second: _HeldOut, split: str) -> tuple[tuple[Cases, Cases] | None, list[str]]:
-    """Both runs on the images that both have in a split, and what a reader should know about that."""
-    gone = [each.info for each in (first, second) if each.index is None]
+def _match(first: _HeldOut, second: _HeldOut, split: str) -> tuple[tuple[Cases, Cases] | None, list[str]]:
+    """Return both runs on the images that both held out, and notes about what was left out."""
     if first.index is None or second.index is None:
-        where = ", ".join(f"{info.data} of {info.name}" for info in gone)
-        why = f"the runs have different data sets, and {where} is gone or has changed"
-        return None, [f"{why}: nobody can tell which images both have, so no intervals and no p-values"]
-    there = first.index.keys() & second.index.keys()
-    keys = sorted(
-        key for key in there if first.scores.truth[first.index[key]] == second.scores.truth[second.index[key]]
-    )
-    if not keys:
+        gone = [f"{each.info.data} of {each.info.name}" for each in (first, second) if each.index is None]
+        why = f"the runs have different data sets, and {', '.join(gone)} is gone or has changed"
+        return None, [f"{why}: the images that both have are unknown, so there are no intervals and no p-values"]
+    shared = {key: (first.index[key], second.index[key]) for key in sorted(first.index.keys() & second.index.keys())}
+    same = {key: rows for key, rows in shared.items() if first.scores.truth[rows[0]] == second.scores.truth[rows[1]]}
+    if not same:
         return None, [f"no {split} image is in both data sets: no intervals and no p-values"]
     notes = []
     counts = [len(each.scores.image) for each in (first, second)]
-    if max(counts) > len(keys):
-        notes.append(f"figures are of the {len(keys)} {split} images that both have, of {counts[0]} and {counts[1]}")
-    if len(keys) < len(there):
-        notes.append(f"{len(there) - len(keys)} images have another label in the other data set and are left out")
-    patients = [str(first.scores.patient[first.index[key]]) for key in keys]
-    return (first.cases(keys, patients), second.cases(keys, patients)), notes
+    if max(counts) > len(same):
+        notes.append(f"metrics are of the {len(same)} {split} images that both have, of {counts[0]} and {counts[1]}")
+    if len(same) < len(shared):
+        notes.append(f"{len(shared) - len(same)} images have another label in the other data set and are left out")
+    patients = first.scores.patient[[row for row, _ in same.values()]]
+
+    def cases(held: _HeldOut, side: int) -> Cases:
+        rows = [pair[side] for pair in same.values()]
+        truth, logits = held.scores.truth[rows], held.scores.logits[rows]
+        scores = Scores(list(same), held.scores.split[rows], patients, truth, logits)
+        return Cases.make(scores, held.metrics.decisions, positive_column(held.info.classes, held.info.positive))
+
+    return (cases(first, 0), cases(second, 1)), notes
 
 
 def _unpaired(first: Mapping[str, Estimate], second: Mapping[str, Estimate]) -> list[Difference]:
-    names = sorted({name for name in (*first, *second) if name.partition(":")[0] in TITLES}, key=place)
+    """Return the metrics of runs that share no images, without differences."""
+    names = sorted({name for name in (*first, *second) if name.partition(":")[0] in TITLES}, key=display_rank)
     return [
         Difference(
             metric=name,
             first=first[name].value if name in first else None,
             second=second[name].value if name in second else None,
-            reason="other images",
+            reason="different images",
         )
         for name in names
     ]
@@ -201,11 +170,10 @@ def _facts(first: RunInfo, second: RunInfo) -> Iterator[Setting]:
     one, other = first.model_dump(mode="json"), second.model_dump(mode="json")
     for name in _FACTS:
         yield Setting(name=name.replace("_", " "), first=one[name], second=other[name])
-    for part, names in (("versions", None), ("hardware", None), ("durations", ("total", "training"))):
+    for part, prefix in (("versions", ""), ("hardware", ""), ("durations", "seconds of ")):
         for key in sorted(one[part].keys() | other[part].keys()):
-            if names is None or key in names:
-                told = {"versions": "", "hardware": "", "durations": "seconds of "}[part] + key
-                yield Setting(name=told, first=one[part].get(key), second=other[part].get(key))
+            if part != "durations" or key in ("total", "training"):
+                yield Setting(name=prefix + key, first=one[part].get(key), second=other[part].get(key))
 
 
 def _settings(first: Run, second: Run) -> list[Setting]:
@@ -215,8 +183,8 @@ def _settings(first: Run, second: Run) -> list[Setting]:
     ]
 
 
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Every plain value of a config under the path of its key."""
+def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    """Yield every plain value of a config under the path of its key."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None or not value:
         yield ".".join(path), value

@@ -1,14 +1,7 @@
-"""How good a run is: metrics with intervals, the decisions that go with them, and a report to read."""
+"""Evaluation of a run: metrics with confidence intervals, subgroups, stress test and report."""
 
 from pneumo.pipeline.evaluation.measure import evaluate, evaluate_data, evaluate_folder, evaluate_run
-from pneumo.pipeline.evaluation.results import (
-    Bootstrap,
-    Estimate,
-    EvaluationReport,
-    Metrics,
-    SplitResult,
-    read_metrics,
-)
+from pneumo.pipeline.evaluation.results import Bootstrap, Estimate, EvaluationReport, Metrics, SplitResult, read_metrics
 
 __all__ = [
     "Bootstrap",

@@ -1,16 +1,16 @@
-"""The images of one split as arrays: what metrics, intervals and plots are computed from."""
+"""The predictions of one split as arrays: the input of metrics, intervals and plots."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.pipeline.data.manifest import GROUP
+from pneumo.pipeline.data.manifest import GROUP, Row
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.runs.run import Run
-from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.contracts.arrays import Float64, Mask
 from pneumo.serving.contracts.errors import InputError, first_line
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
 
@@ -22,20 +22,14 @@ SPLITS = ("train", "validation", "test")
 
 Ints = NDArray[np.int64]
 Groups = Mapping[str, NDArray[np.str_]]
-"""Value of each image, [N], by name of the group; empty where it has none."""
+"""Value of each image, [N], by name of the group; empty if an image has none."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions as they came out of the model.
+    """Logits [N, K] of a model beside the ground truth: its column [N], with split, patient and groups of each image.
 
-    Attributes:
-        image: Names relative to the data set, [N].
-        split: Split names, [N].
-        patient: Patients, [N].
-        truth: Index of the true class, [N].
-        logits: [N, K].
-        groups: Subgroups of the images.
+    Names of images are relative to the data set.
     """
 
     image: list[str]
@@ -45,34 +39,35 @@ class Scores:
     logits: Float64
     groups: Groups = field(default_factory=dict)
 
-    def select(self, split: str) -> "Scores":
-        """The images of one split."""
-        mask = self.split == split
-        return Scores(
-            image=[name for name, keep in zip(self.image, mask, strict=True) if keep],
-            split=self.split[mask],
-            patient=self.patient[mask],
-            truth=self.truth[mask],
-            logits=self.logits[mask],
-            groups={name: values[mask] for name, values in self.groups.items()},
+    @classmethod
+    def from_rows(cls, rows: Sequence[Row], logits: NDArray[np.floating], classes: list[str]) -> "Scores":
+        """Combine rows of a manifest with their logits [N, K], columns in the order of `classes`."""
+        return cls(
+            image=[row.image for row in rows],
+            split=np.array([row.split.name.lower() for row in rows], dtype=np.str_),
+            patient=np.array([row.patient for row in rows], dtype=np.str_),
+            truth=np.array([classes.index(row.label) for row in rows], dtype=np.int64),
+            logits=np.asarray(logits, dtype=np.float64),
         )
+
+    def select(self, split: str) -> "Scores":
+        """Return the images of one split."""
+        return take_images(self, self.split == split)
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Scores with the decisions applied.
+    """Scores with temperature, decision threshold and conformal limit applied.
 
     Attributes:
         image: Names relative to the data set, [N].
         patient: Number of the patient, 0 to `patients` - 1, [N].
-        patients: How many patients.
-        truth: Index of the true class, [N].
+        truth: Column of the ground truth, [N].
         probabilities: Calibrated, [N, K].
-        uncalibrated: Softmax of the logits as they are, [N, K].
-        answer: Index of the class that is said, [N].
-        sets: Conformal sets, [N, K].
+        uncalibrated: Softmax of the logits at temperature 1, [N, K].
+        answer: Column of the predicted class, [N].
+        sets: Prediction sets, [N, K].
         positive: Column of the positive class with two classes, None with more.
-        groups: Subgroups of the images.
     """
 
     image: list[str]
@@ -82,7 +77,7 @@ class Cases:
     probabilities: Float64
     uncalibrated: Float64
     answer: Ints
-    sets: NDArray[np.bool_]
+    sets: Mask
     positive: int | None
     groups: Groups = field(default_factory=dict)
 
@@ -104,55 +99,62 @@ class Cases:
             groups=scores.groups,
         )
 
-    def where(self, mask: NDArray[np.bool_]) -> "Cases":
-        """Some of the images; patients keep their numbers, so that a draw of patients is one for these images too."""
-        return replace(
-            self,
-            image=[name for name, keep in zip(self.image, mask, strict=True) if keep],
-            patient=self.patient[mask],
-            truth=self.truth[mask],
-            probabilities=self.probabilities[mask],
-            uncalibrated=self.uncalibrated[mask],
-            answer=self.answer[mask],
-            sets=self.sets[mask],
-            groups={name: values[mask] for name, values in self.groups.items()},
-        )
-
     def __len__(self) -> int:
         return len(self.truth)
 
     @property
     def classes(self) -> int:
-        """How many classes."""
+        """Number of classes."""
         return int(self.probabilities.shape[1])
 
     @property
-    def certain(self) -> NDArray[np.bool_]:
-        """Whether the conformal set of an image is its answer alone, [N]."""
+    def certain(self) -> Mask:
+        """Images whose prediction set is exactly the predicted class, [N]."""
         return find_certain(self.sets, self.answer)
 
     @property
-    def covered(self) -> NDArray[np.bool_]:
-        """Whether the conformal set of an image holds its true class, [N]."""
+    def covered(self) -> Mask:
+        """Images whose prediction set holds the ground truth, [N]."""
         return np.asarray(self.sets[np.arange(len(self)), self.truth])
 
-    def own(self, probabilities: Float64) -> Float64:
-        """Probability of each image's true class, [N]."""
+    @property
+    def correct(self) -> Mask:
+        """Images whose predicted class is the ground truth, [N]."""
+        return np.asarray(self.answer == self.truth)
+
+    def count_classes(self, classes: list[str]) -> dict[str, int]:
+        """Return the number of images of each class."""
+        return {name: int((self.truth == column).sum()) for column, name in enumerate(classes)}
+
+    def count_patients(self, mask: Mask) -> int:
+        """Return the number of patients of the images in a mask [N]."""
+        return len(np.unique(self.patient[mask]))
+
+    def truth_probability(self, probabilities: Float64) -> Float64:
+        """Return the probability [N] of each image's ground truth, from probabilities [N, K]."""
         return np.asarray(probabilities[np.arange(len(self)), self.truth])
 
-    def confidence(self, probabilities: Float64) -> tuple[Float64, NDArray[np.bool_]]:
-        """Confidence [N] and whether it came true [N], for calibration.
+    def confidence(self, probabilities: Float64) -> tuple[Float64, Mask]:
+        """Return the confidence [N] and the images [N] for which it was justified, to measure calibration.
 
-        With two classes the probability of the positive class and whether the image is positive, with more the largest
-        probability and whether that class is the true one.
+        With two classes: the probability of the positive class, and positive images. With more: the largest one,
+        and images whose ground truth has it.
         """
         if self.positive is not None:
             return probabilities[:, self.positive], self.truth == self.positive
         return probabilities.max(axis=1), probabilities.argmax(axis=1) == self.truth
 
 
+def take_images[T: (Scores, Cases)](table: T, mask: Mask) -> T:
+    """Return the images in a mask [N]; numbers of patients stay, so that a draw of patients fits the result too."""
+    columns = {each.name: getattr(table, each.name) for each in fields(table)}
+    arrays = {name: column[mask] for name, column in columns.items() if isinstance(column, np.ndarray)}
+    image = [name for name, keep in zip(table.image, mask, strict=True) if keep]
+    return replace(table, image=image, groups={name: values[mask] for name, values in table.groups.items()}, **arrays)
+
+
 def positive_column(classes: list[str], positive: str | None) -> int | None:
-    """Column of the positive class with two classes, None with more."""
+    """Return the column of the positive class with two classes, None with more."""
     return classes.index(positive) if positive is not None and len(classes) == 2 else None
 
 
@@ -165,7 +167,9 @@ def read_predictions(run: Run) -> "pd.DataFrame":
     import pandas as pd
 
     if not run.predictions.is_file():
-        raise InputError(f"{run.predictions}: missing; the run did not finish: `pneumo train --resume {run.name}`")
+        raise InputError(
+            f"{run.predictions}: missing, since the run did not finish; run `pneumo train --resume {run.name}`"
+        )
     try:
         return pd.read_parquet(run.predictions)
     except (OSError, ValueError) as error:
@@ -173,39 +177,37 @@ def read_predictions(run: Run) -> "pd.DataFrame":
 
 
 def to_scores(frame: "pd.DataFrame", classes: list[str], *, place: str) -> Scores:
-    """Turn a frame of predictions into arrays.
-
-    Args:
-        frame: Columns as in `predictions.parquet`.
-        classes: Class names, in the order of `logits`.
-        place: Where the frame came from, for messages.
+    """Convert a frame of predictions, columns as in `predictions.parquet`, to arrays; `place` names it in errors.
 
     Raises:
-        InputError: A column is missing, a label or split is unknown, or logits are not finite numbers, one a class.
+        InputError: A column is missing, a label or split is unknown, or an image has not one finite logit per class.
     """
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise InputError(f"{place}: no column {missing[0]!r}; the columns are {', '.join(COLUMNS)}")
-    index = {name: column for column, name in enumerate(classes)}
-    for column, known in (("label", tuple(classes)), ("split", SPLITS)):
-        odd = frame[~frame[column].isin(known)]
-        if len(odd):
-            first = odd.iloc[0]
-            what = f"{first['image']}: {column} {first[column]!r}"
-            raise InputError(f"{place}: {what} is unknown to the run, which has {', '.join(known)}")
-    rows = [np.asarray(row, dtype=np.float64).ravel() for row in frame["logits"]]
-    for image, row in zip(frame["image"], rows, strict=True):
+    for column, allowed in (("label", classes), ("split", SPLITS)):
+        unknown = frame[~frame[column].isin(allowed)]
+        if len(unknown):
+            image, value = unknown["image"].iloc[0], unknown[column].iloc[0]
+            allowed_values = ", ".join(allowed)
+            raise InputError(f"{place}: {image}: {column} {value!r} is unknown to the run, which has {allowed_values}")
+    logits = [np.asarray(row, dtype=np.float64).ravel() for row in frame["logits"]]
+    for image, row in zip(frame["image"], logits, strict=True):
         if len(row) != len(classes) or not np.isfinite(row).all():
-            raise InputError(f"{place}: {image}: logits must be {len(classes)} finite numbers, one a class")
+            raise InputError(f"{place}: {image}: logits must be {len(classes)} finite numbers, one per class")
     return Scores(
         image=[str(name) for name in frame["image"]],
-        split=np.asarray(frame["split"].astype(str).to_list(), dtype=np.str_),
-        patient=np.asarray(frame["patient"].astype(str).to_list(), dtype=np.str_),
-        truth=np.array([index[label] for label in frame["label"]], dtype=np.int64),
-        logits=np.array(rows, dtype=np.float64).reshape(len(rows), len(classes)),
+        split=_strings(frame["split"]),
+        patient=_strings(frame["patient"]),
+        truth=np.array([classes.index(label) for label in frame["label"]], dtype=np.int64),
+        logits=np.array(logits, dtype=np.float64).reshape(len(logits), len(classes)),
         groups={
-            str(name).removeprefix(GROUP): np.asarray(frame[name].fillna("").astype(str).to_list(), dtype=np.str_)
+            str(name).removeprefix(GROUP): _strings(frame[name].fillna(""))
             for name in frame.columns
             if str(name).startswith(GROUP)
         },
     )
+
+
+def _strings(column: "pd.Series[str]") -> NDArray[np.str_]:
+    return np.asarray(column.astype(str).to_list(), dtype=np.str_)

@@ -1,6 +1,7 @@
-"""Evaluate a run: decide on validation, measure every split, write what was found."""
+"""Evaluate a run: fit decisions on validation, measure every split, write metrics and report."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,22 +12,16 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import GROUP, Dataset, Split
 from pneumo.pipeline.decisions import DecisionRules, Decisions, Policy
 from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
-from pneumo.pipeline.evaluation.cases import (
-    SPLITS,
-    Cases,
-    Scores,
-    positive_column,
-    read_predictions,
-    to_scores,
-)
+from pneumo.pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column, read_predictions, to_scores
 from pneumo.pipeline.evaluation.results import (
     Bootstrap,
     EvaluationReport,
     Metrics,
     SplitResult,
-    place,
-    remarks,
+    display_rank,
+    list_remarks,
 )
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.evaluation.subgroups import measure_subgroups
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.errors import InputError
@@ -35,81 +30,62 @@ from pneumo.serving.contracts.files import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-_LEADS = ("test", "validation", "train")
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set, which may be gone, and the predictions for it."""
+
+    folder: Path
+    fingerprint: str
+    scores: Scores
+
+    def choose_split(self, split: Split | None) -> str:
+        """Return the split to lead with: the given one, or the first of test, validation and train with images."""
+        names = [name for name in reversed(SPLITS) if name in self.scores.split]
+        if not names:
+            raise InputError(f"{self.folder}: no images to evaluate")
+        name = names[0] if split is None else split.name.lower()
+        if name not in names:
+            raise InputError(f"--split {name}: {self.folder} has no such images; it has {', '.join(names)}")
+        return name
 
 
-def evaluate(
-    run: Run,
-    *,
-    split: Split = Split.TEST,
-    frame: "pd.DataFrame | None" = None,
-    data_name: str | None = None,
-    data_fingerprint: str | None = None,
-    decisions: Decisions | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> EvaluationReport:
-    """Measure one split without writing anything.
-
-    Args:
-        run: A finished run.
-        split: What to measure.
-        frame: Predictions of another data set, columns as in `predictions.parquet`; the run's own where None.
-        data_name: Name of that data set.
-        data_fingerprint: Its fingerprint.
-        decisions: Temperature, threshold and limit; from the run, or fitted on its validation split, where None.
-        resamples: Bootstrap resamples, over patients.
-        seed: Seed of the bootstrap.
+def evaluate(run: Run, *, split: Split = Split.TEST, resamples: int = 1000) -> EvaluationReport:
+    """Measure one split of a finished run without writing anything.
 
     Raises:
         InputError: The run has no predictions, or they do not fit it, or the split is empty.
     """
     info = run.info()
-    scores = _own_scores(run, info) if frame is None else to_scores(frame, info.classes, place=data_name or "data")
-    name = _lead(scores, split, data_name or info.data)
-    metrics = _measure(
-        info,
-        {name: scores.select(name)},
-        decisions or _decisions_of(run, info),
-        Bootstrap(resamples=resamples, seed=seed),
-        data=data_name or _name(info),
-        data_fingerprint=data_fingerprint or info.data_fingerprint,
-    )
-    return _report(metrics, name)
+    source = _read_own(run, info)
+    name = source.choose_split(split)
+    decisions = _read_or_fit_decisions(run, info)
+    return _report(_measure(info, source, [name], decisions, Bootstrap(resamples=resamples)), name)
 
 
 def evaluate_run(
-    run: Run, *, split: Split | None = None, policy: str | None = None, resamples: int = 1000, seed: int = 0
+    run: Run, *, split: Split | None = None, policy: str | None = None, resamples: int = 1000
 ) -> EvaluationReport:
-    """Decide on validation, measure all splits, write `decisions.json`, `metrics.json` and `report.html`.
+    """Fit decisions on validation, measure all splits, write `decisions.json`, `metrics.json` and `report.html`.
 
     Args:
-        run: A run whose `predictions.parquet` is there.
-        split: What the report leads with: test where None, or validation or train where there are no test images.
-        policy: Rule for the threshold; where None the one used before, or else that of the config.
+        run: A run with `predictions.parquet`.
+        split: Split of the result and the report; None for test, or else validation or train.
+        policy: Rule for the threshold; None for the previous one, or else that of the config.
         resamples: Bootstrap resamples, over patients.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        The leading split.
 
     Raises:
         InputError: The run has no predictions, they do not fit it, the split is empty, or the policy is not a rule.
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    from pneumo.pipeline.evaluation.report.run_report import write_report
-
     info = run.info()
-    scores = _own_scores(run, info)
-    lead = _lead(scores, split, info.data)
-    decisions = _decide(run, info, scores, policy)
-    settings = Bootstrap(resamples=resamples, seed=seed)
-    splits = {name: scores.select(name) for name in SPLITS if name in scores.split}
-    metrics = _measure(info, splits, decisions, settings, data=_name(info), data_fingerprint=info.data_fingerprint)
+    source = _read_own(run, info)
+    lead = source.choose_split(split)
+    decisions = _fit_decisions(run, info, source.scores, policy)
+    metrics = _measure(info, source, SPLITS, decisions, Bootstrap(resamples=resamples))
     deciding.save_decisions(run, decisions)
-    write_text(run.metrics, metrics.model_dump_json(indent=2) + "\n")
-    write_report(run.report, run, metrics, scores, lead=lead, images=Path(info.data))
-    return _report(metrics, lead, files=[run.metrics, run.folder / deciding.FILE, run.report])
+    _write(run, source, metrics, lead, (run.metrics, run.report))
+    return _report(metrics, lead, run.metrics, run.folder / deciding.FILE, run.report)
 
 
 def evaluate_data(
@@ -120,41 +96,28 @@ def evaluate_data(
     split: Split | None = None,
     policy: str | None = None,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> EvaluationReport:
     """Measure a run on another data set, with the decisions of its own validation split.
 
-    Writes `evaluation-<8 hex of the data set's fingerprint>.json` and `.html` into the run folder, nothing else.
-
-    Args:
-        run: A run that was trained.
-        dataset: The data set.
-        frame: Predictions for it, columns as in `predictions.parquet`.
-        split: What the report leads with: test where None, or validation or train where there are no test images.
-            All splits are measured.
-        policy: Rule for the threshold, fitted on the run's validation split; that of the run where None.
-        resamples: Bootstrap resamples, over patients.
-        seed: Seed of the bootstrap.
+    Writes `evaluation-<8 hex digits of the data set's fingerprint>.json` and `.html` into the run folder, nothing else.
+    Arguments are those of `evaluate_run`; without a policy, the run's own decisions are used.
 
     Raises:
         InputError: The predictions do not fit the run, or the split is empty.
         CheckFailedError: No threshold reaches the policy's floor.
     """
-    from pneumo.pipeline.evaluation.report.run_report import write_report
-
     info = run.info()
-    name = dataset.folder.name or str(dataset.folder)
-    scores = to_scores(frame, info.classes, place=name)
-    lead = _lead(scores, split, name)
-    decisions = _decide(run, info, _own_scores(run, info), policy) if policy else _decisions_of(run, info)
-    splits = {part: scores.select(part) for part in SPLITS if part in scores.split}
-    settings = Bootstrap(resamples=resamples, seed=seed)
-    metrics = _measure(info, splits, decisions, settings, data=name, data_fingerprint=dataset.info.fingerprint)
-    stem = f"evaluation-{dataset.info.fingerprint[:8]}"
-    document, page = run.folder / f"{stem}.json", run.folder / f"{stem}.html"
-    write_text(document, metrics.model_dump_json(indent=2) + "\n")
-    write_report(page, run, metrics, scores, lead=lead, images=dataset.folder)
-    return _report(metrics, lead, files=[document, page])
+    scores = to_scores(frame, info.classes, place=str(dataset.folder))
+    source = _Source(dataset.folder, dataset.info.fingerprint, scores)
+    lead = source.choose_split(split)
+    decisions = (
+        _fit_decisions(run, info, _read_own(run, info).scores, policy) if policy else _read_or_fit_decisions(run, info)
+    )
+    metrics = _measure(info, source, SPLITS, decisions, Bootstrap(resamples=resamples))
+    stem = f"evaluation-{source.fingerprint[:8]}"
+    files = run.folder / f"{stem}.json", run.folder / f"{stem}.html"
+    _write(run, source, metrics, lead, files)
+    return _report(metrics, lead, *files)
 
 
 def evaluate_folder(
@@ -163,14 +126,14 @@ def evaluate_folder(
     """Predict a data set folder with a run's model and measure it, see `evaluate_data`.
 
     Raises:
-        InputError: No data set there, other classes than the run's, or what `evaluate_data` raises.
+        InputError: No data set in the folder, other classes than the run's, or an error of `evaluate_data`.
     """
     dataset = manifest.read_dataset(folder)
-    foreign = sorted(set(dataset.info.classes) - set(run.info().classes))
-    if foreign:
-        known = ", ".join(run.info().classes)
-        raise InputError(f"--data {folder}: class {foreign[0]!r} is unknown to the run, which has {known}")
-    if split is not None and not dataset.select(split):  # before the minutes that predicting takes
+    classes = run.info().classes
+    unknown = sorted(set(dataset.info.classes) - set(classes))
+    if unknown:
+        raise InputError(f"--data {folder}: class {unknown[0]!r} is unknown to the run, which has {', '.join(classes)}")
+    if split is not None and not dataset.select(split):  # before predicting, which takes minutes
         others = ", ".join(part.name.lower() for part in Split if dataset.select(part))
         raise InputError(f"--split {split.name.lower()}: {folder} has no such images; it has {others}")
     from pneumo.pipeline.ludwig.inference import predict_dataset
@@ -178,33 +141,34 @@ def evaluate_folder(
     return evaluate_data(run, dataset, predict_dataset(run, dataset), split=split, policy=policy)
 
 
-def _name(info: RunInfo) -> str:
-    return Path(info.data).name or info.data
-
-
-def _own_scores(run: Run, info: RunInfo) -> Scores:
+def _read_own(run: Run, info: RunInfo) -> _Source:
+    """Read a run's predictions for its own data set."""
     frame = read_predictions(run)
     if not any(str(name).startswith(GROUP) for name in frame.columns):
-        frame = _with_groups(frame, info)
-    return to_scores(frame, info.classes, place=str(run.predictions))
+        frame = _add_groups(frame, info)
+    scores = to_scores(frame, info.classes, place=str(run.predictions))
+    return _Source(Path(info.data), info.data_fingerprint, scores)
 
 
-def _with_groups(frame: "pd.DataFrame", info: RunInfo) -> "pd.DataFrame":
-    """Predictions of a run that is older than its data set's groups, with those of the manifest, if it is still it."""
+def _add_groups(frame: "pd.DataFrame", info: RunInfo) -> "pd.DataFrame":
+    """Add the manifest's groups to predictions that are older than them, if the data set has not changed."""
     try:
-        dataset = manifest.read_dataset(Path(info.data))
+        dataset = read_run_dataset(info)
     except InputError:
         return frame
-    names = manifest.group_names(dataset.rows)
-    if "image" not in frame.columns or dataset.info.fingerprint != info.data_fingerprint or not names:
+    if "image" not in frame.columns:
         return frame
     groups = {row.image: row.groups for row in dataset.rows}
-    found = [groups.get(image, {}) for image in frame["image"]]
-    return frame.assign(**{GROUP + name: [each.get(name, "") for each in found] for name in names})
+    return frame.assign(
+        **{
+            GROUP + name: [groups.get(image, {}).get(name, "") for image in frame["image"]]
+            for name in manifest.group_names(dataset.rows)
+        }
+    )
 
 
-def _decide(run: Run, info: RunInfo, scores: Scores, policy: str | None) -> Decisions:
-    """Fit on validation, with the rule given, or the one the run had, or that of its config."""
+def _fit_decisions(run: Run, info: RunInfo, scores: Scores, policy: str | None) -> Decisions:
+    """Fit decisions on validation with the given rule, or the previous one, or that of the config."""
     positive = positive_column(info.classes, info.positive)
     if policy and positive is None:
         raise InputError(
@@ -217,73 +181,57 @@ def _decide(run: Run, info: RunInfo, scores: Scores, policy: str | None) -> Deci
                 f"{info.refit_of}; evaluate that one with the policy, and refit again"
             )
         return deciding.read_decisions(run)
-    rules = _rules(run)
+    rules = _read_rules(run)
     if policy:
         rules = replace(rules, policy=Policy.parse(policy))
     validation = scores.select("validation")
     return deciding.fit_decisions(validation.logits, validation.truth, positive=positive, rules=rules)
 
 
-def _rules(run: Run) -> DecisionRules:
-    if (run.folder / deciding.FILE).is_file():
+def _read_rules(run: Run) -> DecisionRules:
+    path = run.folder / deciding.FILE
+    if path.is_file():
         before = deciding.read_decisions(run)
-        policy = Policy.parse(before.policy, place=f"{run.folder / deciding.FILE}: policy")
+        policy = Policy.parse(before.policy, place=f"{path}: policy")
         return DecisionRules(policy, before.conformal_level, before.outlier_quantile)
     return read_decision_rules(document.read_document(run.config)) if run.config.is_file() else DecisionRules()
 
 
-def _decisions_of(run: Run, info: RunInfo) -> Decisions:
+def _read_or_fit_decisions(run: Run, info: RunInfo) -> Decisions:
     if (run.folder / deciding.FILE).is_file():
         return deciding.read_decisions(run)
-    return _decide(run, info, _own_scores(run, info), None)
-
-
-def _lead(scores: Scores, split: Split | None, data: str) -> str:
-    """Name of the split to lead with, which has images."""
-    there = [name for name in _LEADS if name in scores.split]
-    if not there:
-        raise InputError(f"{data}: no images to evaluate")
-    name = there[0] if split is None else split.name.lower()
-    if name not in there:
-        raise InputError(f"--split {name}: {data} has no such images; it has {', '.join(there)}")
-    return name
+    return _fit_decisions(run, info, _read_own(run, info).scores, None)
 
 
 def _measure(
-    info: RunInfo,
-    splits: dict[str, Scores],
-    decisions: Decisions,
-    settings: Bootstrap,
-    *,
-    data: str,
-    data_fingerprint: str,
+    info: RunInfo, source: _Source, splits: Sequence[str], decisions: Decisions, settings: Bootstrap
 ) -> Metrics:
+    """Measure the splits that hold images."""
     positive = positive_column(info.classes, info.positive)
     results = {}
-    for name, scores in splits.items():
-        cases = Cases.make(scores, decisions, positive)
+    for name in splits:
+        if name not in source.scores.split:
+            continue
+        cases = Cases.make(source.scores.select(name), decisions, positive)
         metrics, confusion = estimate_metrics(cases, info.classes, settings)
-        counts = {label: int((cases.truth == column).sum()) for column, label in enumerate(info.classes)}
-        # On images that the weights have seen, subgroups would say nothing.
-        seen = name == "train" and data_fingerprint == info.data_fingerprint
-        subgroups, worst = ([], None) if seen else measure_subgroups(cases, info.classes, settings)
+        # Subgroups of images that the weights were trained on would say nothing.
+        trained_on = name == "train" and source.fingerprint == info.data_fingerprint
+        subgroups, worst = ([], None) if trained_on else measure_subgroups(cases, info.classes, settings)
         if worst:
-            metrics = dict(
-                sorted({**metrics, "worst_group_auroc": worst.auroc}.items(), key=lambda item: place(item[0]))
-            )
+            metrics["worst_group_auroc"] = worst.auroc
         results[name] = SplitResult(
             images=len(cases),
             patients=cases.patients,
-            counts=counts,
-            metrics=metrics,
+            counts=cases.count_classes(info.classes),
+            metrics={metric: metrics[metric] for metric in sorted(metrics, key=display_rank)},
             confusion=confusion,
             subgroups=subgroups,
             worst_group=worst.name if worst else None,
         )
     return Metrics(
         run=info.name,
-        data=data,
-        data_fingerprint=data_fingerprint,
+        data=source.folder.name or str(source.folder),
+        data_fingerprint=source.fingerprint,
         classes=info.classes,
         positive=info.positive,
         decisions=decisions,
@@ -292,13 +240,21 @@ def _measure(
     )
 
 
-def _report(metrics: Metrics, split: str, files: list[Path] | None = None) -> EvaluationReport:
+def _write(run: Run, source: _Source, metrics: Metrics, lead: str, files: tuple[Path, Path]) -> None:
+    """Write metrics as JSON to the first file and the report as HTML to the second."""
+    from pneumo.pipeline.evaluation.report.run_report import write_report
+
+    write_text(files[0], metrics.model_dump_json(indent=2) + "\n")
+    write_report(files[1], run, metrics, source.scores, lead=lead, images=source.folder)
+
+
+def _report(metrics: Metrics, split: str, *files: Path) -> EvaluationReport:
     return EvaluationReport(
         **metrics.model_dump(include={"run", "data", "data_fingerprint", "classes", "positive"}),
         split=split,
         decisions=metrics.decisions,
         bootstrap=metrics.bootstrap,
         result=metrics.splits[split],
-        remarks=remarks(metrics),
-        files=[str(file) for file in files or []],
+        remarks=list_remarks(metrics),
+        files=[str(file) for file in files],
     )

@@ -1,4 +1,4 @@
-"""What an evaluation says: the types behind `metrics.json`."""
+"""Results of an evaluation: the types behind `metrics.json`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from pneumo.serving.contracts.models import FrozenModel
 ECE_BINS = 15
 
 SECTIONS = {
-    "Ranking": {
+    "Discrimination": {
         "auroc": "AUROC",
         "worst_group_auroc": "Worst-group AUROC",
         "average_precision": "Average precision",
     },
-    "Answers": {
+    "Classification": {
         "sensitivity": "Sensitivity",
         "specificity": "Specificity",
         "ppv": "Positive predictive value",
@@ -28,53 +28,47 @@ SECTIONS = {
         "f1": "F1",
         "prevalence": "Prevalence",
     },
-    "Probabilities": {
-        "ece_uncalibrated": f"Calibration error (ECE, {ECE_BINS} bins) before temperature",
-        "ece": "Calibration error with temperature",
-        "ece_change": "Change of the calibration error",
+    "Calibration": {
+        "ece_uncalibrated": f"Expected calibration error ({ECE_BINS} bins), uncalibrated",
+        "ece": "Expected calibration error, calibrated",
+        "ece_change": "Change in expected calibration error",
         "brier": "Brier score",
-        "nll_uncalibrated": "Negative log-likelihood before temperature",
-        "nll": "Negative log-likelihood with temperature",
+        "nll_uncalibrated": "Negative log-likelihood, uncalibrated",
+        "nll": "Negative log-likelihood, calibrated",
     },
-    "Certainty": {
-        "coverage": "Conformal coverage",
-        "uncertain": "Share uncertain",
-        "accuracy_certain": "Accuracy where certain",
+    "Uncertainty": {
+        "coverage": "Prediction set coverage",
+        "uncertain": "Share of uncertain images",
+        "accuracy_certain": "Accuracy on certain images",
     },
 }
-"""Names for people by section, in the order they are shown."""
+"""Titles of the metrics by section, in the order they are shown."""
 
 TITLES = {name: words for section in SECTIONS.values() for name, words in section.items()}
-_ORDER = list(TITLES)
 
 
-def place(metric: str) -> int:
-    """Where a metric stands among those that are shown."""
-    return _ORDER.index(metric.partition(":")[0])
+def display_rank(metric: str) -> int:
+    """Return the position of a metric among those that are shown."""
+    return list(TITLES).index(metric.partition(":")[0])
 
 
 def by_section(metrics: Iterable[str]) -> dict[str, list[str]]:
-    """Metrics by the section they are shown in, in order and once; sections without any are left out."""
-    ordered = sorted(dict.fromkeys(metrics), key=place)
-    found = {name: [each for each in ordered if each.partition(":")[0] in words] for name, words in SECTIONS.items()}
-    return {name: some for name, some in found.items() if some}
+    """Group metrics by the section they are shown in, each once and in order; empty sections are left out."""
+    ordered = sorted(dict.fromkeys(metrics), key=display_rank)
+    groups = {name: [each for each in ordered if each.partition(":")[0] in words] for name, words in SECTIONS.items()}
+    return {name: members for name, members in groups.items() if members}
 
 
 def title(metric: str) -> str:
-    """Name of a metric for people; `sensitivity:COVID` is the sensitivity of a class."""
+    """Return the title of a metric; `sensitivity:COVID` is the sensitivity of one class."""
     base, _, of_class = metric.partition(":")
-    return f"{TITLES.get(base, base)} of {of_class}" if of_class else TITLES.get(base, base)
+    return TITLES.get(base, base) + (f" of {of_class}" if of_class else "")
 
 
 class Estimate(FrozenModel):
-    """A value with its interval.
+    """A value with its interval; None if undefined, `reason` says why.
 
-    Attributes:
-        value: The value on the images as they are; None where it is undefined.
-        low: Lower end of the interval, or None where there is none.
-        high: Upper end.
-        reason: Why value or interval is missing.
-        dropped: Resamples left out because the metric was undefined in them.
+    `dropped` counts the resamples left out because the metric is undefined in them.
     """
 
     value: float | None
@@ -85,7 +79,7 @@ class Estimate(FrozenModel):
 
 
 class Confusion(FrozenModel):
-    """Counts of images, rows by true class and columns by answer, both in the order of `classes`, with intervals."""
+    """Counts of images with intervals: rows are the ground truth, columns the predicted class, in class order."""
 
     counts: list[list[int]]
     low: list[list[float]] | None = None
@@ -93,16 +87,9 @@ class Confusion(FrozenModel):
 
 
 class Subgroup(FrozenModel):
-    """How a model does on the images of one subgroup of a split.
+    """Metrics of one subgroup of a split, such as the value `virus` of the group `kind`.
 
-    Attributes:
-        group: Name of the group, such as `kind`.
-        value: Which of its images, such as `virus`.
-        images: Images in it.
-        patients: Patients in it.
-        counts: Images by class.
-        metrics: By name. A subgroup of one class has what can be said of it: sensitivity or specificity, and AUROC
-            against all images of the other class.
+    A subgroup of one class has sensitivity or specificity, and the AUROC against all images of the other class.
     """
 
     group: str
@@ -114,16 +101,9 @@ class Subgroup(FrozenModel):
 
 
 class SplitResult(FrozenModel):
-    """How a model does on one split.
+    """Metrics of one split, by the names in `TITLES`; a metric of one class has `:class` behind its name.
 
-    Attributes:
-        images: Images in it.
-        patients: Patients in it.
-        counts: Images by class.
-        metrics: By name; the names are the keys of `TITLES`, with `:class` behind those that are of one class.
-        confusion: At the threshold.
-        subgroups: By group and value, as far as the data set has groups.
-        worst_group: Which images `worst_group_auroc` is of, such as `virus against NORMAL2-IM`.
+    `worst_group` names the images of `worst_group_auroc`, such as `virus against NORMAL2-IM`.
     """
 
     images: int
@@ -136,9 +116,9 @@ class SplitResult(FrozenModel):
 
 
 class Bootstrap(FrozenModel):
-    """How intervals were made: percentiles over resamples of whole patients, widened to hold the value.
+    """Method of the intervals: percentiles over resamples of whole patients, widened to hold the value.
 
-    Where no resample differs, as with a rate of 0 or 1, exact bounds stand instead, see `evaluation.exact`.
+    If no resample differs, as with a rate of 0 or 1, the interval is exact (`evaluation.exact_intervals`).
     """
 
     unit: str = "patient"
@@ -147,20 +127,16 @@ class Bootstrap(FrozenModel):
     resamples: int = 1000
     seed: int = 0
 
+    @property
+    def tails(self) -> tuple[float, float]:
+        """Lower and upper quantile of the resampled values that bound an interval."""
+        return (1 - self.level) / 2, 1 - (1 - self.level) / 2
+
 
 class Metrics(FrozenModel):
     """`metrics.json`: every split of one data set under one model and its decisions.
 
-    Attributes:
-        run: Name of the run.
-        data: The data set, by name.
-        data_fingerprint: Its fingerprint.
-        classes: Class names, in column order.
-        positive: The positive class with two classes.
-        decisions: What turned logits into answers.
-        bootstrap: How intervals were made.
-        ece_bins: Equally wide bins of the expected calibration error.
-        splits: `train`, `validation` and `test`, as far as they hold images.
+    Classes are in column order; `positive` is None with more than two. Splits without images are left out.
     """
 
     schema_version: int = 1
@@ -176,7 +152,7 @@ class Metrics(FrozenModel):
 
 
 class EvaluationReport(FrozenModel):
-    """One split of `Metrics`, and the files that were written (none where nothing was)."""
+    """One split of `Metrics`, with the paths of the files that were written."""
 
     run: str
     data: str
@@ -191,37 +167,33 @@ class EvaluationReport(FrozenModel):
     files: list[str] = []
 
 
-def doubts(metrics: Metrics) -> list[str]:
-    """What speaks against using a model, in words; nothing said is no recommendation."""
-    found = []
-    for split, result in metrics.splits.items():
-        auroc = result.metrics.get("auroc")
-        if split != "train" and auroc and auroc.low is not None and auroc.low <= 0.5:
-            found.append(
-                f"{split} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}): no better than chance"
-            )
-    return found
+def list_doubts(metrics: Metrics) -> list[str]:
+    """Return the reasons not to use a model; an empty list is no recommendation."""
+    return [
+        f"{split} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}): no better than chance"
+        for split, result in metrics.splits.items()
+        if split != "train" and (auroc := result.metrics.get("auroc")) and auroc.low is not None and auroc.low <= 0.5
+    ]
 
 
-def remarks(metrics: Metrics) -> list[str]:
-    """What a reader of the figures should know, in words."""
-    found = list(metrics.decisions.notes)
+def list_remarks(metrics: Metrics) -> list[str]:
+    """Return notes for readers of the figures."""
+    remarks = list(metrics.decisions.notes)
     for split, result in metrics.splits.items():
         change = result.metrics.get("ece_change")
-        if split == "train" or change is None or change.value is None or change.low is None or change.low <= 0:
-            continue
-        found.append(
-            f"the temperature raises the calibration error on {split}, by {change.value:.3f} "
-            f"({change.low:.3f} to {change.high:.3f}): it was fitted to the likelihood of few or unlike images"
-        )
-    return found
+        if split != "train" and change and change.value is not None and change.low is not None and change.low > 0:
+            remarks.append(
+                f"temperature scaling raises the calibration error on {split} by {change.value:.3f} "
+                f"({change.low:.3f} to {change.high:.3f}): the temperature was fitted to few or different images"
+            )
+    return remarks
 
 
 def values_by_split(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Value of each metric that has one by split, out of `metrics.json` or what a bundle keeps of it."""
+    """Return the defined values of all metrics by split, from `metrics.json` or a bundle's copy of it."""
     return {
-        split: {name: part["value"] for name, part in found["metrics"].items() if part["value"] is not None}
-        for split, found in document.get("splits", {}).items()
+        split: {name: part["value"] for name, part in result["metrics"].items() if part["value"] is not None}
+        for split, result in document.get("splits", {}).items()
     }
 
 

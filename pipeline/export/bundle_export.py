@@ -4,25 +4,28 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
-from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, spread
+from pneumo.pipeline.data.training_images import ludwig_frame, read_images
+from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, sample_rows
 from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.evaluation.stress import stress_test
 from pneumo.pipeline.export.cam import NoMapsError, add_cam_output
 from pneumo.pipeline.export.cam_agreement import AGREEMENT, measure_cam_agreement
 from pneumo.pipeline.export.int8 import AcceptanceLimits, Sample, quantize
+from pneumo.pipeline.export.int8.acceptance import ClassDecisions
 from pneumo.pipeline.export.model_card import render_card
 from pneumo.pipeline.ludwig import inference, runtime
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
+from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.descriptors import compute_descriptors
@@ -42,6 +45,7 @@ from pneumo.serving.model.calibration import calibrate_logits
 from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 TOLERANCE = 1e-4
@@ -49,49 +53,43 @@ TOLERANCE = 1e-4
 
 PARITY_IMAGES = 64
 MAP_IMAGES = 128
-"""Real images, as many at least where there are, that activation maps are proven and judged on."""
+"""Fewest real images, if there are as many, for the proof of activation maps and their agreement with occlusion."""
 _BATCH = 32
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What the exported graph says about some images, from their file bytes on: logits [N, K], embedding [N, D].
+class _LudwigModel(Protocol):
+    """The part of a Ludwig model for the parity check."""
 
-    Beside it what needs no network: thumbnails [N, SIDE, SIDE] and descriptors.
+    def predict(
+        self, *, dataset: "pd.DataFrame", batch_size: int, skip_save_predictions: bool
+    ) -> "tuple[pd.DataFrame, object]":
+        """Return a column of probabilities per class."""
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Outputs of a graph for N images, from their file bytes on: logits [N, K], features of the score.
+
+    Features are those of the out-of-distribution score; descriptors, by name for each image, need no network.
     """
 
     rows: tuple[Row, ...]
-    logits: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-    thumbnails: NDArray[np.float64]
+    logits: Float32
+    features: ImageFeatures
     descriptors: list[dict[str, float]]
-
-    @property
-    def known(self) -> ImageFeatures:
-        """What the out-of-distribution score takes."""
-        return ImageFeatures(self.embedding, self.thumbnails)
 
 
 def export_run(
-    run: Run,
-    *,
-    out: Path | None = None,
-    tolerance: float = TOLERANCE,
-    int8: AcceptanceLimits | None = None,
-    reporter: Reporter = SILENT,
+    run: Run, *, out: Path | None = None, int8: AcceptanceLimits | None = None, reporter: Reporter = SILENT
 ) -> Path:
-    """Write a run's bundle.
+    """Write a run's bundle and return its folder.
 
     Args:
         run: A trained and evaluated run.
-        out: Where to; `bundle` in the run's folder where None, `bundle-int8` for INT8. A bundle that is there is
-            replaced.
-        tolerance: Largest difference in probability between the float graph and Ludwig that is accepted.
-        int8: Quantise the graph, within these limits.
+        out: Folder of the bundle, which is replaced if it holds a bundle; None for `bundle` in the run's folder, or
+            `bundle-int8` for INT8.
+        int8: Limits within which the graph is quantised; None for a float graph.
         reporter: Receives progress.
-
-    Returns:
-        The bundle's folder.
 
     Raises:
         InputError: The run is not finished, its data set is gone or has changed, or `out` holds something else.
@@ -104,52 +102,56 @@ def export_run(
         )
     metrics = read_metrics(run)
     decisions = metrics.decisions
-    dataset = _dataset(info)
+    dataset = read_run_dataset(info)
+    if len(dataset.rows) < PARITY_IMAGES:
+        raise InputError(
+            f"{info.data}: {len(dataset.rows)} images; the parity check against Ludwig needs at least {PARITY_IMAGES}"
+        )
     target = out or run.folder / ("bundle-int8" if int8 else "bundle")
     if target.exists() and any(target.iterdir()) and not (target / "bundle.json").is_file():
         raise InputError(f"{target}: holds something that is not a bundle; choose another --out")
     partial = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(2)}")
     partial.mkdir(parents=True)
+    graph = partial / "model.onnx"
     try:
         runtime.load_ludwig(reporter)
         preparation = Preparation.model_validate(info.preparation)
         with runtime.log_to_file(run.log):
             model = inference.load_model(run)
             reporter.message("writing the graph ...")
-            write_graph(inference.prepare_network(model, info), preparation, partial / "model.onnx")
-        _add_maps(partial / "model.onnx", info, dataset, reporter)
+            write_graph(inference.prepare_network(model, info), preparation, graph)
+        _add_maps(graph, info, dataset, reporter)
         reporter.message("checking the graph against Ludwig ...")
-        compared = _look(partial / "model.onnx", dataset, _parity_rows(dataset), preparation)
+        compared = _run_graph(graph, dataset, _parity_rows(dataset), preparation)
         with runtime.log_to_file(run.log):
-            parity = _check_parity(model, info, dataset, compared, tolerance)
-        held_out = _look(partial / "model.onnx", dataset, spread(dataset.select(Split.VALIDATION)), preparation)
+            parity = _check_parity(model, info, dataset, compared)
+        validation = sample_rows(dataset.select(Split.VALIDATION))
+        held_out = _run_graph(graph, dataset, validation, preparation)
         quantization = None
         if int8:
-            sample = Sample.read(dataset, held_out.rows, preparation, held_out.logits)
-            graph = (partial / "model.onnx").read_bytes()
-            graph, quantization = quantize(graph, sample, info.classes, info.positive, decisions, int8, reporter)
-            (partial / "model.onnx").write_bytes(graph)
-            held_out = _look(partial / "model.onnx", dataset, held_out.rows, preparation)
-        training = _look(partial / "model.onnx", dataset, spread(dataset.select(Split.TRAIN)), preparation)
-        guard = OutlierLimit.fit(training.known, held_out.known, quantile=decisions.outlier_quantile)
-        outlier_scorer = guard.outlier_scorer
-        (partial / EMBEDDING_SPACE).write_bytes(outlier_scorer.to_bytes())
-        _write_reference(
-            partial / "reference.parquet", (training, held_out), outlier_scorer, info, decisions.temperature
-        )
+            sample = Sample(validation, read_images(dataset, validation, preparation), held_out.logits)
+            rules = ClassDecisions(info.classes, info.positive, decisions)
+            content, quantization = quantize(graph.read_bytes(), sample, rules, int8, reporter)
+            graph.write_bytes(content)
+            held_out = _run_graph(graph, dataset, validation, preparation)
+        training = _run_graph(graph, dataset, sample_rows(dataset.select(Split.TRAIN)), preparation)
+        guard = OutlierLimit.fit(training.features, held_out.features, quantile=decisions.outlier_quantile)
+        (partial / EMBEDDING_SPACE).write_bytes(guard.outlier_scorer.to_bytes())
+        reference = _make_reference((training, held_out), guard.outlier_scorer, info, decisions.temperature)
+        reference.to_parquet(partial / "reference.parquet", index=False)
         shutil.copyfile(run.config, partial / "config.yaml")
-        if (found := run.folder / stress_test.FILE).is_file():  # the card tells of it
-            shutil.copyfile(found, partial / stress_test.FILE)
-        name, version = identity(run)
-        content = hashlib.sha256(metrics.model_dump_json().encode())
+        if (stress := run.folder / stress_test.FILE).is_file():  # the model card shows it
+            shutil.copyfile(stress, partial / stress_test.FILE)
+        name, version = name_bundle(run)
+        digest = hashlib.sha256(metrics.model_dump_json().encode())
         for file in sorted(partial.iterdir()):
-            content.update(f"{file.name} {compute_digest(file)}\n".encode())
-        if quantization:  # what it was judged by, such as its speed, differs each time
+            digest.update(f"{file.name} {compute_digest(file)}\n".encode())
+        if quantization:  # its measurements, such as the speed, differ each time
             version += "-int8"
-            content.update(quantization.model_dump_json().encode())
-        sealed = BundleInfo(
+            digest.update(quantization.model_dump_json().encode())
+        bundle = BundleInfo(
             name=name,
-            version=f"{version}-{content.hexdigest()[:8]}",  # exported again after a change, it is another version
+            version=f"{version}-{digest.hexdigest()[:8]}",  # another version if the content changed
             classes=info.classes,
             positive_class=info.positive,
             preparation=preparation,
@@ -160,19 +162,19 @@ def export_run(
             outlier=Outlier(limit=guard.limit, quantile=decisions.outlier_quantile),
             metrics=metrics.model_dump(mode="json"),
             data_fingerprint=info.data_fingerprint,
-            provenance={
-                "run": run.name,
-                "git_commit": info.git_commit,
-                "seed": info.seed,
-                "versions": info.versions,
-            },
+            provenance={"run": run.name} | {key: getattr(info, key) for key in ("git_commit", "seed", "versions")},
             parity=parity,
             quantization=quantization,
         )
-        (partial / "card.md").write_text(render_card(sealed, dataset.info, run), encoding="utf-8")
-        seal_bundle(partial, sealed)
+        (partial / "card.md").write_text(render_card(bundle, dataset.info, run), encoding="utf-8")
+        seal_bundle(partial, bundle)
         Bundle.open(partial)
-        _replace(partial, target)
+        if target.exists():
+            target.rename(old := target.with_name(f"{partial.name}-old"))
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     reporter.message(
@@ -181,23 +183,23 @@ def export_run(
     return target
 
 
-def identity(run: Run) -> tuple[str, str]:
-    """Name and version of a run's bundle: `20260102T030405Z-smoke-1a2b` is `smoke`, `20260102T030405Z-1a2b`."""
+def name_bundle(run: Run) -> tuple[str, str]:
+    """Return name and version of a run's bundle: `smoke` and `<time>-1a2b` for the run `<time>-smoke-1a2b`."""
     began, _, rest = run.name.partition("-")
     name, _, tail = rest.rpartition("-")
     return (name, f"{began}-{tail}") if name else (run.name, "1")
 
 
 def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path) -> None:
-    """Export a network to ONNX: `image` [N, C, H, W] in, `logits` [N, K] and `embedding` [N, D] out, any N.
+    """Export a network to ONNX: `image` [N, C, H, W] in, `logits` [N, K] and `embedding` [N, D] out, for any N.
 
-    Node metadata, which holds names of source files, is removed.
+    Metadata of nodes, which holds names of source files, is removed.
     """
     import onnx
     import torch
 
     example = torch.zeros(2, preparation.channels, preparation.height, preparation.width)
-    with torch.no_grad():  # with gradients, frozen batch norms would be computed by their convolutions
+    with torch.no_grad():  # with gradients, convolutions would compute frozen batch norms
         program = torch.onnx.export(
             network.to("cpu"),
             (example,),
@@ -207,28 +209,24 @@ def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path
             input_names=["image"],
             output_names=["logits", "embedding"],
         )
-    if program is None:  # torch's signature allows it, its dynamo exporter never does it
-        raise CheckFailedError("torch exported nothing")
+    assert program is not None  # torch's dynamo exporter returns a program
     graph = program.model_proto
     del graph.metadata_props[:]
     for holder in (graph.graph, *graph.functions):
         for item in (holder, *holder.node, *getattr(holder, "value_info", ()), *getattr(holder, "initializer", ())):
-            del item.metadata_props[:]
-            if hasattr(item, "doc_string"):
-                item.doc_string = ""
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
     onnx.checker.check_model(graph)
     path.write_bytes(graph.SerializeToString())
 
 
 def _add_maps(path: Path, info: RunInfo, dataset: Dataset, reporter: Reporter) -> None:
-    """Give a graph the output `maps`, proven on real images, where its logits allow that.
+    """Give a graph the output `maps`, proven on real images, if its logits allow that.
 
-    They lie in the graph itself, though ONNX Runtime computes every output that a graph has: they took 0.1 to 0.7 % of
-    the time of its nodes (EfficientNet-Lite0 at 128 and 224 px, and six of them in one graph; batches of 1 and 8).
+    Maps are in the graph itself, though ONNX Runtime computes every output of a graph: they took 0.1 to 0.7% of the
+    time of its nodes (EfficientNet-Lite0 at 128 and 224 px, and six of them in one graph; batches of 1 and 8).
     """
     import onnx
-
-    from pneumo.pipeline.data.training_images import read_images
 
     rows = dataset.select(Split.VALIDATION) or dataset.select(Split.TRAIN)
     chosen = rows[:: max(1, len(rows) // MAP_IMAGES)]  # evenly, since rows lie by class
@@ -237,39 +235,22 @@ def _add_maps(path: Path, info: RunInfo, dataset: Dataset, reporter: Reporter) -
     try:
         graph = add_cam_output(onnx.load(path), images[:: len(images) // _BATCH or 1])
     except NoMapsError as error:
-        reporter.message(f"no class activation maps ({error}): heat maps will be made by occlusion")
+        reporter.message(f"no class activation maps ({error}): heat maps will be computed by occlusion")
         return
     shown = None if info.positive is None else info.classes.index(info.positive)
     agreement = measure_cam_agreement(graph, images, shown)
-    found = "too few images to tell their agreement" if agreement is None else f"agreement {agreement:.2f}"
-    method = "occlusion" if agreement is None or agreement < AGREEMENT else "them"
-    reporter.message(f"class activation maps are exact ({found} with occlusion): heat maps will be made by {method}")
+    measured = "too few images to measure their agreement" if agreement is None else f"agreement {agreement:.2f}"
+    method = "occlusion" if agreement is None or agreement < AGREEMENT else "these maps"
+    reporter.message(f"class activation maps are exact ({measured} with occlusion): heat maps will use {method}")
     path.write_bytes(graph.SerializeToString())
 
 
-def _dataset(info: RunInfo) -> Dataset:
-    try:
-        dataset = manifest.read_dataset(Path(info.data))
-    except InputError as error:
-        raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
-    if len(dataset.rows) < PARITY_IMAGES:
-        raise InputError(
-            f"{info.data}: {len(dataset.rows)} images; the check against Ludwig takes at least {PARITY_IMAGES}"
-        )
-    if dataset.info.fingerprint != info.data_fingerprint:
-        raise InputError(
-            f"{info.data}: not the data set that {info.name} was trained on (its fingerprint differs); "
-            "import that one again"
-        )
-    return dataset
-
-
-def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Preparation) -> _Seen:
-    """Run the exported graph over stored images as the service would: from their bytes."""
+def _run_graph(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Preparation) -> _Outputs:
+    """Run the exported graph over stored images like the service: from their bytes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
-    logits, embeddings, small, descriptors = [], [], [], []
+    logits, embeddings, thumbnails, descriptors = [], [], [], []
     for start in range(0, len(rows), _BATCH):
         inputs = []
         for row in rows[start : start + _BATCH]:
@@ -283,54 +264,53 @@ def _look(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Pre
         batch_logits, batch_embedding = session.run(["logits", "embedding"], {"image": batch})
         logits.append(batch_logits)
         embeddings.append(batch_embedding)
-        small.append(make_thumbnails(batch))
-    return _Seen(rows, np.concatenate(logits), np.concatenate(embeddings), np.concatenate(small), descriptors)
+        thumbnails.append(make_thumbnails(batch))
+    features = ImageFeatures(np.concatenate(embeddings), np.concatenate(thumbnails))
+    return _Outputs(rows, np.concatenate(logits), features, descriptors)
 
 
 def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
-    """Validation images; where they are fewer than PARITY_IMAGES, test and then training images fill up.
+    """Return validation images, filled up to PARITY_IMAGES with test and then training images.
 
-    What is compared is arithmetic, not quality, so that any image will do.
+    The check compares arithmetic, not quality, so that any image will do.
     """
     rows = dataset.select(Split.VALIDATION)[: 4 * PARITY_IMAGES]
     others = (*dataset.select(Split.TEST), *dataset.select(Split.TRAIN))
     return (*rows, *others[: max(0, PARITY_IMAGES - len(rows))])
 
 
-def _check_parity(model: Any, info: RunInfo, dataset: Dataset, seen: _Seen, tolerance: float) -> Parity:
-    """Compare what the graph says with Ludwig's own predict, which is given arrays as in training.
+def _check_parity(model: _LudwigModel, info: RunInfo, dataset: Dataset, outputs: _Outputs) -> Parity:
+    """Compare a graph's outputs with Ludwig's own predict, which gets arrays as in training.
 
     Raises:
-        CheckFailedError: A probability differs by more than `tolerance`.
+        CheckFailedError: A probability differs by more than `TOLERANCE`.
     """
-    from pneumo.pipeline.data.training_images import ludwig_frame, read_images
-
-    images = read_images(dataset, seen.rows, Preparation.model_validate(info.preparation))
-    frame = ludwig_frame(seen.rows, images, image=info.image, label=info.label)
+    images = read_images(dataset, outputs.rows, Preparation.model_validate(info.preparation))
+    frame = ludwig_frame(outputs.rows, images, image=info.image, label=info.label)
     answers, _ = model.predict(dataset=frame[[info.image]], batch_size=_BATCH, skip_save_predictions=True)
     theirs = np.stack([answers[f"{info.label}_probabilities_{name}"].to_numpy(float) for name in info.classes], 1)
-    difference = float(np.abs(calibrate_logits(seen.logits, 1.0) - theirs).max())
-    if not difference <= tolerance:
+    difference = float(np.abs(calibrate_logits(outputs.logits, 1.0) - theirs).max())
+    if not difference <= TOLERANCE:
         raise CheckFailedError(
             f"{info.name}: ONNX Runtime and Ludwig differ by {difference:.2e} in probability on "
-            f"{len(seen.rows)} images, more than {tolerance:.0e}; no bundle was written"
+            f"{len(outputs.rows)} images, more than {TOLERANCE:.0e}; no bundle was written"
         )
-    return Parity(images=len(seen.rows), max_probability_difference=difference, tolerance=tolerance)
+    return Parity(images=len(outputs.rows), max_probability_difference=difference, tolerance=TOLERANCE)
 
 
-def _write_reference(
-    path: Path, seen: tuple[_Seen, ...], outlier_scorer: OutlierScorer, info: RunInfo, temperature: float
-) -> None:
-    """Descriptors, whitened embedding, probabilities, outlier score of known images: what drift is measured against.
+def _make_reference(
+    parts: Sequence[_Outputs], outlier_scorer: OutlierScorer, info: RunInfo, temperature: float
+) -> "pd.DataFrame":
+    """Return the reference for drift: descriptors, whitened embedding, probabilities and out-of-distribution score.
 
-    Patients are numbered, not named: which images are of one patient is all that drift needs to know.
+    Patients have numbers, not names: drift needs only to know which images are of one patient.
     """
     import pandas as pd
 
-    names = dict.fromkeys(row.patient for part in seen for row in part.rows)
+    names = dict.fromkeys(row.patient for part in parts for row in part.rows)
     patients = {name: number for number, name in enumerate(names)}
-    parts = []
-    for part in seen:
+    frames = []
+    for part in parts:
         frame = pd.DataFrame(part.descriptors)
         frame.insert(0, "split", [row.split.name.lower() for row in part.rows])
         frame.insert(1, "label", [row.label for row in part.rows])
@@ -340,17 +320,7 @@ def _write_reference(
             probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]
         )
         frame["probabilities"] = list(probabilities)
-        frame["outlier_score"] = outlier_scorer.score(part.embedding, part.thumbnails)
-        frame["embedding"] = list(outlier_scorer.embedding.project(part.embedding).astype(np.float32))
-        parts.append(frame)
-    pd.concat(parts, ignore_index=True).to_parquet(path, index=False)
-
-
-def _replace(partial: Path, target: Path) -> None:
-    if target.exists():
-        old = target.with_name(f"{partial.name}-old")
-        target.rename(old)
-        partial.rename(target)
-        shutil.rmtree(old)
-    else:
-        partial.rename(target)
+        frame["outlier_score"] = outlier_scorer.score(part.features.embeddings, part.features.thumbnails)
+        frame["embedding"] = list(outlier_scorer.embedding.project(part.features.embeddings).astype(np.float32))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)

@@ -1,1 +1,1 @@
-"""The report of a run: one HTML page, tables and curves."""
+"""Reports as one HTML page with tables and curves, and the same figures as JSON and CSV."""

@@ -1,4 +1,4 @@
-"""The worst mistakes of a split, with thumbnails where the images are still there."""
+"""The worst misclassified images of a split, with thumbnails if the data set is unchanged."""
 
 import base64
 from dataclasses import dataclass
@@ -19,14 +19,10 @@ _SIDE = 160
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose answer is wrong.
+    """A misclassified image of the class `label` with the predicted class `answer`.
 
-    Attributes:
-        image: Its name, relative to the data set.
-        label: The true class.
-        answer: The class that was said.
-        probability: Calibrated probability of the positive class with two classes, of the answer with more.
-        thumbnail: PNG as a data URI, or None where the image could not be read.
+    The calibrated probability is of the positive class with two classes, of the predicted one with more. The thumbnail
+    is a PNG as a data URI; None if the image cannot be read.
     """
 
     image: str
@@ -39,19 +35,15 @@ class Mistake:
 def worst_mistakes(
     cases: Cases, classes: list[str], folder: Path, fingerprint: str
 ) -> tuple[list[Mistake], int, str | None]:
-    """Find the mistakes in which the true class was given the least probability.
+    """Find the misclassified images whose ground truth has the lowest probability.
 
-    Args:
-        cases: The images of a split.
-        classes: Class names, in column order.
-        folder: Where the data set was.
-        fingerprint: What its fingerprint must be for its images to be those that were predicted.
+    Thumbnails come from the data set in `folder`, if it still has the fingerprint of the predictions.
 
     Returns:
-        At most `SHOWN` mistakes, the worst first; how many there are in all; why there are no thumbnails, or None.
+        At most `SHOWN` mistakes, the worst first; the number of all mistakes; the reason for no thumbnails, or None.
     """
-    wrong = np.flatnonzero(cases.answer != cases.truth)
-    worst = wrong[np.argsort(cases.own(cases.probabilities)[wrong], kind="stable")][:SHOWN]
+    wrong = np.flatnonzero(~cases.correct)
+    worst = wrong[np.argsort(cases.truth_probability(cases.probabilities)[wrong], kind="stable")][:SHOWN]
     missing = _why_no_images(folder, fingerprint)
     mistakes = []
     for index in worst:
@@ -70,13 +62,12 @@ def worst_mistakes(
 
 
 def _why_no_images(folder: Path, fingerprint: str) -> str | None:
+    name = f"The data set {folder.name or folder}"
     try:
-        found = manifest.read_dataset(folder).info.fingerprint
+        unchanged = manifest.read_dataset(folder).info.fingerprint == fingerprint
     except (InputError, OSError):
-        return f"The data set {folder.name or folder} is not where it was when this report was made."
-    if found != fingerprint:
-        return f"The data set {folder.name or folder} has changed since these predictions were made."
-    return None
+        return f"{name} was moved or deleted before this report was made."
+    return None if unchanged else f"{name} has changed since these predictions were made."
 
 
 def _thumbnail(folder: Path, image: str) -> str | None:

@@ -1,13 +1,13 @@
-"""Pages that need nothing else: templates of this folder, with the style of the report in them."""
+"""HTML pages that load nothing, from the templates of this folder with the style in them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pneumo.pipeline.evaluation.results import Estimate, title
 
 
-def render(template: str, **values: Any) -> str:
-    """Fill in a template of this folder."""
+def render(template: str, **values: object) -> str:
+    """Fill in a template of this folder, with the time of rendering."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -17,15 +17,16 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "interval": interval, "metric_title": title}
-    return environment.get_template(template).render(**values)
+    environment.filters |= {"figure": format_value, "interval": format_interval, "metric_title": title}
+    environment.filters["count"] = "{:,}".format
+    return environment.get_template(template).render(made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **values)
 
 
-def figure(estimate: Estimate) -> str:
-    """A value for people: three decimals, or a dash."""
+def format_value(estimate: Estimate) -> str:
+    """Format a value with three decimals, `-` if it is undefined."""
     return "-" if estimate.value is None else f"{estimate.value:.3f}"
 
 
-def interval(estimate: Estimate) -> str:
-    """An interval for people, `0.912 to 0.965`, or nothing where there is none."""
+def format_interval(estimate: Estimate) -> str:
+    """Format an interval as `0.912 to 0.965`, empty if there is none."""
     return "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"

@@ -1,13 +1,14 @@
-"""What another hospital may do to a radiograph, as functions on gray images: exposure, detector, geometry, software.
+"""Simulated changes of a radiograph at another hospital: exposure, detector, geometry, software.
 
 Every function takes and returns uint8 [H, W] of the same shape. Lengths are shares of the image's width or height, or
-pixels of an image of 224 pixels that scale with the size, so that a strength means the same at any size.
+pixels of an image of 224 pixels that scale with the size, so that a strength is the same at any size.
 """
 
 import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -16,10 +17,10 @@ from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.images.types import Gray
 
 REFERENCE_SIDE = 224
-"""Side in pixels of the image that lengths in pixels are about."""
+"""Side of the image that lengths in pixels refer to."""
 
 _ABSORPTION = 3.0
-"""Natural logarithm of how much more radiation reaches the detector in black than in white: about 20 to 1."""
+"""Natural logarithm of the ratio of radiation at the detector between black and white: about 20 to 1."""
 
 _LEVELS = np.arange(256, dtype=np.float64) / 255
 
@@ -28,13 +29,7 @@ Random = np.random.Generator
 
 @dataclass(frozen=True)
 class Shift:
-    """One kind of change at one strength.
-
-    Attributes:
-        name: The kind, such as `blur`.
-        strength: How much, with its unit, such as `sigma 2 px`.
-        change: Takes an image and a source of chance.
-    """
+    """One kind of change, such as `blur`, at one strength with its unit, such as `sigma 2 px`."""
 
     name: str
     strength: str
@@ -46,41 +41,21 @@ class Shift:
         return f"{self.name}, {self.strength}"
 
     def apply(self, gray: Gray, key: str) -> Gray:
-        """Change an image, uint8 [H, W]; what is drawn by chance depends on the shift and the key alone."""
+        """Change an image, uint8 [H, W]; random parts depend on the shift and the key alone."""
         return self.change(gray, np.random.default_rng(zlib.crc32(f"{self.title}\n{key}".encode())))
 
 
 def list_shifts() -> tuple[Shift, ...]:
-    """The fixed set of changes that a stress test makes, each kind at two strengths."""
-    found: list[Shift] = []
+    """Return the fixed set of changes of a stress test, each kind at two strengths."""
+    return tuple(
+        Shift(name, unit.format(strength), partial(_apply, function, strength))
+        for name, unit, function, strengths in _CHANGES
+        for strength in strengths
+    )
 
-    def add(name: str, unit: str, function: Callable[[Gray, Random, float], Gray], *strengths: float) -> None:
-        for value in strengths:
-            found.append(
-                Shift(name, unit.format(value), lambda gray, random, value=value: function(gray, random, value))  # type: ignore[misc]
-            )
 
-    add("gamma, darker", "exponent {:g}", lambda g, _, s: gamma(g, s), 1.5, 2.2)
-    add("gamma, lighter", "exponent {:g}", lambda g, _, s: gamma(g, s), 0.67, 0.45)
-    add("contrast down", "factor {:g}", lambda g, _, s: contrast(g, s), 0.7, 0.45)
-    add("brightness up", "{:+g} levels", lambda g, _, s: brightness(g, s), 30, 60)
-    add("brightness down", "{:+g} levels", lambda g, _, s: brightness(g, s), -30, -60)
-    add("tone curve, S", "slope {:g}", lambda g, _, s: tone(g, s), 1.6, 2.5)
-    add("tone curve, inverse S", "slope {:g}", lambda g, _, s: tone(g, s), 0.65, 0.4)
-    add("blur", "sigma {:g} px", lambda g, _, s: blur(g, s), 1.0, 2.0)
-    add("low resolution", "1/{:g}", lambda g, _, s: coarsen(g, s), 2, 4)
-    add("sharpening", "amount {:g}", lambda g, _, s: sharpen(g, s), 1.0, 3.0)
-    add("quantum noise", "{:g} photons", quantum_noise, 2000, 400)
-    add("heel effect", "{:.0%}", heel_effect, 0.2, 0.4)
-    add("zoom in", "factor {:g}", lambda g, _, s: warp(g, scale=(s, s)), 1.1, 1.25)
-    add("zoom out", "factor {:g}", lambda g, _, s: warp(g, scale=(s, s)), 0.9, 0.75)
-    add("wider", "factor {:g}", lambda g, _, s: warp(g, scale=(s, 1.0)), 1.15, 1.3)
-    add("taller", "factor {:g}", lambda g, _, s: warp(g, scale=(1.0, s)), 1.15, 1.3)
-    add("rotation", "{:g} degrees", rotate, 5, 12)
-    add("translation", "{:.0%}", translate, 0.05, 0.12)
-    add("histogram equalisation", "{:.0%}", lambda g, _, s: equalise(g, s), 0.5, 1.0)
-    add("JPEG", "quality {:g}", lambda g, _, s: recompress(g, s), 30, 10)
-    return tuple(found)
+def _apply(function: "_Function", strength: float, gray: Gray, random: Random) -> Gray:
+    return function(gray, random, strength)
 
 
 def gamma(gray: Gray, exponent: float) -> Gray:
@@ -95,7 +70,7 @@ def contrast(gray: Gray, factor: float) -> Gray:
 
 
 def brightness(gray: Gray, levels: float) -> Gray:
-    """Add gray levels of 255; what leaves the range is cut off."""
+    """Add gray levels of 255, clipped to the range."""
     return _look_up(gray, _LEVELS + levels / 255)
 
 
@@ -107,7 +82,8 @@ def tone(gray: Gray, slope: float) -> Gray:
 
 def blur(gray: Gray, sigma: float) -> Gray:
     """Blur with a Gaussian; sigma in pixels of an image of 224 pixels."""
-    return np.asarray(Image.fromarray(gray).filter(ImageFilter.GaussianBlur(_scaled(gray, sigma))), dtype=np.uint8)
+    radius = sigma * max(gray.shape) / REFERENCE_SIDE
+    return np.asarray(Image.fromarray(gray).filter(ImageFilter.GaussianBlur(radius)), dtype=np.uint8)
 
 
 def coarsen(gray: Gray, factor: float) -> Gray:
@@ -118,18 +94,16 @@ def coarsen(gray: Gray, factor: float) -> Gray:
 
 
 def sharpen(gray: Gray, amount: float) -> Gray:
-    """Add `amount` times the difference from a blur of 2 pixels (of 224): unsharp masking, as consoles do it."""
+    """Add `amount` times the difference from a blur of 2 pixels (of 224): unsharp masking, as consoles do."""
     soft = blur(gray, 2.0).astype(np.float64)
     return _to_gray((gray + amount * (gray - soft)) / 255)
 
 
 def quantum_noise(gray: Gray, random: Random, photons: float) -> Gray:
-    """Draw the radiation that makes an image anew: Poisson counts, most noise where least radiation comes through.
+    """Draw the radiation of an image again as Poisson counts: least radiation gives most noise.
 
-    Args:
-        gray: The image; its gray level is taken as the negative logarithm of the radiation.
-        random: Where chance comes from.
-        photons: Mean count of a black pixel of an image of 224 pixels; a white one gets about a twentieth.
+    The gray level is taken as the negative logarithm of the radiation. A black pixel of an image of 224 pixels gets a
+    mean count of `photons`, a white one about a twentieth.
     """
     area = (REFERENCE_SIDE**2) / gray.size  # a pixel of a smaller image gathers more
     mean = photons * area * np.exp(-_ABSORPTION * _LEVELS)[gray]
@@ -148,28 +122,24 @@ def heel_effect(gray: Gray, random: Random, share: float) -> Gray:
 
 
 def rotate(gray: Gray, random: Random, degrees: float) -> Gray:
-    """Turn by an angle to a side that chance chooses; corners become black."""
+    """Rotate by an angle to a random side; corners become black."""
     return warp(gray, degrees=degrees * random.choice((-1, 1)))
 
 
 def translate(gray: Gray, random: Random, share: float) -> Gray:
-    """Move by a share of the side in a direction that chance chooses; what comes in is black."""
+    """Move by a share of the side in a random direction; uncovered parts become black."""
     angle = random.uniform(0, 2 * np.pi)
     return warp(gray, move=(share * float(np.cos(angle)), share * float(np.sin(angle))))
 
 
 def warp(
-    gray: Gray,
-    *,
-    scale: tuple[float, float] = (1.0, 1.0),
-    degrees: float = 0.0,
-    move: tuple[float, float] = (0.0, 0.0),
+    gray: Gray, *, scale: tuple[float, float] = (1.0, 1.0), degrees: float = 0.0, move: tuple[float, float] = (0.0, 0.0)
 ) -> Gray:
-    """Scale (across, down), turn and move (shares of width and height) about the centre; outside is black."""
+    """Scale (across, down), rotate and move (shares of width and height) about the centre; outside is black."""
     height, width = gray.shape
     angle = np.deg2rad(degrees)
     cosine, sine = float(np.cos(angle)), float(np.sin(angle))
-    # Pillow asks where each pixel of the result comes from, so this is the inverse.
+    # Pillow takes the inverse: the source of each pixel of the result.
     a, b, d, e = cosine / scale[0], sine / scale[0], -sine / scale[1], cosine / scale[1]
     x, y = width / 2 + move[0] * width, height / 2 + move[1] * height
     matrix = (a, b, width / 2 - a * x - b * y, d, e, height / 2 - d * x - e * y)
@@ -178,7 +148,7 @@ def warp(
 
 
 def equalise(gray: Gray, share: float) -> Gray:
-    """Move each gray level a share of the way to where all levels are equally frequent."""
+    """Move each gray level a share of the way to its level if all were equally frequent."""
     counts = np.cumsum(np.bincount(gray.ravel(), minlength=256)).astype(np.float64)
     lowest = counts[gray.min()]
     if lowest == counts[-1]:  # one level only
@@ -188,7 +158,7 @@ def equalise(gray: Gray, share: float) -> Gray:
 
 
 def recompress(gray: Gray, quality: float) -> Gray:
-    """Write and read as JPEG of a quality of 1 to 95."""
+    """Compress as JPEG with a quality of 1 to 95."""
     buffer = io.BytesIO()
     Image.fromarray(gray).save(buffer, "JPEG", quality=int(quality))
     with Image.open(buffer) as image:
@@ -198,10 +168,6 @@ def recompress(gray: Gray, quality: float) -> Gray:
 _BILINEAR = Image.Resampling.BILINEAR
 
 
-def _scaled(gray: Gray, pixels: float) -> float:
-    return float(pixels * max(gray.shape) / REFERENCE_SIDE)
-
-
 def _look_up(gray: Gray, table: Float64) -> Gray:
     return _to_gray(table)[gray]
 
@@ -209,3 +175,30 @@ def _look_up(gray: Gray, table: Float64) -> Gray:
 def _to_gray(values: Float64) -> Gray:
     levels: Gray = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
     return levels
+
+
+_Function = Callable[[Gray, Random, float], Gray]
+
+_CHANGES: tuple[tuple[str, str, _Function, tuple[float, float]], ...] = (
+    ("gamma, darker", "exponent {:g}", lambda g, _, s: gamma(g, s), (1.5, 2.2)),
+    ("gamma, lighter", "exponent {:g}", lambda g, _, s: gamma(g, s), (0.67, 0.45)),
+    ("contrast down", "factor {:g}", lambda g, _, s: contrast(g, s), (0.7, 0.45)),
+    ("brightness up", "{:+g} levels", lambda g, _, s: brightness(g, s), (30, 60)),
+    ("brightness down", "{:+g} levels", lambda g, _, s: brightness(g, s), (-30, -60)),
+    ("tone curve, S", "slope {:g}", lambda g, _, s: tone(g, s), (1.6, 2.5)),
+    ("tone curve, inverse S", "slope {:g}", lambda g, _, s: tone(g, s), (0.65, 0.4)),
+    ("blur", "sigma {:g} px", lambda g, _, s: blur(g, s), (1.0, 2.0)),
+    ("low resolution", "1/{:g}", lambda g, _, s: coarsen(g, s), (2, 4)),
+    ("sharpening", "amount {:g}", lambda g, _, s: sharpen(g, s), (1.0, 3.0)),
+    ("quantum noise", "{:g} photons", quantum_noise, (2000, 400)),
+    ("heel effect", "{:.0%}", heel_effect, (0.2, 0.4)),
+    ("zoom in", "factor {:g}", lambda g, _, s: warp(g, scale=(s, s)), (1.1, 1.25)),
+    ("zoom out", "factor {:g}", lambda g, _, s: warp(g, scale=(s, s)), (0.9, 0.75)),
+    ("wider", "factor {:g}", lambda g, _, s: warp(g, scale=(s, 1.0)), (1.15, 1.3)),
+    ("taller", "factor {:g}", lambda g, _, s: warp(g, scale=(1.0, s)), (1.15, 1.3)),
+    ("rotation", "{:g} degrees", rotate, (5, 12)),
+    ("translation", "{:.0%}", translate, (0.05, 0.12)),
+    ("histogram equalisation", "{:.0%}", lambda g, _, s: equalise(g, s), (0.5, 1.0)),
+    ("JPEG", "quality {:g}", lambda g, _, s: recompress(g, s), (30, 10)),
+)
+"""Name, unit, function and strengths of each kind of change."""

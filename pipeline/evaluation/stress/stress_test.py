@@ -1,26 +1,25 @@
-"""How a run holds up when its validation images are changed as another scanner, operator or export would change them.
+"""Stress test of a run: its validation images, changed as another scanner, operator or export would change them.
 
-A validation split of the same source hardly tells good models from brittle ones: nearly all reach the same AUROC on it.
-The test images stay unseen.
+A validation split of the same source hardly separates good models from brittle ones: nearly all reach the same AUROC on
+it. The test images stay unseen.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pneumo.pipeline import decisions as deciding
-from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.data.training_images import read_images
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit
 from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.evaluation.stress.shifts import Shift, list_shifts
 from pneumo.pipeline.ludwig import runtime
-from pneumo.pipeline.runs.run import Run, RunInfo
+from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
@@ -29,28 +28,23 @@ from pneumo.serving.images import preparation as image
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.types import Gray
 
-if TYPE_CHECKING:
-    from pneumo.pipeline.decisions import Decisions
-
 FILE = "stress.json"
 IMAGES = 200
-"""Most images that are changed: forty changes of 200 images are 8,000 to predict."""
+"""Most images that are changed: forty changes of 200 images are 8,000 predictions."""
 
 RESAMPLES = 200
 SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "uncertain")
 
 
 class ShiftResult(FrozenModel):
-    """How a model does under one change.
+    """Metrics under one change, by the names in `results.TITLES`; rates are at the run's decision threshold.
 
     Attributes:
         name: Kind of change.
-        strength: How much, with its unit.
-        metrics: By name, see `results.TITLES`; rates are at the threshold of the run.
-        crossed_auroc: The lesser AUROC where only the positive or only the negative images are changed: what happens
-            when the change comes with the diagnosis, as where one ward has another scanner. None with more classes.
-        flagged: Share of images called out of distribution; None in a report of an older pneumo
-            about a run without a bundle.
+        strength: Strength with its unit.
+        crossed_auroc: The lower AUROC if only the positive or only the negative images are changed: the effect of a
+            change that comes with the diagnosis, such as a ward with another scanner. None with more classes.
+        flagged: Share of images called out-of-distribution; None in some reports of an older pneumo.
     """
 
     name: str
@@ -66,17 +60,10 @@ class ShiftResult(FrozenModel):
 
 
 class Summary(FrozenModel):
-    """All changes in a few numbers; None where a metric was undefined throughout.
+    """Mean and worst of the metrics over all changes; None if a metric is undefined under every change.
 
-    Attributes:
-        mean_auroc: Mean over the changes.
-        worst_auroc: The least of them.
-        worst_shift: The change that gave it.
-        mean_crossed_auroc: Mean over the changes of the AUROC with one class changed, see `ShiftResult`.
-        worst_crossed_auroc: The least of them.
-        worst_crossed_shift: The change that gave it.
-        mean_balanced_accuracy: Mean over the changes, at the threshold of the run.
-        worst_balanced_accuracy: The least of them.
+    `crossed_auroc` is the AUROC with one class changed, see `ShiftResult`; `worst_shift` and `worst_crossed_shift` are
+    the changes with the lowest AUROC. Balanced accuracy is at the run's decision threshold.
     """
 
     mean_auroc: float | None
@@ -90,22 +77,9 @@ class Summary(FrozenModel):
 
 
 class StressReport(FrozenModel):
-    """`stress.json`.
+    """`stress.json`: a run's validation images without a change and under each change of `shifts.list_shifts`.
 
-    Attributes:
-        run: Name of the run.
-        data: The data set, by name.
-        data_fingerprint: Its fingerprint.
-        split: What was changed.
-        images: How many images of it.
-        patients: How many patients.
-        classes: Class names, in column order.
-        positive: The positive class with two classes.
-        threshold: Probability from which the positive class is said.
-        bootstrap: How intervals were made.
-        unchanged: The same images as they are.
-        shifts: Under each change, in the order of `shifts.list_shifts`.
-        summary: The changes in a few numbers.
+    Rates are at `threshold`, the run's decision threshold. Classes are in column order.
     """
 
     schema_version: int = 1
@@ -125,48 +99,51 @@ class StressReport(FrozenModel):
 
 
 def run_stress_test(
-    run: Run,
-    *,
-    images: int = IMAGES,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    run: Run, *, images: int = IMAGES, resamples: int = RESAMPLES, progress: Callable[[str], None] = lambda _: None
 ) -> StressReport:
-    """Predict validation images under every change of `list_shifts`, measure, write `stress.json` into the run folder.
+    """Measure validation images under every change of `list_shifts`; write `stress.json` into the run folder.
 
     Args:
-        run: A finished run that was evaluated.
-        images: Most images that are taken, evenly over the validation split.
+        run: A finished and evaluated run.
+        images: Most images to change, evenly over the validation split.
         resamples: Bootstrap resamples, over patients.
-        seed: Seed of the bootstrap.
-        progress: Told what comes next: the images that the run knows, then the title of each change.
+        progress: Called before each step with its title.
 
     Raises:
-        InputError: The run has no model or was not evaluated, or its data set is gone, has changed or has no validation
-            images.
+        InputError: No model or decisions, or the data set is gone, has changed or has no validation images.
     """
     from pneumo.pipeline.ludwig.inference import load_model, predict_outputs
 
     info = run.info()
     decisions = deciding.read_decisions(run)
-    dataset, rows = _validation(info, images)
+    dataset = read_run_dataset(info)
+    rows = _pick_validation(dataset, images)
     preparation = Preparation.model_validate(info.preparation)
-    stored = _stored(dataset, rows, preparation)
+    stored = _read_stored(dataset, rows, preparation)
     with runtime.log_to_file(run.log):
         model = load_model(run)
-    if progress:
-        progress("known images")
+    progress("known images")
     quantile = decisions.outlier_quantile
-    guard = OutlierLimit.of_bundle(run, quantile=quantile) or OutlierLimit.of_model(
+    guard = OutlierLimit.from_bundle(run, quantile=quantile) or OutlierLimit.from_model(
         lambda inputs: predict_outputs(model, info, inputs)[1], info, dataset, quantile=quantile
     )
-    settings = Bootstrap(resamples=resamples, seed=seed)
+    settings = Bootstrap(resamples=resamples)
 
     def measure(shift: Shift | None, plain: Cases | None = None) -> tuple[ShiftResult, Cases]:
-        if progress:
-            progress(shift.title if shift else "unchanged")
-        inputs = _changed(stored, rows, shift, preparation)
-        return _measure(model, info, rows, inputs, decisions, guard, settings, shift, plain)
+        progress(shift.title if shift else "unchanged")
+        inputs = _change_images(stored, rows, shift, preparation)
+        logits, embedding = predict_outputs(model, info, inputs)
+        scores = Scores.from_rows(rows, logits, info.classes)
+        cases = Cases.make(scores, decisions, positive_column(info.classes, info.positive))
+        metrics, _ = estimate_metrics(cases, info.classes, settings)
+        result = ShiftResult(
+            name=shift.name if shift else "unchanged",
+            strength=shift.strength if shift else "",
+            metrics={name: value for name, value in metrics.items() if name.partition(":")[0] in SHOWN},
+            crossed_auroc=crossed_auroc(cases, plain) if plain else None,
+            flagged=guard.share_above(embedding, inputs),
+        )
+        return result, cases
 
     unchanged, plain = measure(None)
     results = [measure(shift, plain)[0] for shift in list_shifts()]
@@ -176,7 +153,7 @@ def run_stress_test(
         data_fingerprint=info.data_fingerprint,
         split="validation",
         images=len(rows),
-        patients=len({row.patient for row in rows}),
+        patients=plain.patients,
         classes=info.classes,
         positive=info.positive,
         threshold=decisions.threshold,
@@ -190,112 +167,64 @@ def run_stress_test(
 
 
 def summarise_shifts(results: Sequence[ShiftResult]) -> Summary:
-    """Mean and worst of the metrics under all changes."""
-    auroc = {
-        result.title: estimate.value for result in results if (estimate := result.metrics["auroc"]).value is not None
-    }
-    balanced = [
-        estimate.value for result in results if (estimate := result.metrics["balanced_accuracy"]).value is not None
-    ]
+    """Return mean and worst of the metrics over all changes."""
+
+    def values(metric: str) -> dict[str, float]:
+        estimates = {result.title: result.metrics[metric].value for result in results}
+        return {title: value for title, value in estimates.items() if value is not None}
+
+    def mean(values: dict[str, float]) -> float | None:
+        return float(np.mean(list(values.values()))) if values else None
+
+    auroc, balanced = values("auroc"), values("balanced_accuracy")
     crossed = {result.title: result.crossed_auroc for result in results if result.crossed_auroc is not None}
-    worst = min(auroc, key=lambda title: auroc[title]) if auroc else None
-    hardest = min(crossed, key=lambda title: crossed[title]) if crossed else None
     return Summary(
-        mean_auroc=float(np.mean(list(auroc.values()))) if auroc else None,
-        worst_auroc=auroc[worst] if worst else None,
-        worst_shift=worst,
-        mean_crossed_auroc=float(np.mean(list(crossed.values()))) if crossed else None,
-        worst_crossed_auroc=crossed[hardest] if hardest else None,
-        worst_crossed_shift=hardest,
-        mean_balanced_accuracy=float(np.mean(balanced)) if balanced else None,
-        worst_balanced_accuracy=min(balanced) if balanced else None,
+        mean_auroc=mean(auroc),
+        worst_auroc=min(auroc.values(), default=None),
+        worst_shift=min(auroc, key=auroc.__getitem__, default=None),
+        mean_crossed_auroc=mean(crossed),
+        worst_crossed_auroc=min(crossed.values(), default=None),
+        worst_crossed_shift=min(crossed, key=crossed.__getitem__, default=None),
+        mean_balanced_accuracy=mean(balanced),
+        worst_balanced_accuracy=min(balanced.values(), default=None),
     )
 
 
-def _validation(info: RunInfo, images: int) -> tuple[Dataset, tuple[Row, ...]]:
-    try:
-        dataset = manifest.read_dataset(Path(info.data))
-    except InputError as error:
-        raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
-    if dataset.info.fingerprint != info.data_fingerprint:
-        raise InputError(
-            f"{info.data}: not the data set that {info.name} was trained on (its fingerprint differs); "
-            "import that one again"
-        )
+def _pick_validation(dataset: Dataset, images: int) -> tuple[Row, ...]:
     rows = dataset.select(Split.VALIDATION)
     if not rows:
         raise InputError(
-            f"{info.data}: no validation images, which --stress changes; import it with a validation split"
+            f"{dataset.folder}: no validation images, which --stress changes; import it with a validation split"
         )
     picked = np.linspace(0, len(rows) - 1, min(images, len(rows))).astype(int)
-    return dataset, tuple(rows[position] for position in picked)
+    return tuple(rows[position] for position in picked)
 
 
-def _stored(dataset: Dataset, rows: Sequence[Row], preparation: Preparation) -> list[Gray]:
-    """The images as they lie in the data set, uint8 [S, S]: changed before they are resized to the model's input."""
-    from pneumo.pipeline.data.training_images import read_images
-
+def _read_stored(dataset: Dataset, rows: Sequence[Row], preparation: Preparation) -> list[Gray]:
+    """Read the images as stored, uint8 [S, S]: they are changed before they are resized to the model's input."""
     whole = preparation.model_copy(update={"height": preparation.size, "width": preparation.size, "channels": 1})
     return [pixels[:, :, 0] for pixels in read_images(dataset, rows, whole)]
 
 
-def _changed(stored: Sequence[Gray], rows: Sequence[Row], shift: Shift | None, preparation: Preparation) -> list[Gray]:
-    """Model inputs, uint8 [H, W, C]."""
+def _change_images(
+    stored: Sequence[Gray], rows: Sequence[Row], shift: Shift | None, preparation: Preparation
+) -> list[Gray]:
+    """Change stored images, or leave them, and return model inputs, uint8 [H, W, C]."""
 
     def change(gray: Gray, row: Row) -> Gray:
-        moved = shift.apply(gray, row.image) if shift else gray
-        small = image.resize(moved, preparation.height, preparation.width)
-        return np.repeat(small[:, :, None], preparation.channels, axis=2)
+        changed = shift.apply(gray, row.image) if shift else gray
+        resized = image.resize(changed, preparation.height, preparation.width)
+        return np.repeat(resized[:, :, None], preparation.channels, axis=2)
 
     with ThreadPoolExecutor(max_workers=available_cores()) as pool:
         return list(pool.map(change, stored, rows))
 
 
-def _measure(
-    model: Any,
-    info: RunInfo,
-    rows: Sequence[Row],
-    inputs: Sequence[Gray],
-    decisions: "Decisions",
-    guard: OutlierLimit,
-    settings: Bootstrap,
-    shift: Shift | None,
-    plain: Cases | None,
-) -> tuple[ShiftResult, Cases]:
-    from pneumo.pipeline.ludwig.inference import predict_outputs
-
-    logits, embedding = predict_outputs(model, info, inputs)
-    scores = Scores(
-        image=[row.image for row in rows],
-        split=np.full(len(rows), "validation"),
-        patient=np.array([row.patient for row in rows], dtype=np.str_),
-        truth=np.array([info.classes.index(row.label) for row in rows], dtype=np.int64),
-        logits=logits.astype(np.float64),
-    )
-    cases = Cases.make(scores, decisions, positive_column(info.classes, info.positive))
-    metrics, _ = estimate_metrics(cases, info.classes, settings)
-    result = ShiftResult(
-        name=shift.name if shift else "unchanged",
-        strength=shift.strength if shift else "",
-        metrics={name: value for name, value in metrics.items() if name.partition(":")[0] in SHOWN},
-        crossed_auroc=crossed_auroc(cases, plain) if plain else None,
-        flagged=guard.flagged(embedding, inputs),
-    )
-    return result, cases
-
-
 def crossed_auroc(changed: Cases, plain: Cases) -> float | None:
-    """The lesser AUROC where the images of one class only are changed.
+    """Return the lower AUROC of two: only the positive images changed, or only the negative ones.
 
-    A shift of all scores leaves the AUROC as it is; one that comes with the class shows whether a network reads the
-    scanner instead of the lung.
-
-    Args:
-        changed: The images as changed, [N].
-        plain: The same images as they are, [N].
-
-    Returns:
-        None with more than two classes, or images of one class only.
+    A shift of all scores leaves the AUROC as it is. One that comes with the class shows whether a network reads the
+    scanner instead of the lung. None with more than two classes, or with images of one class only.
     """
     from sklearn.metrics import roc_auc_score
 

@@ -1,4 +1,4 @@
-"""A graph of 8-bit integers from an exported float one, judged on validation images before anyone may use it."""
+"""Quantisation of an exported float graph to 8-bit integers, accepted or refused on validation images."""
 
 from pneumo.pipeline.export.int8.acceptance import AcceptanceLimits
 from pneumo.pipeline.export.int8.quantization import Sample, quantize

@@ -1,4 +1,4 @@
-"""Whether a quantised graph may stand in for the float one: the same images, before and after."""
+"""Comparison of a quantised graph with the float one on the same images, and limits for accepting it."""
 
 import time
 from collections.abc import Sequence
@@ -7,33 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from pneumo.pipeline.decisions import Decisions
-from pneumo.pipeline.evaluation.bootstrap import draw_patients, resample_metrics
+from pneumo.pipeline.evaluation.bootstrap import draw_patients, percentile_interval
 from pneumo.pipeline.evaluation.cases import Cases, Scores
-from pneumo.pipeline.evaluation.classification_metrics import point_values
+from pneumo.pipeline.evaluation.classification_metrics import point_values, resample_metrics
 from pneumo.pipeline.evaluation.exact_intervals import share_bounds
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.export.int8.graph import make_batches
 from pneumo.pipeline.export.int8.wording import describe_change
-from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import Change, Quantization, Speed
 from pneumo.serving.model.predictor import BATCH, open_session
 
 _SECONDS = 4.0
-"""Of measuring the speed of each batch size, at least `_TURNS` turns."""
+"""Time for measuring the speed of each batch size, for at least `_TURNS` turns."""
 _TURNS = 7
 _MOST_TURNS = 60
 
 
 @dataclass(frozen=True)
 class AcceptanceLimits:
-    """What a quantised graph is refused for.
-
-    Attributes:
-        auroc: Largest change of AUROC, either way.
-        decisions: Largest share of images that are called another class.
-        speed: How many times as fast it must be.
-    """
+    """Largest change of AUROC, largest share of images with another predicted class, and lowest speed-up."""
 
     auroc: float = 0.005
     decisions: float = 0.01
@@ -41,8 +34,22 @@ class AcceptanceLimits:
 
 
 @dataclass(frozen=True)
+class ClassDecisions:
+    """Classes of a model in column order, the positive one if there are two, and its decisions."""
+
+    classes: list[str]
+    positive: str | None
+    decisions: Decisions
+
+    def apply(self, scores: Scores) -> Cases:
+        """Apply the decisions to logits."""
+        positive = None if self.positive is None else self.classes.index(self.positive)
+        return Cases.make(scores, self.decisions, positive)
+
+
+@dataclass(frozen=True)
 class Difference:
-    """What changed on some images between two sets of logits; see `pneumo.serving.model.bundle.Quantization`."""
+    """Changes on some images between two sets of logits; see `pneumo.serving.model.bundle.Quantization`."""
 
     auroc: Change
     decisions: Change
@@ -50,55 +57,42 @@ class Difference:
     max_probability_difference: float
 
 
-def measure_difference(
-    before: Scores, after: Scores, classes: list[str], decisions: Decisions, positive: int | None, settings: Bootstrap
-) -> Difference | None:
-    """Compare two graphs on the same images, with the same decisions; intervals are of a paired bootstrap by patient.
+def measure_difference(before: Scores, after: Scores, rules: ClassDecisions, settings: Bootstrap) -> Difference | None:
+    """Compare two graphs on the same images in the same order; None if a class has no images.
 
-    Args:
-        before: Of the float graph.
-        after: Of the quantised one, the same images in the same order.
-        classes: Class names, in column order.
-        decisions: Temperature, threshold and conformal limit.
-        positive: Column of the positive class with two classes, None with more.
-        settings: Of the bootstrap.
-
-    Returns:
-        None where the images have no AUROC, since a class is missing.
+    Intervals are of a paired bootstrap by patient.
     """
-    old, new = (Cases.make(scores, decisions, positive) for scores in (before, after))
-    aurocs = [point_values(cases, classes)["auroc"][0] for cases in (old, new)]
+    old, new = rules.apply(before), rules.apply(after)
+    aurocs = [point_values(cases, rules.classes)["auroc"][0] for cases in (old, new)]
     if aurocs[0] is None or aurocs[1] is None:
         return None
     other = old.answer != new.answer
     changes, shares = [], []
     for drawn in draw_patients(old, settings):
-        changes.append(
-            resample_metrics(new, classes, drawn)[0]["auroc"] - resample_metrics(old, classes, drawn)[0]["auroc"]
-        )
+        one, two = (resample_metrics(cases, rules.classes, drawn)[0]["auroc"] for cases in (old, new))
+        changes.append(two - one)
         weights = drawn[:, old.patient]
         shares.append(weights @ other / weights.sum(axis=1))
+    share = float(other.mean())
+    bounds = percentile_interval(np.concatenate(shares), settings)
+    if share in (0, 1):  # no resample differs, so that the interval is exact
+        bounds = share_bounds(share, old.patients, settings.level)
     return Difference(
-        auroc=_change(aurocs[1] - aurocs[0], np.concatenate(changes), settings),
-        decisions=_share(float(other.mean()), np.concatenate(shares), old.patients, settings),
+        auroc=_change(aurocs[1] - aurocs[0], percentile_interval(np.concatenate(changes), settings)),
+        decisions=_change(share, bounds),
         certainty=float((old.certain != new.certain).mean()),
         max_probability_difference=float(np.abs(old.probabilities - new.probabilities).max()),
     )
 
 
 def measure_speeds(before: bytes, after: bytes, images: Sequence[Gray]) -> list[Speed]:
-    """How many times as fast a graph is, for one image and for a batch.
+    """Measure the speed-up of a graph for one image and for a batch, filled with model inputs uint8 [H, W, C].
 
-    Both run in turns on one thread, and what counts is the median of the processor time: neighbours on the same machine
-    disturb that far less than the time on the wall.
-
-    Args:
-        before: The float graph.
-        after: The quantised one.
-        images: Model inputs, uint8 [H, W, C] each, at least one; repeated to fill a batch.
+    Both graphs run in turns on one thread. Compared are medians of processor time: other processes on the machine
+    disturb it far less than wall time.
     """
     sessions = [open_session(graph, 1) for graph in (before, after)]
-    found = []
+    speeds = []
     for size in (1, BATCH):
         batch = next(make_batches([images[index % len(images)] for index in range(size)]))
         for session in sessions:
@@ -110,38 +104,28 @@ def measure_speeds(before: bytes, after: bytes, images: Sequence[Gray]) -> list[
                 start = time.process_time()
                 session.run(["logits"], {"image": batch})
                 times.append(time.process_time() - start)
-        found.append(Speed(batch=size, ratio=float(np.median(spent[0]) / np.median(spent[1]))))
-    return found
+        speeds.append(Speed(batch=size, ratio=float(np.median(spent[0]) / np.median(spent[1]))))
+    return speeds
 
 
-def list_objections(found: Quantization, limits: AcceptanceLimits) -> list[str]:
-    """Why a quantised graph is refused; empty where it is not."""
-    auroc, decisions = found.auroc, found.decisions
-    slowest = min(found.speed, key=lambda speed: speed.ratio)
-    reasons = {
-        f"AUROC changes by {describe_change(auroc, '+.4f')}, more than {limits.auroc:g}": abs(auroc.value)
-        > limits.auroc,
-        f"{describe_change(decisions, '.1%')} of decisions change, more than {limits.decisions:.1%}": (
-            decisions.value > limits.decisions
-        ),
-        f"a batch of {slowest.batch} is {slowest.ratio:.2f} times as fast on {found.processor}, less than "
-        f"{limits.speed:g}": slowest.ratio < limits.speed,
-    }
-    return [reason for reason, holds in reasons.items() if holds]
+def list_objections(quantization: Quantization, limits: AcceptanceLimits) -> list[str]:
+    """Return the reasons to refuse a quantised graph; empty if it is accepted."""
+    auroc, decisions = quantization.auroc, quantization.decisions
+    slowest = min(quantization.speed, key=lambda speed: speed.ratio)
+    objections = []
+    if abs(auroc.value) > limits.auroc:
+        objections.append(f"AUROC changes by {describe_change(auroc, '+.4f')}, more than {limits.auroc:g}")
+    if decisions.value > limits.decisions:
+        change = describe_change(decisions, ".1%")
+        objections.append(f"the predicted class of {change} of images changes, more than {limits.decisions:.1%}")
+    if slowest.ratio < limits.speed:
+        objections.append(
+            f"a batch of {slowest.batch} is {slowest.ratio:.2f} times as fast on {quantization.processor}, "
+            f"less than {limits.speed:g}"
+        )
+    return objections
 
 
-def _change(value: float, values: Float64, settings: Bootstrap) -> Change:
-    valid = values[np.isfinite(values)]
-    if not len(valid):
-        return Change(value=value)
-    tail = (1 - settings.level) / 2
-    low, high = np.quantile(valid, (tail, 1 - tail))
-    return Change(value=value, low=float(low), high=float(high))
-
-
-def _share(value: float, values: Float64, patients: int, settings: Bootstrap) -> Change:
-    """A share with its interval; where nothing or everything changed, no resample differs and an exact one stands."""
-    if value in (0, 1):
-        low, high = share_bounds(value, patients, settings.level)
-        return Change(value=value, low=low, high=high)
-    return _change(value, values, settings)
+def _change(value: float, bounds: tuple[float, float] | None) -> Change:
+    low, high = bounds or (None, None)
+    return Change(value=value, low=low, high=high)

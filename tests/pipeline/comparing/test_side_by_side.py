@@ -119,7 +119,7 @@ def test_the_command_prints_tables_json_and_a_page_in_the_look_of_a_report_that_
     assert shown.code == 0, shown.err
     for part in ("trainer.epochs", "AUROC", "difference", names[0], names[1]):
         assert part in shown.out
-    assert "the same in both" in shown.err
+    assert "equal in both" in shown.err
     page = Page((tmp_path / "new" / "page.html").read_text())
     assert page.links == []
     for part in ("trainer.epochs", "AUROC", "not a medical device", *names):

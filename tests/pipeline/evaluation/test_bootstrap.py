@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumo.pipeline.decisions import Decisions
-from pneumo.pipeline.evaluation.bootstrap import draw_patients, estimate_metrics, rank_scores, resample_metrics
+from pneumo.pipeline.evaluation.bootstrap import draw_patients, estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
-from pneumo.pipeline.evaluation.classification_metrics import point_values
+from pneumo.pipeline.evaluation.classification_metrics import point_values, rank_scores, resample_metrics
 from pneumo.pipeline.evaluation.results import Bootstrap
+from tests.support.cases import make_decisions, reference_metrics
 
 
 def drawn(images: int, classes: int, patients: int, seed: int, *, coarse: bool = False) -> Cases:
-    """Cases with several images a patient; coarse scores tie."""
+    """Make cases with several images per patient; coarse scores tie."""
     random = np.random.default_rng(seed)
     truth = random.integers(0, classes, images)
     logits = random.normal(0, 1.5, (images, classes)) + 1.5 * np.eye(classes)[truth]
@@ -19,16 +19,7 @@ def drawn(images: int, classes: int, patients: int, seed: int, *, coarse: bool =
         logits -= logits[:, :1]
     if coarse:
         logits = np.round(logits)
-    decisions = Decisions(
-        temperature=1.3,
-        threshold=0.45 if classes == 2 else None,
-        policy="",
-        conformal_level=0.9,
-        conformal_limit=0.6,
-        outlier_quantile=0.99,
-        fitted_on="validation",
-        images=1,
-    )
+    decisions = make_decisions(temperature=1.3, threshold=0.45 if classes == 2 else None, conformal_limit=0.6)
     names = [f"{number}.png" for number in range(images)]
     patient = np.array([f"p{number}" for number in random.integers(0, patients, images)], dtype=np.str_)
     scores = Scores(names, np.full(images, "test"), patient, truth, logits)
@@ -36,7 +27,7 @@ def drawn(images: int, classes: int, patients: int, seed: int, *, coarse: bool =
 
 
 def repeated(cases: Cases, times: np.ndarray) -> Cases:
-    """The images of each patient as often as the patient was drawn."""
+    """Repeat the images of each patient as often as the patient was drawn."""
     index = np.repeat(np.arange(len(cases)), times[cases.patient])
     return Cases(
         image=[cases.image[number] for number in index],
@@ -62,9 +53,11 @@ def test_a_resample_has_the_figures_of_scikit_learn_on_repeated_images(
     values, cells = resample_metrics(cases, names, times)
     for row, drawn_once in enumerate(times):
         again = repeated(cases, drawn_once)
-        for name, (value, _) in point_values(again, names).items():
-            expected = np.nan if value is None else value
+        for name, expected in reference_metrics(again, names).items():
             np.testing.assert_allclose(values[name][row], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+        for name, (value, reason) in point_values(again, names).items():
+            np.testing.assert_allclose(values[name][row], np.nan if value is None else value, atol=1e-12, err_msg=name)
+            assert (value is None) is bool(reason)
         assert cells[row].sum() == len(again)
 
 

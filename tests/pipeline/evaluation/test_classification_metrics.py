@@ -3,20 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.cases import Cases, Scores
-from pneumo.pipeline.evaluation.classification_metrics import calibration_error, point_values
+from pneumo.pipeline.evaluation.classification_metrics import point_values
+from tests.support.cases import make_binary_cases, make_decisions
 
-DECISIONS = Decisions(
-    temperature=2.0,
-    threshold=0.6,
-    policy="max balanced accuracy",
-    conformal_level=0.9,
-    conformal_limit=0.7,
-    outlier_quantile=0.99,
-    fitted_on="validation",
-    images=10,
-)
+DECISIONS = make_decisions(temperature=2.0, threshold=0.6, conformal_limit=0.7)
 NAMES = ["NORMAL", "PNEUMONIA"]
 RANKED = ("auroc", "average_precision", "balanced_accuracy")
 
@@ -68,7 +59,7 @@ def test_one_class_leaves_metrics_undefined_with_the_reason(truth: list[int], un
     assert all(reason in (found[name][1] or "") for name in undefined)
 
 
-def test_predictive_values_are_undefined_where_nothing_was_called_so() -> None:
+def test_predictive_values_are_undefined_if_no_image_was_called_the_class() -> None:
     found = point_values(cases([-4, -4], [0, 1]), NAMES)
     assert found["ppv"] == (None, "no image was called PNEUMONIA")
     assert found["f1"] == (0.0, None)
@@ -90,7 +81,8 @@ def test_calibration_error_is_that_of_torchmetrics(pairs: list[tuple[float, bool
 
     confidence, hit = np.array([p for p, _ in pairs]), np.array([y for _, y in pairs])
     theirs = binary_calibration_error(torch.tensor(confidence), torch.tensor(hit.astype(int)), n_bins=15, norm="l1")
-    assert calibration_error(confidence, hit) == pytest.approx(float(theirs), abs=1e-6)
+    found = point_values(make_binary_cases(confidence, hit), NAMES)["ece"][0]
+    assert found == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_calibration_error_of_three_classes_is_that_of_torchmetrics() -> None:

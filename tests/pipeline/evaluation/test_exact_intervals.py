@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
-from pneumo.pipeline.evaluation.exact_intervals import auroc_bounds, pairs, precision_bound, share_bounds
+from pneumo.pipeline.evaluation.exact_intervals import auroc_bounds, count_pairs, precision_bound, share_bounds
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
 from pneumo.pipeline.evaluation.subgroups import measure_subgroups
+from tests.support.cases import make_decisions
 
 SETTINGS = Bootstrap(resamples=50)
 
@@ -25,19 +25,10 @@ def cases(
     classes: int = 2,
     kind: np.ndarray | None = None,
 ) -> Cases:
-    """Images that are answered for sure, a patient each unless patients are given."""
+    """Make images with confident answers, one per patient unless patients are given."""
     names = [f"{number}.png" for number in range(len(truth))]
     patients = np.array([f"p{number}" for number in patient or range(len(truth))], dtype=np.str_)
-    decisions = Decisions(
-        temperature=1,
-        threshold=0.5 if classes == 2 else None,
-        policy="",
-        conformal_level=0.9,
-        conformal_limit=0.4,
-        outlier_quantile=0.99,
-        fitted_on="validation",
-        images=1,
-    )
+    decisions = make_decisions(threshold=0.5 if classes == 2 else None)
     logits = 4.0 * np.eye(classes)[answer]
     scores = Scores(
         names, np.full(len(truth), "test"), patients, np.array(truth), logits, {} if kind is None else {"kind": kind}
@@ -125,10 +116,10 @@ def test_the_bound_of_a_perfect_auroc_is_missed_no_more_often_than_said(more: in
 
 def test_pairs_hold_no_patient_twice() -> None:
     truth = np.array([True, True, True, False, False])
-    assert pairs(truth, np.arange(5)) == 2
-    assert pairs(truth, np.array([0, 0, 0, 1, 2])) == 1
-    assert pairs(truth, np.array([0, 1, 2, 0, 1])) == 1  # three patients make one pair
-    assert pairs(truth, np.zeros(5, dtype=np.int64)) == 0
+    assert count_pairs(truth, np.arange(5)) == 2
+    assert count_pairs(truth, np.array([0, 0, 0, 1, 2])) == 1
+    assert count_pairs(truth, np.array([0, 1, 2, 0, 1])) == 1  # three patients make one pair
+    assert count_pairs(truth, np.zeros(5, dtype=np.int64)) == 0
 
 
 @given(st.integers(0, 10_000), st.floats(0.05, 0.95))

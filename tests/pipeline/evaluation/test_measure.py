@@ -99,7 +99,7 @@ def test_a_temperature_that_spoils_the_calibration_of_a_split_is_told(synthesise
     frame.to_parquet(run.predictions)
     (run.folder / decisions.FILE).unlink()
     (remark,) = evaluate_run(run, resamples=200).remarks
-    assert remark.startswith("the temperature raises the calibration error on test, by 0.")
+    assert remark.startswith("temperature scaling raises the calibration error on test by 0.")
     assert "raises the calibration error on test" in run.report.read_text()
 
 
@@ -232,7 +232,7 @@ def test_missing_and_damaged_predictions_are_told_apart(synthesise_run) -> None:
         evaluate_run(run)
 
 
-def test_damaged_metrics_are_told_with_the_mend(synthesise_run) -> None:
+def test_damaged_metrics_are_named_with_the_fix(synthesise_run) -> None:
     run = synthesise_run()
     with pytest.raises(InputError, match="not evaluated yet"):
         read_metrics(run)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pneumo.pipeline.evaluation.cases import Cases
+from pneumo.pipeline.evaluation.cases import Cases, take_images
 from pneumo.pipeline.evaluation.paired import compare_models, p_value
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.serving.contracts.errors import InputError
@@ -100,7 +100,7 @@ def test_two_models_that_are_both_right_on_few_images_may_still_differ():
     random = np.random.default_rng(0)
     first, second = (cases((2 * truth - 1) * random.uniform(1, 3, 20), truth, patient) for _ in range(2))
     found = by_name(compare_models(first, second, CLASSES, SETTINGS, metrics=["auroc", "sensitivity", "specificity"]))
-    bound = 1 - 0.05 ** (1 / 10)  # of ten patients none differs: Clopper and Pearson, one side of 90 %
+    bound = 1 - 0.05 ** (1 / 10)  # of ten patients none differs: Clopper and Pearson, one side of 90%
     for each in found.values():
         assert (each.value, each.p) == (0, 1)
         assert each.low == pytest.approx(-bound)
@@ -115,11 +115,11 @@ def test_one_network_with_itself_differs_by_nothing():
 def test_other_images_are_refused():
     first, second = pair()
     with pytest.raises(InputError, match="same images"):
-        compare_models(first, second.where(np.arange(len(second)) != 3), CLASSES, SETTINGS)
+        compare_models(first, take_images(second, np.arange(len(second)) != 3), CLASSES, SETTINGS)
 
 
 def test_what_is_undefined_says_why():
-    first, second = (each.where(each.truth == 1) for each in pair())
+    first, second = (take_images(each, each.truth == 1) for each in pair())
     found = by_name(compare_models(first, second, CLASSES, SETTINGS))
     assert found["auroc"].value is None
     assert "no NORMAL images" in found["auroc"].reason

@@ -8,31 +8,22 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation import evaluate, evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.evaluation.subgroups import FEWEST, FEWEST_OF_CLASS, measure_subgroups
 from pneumo.pipeline.ludwig.inference import make_predictions_frame
 from pneumo.pipeline.runs.run import Run
+from tests.support.cases import make_decisions
 
 NAMES = ["NORMAL", "PNEUMONIA"]
 SETTINGS = Bootstrap(resamples=100)
 
 
 def cases(logit: np.ndarray, truth: np.ndarray, positive: int | None = 1, **groups: list[str]) -> Cases:
-    """One image a patient, threshold 0.5, temperature 1."""
+    """Make one image per patient, threshold 0.5, temperature 1."""
     names = [f"{number}.png" for number in range(len(truth))]
-    decisions = Decisions(
-        temperature=1,
-        threshold=0.5 if positive is not None else None,
-        policy="",
-        conformal_level=0.9,
-        conformal_limit=0.4,
-        outlier_quantile=0.99,
-        fitted_on="validation",
-        images=1,
-    )
+    decisions = make_decisions(threshold=0.5 if positive is not None else None)
     logits = np.stack([np.zeros(len(truth)), logit], axis=1) if logit.ndim == 1 else logit
     held = {name: np.asarray(values, dtype=np.str_) for name, values in groups.items()}
     scores = Scores(names, np.full(len(truth), "test"), np.asarray(names, np.str_), truth, logits, held)

@@ -11,7 +11,7 @@ import pytest
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.export import bundle_export as exporting
-from pneumo.pipeline.export.bundle_export import export_run, identity
+from pneumo.pipeline.export.bundle_export import export_run, name_bundle
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
@@ -167,7 +167,7 @@ def test_a_run_that_was_not_evaluated_is_not_exported(trained: Run, tmp_path: Pa
     ],
 )
 def test_a_bundle_is_named_after_its_config_and_run(name: str, expected: tuple[str, str]) -> None:
-    assert identity(Run(Path(name))) == expected
+    assert name_bundle(Run(Path(name))) == expected
 
 
 def test_the_card_says_what_the_model_is_and_is_not(exported: Path) -> None:

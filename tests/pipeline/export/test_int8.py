@@ -20,7 +20,12 @@ from pneumo.pipeline.evaluation.cases import Scores
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.export.bundle_export import export_run
 from pneumo.pipeline.export.int8 import AcceptanceLimits, Sample, graph, quantize, sensitivity
-from pneumo.pipeline.export.int8.acceptance import list_objections, measure_difference, measure_speeds
+from pneumo.pipeline.export.int8.acceptance import (
+    ClassDecisions,
+    list_objections,
+    measure_difference,
+    measure_speeds,
+)
 from pneumo.pipeline.export.int8.quantization import CALIBRATION_IMAGES, split_sample
 from pneumo.pipeline.export.int8.wording import describe_quantization
 from pneumo.pipeline.runs.reporter import Reporter
@@ -28,6 +33,7 @@ from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.model.bundle import Bundle, Change, Quantization, Speed
 from pneumo.serving.model.predictor import Predictor
+from tests.support.cases import make_decisions
 
 SIZE = 32
 CLASSES = ["NORMAL", "PNEUMONIA"]
@@ -109,21 +115,16 @@ def sample_of(content: bytes, count: int = 90, seed: int = 0) -> Sample:
 
 def decisions_for(logits: np.ndarray) -> Decisions:
     middle = float(1 / (1 + np.exp(-np.median(logits[:, 1] - logits[:, 0]))))
-    return Decisions(
-        temperature=1.0,
-        threshold=middle,
-        policy="max accuracy",
-        conformal_level=0.9,
-        conformal_limit=0.5,
-        outlier_quantile=0.99,
-        fitted_on="validation",
-        images=len(logits),
-    )
+    return make_decisions(threshold=middle, conformal_limit=0.5)
+
+
+def rules_for(logits: np.ndarray) -> ClassDecisions:
+    return ClassDecisions(CLASSES, "PNEUMONIA", decisions_for(logits))
 
 
 def made(content: bytes, limits: AcceptanceLimits = ANYTHING, **how: Any) -> tuple[bytes, Quantization]:
     sample = sample_of(content)
-    return quantize(content, sample, CLASSES, "PNEUMONIA", decisions_for(sample.logits), limits, **how)
+    return quantize(content, sample, rules_for(sample.logits), limits, **how)
 
 
 def operators(content: bytes) -> list[str]:
@@ -235,7 +236,7 @@ def test_a_graph_that_changes_answers_is_refused_with_figures() -> None:
     assert caught.value.exit_code == 1
     assert "\n" not in message
     assert "INT8 was refused: AUROC changes by" in message
-    assert "of decisions change, more than 0.0%" in message
+    assert "of images changes, more than 0.0%" in message
     assert "no bundle was written" in message
 
 
@@ -278,7 +279,7 @@ def test_no_patient_is_on_both_sides(images_of: list[int], random: Any) -> None:
 
 def test_one_patient_is_too_few() -> None:
     sample = Sample([row(0, "p", "NORMAL")], pictures(1), np.zeros((1, 2)))
-    with pytest.raises(InputError, match="two at least"):
+    with pytest.raises(InputError, match="at least two"):
         split_sample(sample)
 
 
@@ -287,14 +288,7 @@ def test_images_of_one_class_cannot_judge(easy) -> None:
     sample = sample_of(content)
     rows = [row(number, f"p{number}", "NORMAL") for number in range(len(sample.rows))]
     with pytest.raises(InputError, match="miss a class"):
-        quantize(
-            content,
-            Sample(rows, sample.images, sample.logits),
-            CLASSES,
-            "PNEUMONIA",
-            decisions_for(sample.logits),
-            ANYTHING,
-        )
+        quantize(content, Sample(rows, sample.images, sample.logits), rules_for(sample.logits), ANYTHING)
 
 
 def scores(logits: np.ndarray, truth: np.ndarray) -> Scores:
@@ -313,9 +307,7 @@ def test_the_interval_of_a_change_is_paired_and_narrower_than_that_of_an_auroc()
     truth = random.integers(0, 2, 400)
     logits = np.stack([np.zeros(400), random.normal(2 * truth - 1, 1)], axis=1)
     moved = logits + np.stack([np.zeros(400), random.normal(0, 0.2, 400)], axis=1)
-    found = measure_difference(
-        scores(logits, truth), scores(moved, truth), CLASSES, decisions_for(logits), 1, Bootstrap(resamples=200)
-    )
+    found = measure_difference(scores(logits, truth), scores(moved, truth), rules_for(logits), Bootstrap(resamples=200))
     assert found is not None
     assert found.auroc.low <= found.auroc.value <= found.auroc.high
     assert 0 < found.auroc.high - found.auroc.low < 0.03  # that of the AUROC itself is 0.06 wide
@@ -326,7 +318,7 @@ def test_where_no_decision_changes_the_bound_is_exact() -> None:
     truth = np.arange(60) % 2
     logits = np.stack([np.zeros(60), 4.0 * truth - 2], axis=1)
     found = measure_difference(
-        scores(logits, truth), scores(logits * 1.01, truth), CLASSES, decisions_for(logits), 1, Bootstrap(resamples=50)
+        scores(logits, truth), scores(logits * 1.01, truth), rules_for(logits), Bootstrap(resamples=50)
     )
     assert found is not None
     assert (found.decisions.value, found.decisions.low) == (0, 0)
@@ -337,11 +329,9 @@ def test_several_classes_are_compared_by_the_mean_auroc_and_the_largest_probabil
     random = np.random.default_rng(0)
     truth = random.integers(0, 3, 300)
     logits = random.normal(0, 1, (300, 3)) + 2 * np.eye(3)[truth]
-    decisions = decisions_for(logits).model_copy(update={"threshold": None})
+    rules = ClassDecisions(["a", "b", "c"], None, make_decisions(threshold=None))
     other = logits[:, [1, 0, 2]]
-    found = measure_difference(
-        scores(logits, truth), scores(other, truth), ["a", "b", "c"], decisions, None, Bootstrap(resamples=50)
-    )
+    found = measure_difference(scores(logits, truth), scores(other, truth), rules, Bootstrap(resamples=50))
     assert found is not None
     assert found.auroc.value < -0.2
     assert found.decisions.value == pytest.approx(float((logits.argmax(1) != other.argmax(1)).mean()))
@@ -350,7 +340,7 @@ def test_several_classes_are_compared_by_the_mean_auroc_and_the_largest_probabil
 @given(st.integers(1, 400))
 def test_groups_hold_every_layer_once_in_order_and_are_never_too_many(count: int) -> None:
     names = [str(number) for number in range(count)]
-    groups = sensitivity.neighbours(names)
+    groups = sensitivity.group_neighbours(names)
     assert [name for group in groups for name in group] == names
     assert len(groups) <= sensitivity.GROUPS
 
@@ -397,7 +387,7 @@ def quantization(**changes: Any) -> Quantization:
         ({"auroc": Change(value=0.006)}, ["AUROC changes by +0.0060, more than 0.005"]),
         (
             {"decisions": Change(value=0.02, low=0.01, high=0.03)},
-            ["2.0% (1.0% to 3.0%) of decisions change, more than 1.0%"],
+            ["the predicted class of 2.0% (1.0% to 3.0%) of images changes, more than 1.0%"],
         ),
         (
             {"speed": [Speed(batch=1, ratio=1.05), Speed(batch=8, ratio=2)]},
@@ -453,7 +443,7 @@ def test_the_network_itself_is_not_judged_by_what_a_quantised_bundle_finds_famil
     for bundle, learned in ((exported, True), (int8, False)):
         shutil.copytree(bundle, run.folder / "bundle", dirs_exist_ok=True)
         quantile = Bundle.open(bundle).info.outlier.quantile
-        assert (OutlierLimit.of_bundle(run, quantile=quantile) is not None) is learned
+        assert (OutlierLimit.from_bundle(run, quantile=quantile) is not None) is learned
 
 
 @pytest.mark.usefixtures("ready_graph")

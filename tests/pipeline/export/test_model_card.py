@@ -72,11 +72,11 @@ def test_the_card_says_everything_that_a_user_of_the_model_must_know(synthesise_
     calibration = section(text, "Calibration")
     for name in ("ece_uncalibrated", "ece"):
         assert f"{test.metrics[name].value:.3f} ({test.metrics[name].low:.3f}" in calibration
-    assert f"{test.metrics['uncertain'].value:.3f}" in section(text, "Uncertain answers")
+    assert f"{test.metrics['uncertain'].value:.3f}" in section(text, "Uncertain images")
     for part in test.subgroups:
         assert f"| {part.group}: {part.value} | {part.images} ({part.patients}) |" in section(text, "Subgroups")
     assert str(test.worst_group) in section(text, "Subgroups")
-    assert "99% of validation images pass" in " ".join(section(text, "Limits").split())
+    assert "99% of validation images pass" in " ".join(section(text, "Limitations").split())
     training = section(text, "Training")
     assert "efficientnet_lite (pretrained true)" in training
     assert "augmentation: random_noise, random_gamma" in training
@@ -96,7 +96,7 @@ def test_the_card_of_three_classes_has_no_threshold(synthesise_run) -> None:
     run = synthesise_run(("a", "b", "c"), images=200, splits=("train", "validation"))
     evaluate_run(run, resamples=10)
     text = described(run)
-    assert "The most probable class is the answer" in text
+    assert "The most probable class is the prediction" in text
     assert "Sensitivity of b" in section(text, "Operating point")
     assert "names no subgroups" in section(text, "Subgroups")
 
@@ -104,7 +104,7 @@ def test_the_card_of_three_classes_has_no_threshold(synthesise_run) -> None:
 def test_the_known_shift_says_what_a_stress_test_found_or_that_there_was_none(synthesise_run) -> None:
     run = synthesise_run(images=200)
     evaluate_run(run, resamples=10)
-    assert "expect less" in " ".join(section(described(run), "Known shift").split())
+    assert "expect worse" in " ".join(section(described(run), "Distribution shift").split())
     assert "No stress test was run" in described(run)
 
     def changed(name: str, auroc: float) -> ShiftResult:
@@ -138,15 +138,15 @@ def test_the_known_shift_says_what_a_stress_test_found_or_that_there_was_none(sy
         ),
     )
     (run.folder / "stress.json").write_text(report.model_dump_json())
-    rows = [line for line in section(described(run), "Known shift").splitlines() if line.startswith("| ")]
+    rows = [line for line in section(described(run), "Distribution shift").splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| none", "| blurred, strongly", "| darker, strongly"]
     assert "0.810 (0.800 to 0.820)" in rows[3]
     assert "12.5%" in rows[3]
-    assert "0.800 in the mean and 0.625 at worst (darker, strongly)" in described(run)
-    assert "at the threshold of this card." in described(run)
+    assert "the mean AUROC is 0.800 and the worst 0.625 (darker, strongly)" in described(run)
+    assert "at the decision threshold of this card." in described(run)
 
     evaluate_run(run, policy="sensitivity >= 0.5", resamples=10)
-    assert f"at a threshold of {threshold:.3f}, not that of this card." in described(run)
+    assert f"at a decision threshold of {100 * threshold:.4g}%, not that of this card." in described(run)
 
     (run.folder / "stress.json").write_text(json.dumps({"run": 1}))
     with pytest.raises(InputError, match=r"stress\.json: damaged"):

@@ -130,7 +130,7 @@ def test_the_worst_mistakes_come_first_with_their_pictures(evaluated, text) -> N
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda data: shutil.rmtree(data), "is not where it was"),
+        (lambda data: shutil.rmtree(data), "was moved or deleted"),
         (
             lambda data: (data / "dataset.json").write_text(
                 json.dumps(json.loads((data / "dataset.json").read_text()) | {"fingerprint": "0"})
@@ -185,6 +185,6 @@ def test_a_perfect_run_without_history_has_neither_mistakes_nor_learning_curves(
     run.history.unlink()
     evaluate_run(run, split=Split.TRAIN, resamples=10)
     text = run.report.read_text()
-    assert "No mistakes on this split" in text
+    assert "No misclassified images in this split" in text
     assert "No learning curves were recorded" in text
     assert "Confusion matrix, train" in text  # the split that was asked for leads

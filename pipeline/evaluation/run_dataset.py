@@ -1,0 +1,26 @@
+"""The data set that a run was trained on."""
+
+from pathlib import Path
+
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.runs.run import RunInfo
+from pneumo.serving.contracts.errors import InputError
+
+
+def read_run_dataset(info: RunInfo) -> Dataset:
+    """Read the data set that a run was trained on.
+
+    Raises:
+        InputError: It cannot be read, or it has changed since.
+    """
+    try:
+        dataset = manifest.read_dataset(Path(info.data))
+    except InputError as error:
+        raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
+    if dataset.info.fingerprint != info.data_fingerprint:
+        raise InputError(
+            f"{info.data}: not the data set that {info.name} was trained on, since its fingerprint differs; "
+            "import the original data again"
+        )
+    return dataset
