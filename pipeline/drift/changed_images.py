@@ -23,12 +23,7 @@ from pneumo.serving.model.predictor import Predictor
 
 @dataclass(frozen=True)
 class PredictedImages:
-    """N images under one change, or unchanged.
-
-    Attributes:
-        sample: Columns of the images.
-        right: True if the predicted label is the ground truth, [N].
-    """
+    """N images under one change, or unchanged; `right` [N] is true if the predicted label is the ground truth."""
 
     sample: Sample
     right: Mask

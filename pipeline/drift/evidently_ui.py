@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def store_check(store: LogStore, checked: DriftResult) -> str:
-    """Store a check with Evidently's page in the prediction log, for `/drift` and for `write_workspace`.
-
-    Returns:
-        The check's id.
+    """Store a check with Evidently's page in the prediction log, for `/drift` and for `write_workspace`; return its id.
 
     Raises:
         MachineError: Evidently is not installed, or the database cannot be written.
@@ -33,14 +30,9 @@ def store_check(store: LogStore, checked: DriftResult) -> str:
 
 
 def write_workspace(store: LogStore, folder: Path) -> int:
-    """Write Evidently's workspace: a project for each model version, a run for each stored check, oldest first.
+    """Write Evidently's workspace into an empty folder, and return its number of runs.
 
-    Args:
-        store: The log.
-        folder: New or empty.
-
-    Returns:
-        Number of runs.
+    It has a project for each model version, and a run for each stored check, oldest first.
 
     Raises:
         InputError: The folder is not empty, or no check with a snapshot is stored.

@@ -13,15 +13,9 @@ from pneumo.serving.predictions.windows import Window, read_labelled
 
 
 def export_log(store: LogStore, path: Path, *, since: datetime | None = None) -> int:
-    """Write the columns of `predictions`, and the ground truth as `true_label`, oldest row first.
+    """Write the columns of `predictions` since a time, and the ground truth as `true_label`, oldest row first.
 
-    Args:
-        store: The log.
-        path: The file, replaced when the new one is complete.
-        since: Leave older rows out.
-
-    Returns:
-        Number of rows.
+    A file at `path` is replaced when the new one is complete. Returns the number of rows.
 
     Raises:
         MachineError: The database cannot be reached; no file is written.

@@ -1,1 +1,1 @@
-"""Whether the images that come still look like those that the model knows."""
+"""Compare recent images with the model's reference, and measure live performance."""

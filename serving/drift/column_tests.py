@@ -111,8 +111,7 @@ class ColumnTests:
             if (was.any() or is_now.any()) and not (was.all() and is_now.all()):
                 p_value = float(fisher(np.array([is_now.sum()]), count, np.array([was.sum()]), rest)[0])
                 yield _measure_share(name, "fisher", was, is_now, p_value)
-        known = reference.numbers["outlier_score"]
-        beyond = window.numbers["outlier_score"] > known.max()
+        beyond = window.numbers["outlier_score"] > reference.numbers["outlier_score"].max()
         chance = float(all_inside(np.array([beyond.sum()]), count, rest)[0])
         yield _measure_share(BEYOND, "all_inside", np.zeros(rest, dtype=np.bool_), beyond, chance)
         value, extreme = self._kernel.measure_window(window.embedding)

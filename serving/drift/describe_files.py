@@ -46,13 +46,8 @@ def describe_files(
 ) -> tuple[list[LogRow], dict[Path, str]]:
     """Predict image files and compute their descriptors, decoded as the service decodes them.
 
-    Args:
-        predictor: A loaded bundle.
-        paths: The files.
-        progress: Called with 1 after each file.
-
-    Returns:
-        A row for each image, and the reason for each file that could not be read.
+    `progress` is called with 1 after each file. Returns a row for each image, and the reason for each file that could
+    not be read.
     """
     preparation = predictor.bundle.info.preparation
     unreadable: dict[Path, str] = {}

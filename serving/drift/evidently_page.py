@@ -60,7 +60,7 @@ def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> Eviden
     before, now = _build_frames(check, reference, window)
     numbers = list(now.select_dtypes("float"))
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=list(now.columns.drop(numbers)))
-    current, known = (Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before))
+    current, reference_set = (Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before))
     columns = sorted(check.columns, key=lambda column: column.name)  # the same order in all checks: one line per metric
     with _one_at_a_time, np.errstate(invalid="ignore"):  # it correlates constant columns
         _register_tests(check)
@@ -70,7 +70,7 @@ def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> Eviden
             threshold=1 - WARNING,
             drift_share=0.01,  # any column is drift of the whole
         )
-        snapshot = Report([preset], include_tests=True).run(current, known)
+        snapshot = Report([preset], include_tests=True).run(current, reference_set)
         page, document = snapshot.get_html_str(as_iframe=False), snapshot.dumps()
     return EvidentlyPage(_add_verdict(page, check).encode(), document.encode())
 

@@ -100,17 +100,7 @@ def count_over_time(store: LogStore, window: Window, step: timedelta, positive_c
 
 
 def read_sample(store: LogStore, window: Window, images: int, *, most: int = SAMPLE) -> dict[str, Float64]:
-    """Read the numbers of a window's images, or of a random sample of them.
-
-    Args:
-        store: The log.
-        window: Images to read.
-        images: Number of images in the window.
-        most: Maximum images to read, about.
-
-    Returns:
-        Values [N] by name of `pneumo.serving.drift.samples.NUMBERS`.
-    """
+    """Read columns [N] of a window of so many `images` by name of `NUMBERS`, or a random sample of about `most`."""
     query = select(*(predictions.c[name] for name in NUMBERS)).where(window.match(), _sample_rows(images, most))
     with store.engine.connect() as connection:
         rows = [tuple(row) for row in connection.execute(query)]

@@ -83,7 +83,7 @@ class LabelledAnswers:
         return Performance(len(self), accuracy, sensitivity, specificity, estimate_auroc(positive, self.probability))
 
     def outcomes(self, positive_class: str | None) -> tuple[Float64, Mask]:
-        """Return each probability, and whether its class is the ground truth."""
+        """Return each probability, and True if its class is the ground truth."""
         about = self.predicted if positive_class is None else positive_class
         return self.probability, np.asarray(self.truth == about)
 

@@ -169,9 +169,7 @@ class Kernel:
     def likeness(self, points: Float64, *, own: bool = False) -> Float64:
         """Return the mean kernel [M] of points [M, P] with the reference, 0 to 1: the likeness of each image to it.
 
-        Args:
-            points: Embeddings.
-            own: True if they are the reference itself; each is then left out of its comparison.
+        `own` says that the points are the reference itself; each is then left out of its comparison.
         """
         itself = np.zeros(len(points))
         if own:

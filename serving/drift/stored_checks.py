@@ -44,16 +44,9 @@ class DayVerdicts:
 
 
 def add_check(store: LogStore, check: DriftCheck, page: bytes | None, snapshot: bytes | None = None) -> str:
-    """Store a check; delete the oldest pages beyond `PAGES` and the oldest checks beyond `CHECKS`.
+    """Store a check with Evidently's HTML page and its snapshot as JSON, and return its id.
 
-    Args:
-        store: The log.
-        check: The result.
-        page: Evidently's HTML.
-        snapshot: Evidently's snapshot as JSON, for its user interface.
-
-    Returns:
-        The check's id.
+    The oldest pages beyond `PAGES` and the oldest checks beyond `CHECKS` are deleted.
     """
     key = uuid.uuid4().hex
     row = {
@@ -106,13 +99,7 @@ def latest_check(store: LogStore, model: str | None = None, version: str | None 
 
 
 def list_checks(store: LogStore, window: Window | None = None, *, most: int = PAGES) -> list[StoredCheck]:
-    """List checks, the newest first.
-
-    Args:
-        store: The log.
-        window: Model, version and times of the checks, without a lane; all checks by default.
-        most: Maximum number of checks.
-    """
+    """List the newest checks, newest first, of a window's model, version and times (without a lane), or of all."""
     query = (
         select(checks.c.id, checks.c.document, checks.c.report.is_not(None))
         .where((window or Window(lane=None)).match(checks))

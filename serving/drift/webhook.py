@@ -35,12 +35,9 @@ def is_news(verdict: Verdict, before: Verdict | None) -> bool:
 
 
 def build_message(check: DriftCheck, before: Verdict | None, dashboard: str | None) -> dict[str, object]:
-    """Build the message: numbers and words about many images together, nothing about a single one.
+    """Build the message of the newest check, the verdict before it and the URL of the dashboard.
 
-    Args:
-        check: The newest check.
-        before: The verdict before it.
-        dashboard: URL of the dashboard, if it is known.
+    It holds numbers and words about many images together, nothing about a single one.
     """
     was = f", was {_NAMES[before]}" if before else ""
     title = f"pneumo drift: {_NAMES[check.verdict]}{was}"

@@ -113,7 +113,7 @@ class LogWriter:
             self._trim()
 
     def _gather_rows(self) -> tuple[list[LogRow], bool]:
-        """Return the rows that arrive within `GATHER_S` of the first one, and whether `close` was called."""
+        """Return the rows that arrive within `GATHER_S` of the first one, and True if `close` was called."""
         rows: list[LogRow] = []
         try:
             row = self._rows.get(timeout=RETRY_S)

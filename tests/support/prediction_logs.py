@@ -69,7 +69,7 @@ def rows(
     version: str = "1",
     labelled: float = 0.0,
 ) -> tuple[list[dict[str, Any]], list[tuple[str, int, str]]]:
-    """Rows of the log, with the true labels of a share of them."""
+    """Rows of the log, with the ground truth of a share of them."""
     rng = np.random.default_rng(seed)
     found = columns(count, rng, darker=darker)
     said = np.where(found["probability"] >= THRESHOLD, POSITIVE, OTHER).tolist()

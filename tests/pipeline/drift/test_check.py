@@ -35,7 +35,7 @@ def test_a_date_is_utc_unless_it_says_otherwise(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-3h", "0d", "24 h", "yesterday", "2026-13-01"])
-def test_what_is_neither_is_refused_with_the_mend(text):
+def test_what_is_neither_is_refused_with_the_fix(text):
     with pytest.raises(InputError, match=r"--since .* must be a span such as 90m, 24h"):
         parse_time(text, NOW)
 

@@ -91,12 +91,12 @@ def test_the_reference_are_the_held_out_images_with_their_patients(tmp_path):
     assert older.groups is None
 
 
-def test_a_reference_of_too_few_images_is_refused_with_the_mend(tmp_path):
+def test_a_reference_of_too_few_images_is_refused_with_the_fix(tmp_path):
     bundle = references.make_judged(tmp_path / "bundle", images=LEAST - 1)
     with pytest.raises(InputError, match=r"19 validation images, 20 are needed; import the data set with more"):
         check_drift(bundle, [], window="w")
 
 
-def test_a_bundle_without_a_reference_is_refused_with_the_mend(tmp_path):
+def test_a_bundle_without_a_reference_is_refused_with_the_fix(tmp_path):
     with pytest.raises(InputError, match=r"no reference.parquet in this bundle; export the model again"):
         check_drift(make_bundle(tmp_path / "bare"), [], window="w")

@@ -115,7 +115,7 @@ def test_a_kind_of_answer_that_the_reference_never_gave_is_nothing_when_it_is_gi
     assert next(column for column in columns if column.name == "uncertain").p_value > 0.1
 
 
-def test_strangers_among_few_images_are_noticed(said, drawn):
+def test_a_few_out_of_distribution_images_are_noticed(said, drawn):
     window = drawn(100, 7)
     score = window.numbers["outlier_score"].copy()
     score[:4] = 500.0
