@@ -65,6 +65,7 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
     except ImportError:
         raise ImageError("unreadable", f"the service needs pydicom to read DICOM; {install_hint('serve')}") from None
     silence_libraries()  # after the import, which sets the level of the log
+    damage = "damaged DICOM header"
     try:
         header, place = _read_header(data)
         if place >= len(data):
@@ -72,11 +73,7 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
             raise ImageError("not-an-image", f"a DICOM file without an image, {kind}")
         rows, columns = _check_header(header, max_pixels)
         mode, remarks = str(header.PhotometricInterpretation), _list_remarks(header)
-    except ImageError:
-        raise
-    except Exception:  # pydicom's messages quote values
-        raise ImageError("unreadable", "damaged DICOM header") from None
-    try:
+        damage = "damaged or truncated DICOM data"
         pixels = _decode_pixels(data, place, header, rows, columns)
         if pixels.ndim == 3:
             gray = to_gray(Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)))
@@ -84,8 +81,8 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
             gray = render_gray(pixels, header)
     except ImageError:
         raise
-    except Exception:
-        raise ImageError("unreadable", "damaged or truncated DICOM data") from None
+    except Exception:  # pydicom's messages quote values
+        raise ImageError("unreadable", damage) from None
     return Picture(gray, "DICOM", mode, columns, rows, remarks)
 
 
@@ -106,14 +103,17 @@ def _read_header(data: bytes) -> tuple["FileDataset", int]:
     tags: list[BaseTag | int] = [Tag(attribute) for attribute in _ATTRIBUTES]
     header = read_partial(file, stop_when=lambda tag, *_: tag == _PIXELS, specific_tags=tags)
     for element in header.elements():
-        if element.tag in _LUTS:
-            _check_size(element, _MAX_LUT)
-            for item in header[element.tag].value:
-                for inner in item.elements():
-                    _check_size(inner, _MAX_LUT)
-        else:
-            _check_size(element, _MAX_VALUE)
+        limit = _MAX_LUT if element.tag in _LUTS else _MAX_VALUE
+        _check_size(element, limit)
+        for item in header[element.tag].value if element.tag in _LUTS else ():
+            for inner in item.elements():
+                _check_size(inner, limit)
     return header, file.tell()
+
+
+def _check_size(element: "DataElement | RawDataElement", limit: int) -> None:
+    if isinstance(element.value, bytes) and len(element.value) > limit:
+        raise ImageError("too-large", f"{_COSTLY} attribute of more than {limit:,} bytes")
 
 
 class _BoundedReader(io.BytesIO):
@@ -134,11 +134,6 @@ class _BoundedReader(io.BytesIO):
         if size == 8:  # the head of an element; pydicom parses each character set at once, 12 us each
             self._limit = _MAX_VALUE if value[:4] in _CHARACTER_SETS else _MAX_READ
         return value
-
-
-def _check_size(element: "DataElement | RawDataElement", limit: int) -> None:
-    if isinstance(element.value, bytes) and len(element.value) > limit:
-        raise ImageError("too-large", f"{_COSTLY} attribute of more than {limit:,} bytes")
 
 
 def _check_header(header: "FileDataset", max_pixels: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Files of the pages: templates, and what is served as it is."""
+"""Files of the pages: templates, and static files."""
 
 import functools
 import hashlib
@@ -13,18 +13,12 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
-"""Of the files that are served as they are."""
+"""Media types of the static files, by suffix."""
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A static file.
-
-    Attributes:
-        content: Its bytes.
-        media_type: As sent.
-        tag: Strong entity tag, in quotes (RFC 9110).
-    """
+    """A static file: its bytes, its media type, and its strong entity tag in quotes (RFC 9110)."""
 
     content: bytes
     media_type: str
@@ -33,17 +27,15 @@ class Asset:
 
 @functools.cache
 def read_assets() -> dict[str, Asset]:
-    """Read the static files by name, once: nothing else can be asked for."""
-    found = {}
-    for path in sorted(WEB.iterdir()):
-        media_type = MEDIA_TYPES.get(path.suffix)
-        if media_type:
-            content = path.read_bytes()
-            found[path.name] = Asset(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-    return found
+    """Read all static files by name, once; no other file is served."""
+    contents = {path: path.read_bytes() for path in sorted(WEB.iterdir()) if path.suffix in MEDIA_TYPES}
+    return {
+        path.name: Asset(content, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+        for path, content in contents.items()
+    }
 
 
 @functools.cache
 def read_template(name: str) -> Template:
-    """Read a template of a page, once."""
+    """Read the template of a page, once."""
     return Template((WEB / name).read_text(encoding="utf-8"))

@@ -68,8 +68,7 @@ class Metrics:
 
     def _register_requests(self) -> None:
         self._requests = self._counters("http_requests", "Requests answered.", "route", "method", "status")
-        text = "Time to answer a request."
-        self._durations = self._histograms("http_request_duration_seconds", text, _REQUEST_S, "route")
+        self._durations = self._histograms("http_request_duration_seconds", "Time to answer.", _REQUEST_S, "route")
         self._in_progress = self._gauge("http_requests_in_progress", "Requests being answered.", "livesum")
         self._shed = self._counters("shed", "Requests refused by load shedding or a limit.", "reason")
         self._decode = self._histogram("decode_seconds", "Time to decode and prepare an image.", _STEP_S)
@@ -95,8 +94,7 @@ class Metrics:
         labels = ("lane", "name", "version", "digest")
         self._model = self._gauge("model_info", "Models that are loaded.", "livemax", *labels)
         self._loaded = self._gauge("model_loaded_timestamp_seconds", "Time a model was loaded.", "livemax", "lane")
-        text = "1 if the files of a loaded bundle changed after loading."
-        self._changed = self._gauge("bundle_changed", text, "livemax", "lane")
+        self._changed = self._gauge("bundle_changed", "1 if a loaded bundle's files changed.", "livemax", "lane")
         self._reloads = self._counters("reloads", "Attempts to load another version.", "result")
         self._log_rows = self._counters("log_rows", "Rows of the prediction log.", "result")
         build = self._gauge("build_info", "Installed versions.", "livemax", "version", "python", "onnxruntime")

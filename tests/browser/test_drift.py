@@ -67,7 +67,7 @@ def test_a_pointer_on_a_plot_tells_its_values(dashboard):
 
 def test_a_table_says_what_a_plot_shows(dashboard):
     page = dashboard()
-    figure = page.locator("figure").filter(has_text="Images a day").first
+    figure = page.locator("figure").filter(has_text="Images per day").first
     figure.locator("summary").click()
     counts = [int(text) for text in figure.locator("td.n").all_inner_texts()]
     assert counts == page.evaluate("JSON.parse(document.getElementById('plots').textContent)[0].series[0].y")
@@ -99,7 +99,7 @@ def test_a_range_of_days_is_chosen_with_the_form(dashboard, drifted):
     page.get_by_role("textbox", name="To").fill(yesterday)
     page.get_by_role("button", name="Show").click()
     page.wait_for_selector("html[data-drawn]")
-    expect(page.locator("figcaption").first).to_have_text("Images an hour")
+    expect(page.locator("figcaption").first).to_have_text("Images per hour")
     expect(page.locator("#volume")).to_be_visible()
 
 

@@ -1,4 +1,4 @@
-"""What the page says of an answer, and to whom."""
+"""The upload page's cards: predictions, problems, announcements."""
 
 import re
 
@@ -9,8 +9,6 @@ from pneumo.serving.model.predictor import Predictor
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytestmark = pytest.mark.browser
 
-NBSP = "\N{NO-BREAK SPACE}"
-
 
 def test_each_file_gets_its_own_card_and_a_bad_one_spoils_no_other(screen):
     screen.choose("one.png", ("bad.png", b"no image at all"), "two.png")
@@ -18,10 +16,10 @@ def test_each_file_gets_its_own_card_and_a_bad_one_spoils_no_other(screen):
     expect(cards.nth(0).locator(".name")).to_have_text("one.png")
     expect(cards.nth(0).locator(".label-text")).to_have_text(re.compile("NORMAL|PNEUMONIA"))
     expect(cards.nth(1).locator(".title")).to_have_text("Not an image")
-    expect(cards.nth(1).locator(".mend")).to_have_text("Choose another file.")
+    expect(cards.nth(1).locator(".fix")).to_have_text("Choose another file.")
     expect(cards.nth(2).locator(".scale-value")).to_be_visible()
     expect(screen.locate("#summary")).to_contain_text("3 images:")
-    expect(screen.locate("#summary")).to_contain_text("1 without an answer")
+    expect(screen.locate("#summary")).to_contain_text("1 without a result")
 
 
 def test_a_card_says_what_the_model_says(screen, bundle, film):
@@ -29,11 +27,11 @@ def test_a_card_says_what_the_model_says(screen, bundle, film):
     screen.choose(("three.png", film(3)))
     (card,) = screen.settled(1).all()
     expect(card.locator(".label-text")).to_have_text(said.label)
-    shown = float(card.locator(".scale-value").inner_text().strip(f"<>%{NBSP}"))
+    shown = float(card.locator(".scale-value").inner_text().strip("<>%"))
     assert shown == pytest.approx(100 * said.probability, abs=0.1)
-    expect(card.locator(".scale-foot")).to_contain_text(f"threshold of 40.0{NBSP}%")
-    expect(card.locator(".strange")).to_be_visible(visible=not said.in_distribution)
-    expect(card.locator(".foot")).to_have_text(re.compile(r"^Answered in [\d.]+\Wms$"))
+    expect(card.locator(".scale-foot")).to_contain_text("threshold of 40.0%")
+    expect(card.locator(".outlier-note")).to_be_visible(visible=not said.in_distribution)
+    expect(card.locator(".foot")).to_have_text(re.compile(r"^Analysed in [\d.]+\Wms$"))
 
 
 def test_probability_is_drawn_against_the_threshold(screen):
@@ -43,8 +41,8 @@ def test_probability_is_drawn_against_the_threshold(screen):
     track, fill, mark = (screen.locate(selector).bounding_box() for selector in (".track", ".fill", ".mark"))
     assert fill["width"] / track["width"] == pytest.approx(0.25, abs=0.01)
     assert (mark["x"] + mark["width"] / 2 - track["x"]) / track["width"] == pytest.approx(0.4, abs=0.01)
-    expect(screen.locate(".scale-head")).to_have_text(f"Probability of PNEUMONIA25.0{NBSP}%")
-    expect(screen.locate(".scale-foot")).to_have_text(f"Below the threshold of 40.0{NBSP}%")
+    expect(screen.locate(".scale-head")).to_have_text("Probability of PNEUMONIA25.0%")
+    expect(screen.locate(".scale-foot")).to_have_text("Below the threshold of 40.0%")
 
 
 def test_a_probability_that_rounds_to_its_threshold_is_told_apart_from_it(screen):
@@ -52,42 +50,44 @@ def test_a_probability_that_rounds_to_its_threshold_is_told_apart_from_it(screen
     screen.choose("a.png")
     screen.settled(1)
     value = screen.locate(".scale-value").inner_text()
-    assert value == f"39.999{NBSP}%"
-    expect(screen.locate(".scale-foot")).to_have_text(f"Below the threshold of 40.001{NBSP}%")
+    assert value == "39.999%"
+    expect(screen.locate(".scale-foot")).to_have_text("Below the threshold of 40.001%")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "The model is sure: only PNEUMONIA remains possible at 90 % coverage."),
+        ({}, "High confidence: NORMAL ruled out at the 90% level."),
         (
             {"certainty": "uncertain", "probabilities": {"NORMAL": 0.3, "PNEUMONIA": 0.7}},
-            "The model is not sure: the threshold says NORMAL, but only PNEUMONIA remains possible at 90 % coverage.",
+            "Low confidence: the threshold gives NORMAL, but only PNEUMONIA is possible at the 90% level.",
         ),
         (
             {"certainty": "uncertain", "probabilities": {"NORMAL": 0.5, "PNEUMONIA": 0.5}},
-            "The model is not sure: no class is likely enough to settle on at 90 % coverage.",
+            "Low confidence: no class is probable enough at the 90% level.",
         ),
         (
             {"model": {"name": "tiny", "version": "2", "positive_class": "PNEUMONIA"}, "certainty": "uncertain"},
-            "The model is not sure: it cannot settle on one class.",
+            "Low confidence: the model does not settle on one class.",
         ),
     ],
     ids=["sure", "the other class", "no class", "a model the page does not know"],
 )
 def test_certainty_comes_in_plain_words(screen, changes, words):
-    label = "NORMAL" if "threshold says NORMAL" in words else "PNEUMONIA"
+    label = "NORMAL" if "threshold gives NORMAL" in words else "PNEUMONIA"
     screen.answer_with(**({"label": label} | changes))
     screen.choose("a.png")
     screen.settled(1)
-    expect(screen.locate(".words li").first).to_have_text(words.replace("90 %", f"90{NBSP}%"))
+    expect(screen.locate(".words li").first).to_have_text(words)
 
 
 def test_what_is_odd_about_a_file_is_said_last(screen):
     screen.answer_with(remarks=["modality CT; a radiograph has modality CR or DX"])
     screen.choose("a.dcm")
     screen.settled(1)
-    expect(screen.locate(".words li").last).to_have_text("About the file: modality CT; a radiograph has modality CR or DX")
+    expect(screen.locate(".words li").last).to_have_text(
+        "About the file: modality CT; a radiograph has modality CR or DX"
+    )
 
 
 def test_both_classes_remain_possible_where_the_limit_leaves_both(screen):
@@ -95,19 +95,19 @@ def test_both_classes_remain_possible_where_the_limit_leaves_both(screen):
     words = screen.page.evaluate(
         "said => import('/static/wording.js').then(words => words.certainty(said, {level: 0.9, limit: 0.6}))", said
     )
-    assert words == f"The model is not sure: both classes remain possible at 90{NBSP}% coverage."
+    assert words == "Low confidence: neither class can be ruled out at the 90% level."
 
 
-def test_an_unfamiliar_image_is_warned_of_and_never_called_sure(screen):
+def test_an_out_of_distribution_image_is_warned_of_and_never_of_high_confidence(screen):
     screen.answer_with(in_distribution=False)
     screen.choose("a.png")
     screen.settled(1)
-    expect(screen.locate(".strange")).to_have_text(
-        "This image does not look like the X-rays that the model was trained on: do not rely on the answer."
+    expect(screen.locate(".outlier-note")).to_have_text(
+        "Out of distribution: the image does not resemble the training X-rays. Do not rely on the prediction."
     )
     expect(screen.locate(".words")).to_be_hidden()
-    expect(screen.locate("#summary")).to_contain_text("1 unfamiliar")
-    expect(screen.locate("#live")).to_contain_text("do not rely on the answer")
+    expect(screen.locate("#summary")).to_contain_text("Out of distribution: 1.")
+    expect(screen.locate("#live")).to_contain_text("Do not rely on the prediction")
 
 
 def test_several_classes_are_all_shown_without_a_threshold(open_screen, other_bundle, serve_bundle):
@@ -166,7 +166,7 @@ def test_results_are_announced(screen):
     assert live.get_attribute("role") == "status"
     screen.answer_with()
     screen.choose("a.png")
-    expect(live).to_have_text(f"a.png: PNEUMONIA, probability 92.3{NBSP}%.")
+    expect(live).to_have_text("a.png: PNEUMONIA, probability 92.3%.")
     screen.choose("b.png", "c.png")
     expect(live).to_have_text("Done. 3 images: 3 PNEUMONIA.")
 
@@ -221,9 +221,9 @@ def test_what_a_screen_reader_is_told_of_an_answer(screen):
         'heading "a.png" [level=3]',
         'button "Remove a.png"',
         'button "Heat map of a.png"',
-        "do not rely on the answer",
-        "The model is not sure",
+        "Do not rely on the prediction",
+        "Low confidence",
         "Probability of PNEUMONIA",
-        "Reaches the threshold of 40.0",
+        "At or above the threshold of 40.0",
     ):
         assert expected in snapshot

@@ -85,8 +85,8 @@ def test_files_that_cannot_be_taken_are_not_sent(screen):
     screen.choose(("huge.png", bytes(3_000_000)), "study.zip")
     cards = screen.settled(2)
     expect(cards.nth(0).locator(".title")).to_have_text("Too large")
-    expect(cards.nth(0).locator(".detail")).to_have_text(re.compile(r"3\.0\WMB, at most 3\.0\WMB can be sent"))
-    expect(cards.nth(1).locator(".mend")).to_have_text("Unpack it and choose the folder.")
+    expect(cards.nth(0).locator(".detail")).to_have_text(re.compile(r"3\.0\WMB; the limit is 3\.0\WMB"))
+    expect(cards.nth(1).locator(".fix")).to_have_text("Unpack it and choose the folder.")
     assert not sent
 
 

@@ -50,9 +50,9 @@ def test_a_busy_service_is_asked_again_when_it_says(screen, problem, status):
     screen.page.clock.install(time=NOON)
     screen.page.clock.pause_at(NOON + timedelta(seconds=1))
     screen.choose("a.png")
-    expect(screen.locate(".step")).to_have_text(re.compile(r"The service is busy: next try in 3\Ws"))
+    expect(screen.locate(".step")).to_have_text(re.compile(r"The service is busy: retrying in 3\Ws"))
     screen.page.clock.run_for(2_000)
-    expect(screen.locate(".step")).to_have_text(re.compile(r"The service is busy: next try in 1\Ws"))
+    expect(screen.locate(".step")).to_have_text(re.compile(r"The service is busy: retrying in 1\Ws"))
     assert len(asked) == 1
     screen.page.clock.run_for(1_500)
     expect(screen.settled(1).locator(".label-text")).to_be_visible()
@@ -60,20 +60,20 @@ def test_a_busy_service_is_asked_again_when_it_says(screen, problem, status):
 
 
 @pytest.mark.parametrize(
-    ("status", "title", "mend"),
+    ("status", "title", "fix"),
     [
         (400, "The image cannot be read", "Export the image again"),
         (413, "Too large", "Save the image smaller"),
         (415, "Not an image", "Choose another file"),
     ],
 )
-def test_an_error_says_what_is_wrong_and_what_to_do(screen, status, title, mend):
+def test_an_error_says_what_is_wrong_and_what_to_do(screen, status, title, fix):
     screen.refuse(PREDICT, status, title, "the reason for it")
     screen.choose("a.png")
     trouble = screen.settled(1).locator(".trouble")
     expect(trouble.locator(".title")).to_have_text(title)
     expect(trouble.locator(".detail")).to_have_text("The reason for it.")
-    expect(trouble.locator(".mend")).to_contain_text(mend)
+    expect(trouble.locator(".fix")).to_contain_text(fix)
     expect(trouble.locator(".again")).to_be_hidden()
     expect(screen.locate("#live")).to_have_text(f"a.png: {title}.")
 
@@ -83,7 +83,7 @@ def test_what_failed_can_be_tried_again(screen):
     screen.choose("a.png")
     trouble = screen.settled(1).locator(".trouble")
     expect(trouble.locator(".title")).to_have_text("The service failed")
-    expect(trouble.locator(".mend")).to_contain_text("request id r7")
+    expect(trouble.locator(".fix")).to_contain_text("request id r7")
     screen.page.unroute(PREDICT)
     screen.locate(".again").click()
     expect(screen.locate(".label-text")).to_be_visible()
@@ -105,7 +105,7 @@ def test_a_service_that_does_not_answer_is_told_and_can_be_tried_again(screen):
     screen.settled(1)
     screen.page.route(PREDICT, lambda route: route.abort())
     screen.choose("b.png")
-    expect(screen.locate(".step")).to_have_text(re.compile(r"The service does not answer: next try in \d\Ws"))
+    expect(screen.locate(".step")).to_have_text(re.compile(r"The service does not answer: retrying in \d\Ws"))
     expect(screen.locate(".trouble .title")).to_have_text("The service does not answer")
     expect(screen.locate(".trouble .again")).to_be_visible()
 
@@ -169,7 +169,7 @@ def test_who_has_no_key_is_asked_once_for_all_images(screen):
     screen.page.keyboard.press("Escape")
     cards = screen.settled(4)
     expect(screen.locate("#key-dialog")).to_be_hidden()
-    expect(cards.nth(3).locator(".title")).to_have_text("This service asks for an API key")
+    expect(cards.nth(3).locator(".title")).to_have_text("This service requires an API key")
     cards.nth(0).locator(".again").click()
     expect(screen.locate("#key-dialog")).to_be_visible()
     screen.page.keyboard.type("pneumo_right")
@@ -201,9 +201,9 @@ def test_images_wait_for_a_model_that_is_being_loaded(screen, site, problem):
         lambda route: route.fulfill(status=503, json={"status": "loading"}) if loading else route.continue_(),
     )
     screen.page.reload()
-    expect(screen.locate("#model")).to_contain_text("The model is being loaded")
+    expect(screen.locate("#model")).to_contain_text("The model is loading")
     screen.choose("a.png")
-    expect(screen.locate(".step")).to_contain_text("The model is being loaded: next try in")
+    expect(screen.locate(".step")).to_contain_text("The model is loading: retrying in")
     loading = False
     screen.settled(1)
     expect(screen.locate("#model")).to_contain_text("tiny")

@@ -1,7 +1,7 @@
-"""What the dashboard shows: gathered from the prediction log, the stored checks and a bundle's reference."""
+"""Content of the dashboard: gathered from the prediction log, the stored checks and a bundle's reference."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
@@ -10,9 +10,7 @@ from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.install_hints import install_hint
 from pneumo.serving.drift.bundle_lookup import BundleLookup, load_reference
-from pneumo.serving.drift.column_tests import LEAST
 from pneumo.serving.drift.log_queries import (
-    Selection,
     ServedVersion,
     Span,
     count_over_time,
@@ -28,7 +26,7 @@ from pneumo.serving.drift.performance import (
     bin_reliability,
     compute_calibration_error,
 )
-from pneumo.serving.drift.samples import Sample
+from pneumo.serving.drift.samples import LEAST, Sample
 from pneumo.serving.drift.stored_checks import (
     DayVerdicts,
     StoredCheck,
@@ -38,15 +36,16 @@ from pneumo.serving.drift.stored_checks import (
 )
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.predictions.store import LogStore
+from pneumo.serving.predictions.windows import Window
 
 DAYS = 30
-"""Shown where no range is asked for: the last ones in which images came."""
+"""Most days that are shown if the reader selects none."""
 HOURLY_DAYS = 2
-"""Ranges up to this are shown by the hour."""
+"""Most days that are shown per hour."""
 BARS = 24
-"""Of a histogram."""
+"""Bars of a histogram."""
 LEAST_LABELLED = 30
-"""Images of a span of time whose performance is measured, but where all together are fewer."""
+"""Fewest labelled images per point of measured performance, if there are as many."""
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,15 +53,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class BoardQuery:
-    """The query of a reader, as far as it can be understood.
-
-    Attributes:
-        version: `name:version`.
-        first: First day.
-        last: Last day, shown too.
-        report: Id of a check whose page is to be opened.
-        notes: What was not understood.
-    """
+    """Selection of a reader: a version, first and last day, a check whose report to open, notes on ignored parts."""
 
     version: str | None = None
     first: date | None = None
@@ -72,22 +63,22 @@ class BoardQuery:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> "BoardQuery":
-        """From the query of an address: `version`, `from`, `to` and `report`."""
+        """Parse the query of an address: `version`, `from`, `to` and `report`."""
         notes: list[str] = []
 
-        def day(name: str) -> date | None:
+        def parse_day(name: str) -> date | None:
             value = query.get(name, "")
             try:
-                found = date.fromisoformat(value) if value else None
+                day = date.fromisoformat(value) if value else None
             except ValueError:
-                notes.append(f"“{value[:20]}” is no date such as 2026-11-24, so it was left out.")
+                notes.append(f"“{value[:20]}” is not a date such as 2026-11-24, so it was ignored.")
                 return None
-            if found and not 1970 <= found.year < 9999:
-                notes.append(f"{found} is out of range, so it was left out.")
+            if day and not 1970 <= day.year < 9999:
+                notes.append(f"{day} is out of range, so it was ignored.")
                 return None
-            return found
+            return day
 
-        first, last = day("from"), day("to")
+        first, last = parse_day("from"), parse_day("to")
         if first and last and first > last:
             first, last = last, first
         return cls(query.get("version") or None, first, last, query.get("report") or None, tuple(notes))
@@ -95,13 +86,9 @@ class BoardQuery:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One column of the reference and of the images in view.
+    """Histograms of one column: edges of the bars, and the share of the reference and of the selected images in each.
 
-    Attributes:
-        name: Of the column.
-        edges: Of the bars, one more than bars; values beyond lie in the first and last.
-        before: Share of the reference in each bar.
-        now: Share of the images.
+    Values beyond the edges count in the first and last bar.
     """
 
     name: str
@@ -112,17 +99,11 @@ class Distribution:
 
 @dataclass(frozen=True)
 class LivePerformance:
-    """Performance on the images in view.
+    """Performance on the selected images.
 
-    Attributes:
-        images: How many there are.
-        labels: How many of them have a label, at most as many as are read.
-        measured: Of those with a label.
-        measured_over_time: Beginning of each span of days, UTC, and what was measured in it.
-        estimated: Of all, without labels.
-        estimated_over_time: For each span of the dashboard.
-        bins: Probabilities against what came true.
-        calibration_error: Expected, of the same; None without labels.
+    `measured` is that on labelled images, `measured_over_time` has the first day of each part of them. `estimated` is
+    that on all images, without labels; `estimated_over_time` has a value for each span of the dashboard. `labels`
+    counts the labelled images that were read.
     """
 
     images: int
@@ -137,29 +118,22 @@ class LivePerformance:
 
 @dataclass(frozen=True)
 class Board:
-    """All that one page shows.
+    """Content of one page.
 
     Attributes:
-        asked: What for.
-        now: When it was gathered.
-        versions: Everything that answered, the last one first.
-        bundle: Of the version in view, where it is loaded or registered.
-        chosen: The version in view; None while the log is empty.
-        first: First day in view.
-        last: Last day in view.
-        step: Length of a span.
-        spans: Of time, those in which images came.
+        versions: Model versions in the log, the last one first.
+        chosen: The selected version; None if the log is empty.
+        bundle: Bundle of that version, if it is loaded or registered.
+        spans: Hours or days with images; `step` is their length.
         latest: The newest check of this version.
-        verdicts: Of this version in this range, by day.
-        checks: The newest of them.
-        distributions: Columns; none where there is no reference, or fewer than 20 images.
-        reference_images: In the reference.
-        sampled: Images that the distributions are of.
-        no_reference: Why there is none, or None.
-        live: Performance.
+        verdicts: Verdicts of this version in the selected days, by day.
+        checks: The newest of these checks.
+        distributions: Histograms of columns; none without a reference, or with fewer than `LEAST` images.
+        sampled: Images in the histograms.
+        no_reference: Reason for a missing reference, or None.
     """
 
-    asked: BoardQuery
+    query: BoardQuery
     now: datetime
     versions: Sequence[ServedVersion]
     chosen: ServedVersion | None = None
@@ -179,53 +153,55 @@ class Board:
 
     @property
     def images(self) -> int:
-        """In view."""
+        """Number of selected images."""
         return sum(span.images for span in self.spans)
 
     @property
     def positive_class(self) -> str | None:
-        """What probabilities are about; None with more than two classes, or of an unknown model."""
+        """Class of the probabilities; None with more than two classes, or without a bundle."""
         return self.bundle.info.positive_class if self.bundle else None
 
     @property
     def report(self) -> StoredCheck | None:
-        """The check whose page is to be opened, where it is listed and has one."""
-        return next((each for each in self.checks if each.id == self.asked.report and each.has_page), None)
+        """The check whose report is opened, if it is listed and has one."""
+        return next((each for each in self.checks if each.id == self.query.report and each.has_page), None)
 
 
-def gather_board(store: LogStore, models: BundleLookup, asked: BoardQuery, *, now: datetime) -> Board:
-    """Ask the log for everything that a page shows.
+def gather_board(store: LogStore, models: BundleLookup, query: BoardQuery, *, now: datetime) -> Board:
+    """Gather the content of a page from the log.
 
     Args:
         store: The log.
-        models: Those it may speak of.
-        asked: What the reader wants to see.
-        now: UTC.
+        models: Bundles of the models in the log.
+        query: Selection of the reader.
+        now: Current time, UTC.
 
     Raises:
-        SQLAlchemyError: The database is away.
+        SQLAlchemyError: The database cannot be reached.
     """
     store.prepare()
     versions = list_versions(store)
     if not versions:
-        return Board(asked, now, versions)
-    chosen, unknown = _choose(versions, models, asked.version)
-    if unknown:
-        asked = BoardQuery(asked.version, asked.first, asked.last, asked.report, (*asked.notes, unknown))
-    first, last = _range(asked, chosen)
-    start = datetime.combine(first, time(), UTC)
-    selection = Selection(chosen.model, chosen.version, start, datetime.combine(last, time(), UTC) + DAY)
+        return Board(query, now, versions)
+    by_id = {version.id: version for version in versions}
+    loaded = (bundle.info.id for bundle in models.loaded())
+    answering = next((by_id[each] for each in loaded if each in by_id), versions[0])
+    chosen = by_id.get(query.version or "", answering)
+    if query.version and chosen.id != query.version:
+        note = f"The log has no version “{query.version[:100]}”."
+        query = replace(query, notes=(*query.notes, note))
+    first, last = _select_days(query, chosen)
+    start, end = (datetime.combine(day, time(), UTC) for day in (first, last))
+    window = Window(chosen.model, chosen.version, lane=None, since=start, until=end + DAY)
     bundle = models.find(chosen.model, chosen.version)
-    positive = bundle.info.positive_class if bundle else None
     step = HOUR if (last - first).days < HOURLY_DAYS else DAY
-    spans = count_over_time(store, selection, step, positive)
+    spans = count_over_time(store, window, step, bundle.info.positive_class if bundle else None)
     images = sum(span.images for span in spans)
-    before, why_not = _reference(bundle)
-    numbers = read_sample(store, selection, images) if before and images >= LEAST else {}
-    answers = read_labelled_answers(store, selection, images, bundle.info.classes if bundle else None)
-    mine = (chosen.model, chosen.version)
+    reference, reason = _load_reference(bundle)
+    numbers = read_sample(store, window, images) if reference and images >= LEAST else {}
+    answers = read_labelled_answers(store, window, images, bundle.info.classes if bundle else None)
     return Board(
-        asked=asked,
+        query=query,
         now=now,
         versions=versions,
         chosen=chosen,
@@ -234,83 +210,70 @@ def gather_board(store: LogStore, models: BundleLookup, asked: BoardQuery, *, no
         last=last,
         step=step,
         spans=spans,
-        latest=latest_check(store, *mine),
-        verdicts=count_verdicts_by_day(store, *mine, selection.first, selection.until),
-        checks=list_checks(store, *mine, first=selection.first, until=selection.until),
-        distributions=[_distribution(name, before.numbers[name], values) for name, values in numbers.items()]
-        if before
-        else [],
-        reference_images=len(before) if before else 0,
+        latest=latest_check(store, chosen.model, chosen.version),
+        verdicts=count_verdicts_by_day(store, window),
+        checks=list_checks(store, window),
+        distributions=[
+            _compare(name, reference.numbers[name], values) for name, values in numbers.items() if reference
+        ],
+        reference_images=len(reference) if reference else 0,
         sampled=len(next(iter(numbers.values()), ())),
-        no_reference=why_not,
-        live=_live(spans, answers, bundle),
+        no_reference=reason,
+        live=_measure_live(spans, answers, bundle),
     )
 
 
-def _choose(
-    versions: Sequence[ServedVersion], models: BundleLookup, wanted: str | None
-) -> tuple[ServedVersion, str | None]:
-    """The version to show: the one asked for, else the one that answers now, else the last that did."""
-    by_id = {f"{each.model}:{each.version}": each for each in versions}
-    if wanted in by_id:
-        return by_id[wanted], None
-    answering = (bundle.info.id for bundle in models.loaded())
-    found = next((by_id[each] for each in answering if each in by_id), versions[0])
-    return found, f"The log knows no version “{wanted[:100]}”." if wanted else None
-
-
-def _range(asked: BoardQuery, chosen: ServedVersion) -> tuple[date, date]:
-    last = asked.last or max(chosen.last.date(), asked.first or date.min)
+def _select_days(query: BoardQuery, chosen: ServedVersion) -> tuple[date, date]:
+    last = query.last or max(chosen.last.date(), query.first or date.min)
     earliest = max(chosen.first.date(), last - (DAYS - 1) * DAY)
-    return asked.first or min(earliest, last), last
+    return query.first or min(earliest, last), last
 
 
-def _reference(bundle: Bundle | None) -> tuple[Sample | None, str | None]:
+def _load_reference(bundle: Bundle | None) -> tuple[Sample | None, str | None]:
+    """Return the reference of a bundle, or the reason why there is none."""
     if bundle is None:
-        return None, "its bundle is neither loaded nor in the registry any more"
+        return None, "the bundle of this version is neither loaded nor in the registry"
     try:
         return load_reference(bundle), None
     except InputError:
-        return None, "its bundle holds no reference that can be read; export the model again"
+        return None, "the bundle holds no readable reference; export the model again"
     except ImportError:
-        return None, f"what reads the reference is not installed; {install_hint('drift')}"
+        return None, f"a package that reads the reference is not installed; {install_hint('drift')}"
 
 
-def _distribution(name: str, before: Float64, now: Float64) -> Distribution:
-    both = np.concatenate([before, now])
-    low, high = np.quantile(both, [0.005, 0.995])
+def _compare(name: str, before: Float64, now: Float64) -> Distribution:
+    low, high = np.quantile(np.concatenate([before, now]), [0.005, 0.995])
     if name == "probability":
         low, high = 0.0, 1.0
     elif low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BARS + 1)
-
-    def shares(values: Float64) -> Float64:
-        counts, _ = np.histogram(np.clip(values, low, high), edges)
-        result: Float64 = counts / len(values)
-        return result
-
-    return Distribution(name, edges, shares(before), shares(now))
+    shares = (np.histogram(np.clip(values, low, high), edges)[0] / len(values) for values in (before, now))
+    return Distribution(name, edges, *shares)
 
 
-def _live(spans: Sequence[Span], answers: LabelledAnswers, bundle: Bundle | None) -> LivePerformance:
+def _measure_live(spans: Sequence[Span], answers: LabelledAnswers, bundle: Bundle | None) -> LivePerformance:
     positive = bundle.info.positive_class if bundle else None
     two_classes = positive is not None
-    images = sum(span.images for span in spans)
-    # Without its bundle it is not known what the probabilities of a version are about.
-    claims = ProbabilitySums.total([span.claims for span in spans]) if bundle else ProbabilitySums()
-    estimated = [span.claims.estimate(two_classes=two_classes) for span in spans] if bundle else []
+    # Without its bundle the class of a version's probabilities is unknown.
+    sums = [span.sums for span in spans] if bundle else []
+    live = LivePerformance(
+        images=sum(span.images for span in spans),
+        labels=len(answers),
+        measured=Performance(0),
+        measured_over_time=[],
+        estimated=ProbabilitySums.total(sums).estimate(two_classes=two_classes),
+        estimated_over_time=[each.estimate(two_classes=two_classes) for each in sums],
+    )
     if not len(answers):
-        return LivePerformance(images, 0, Performance(0), [], claims.estimate(two_classes=two_classes), estimated)
-    parts = [(_EPOCH + int(part.day[0]) * DAY, part.measure(positive)) for part in answers.spans(LEAST_LABELLED)]
-    claimed, came_true = answers.claims(positive)
-    return LivePerformance(
-        images,
-        len(answers),
-        answers.measure(positive),
-        parts,
-        claims.estimate(two_classes=two_classes),
-        estimated,
-        bin_reliability(claimed, came_true) if bundle else [],
-        compute_calibration_error(claimed, came_true) if bundle else None,
+        return live
+    probability, came_true = answers.outcomes(positive)
+    return replace(
+        live,
+        measured=answers.measure(positive),
+        measured_over_time=[
+            (_EPOCH + int(part.day[0]) * DAY, part.measure(positive)) for part in answers.split_by_day(LEAST_LABELLED)
+        ],
+        bins=bin_reliability(probability, came_true) if bundle else [],
+        calibration_error=compute_calibration_error(probability, came_true) if bundle else None,
     )

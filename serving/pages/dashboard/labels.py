@@ -1,16 +1,11 @@
-"""What columns, verdicts and metrics are called where people read them."""
+"""Names of columns, verdicts and metrics for readers of the dashboard, and formats of their values."""
 
 from pneumo.serving.drift.verdict import Verdict
 
-METRICS = {
-    "accuracy": "Accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "auroc": "AUROC",
-}
+METRICS = {"accuracy": "Accuracy", "sensitivity": "Sensitivity", "specificity": "Specificity", "auroc": "AUROC"}
 
 VERDICTS = {
-    Verdict.OK: "Like the reference",
+    Verdict.OK: "No drift",
     Verdict.WARNING: "Warning",
     Verdict.DRIFT: "Drift",
     Verdict.TOO_FEW: "Too few images",
@@ -19,8 +14,8 @@ VERDICTS = {
 TESTS = {
     "anderson": "Anderson-Darling",
     "fisher": "Fisher's exact",
-    "all_inside": "oddest images",
-    "mmd": "mean discrepancy",
+    "all_inside": "most extreme images",
+    "mmd": "maximum mean discrepancy",
 }
 
 _COLUMNS = {
@@ -34,11 +29,13 @@ _COLUMNS = {
     "aspect": "Width over height",
     "width": "Width, pixels",
     "height": "Height, pixels",
-    "outlier_score": "Strangeness to the model",
-    "out_of_distribution": "Out of distribution",
-    "uncertain": "Uncertain answers",
-    "beyond_reference": "Stranger than any of the reference",
-    "embedding": "What the network sees",
+    "outlier_score": "Out-of-distribution score",
+    "out_of_distribution": "Out-of-distribution images",
+    "uncertain": "Uncertain predictions",
+    "beyond_reference": "Score above every reference image",
+    "embedding": "Network embedding",
+    "probability": "Probability of {}",
+    "decision": "Called {}",
 }
 _SHARES = frozenset(
     {"black", "white", "probability", "decision", "out_of_distribution", "uncertain", "beyond_reference"}
@@ -47,24 +44,14 @@ _SHARES = frozenset(
 
 def format_column(name: str, positive_class: str | None) -> str:
     """Name a column in words."""
-    about = positive_class or "the class said"
-    if name == "probability":
-        return f"Probability of {about}"
-    if name == "decision":
-        return f"Called {about}"
-    return _COLUMNS.get(name, name)
+    return _COLUMNS.get(name, name).format(positive_class or "the predicted class")
 
 
 def is_share(name: str) -> bool:
-    """Whether a column is told in percent."""
+    """Return whether the values of a column are shares, shown in percent."""
     return name in _SHARES
 
 
 def format_number(value: float, name: str) -> str:
-    """Format a value of a column with its digits."""
-    return format_share(value) if is_share(name) else (f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}")
-
-
-def format_share(value: float) -> str:
-    """Format a share in percent."""
-    return f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
+    """Format a value of a column."""
+    return f"{value:.1%}" if is_share(name) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -1,116 +1,108 @@
 """Pieces of the dashboard's HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from html import escape
 from urllib.parse import quote
 
 from pneumo.serving.drift.performance import Estimate
 from pneumo.serving.drift.verdict import Middle, Verdict
-from pneumo.serving.pages.dashboard.labels import VERDICTS, format_number, format_share
+from pneumo.serving.pages.dashboard.labels import VERDICTS, format_number
 from pneumo.serving.pages.dashboard.plots import Plot, Series
 
 NOTHING = "\N{EN DASH}"
 
 
 def section(name: str, title: str, words: str, content: str) -> str:
-    """A part of the page under a heading; words and content are HTML."""
-    said = f'\n  <p class="small">{words}</p>' if words else ""
+    """Render a part of the page under a heading; words and content are HTML."""
+    intro = f'\n  <p class="small">{words}</p>' if words else ""
     return f"""<section class="part" aria-labelledby="{name}-title">
-  <h2 id="{name}-title">{title}</h2>{said}
+  <h2 id="{name}-title">{title}</h2>{intro}
 {content}
 </section>"""
 
 
-def grid(found: Sequence[Plot], draws: bool, kind: str = "few") -> str:
-    """Plots beside each other."""
-    return f'<div class="plots {kind}">\n{"".join(figure(plot, draws) for plot in found)}</div>' if found else ""
+def stack_table(heads: Mapping[str, str], rows: Iterable[str], *, kind: str = "scroll") -> str:
+    """Render a table that becomes a list on small screens: HTML of the heads with their classes, and of the rows."""
+    names = "".join(f'<th scope="col"{css and f' class="{css}"'}>{name}</th>' for name, css in heads.items())
+    return f"""<div class="{kind}"><table class="stack"><thead><tr>{names}</tr></thead><tbody>
+{"\n".join(rows)}
+</tbody></table></div>"""
 
 
-def figure(plot: Plot, draws: bool) -> str:
-    """A plot's place and its table; without anything that draws, the table is open."""
-    drawn = (
-        f'<div class="drawing" id="{plot.id}" role="img" aria-label="Plot: {escape(plot.title)}" hidden></div>'
-        if draws
-        else ""
-    )
-    return f"""<figure><figcaption>{escape(plot.title)}</figcaption>{drawn}
-<details open><summary>As a table</summary><div class="scroll list" tabindex="0">{table(plot)}</div></details></figure>
+def grid(plots: Sequence[Plot], draws: bool, kind: str = "few") -> str:
+    """Render plots beside each other."""
+    figures = "".join(_render_figure(plot, draws) for plot in plots)
+    return f'<div class="plots {kind}">\n{figures}</div>' if plots else ""
+
+
+def _render_figure(plot: Plot, draws: bool) -> str:
+    """Render a plot's place and its table."""
+    place = f'<div class="drawing" id="{plot.id}" role="img" aria-label="Plot: {escape(plot.title)}" hidden></div>'
+    return f"""<figure><figcaption>{escape(plot.title)}</figcaption>{place if draws else ""}
+<details open><summary>As a table</summary><div class="scroll list" tabindex="0">{_render_table(plot)}</div></details>
+</figure>
 """
 
 
-def table(plot: Plot) -> str:
-    """A plot as a table."""
+def _render_table(plot: Plot) -> str:
     head = "".join(f'<th scope="col" class="n">{escape(each.name)}</th>' for each in plot.series)
-    names = plot.names or [str(x) for x in plot.x]
     rows = "\n".join(
         f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f'<td class="n">{cell(plot, series, place)}</td>' for series in plot.series)
+        + "".join(f'<td class="n">{_render_cell(plot, series, place)}</td>' for series in plot.series)
         + "</tr>"
-        for place, name in enumerate(names)
+        for place, name in enumerate(plot.names or map(str, plot.x))
     )
     return f"""<table><thead><tr><th scope="col">{escape(plot.x_title)}</th>{head}</tr></thead><tbody>
 {rows}
 </tbody></table>"""
 
 
-def cell(plot: Plot, series: Series, place: int) -> str:
-    """A value with its interval."""
-    value = series.y[place]
+def _render_cell(plot: Plot, series: Series, place: int) -> str:
+    """Render a value with its interval."""
+    spec = {"share": ".1%", "count": ",.0f", "area": ".3f"}[plot.unit]
+    value, low, high = (values[place] if values else None for values in (series.y, series.low, series.high))
     if value is None:
         return NOTHING
-    low, high = (ends[place] if ends else None for ends in (series.low, series.high))
-    interval = "" if low is None or high is None else f" <small>{_told(plot, low)} to {_told(plot, high)}</small>"
-    return f"{_told(plot, value)}{interval}"
-
-
-def _told(plot: Plot, value: float) -> str:
-    if plot.unit == "share":
-        return format_share(value)
-    return f"{value:,.0f}" if plot.unit == "count" else f"{value:.3f}"
+    interval = "" if low is None or high is None else f" <small>{low:{spec}} to {high:{spec}}</small>"
+    return f"{value:{spec}}{interval}"
 
 
 def note(title: str, words: str = "", *, error: bool = False) -> str:
-    """A box that catches the eye; both are HTML."""
+    """Render a highlighted box; both texts are HTML."""
     kind = "note error" if error else "note"
     return f'<div class="{kind}">{icon("warning")}<p><strong>{title}</strong> {words}</p></div>'
 
 
 def badge(verdict: Verdict) -> str:
-    """A verdict as a coloured word."""
+    """Render a verdict as a coloured word."""
     return f'<span class="badge {css_class(verdict)}">{VERDICTS[verdict]}</span>'
 
 
 def icon(name: str) -> str:
-    """A drawing of the page's own, see `drift.html`."""
+    """Render an icon of `drift.html`."""
     return f'<svg aria-hidden="true"><use href="#icon-{name}"/></svg>'
 
 
 def css_class(verdict: Verdict) -> str:
-    """What the style sheet calls a verdict."""
+    """Return the class of a verdict in the style sheet."""
     return verdict.value.replace("_", "-")
 
 
-def format_estimate(found: Estimate | None) -> str:
-    """Format a figure with its interval."""
-    if found is None:
+def format_estimate(estimate: Estimate | None) -> str:
+    """Format a metric with its interval."""
+    if estimate is None:
         return NOTHING
-    return f"{found.value:.3f} <small>{found.low:.3f} to {found.high:.3f}, {found.images:,} images</small>"
+    interval = f"{estimate.low:.3f} to {estimate.high:.3f}, {estimate.images:,} images"
+    return f"{estimate.value:.3f} <small>{interval}</small>"
 
 
 def format_middle(middle: Middle | None, name: str) -> str:
-    """Format where the middle nine tenths of a column lie."""
+    """Format the median of a column, and its 5% and 95% quantiles."""
     if middle is None:
         return NOTHING
-    if middle.low == middle.median == middle.high:
-        return format_number(middle.median, name)
     low, median, high = (format_number(value, name) for value in (middle.low, middle.median, middle.high))
-    return f"{median} <small>{low} to {high}</small>"
-
-
-def format_p_value(value: float) -> str:
-    """Format a p-value with three digits, never as 0."""
-    return "&lt;&nbsp;0.001" if value < 0.001 else f"{value:.3f}"
+    return median if middle.low == middle.high else f"{median} <small>{low} to {high}</small>"
 
 
 def capitalize(words: str) -> str:
@@ -124,7 +116,7 @@ def format_moment(when: datetime) -> str:
 
 
 def format_age(age: timedelta) -> str:
-    """Say how long ago that is."""
+    """Format the time since an event."""
     minutes = int(age.total_seconds() // 60)
     for length, name in ((1440, "day"), (60, "hour"), (1, "minute")):
         if minutes >= length:

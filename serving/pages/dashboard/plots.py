@@ -1,18 +1,19 @@
-"""The dashboard's plots as data: a script draws them, and each can be read as a table."""
+"""Plots of the dashboard as data: a script draws them, and each is also a table."""
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Literal
 
+from pneumo.serving.drift.log_queries import Span
 from pneumo.serving.drift.performance import Estimate, Performance
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.pages.dashboard.board import DAY, Board, Distribution, LivePerformance
 from pneumo.serving.pages.dashboard.labels import METRICS, VERDICTS, format_column, format_number, is_share
 
-Unit = Literal["count", "share", "area"]
+Values = Sequence[float | None]
 Kind = Literal["bars", "line", "points", "steps"]
 Tone = Literal["accent", "positive", "negative", "edge", "ok", "warning", "drift"]
 """Colours by their role; the style sheet has them for light and dark."""
@@ -27,23 +28,14 @@ VERDICT_TONES: dict[Verdict, Tone] = {
 
 @dataclass(frozen=True)
 class Series:
-    """One thing that is drawn.
-
-    Attributes:
-        name: In the legend and over its column of the table.
-        kind: How it is drawn.
-        tone: Its colour.
-        y: Values, None where there is none.
-        low: Lower ends of intervals, where there are any.
-        high: Upper ends.
-    """
+    """One curve or set of bars: a value for each x or None, and the ends of their intervals."""
 
     name: str
     kind: Kind
     tone: Tone
-    y: Sequence[float | None]
-    low: Sequence[float | None] | None = None
-    high: Sequence[float | None] | None = None
+    y: Values
+    low: Values | None = None
+    high: Values | None = None
 
 
 @dataclass(frozen=True)
@@ -51,18 +43,13 @@ class Plot:
     """One plot.
 
     Attributes:
-        id: Of its element.
-        title: Its heading.
-        x: Moments as ISO dates, or numbers; of bars between edges their middles.
-        x_title: What x is.
-        y_title: What y is.
-        series: What is drawn; each has a value for each x.
-        unit: Of y; a share is shown in percent.
-        stacked: Whether bars stand on each other.
-        names: Of each x in the table, where other than x.
-        compact: Whether it is one of many, without much around it.
-        diagonal: Whether equality is drawn too.
-        intervals: Whether the series have 95 % intervals.
+        id: Id of its element.
+        x: Dates in ISO format, or numbers; of bars between edges the middles.
+        unit: Unit of y; a share is shown in percent.
+        names: Name of each x in the table, if other than x.
+        compact: Whether it is one of many small plots.
+        diagonal: Whether to draw the line y = x.
+        intervals: Whether the series have 95% intervals.
         percent: Whether x is a share, shown in percent.
     """
 
@@ -70,9 +57,8 @@ class Plot:
     title: str
     x: Sequence[str] | Sequence[float]
     x_title: str
-    y_title: str
     series: Sequence[Series]
-    unit: Unit = "count"
+    unit: Literal["count", "share", "area"] = "count"
     stacked: bool = False
     names: Sequence[str] | None = None
     compact: bool = False
@@ -80,185 +66,136 @@ class Plot:
     intervals: bool = False
     percent: bool = False
 
-    def data(self) -> dict[str, Any]:
-        """For the script: what JSON can hold."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "x": list(self.x),
-            "xTitle": self.x_title,
-            "yTitle": self.y_title,
-            "unit": self.unit,
-            "stacked": self.stacked,
-            "compact": self.compact,
-            "diagonal": self.diagonal,
-            "intervals": self.intervals,
-            "percent": self.percent,
-            "isTime": bool(self.x) and isinstance(self.x[0], str),
-            "series": [
-                {
-                    "name": each.name,
-                    "kind": each.kind,
-                    "tone": each.tone,
-                    "y": _rounded(each.y),
-                    "low": _rounded(each.low),
-                    "high": _rounded(each.high),
-                }
-                for each in self.series
-            ],
-        }
+    def data(self) -> dict[str, object]:
+        """Return the plot for the script, as JSON can hold it."""
+        series = [
+            asdict(each) | {key: _round(getattr(each, key)) for key in ("y", "low", "high")} for each in self.series
+        ]
+        is_time = bool(self.x) and isinstance(self.x[0], str)
+        return vars(self) | {"names": None, "series": series, "is_time": is_time}
 
 
-def _rounded(values: Sequence[float | None] | None) -> list[float | None] | None:
-    """Five digits are more than a screen shows, and infinities are not JSON."""
+def _round(values: Values | None) -> list[float | None] | None:
+    """Round to five digits, more than a screen shows, and replace infinities, which JSON cannot hold."""
     if values is None:
         return None
     return [None if value is None or not math.isfinite(value) else float(f"{value:.5g}") for value in values]
 
 
-def volume(board: Board) -> Plot:
-    """Images over time."""
-    starts, found = _timeline(board)
-    title = "Images an hour" if board.step < DAY else "Images a day"
-    counts = [span.images if span else 0 for span in found]
-    return Plot("volume", title, starts, _unit(board), "Images", [Series("Images", "bars", "accent", counts)])
+def list_plots(board: Board) -> list[Plot]:
+    """Return all plots of the dashboard, in order."""
+    plots = [_plot_volume(board), _plot_doubts(board)] if board.spans else []
+    if board.verdicts:
+        plots.append(_plot_verdicts(board))
+    plots += [_plot_distribution(each, board.positive_class) for each in board.distributions]
+    if board.live:
+        plots += filter(None, (_plot_metric(board, board.live, name) for name in METRICS))
+        if board.live.bins:
+            plots.append(_plot_calibration(board.live))
+    return plots
 
 
-def doubts(board: Board) -> Plot:
-    """Share of images that were uncertain, and out of distribution, over time."""
-    starts, found = _timeline(board)
-    uncertain = [span.uncertain / span.images if span else None for span in found]
-    strange = [span.strange / span.images if span else None for span in found]
+def _plot_volume(board: Board) -> Plot:
+    starts, spans = _fill_gaps(board)
+    title = "Images per hour" if board.step < DAY else "Images per day"
+    counts = [span.images if span else 0 for span in spans]
+    return Plot("volume", title, starts, _unit(board), [Series("Images", "bars", "accent", counts)])
+
+
+def _plot_doubts(board: Board) -> Plot:
+    starts, spans = _fill_gaps(board)
+    uncertain = [span.uncertain / span.images if span else None for span in spans]
+    outliers = [span.out_of_distribution / span.images if span else None for span in spans]
+    series = [
+        Series("Uncertain", "line", "accent", uncertain),
+        Series("Out of distribution", "line", "positive", outliers),
+    ]
+    title = "Uncertain and out-of-distribution images"
+    return Plot("doubts", title, starts, _unit(board), series, unit="share")
+
+
+def _plot_verdicts(board: Board) -> Plot:
+    counts = {f"{each.day:%Y-%m-%d}": each.counts for each in board.verdicts}
+    first, last = board.verdicts[0].day, board.verdicts[-1].day
+    days = [f"{first + number * DAY:%Y-%m-%d}" for number in range((last - first).days + 1)]
+    series = [
+        Series(VERDICTS[verdict], "bars", tone, [counts.get(day, {}).get(verdict, 0) for day in days])
+        for verdict, tone in VERDICT_TONES.items()
+        if any(verdict in each for each in counts.values())
+    ]
+    return Plot("verdicts", "Verdicts per day", days, "Day (UTC)", series, stacked=True)
+
+
+def _plot_distribution(column: Distribution, positive_class: str | None) -> Plot:
+    bars = list(itertools.pairwise(column.edges.tolist()))
+    title = format_column(column.name, positive_class)
     return Plot(
-        "doubts",
-        "Uncertain and out of distribution",
-        starts,
-        _unit(board),
-        "Share of images",
-        [Series("Uncertain", "line", "accent", uncertain), Series("Out of distribution", "line", "positive", strange)],
-        unit="share",
-    )
-
-
-def verdicts(board: Board) -> Plot:
-    """How often each verdict was given, by day."""
-    days = [each.day.date() for each in board.verdicts]
-    span = _days(min(days), max(days)) if days else []
-    counts = {each.day.date(): each.counts for each in board.verdicts}
-    shown = [verdict for verdict in VERDICT_TONES if any(verdict in each.counts for each in board.verdicts)]
-    return Plot(
-        "verdicts",
-        "Verdicts a day",
-        [day.isoformat() for day in span],
-        "Day (UTC)",
-        "Checks",
-        [
-            Series(
-                VERDICTS[verdict],
-                "bars",
-                VERDICT_TONES[verdict],
-                [counts.get(day, {}).get(verdict, 0) for day in span],
-            )
-            for verdict in shown
-        ],
-        stacked=True,
-    )
-
-
-def distribution(each: Distribution, positive_class: str | None) -> Plot:
-    """A column of the reference and of the images in view."""
-    pairs = list(itertools.pairwise(each.edges.tolist()))
-    title = format_column(each.name, positive_class)
-    return Plot(
-        f"column-{each.name}",
+        f"column-{column.name}",
         title,
-        [(low + high) / 2 for low, high in pairs],
+        [(low + high) / 2 for low, high in bars],
         title,
-        "Share of images",
         [
-            Series("Reference", "bars", "edge", each.before.tolist()),
-            Series("In view", "steps", "accent", each.now.tolist()),
+            Series("Reference", "bars", "edge", column.before.tolist()),
+            Series("Selected images", "steps", "accent", column.now.tolist()),
         ],
         unit="share",
-        names=[f"{format_number(low, each.name)} to {format_number(high, each.name)}" for low, high in pairs],
+        names=[f"{format_number(low, column.name)} to {format_number(high, column.name)}" for low, high in bars],
         compact=True,
-        percent=is_share(each.name),
+        percent=is_share(column.name),
     )
 
 
-def performance(board: Board, live: LivePerformance, metric: str) -> Plot | None:
-    """One metric over time, as labels tell it and as probabilities say; None where neither does."""
+def _plot_metric(board: Board, live: LivePerformance, metric: str) -> Plot | None:
+    """Plot a metric over time, measured with labels and estimated without; None if there is neither."""
     measured = dict(live.measured_over_time)
     estimated = dict(zip((span.start for span in board.spans), live.estimated_over_time, strict=False))
     moments = sorted({*measured, *estimated})
 
-    def values(of: dict[datetime, Performance]) -> list[Estimate | None]:
-        return [getattr(of[each], metric) if each in of else None for each in moments]
+    def pick(values: dict[datetime, Performance]) -> list[Estimate | None]:
+        return [getattr(values[moment], metric) if moment in values else None for moment in moments]
 
     both = [
-        _with_interval("Estimated without labels", "line", "edge", values(estimated)),
-        _with_interval("Measured with labels", "points", "accent", values(measured)),
+        _with_interval("Estimated without labels", "line", "edge", pick(estimated)),
+        _with_interval("Measured with labels", "points", "accent", pick(measured)),
     ]
     series = [each for each in both if any(value is not None for value in each.y)]
     if not series:
         return None
-    return Plot(
-        f"metric-{metric}",
-        METRICS[metric],
-        [_moment(each, board.step) for each in moments],
-        _unit(board),
-        METRICS[metric],
-        series,
-        unit="area" if metric == "auroc" else "share",
-        intervals=True,
-    )
+    title, starts = METRICS[metric], [_format_start(moment, board) for moment in moments]
+    unit: Literal["area", "share"] = "area" if metric == "auroc" else "share"
+    return Plot(f"metric-{metric}", title, starts, _unit(board), series, unit=unit, intervals=True)
 
 
-def calibration(live: LivePerformance) -> Plot:
-    """Probabilities against what came true."""
-    bins = live.bins
+def _plot_calibration(live: LivePerformance) -> Plot:
     return Plot(
         "calibration",
         "Calibration on labelled images",
-        [each.claimed for each in bins],
-        "Probability",
-        "Came true",
-        [_with_interval("Came true", "points", "accent", [each.observed for each in bins])],
+        [each.mean for each in live.bins],
+        "Predicted probability",
+        [_with_interval("Observed share", "points", "accent", [each.observed for each in live.bins])],
         unit="share",
         intervals=True,
-        names=[f"{each.low:.0%} to {each.high:.0%}, {each.observed.images} images" for each in bins],
+        names=[f"{each.low:.0%} to {each.high:.0%}, {each.observed.images} images" for each in live.bins],
         diagonal=True,
         percent=True,
     )
 
 
-def _with_interval(name: str, kind: Kind, tone: Tone, values: Sequence[Estimate | None]) -> Series:
-    return Series(
-        name,
-        kind,
-        tone,
-        [each.value if each else None for each in values],
-        [each.low if each else None for each in values],
-        [each.high if each else None for each in values],
-    )
+def _with_interval(name: str, kind: Kind, tone: Tone, estimates: Iterable[Estimate | None]) -> Series:
+    values = [(each.value, each.low, each.high) if each else (None, None, None) for each in estimates]
+    return Series(name, kind, tone, *([row[place] for row in values] for place in range(3)))
 
 
-def _timeline(board: Board) -> tuple[list[str], list[Any]]:
-    """Every span between the first and the last with images, and None for those without: silence shall be seen."""
-    known = {span.start: span for span in board.spans}
-    if not known:
-        return [], []
-    start, end = min(known), max(known)
+def _fill_gaps(board: Board) -> tuple[list[str], list[Span | None]]:
+    """Return every hour or day from the first to the last with images, with None for those without any."""
+    spans = {span.start: span for span in board.spans}
+    start, end = min(spans), max(spans)
     moments = [start + number * board.step for number in range((end - start) // board.step + 1)]
-    return [_moment(each, board.step) for each in moments], [known.get(each) for each in moments]
+    return [_format_start(moment, board) for moment in moments], [spans.get(moment) for moment in moments]
 
 
-def _moment(moment: datetime, step: timedelta) -> str:
-    return f"{moment:%Y-%m-%d}" if step >= DAY else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _days(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+def _format_start(moment: datetime, board: Board) -> str:
+    return f"{moment:%Y-%m-%d}" if board.step >= DAY else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _unit(board: Board) -> str:

@@ -1,130 +1,123 @@
-"""The parts of the dashboard that hold images against the reference, and answers against the truth."""
+"""Sections of the dashboard that compare images with the reference, and predictions with ground truth."""
 
 from collections.abc import Sequence
 from html import escape
 
-from pneumo.serving.drift.performance import Estimate, Performance
+from pneumo.serving.drift.performance import Estimate
 from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, Verdict
 from pneumo.serving.pages.dashboard.board import Board, LivePerformance
-from pneumo.serving.pages.dashboard.labels import METRICS, TESTS, format_column, format_share
+from pneumo.serving.pages.dashboard.labels import METRICS, TESTS, format_column
 from pneumo.serving.pages.dashboard.markup import (
     NOTHING,
     badge,
     format_estimate,
     format_middle,
-    format_p_value,
     grid,
     note,
     section,
+    stack_table,
 )
 from pneumo.serving.pages.dashboard.plots import Plot
+from pneumo.serving.pages.reported_metrics import read_metrics
+
+_ESTIMATE = (
+    "The estimate needs no labels: it takes the model's probabilities as correct (confidence-based performance "
+    "estimation), so it does not show when they become wrong."
+)
 
 
-def columns(check: DriftCheck, board: Board) -> str:
-    """The columns of a check, with what they mean."""
+def render_columns(check: DriftCheck, board: Board) -> str:
+    """Render the columns of a check with their differences in words."""
     if not check.columns:
         return ""
-    rows = "\n".join(_column(each, board.positive_class) for each in check.columns)
+    heads = {"Column": "", "Verdict": "", "Difference": "", "Reference": "n", "Window": "n", "Distance": ""}
     return section(
         "columns",
-        "What the latest check compared",
-        "The strongest first. <em>p</em> is how often chance alone does as much, corrected for the number of columns: "
-        "below 0.05 is a warning, below 0.01 drift.",
-        f"""<div class="scroll"><table class="stack"><thead><tr>
-  <th scope="col">Column</th><th scope="col">Says</th><th scope="col">What it means</th>
-  <th scope="col" class="n">Reference</th><th scope="col" class="n">Window</th>
-  <th scope="col">Distance</th><th scope="col" class="n"><em>p</em></th><th scope="col">Test</th>
-</tr></thead><tbody>
-{rows}
-</tbody></table></div>""",
+        "Columns of the latest check",
+        "The strongest evidence comes first. The <em>p</em>-value is corrected for the number of columns: below 0.05 "
+        "is a warning, below 0.01 is drift.",
+        stack_table(
+            {**heads, "<em>p</em>": "n", "Test": ""},
+            (_render_column(column, board.positive_class) for column in check.columns),
+        ),
     )
 
 
-def _column(each: ColumnResult, positive_class: str | None) -> str:
-    distance = min(1.0, max(0.0, each.distance))
-    alike = '<span class="alike">alike</span>'
-    return f"""<tr><th scope="row">{escape(format_column(each.name, positive_class))}</th>
-  <td>{alike if each.verdict is Verdict.OK else badge(each.verdict)}</td>
-  <td class="whole">{escape(each.words or "")}</td>
-  <td class="n" data-name="Reference">{format_middle(each.reference, each.name)}</td>
-  <td class="n" data-name="Window">{format_middle(each.window, each.name)}</td>
+def _render_column(column: ColumnResult, positive_class: str | None) -> str:
+    distance = min(1.0, max(0.0, column.distance))
+    verdict = '<span class="alike">no drift</span>' if column.verdict is Verdict.OK else badge(column.verdict)
+    p_value = "&lt;&nbsp;0.001" if column.adjusted < 0.001 else f"{column.adjusted:.3f}"
+    return f"""<tr><th scope="row">{escape(format_column(column.name, positive_class))}</th>
+  <td>{verdict}</td>
+  <td class="whole">{escape(column.words or "")}</td>
+  <td class="n" data-name="Reference">{format_middle(column.reference, column.name)}</td>
+  <td class="n" data-name="Window">{format_middle(column.window, column.name)}</td>
   <td data-name="Distance"><meter min="0" max="1" value="{distance:.3f}">{distance:.2f}</meter></td>
-  <td class="n" data-name="p">{format_p_value(each.adjusted)}</td><td class="test">{TESTS[each.test]}</td></tr>"""
+  <td class="n" data-name="p">{p_value}</td><td class="test">{TESTS[column.test]}</td></tr>"""
 
 
-def distributions(board: Board, shown: Sequence[Plot], draws: bool) -> str:
-    """Histograms of the reference and of the images in view."""
-    found = [plot for plot in shown if plot.id.startswith("column-")]
+def render_distributions(board: Board, plots: Sequence[Plot], draws: bool) -> str:
+    """Render histograms of the reference and of the selected images."""
+    title = "Reference and selected images"
+    columns = [plot for plot in plots if plot.id.startswith("column-")]
     if board.no_reference:
-        words = f"There is nothing to compare with: {escape(board.no_reference)}."
-        return section("distributions", "Reference against the images in view", "", note(words))
-    if not found:
+        return section("distributions", title, "", note(f"There is no reference: {escape(board.no_reference)}."))
+    if not columns:
         return ""
-    words = f"Bars are the {board.reference_images:,} reference images, the line is {board.sampled:,} images in view"
-    words += "." if board.sampled == board.images else f", a fair sample of {board.images:,}."
-    words += " Choose fewer days above to see since when they differ."
-    return section("distributions", "Reference against the images in view", words, grid(found, draws, "many"))
+    sample = "" if board.sampled == board.images else f", a random sample of {board.images:,}"
+    words = (
+        f"Bars: {board.reference_images:,} reference images. Line: {board.sampled:,} selected images{sample}. "
+        "To find the day on which a difference began, select fewer days above."
+    )
+    return section("distributions", title, words, grid(columns, draws, "many"))
 
 
-def performance(board: Board, shown: Sequence[Plot], draws: bool) -> str:
-    """How well the model does, as far as labels or probabilities tell."""
+def render_performance(board: Board, plots: Sequence[Plot], draws: bool) -> str:
+    """Render performance, measured with labels and estimated without."""
     live = board.live
     if live is None or not live.images:
         return ""
-    found = [plot for plot in shown if plot.id.startswith("metric-") or plot.id == "calibration"]
-    return section("performance", "Live performance", _of_labels(live), _metrics(board, live) + grid(found, draws))
-
-
-def _of_labels(live: LivePerformance) -> str:
-    estimate = (
-        "The estimate needs no labels: it believes the model's probabilities, as confidence-based performance "
-        "estimation does, and cannot know where these stop being right."
+    own = [plot for plot in plots if plot.id.startswith("metric-") or plot.id == "calibration"]
+    return section(
+        "performance", "Live performance", _describe_labels(live), _list_metrics(board, live) + grid(own, draws)
     )
+
+
+def _describe_labels(live: LivePerformance) -> str:
     if not live.labels:
-        return (
-            "No true label came for these images. <code>POST /v1/feedback</code> takes them, one by one or as a table. "
-            f"{estimate}"
-        )
+        send = "Send them to <code>POST /v1/feedback</code>, one by one or as a table."
+        return f"No ground-truth labels yet. {send} {_ESTIMATE}"
     calibration = ""
     if live.calibration_error is not None:
-        calibration = f" Expected calibration error {live.calibration_error:.3f}; of few images it is too high."
-    share = format_share(live.labels / live.images)
+        calibration = f" Expected calibration error: {live.calibration_error:.3f}; with few images it is too high."
+    share = f"{live.labels / live.images:.1%}"
     return (
-        f"True labels of {live.labels:,} of {live.images:,} images ({share}): if these are not typical, neither are "
-        f"the figures. {estimate}{calibration}"
+        f"{live.labels:,} of {live.images:,} images ({share}) have ground-truth labels. If these are not typical, "
+        f"neither are the metrics. {_ESTIMATE}{calibration}"
     )
 
 
-def _metrics(board: Board, live: LivePerformance) -> str:
-    rows = "\n".join(
-        f"""<tr><th scope="row">{title}</th>
-  <td class="n" data-name="Measured with labels">{format_estimate(_get(live.measured, name))}</td>
-  <td class="n" data-name="Estimated without">{format_estimate(_get(live.estimated, name))}</td>
-  <td class="n" data-name="When exported">{_exported(board, name) or NOTHING}</td></tr>"""
-        for name, title in METRICS.items()
-        if _get(live.measured, name) or _get(live.estimated, name) or _exported(board, name)
-    )
-    if not rows:
+def _list_metrics(board: Board, live: LivePerformance) -> str:
+    rows = []
+    for name, title in METRICS.items():
+        measured: Estimate | None = getattr(live.measured, name)
+        estimated: Estimate | None = getattr(live.estimated, name)
+        exported = _format_exported(board, name)
+        if measured or estimated or exported:
+            rows.append(f"""<tr><th scope="row">{title}</th>
+  <td class="n" data-name="Measured with labels">{format_estimate(measured)}</td>
+  <td class="n" data-name="Estimated without labels">{format_estimate(estimated)}</td>
+  <td class="n" data-name="At export">{exported or NOTHING}</td></tr>""")
+    heads = {"Metric, 95% interval": "", "Measured with labels": "n", "Estimated without labels": "n", "At export": "n"}
+    return stack_table(heads, rows) if rows else ""
+
+
+def _format_exported(board: Board, name: str) -> str:
+    """Format a metric as the bundle reports it; empty if it does not."""
+    if board.bundle is None:
         return ""
-    return f"""<div class="scroll"><table class="stack"><thead><tr><th scope="col">Metric, 95 % interval</th>
-  <th scope="col" class="n">Measured with labels</th><th scope="col" class="n">Estimated without</th>
-  <th scope="col" class="n">When exported</th></tr></thead><tbody>
-{rows}
-</tbody></table></div>"""
-
-
-def _get(found: Performance, name: str) -> Estimate | None:
-    value: Estimate | None = getattr(found, name)
-    return value
-
-
-def _exported(board: Board, name: str) -> str:
-    """A metric as the bundle has it, of test images or else of validation; empty where it has none."""
-    splits = board.bundle.info.metrics.get("splits", {}) if board.bundle else {}
-    for split in ("test", "validation"):
-        try:
-            found = splits[split]["metrics"][name]
-            return f"{found['value']:.3f} <small>{found['low']:.3f} to {found['high']:.3f}, {split}</small>"
-        except (KeyError, TypeError, ValueError):
-            continue
-    return ""
+    split, _ = read_metrics(board.bundle.info)
+    metric = split.metrics.get(name)
+    if metric is None or metric.value is None or metric.low is None or metric.high is None:
+        return ""
+    return f"{metric.value:.3f} <small>{metric.low:.3f} to {metric.high:.3f}, {split.name}</small>"

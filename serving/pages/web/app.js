@@ -1,4 +1,4 @@
-// The page: takes files, gives each a card, and keeps the line above them true.
+// The page: takes files, shows a card for each, and a summary of all.
 
 import { Card } from "./card.js";
 import { table } from "./csv.js";
@@ -27,7 +27,7 @@ const environment = {
   enlarge,
 };
 
-// What comes in
+// Files
 
 byId("choose").addEventListener("click", () => byId("files").click());
 byId("choose-folder").addEventListener("click", () => byId("folder").click());
@@ -48,7 +48,7 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   add(found);
 });
-let depth = 0; // of elements that a dragged file is over
+let depth = 0; // of elements under a dragged file
 document.addEventListener("dragenter", (event) => {
   if (!holdsFiles(event)) return;
   depth += 1;
@@ -60,12 +60,12 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
 document.addEventListener("drop", async (event) => {
   if (!holdsFiles(event)) return;
-  event.preventDefault(); // a browser would open the file in place of the page
+  event.preventDefault(); // a browser would open the file instead of the page
   dragEnded();
   try {
     add(await fromDrop(event.dataTransfer));
   } catch {
-    say("What was dropped could not be read. Choose the files instead.");
+    say("The dropped files could not be read. Choose them instead.");
   }
 });
 
@@ -91,7 +91,7 @@ function add(found) {
   say(`${plural(added.length, "image")} added.`);
 }
 
-// What is known
+// Results
 
 function refresh() {
   byId("results").hidden = !cards.length;
@@ -107,7 +107,7 @@ function settled(card) {
     ? spoken(card.name, card.prediction, card.model.positive_class)
     : `${card.name}: ${card.problem.title}.`;
   if (cards.length === 1) say(words);
-  else if (open) sayNowAndThen(`${plural(open, "image")} to go. ${words}`);
+  else if (open) sayNowAndThen(`${plural(open, "image")} left. ${words}`);
   else say(`Done. ${summary(cards)}`);
   if (card.model && !sameModel(card.model)) refreshModel(card.model);
 }
@@ -129,7 +129,7 @@ byId("clear").addEventListener("click", () => {
   for (const card of cards.splice(0)) card.leave();
   byId("cards").replaceChildren();
   refresh();
-  say("All images are removed.");
+  say("All images removed.");
   byId("choose").focus();
 });
 
@@ -139,12 +139,12 @@ function removed(card) {
   card.leave();
   card.element.remove();
   refresh();
-  say(`${card.name} is removed.`);
+  say(`${card.name} removed.`);
   const next = cards[Math.min(place, cards.length - 1)];
   (next ? next.element.querySelector(".remove") : byId("choose")).focus();
 }
 
-// What is said aloud
+// Announcements for screen readers
 
 let lastSaid = 0;
 
@@ -171,7 +171,7 @@ function sameModel({ name, version }) {
 
 const asked = new Set();
 
-/** Take over what the service says about its model now; once for each answer that names another. */
+/** Show the current model of the service; once for each answer of another model. */
 async function refreshModel(model) {
   const id = model ? `${model.name}:${model.version}` : "";
   if (asked.has(id)) return;

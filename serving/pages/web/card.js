@@ -1,8 +1,8 @@
-// One image: its picture, its way through the service, and what the service says about it.
+// One image: its picture, the progress of its request, and its prediction or problem.
 
 import { clone, point, scales } from "./parts.js";
 import { Problem } from "./service.js";
-import { FAMILIAR, STRANGE, bytes, certainty, evidence, milliseconds, trouble } from "./wording.js";
+import { IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, bytes, certainty, evidence, milliseconds, trouble } from "./wording.js";
 
 const OVERHEAD = 1_000; // bytes of a form around its file
 let count = 0;
@@ -13,10 +13,10 @@ export class Card {
   #leaving = new AbortController();
   #urls = [];
   #mapping = false;
-  #drawn; // a promise of whether the browser can show the file itself
+  #drawn; // promise: whether the browser can show the file itself
 
   /**
-   * `environment`: `service`, `pool`, `maxBytes`, `modelShown()` (what the page says about the model), and the events
+   * `environment`: `service`, `pool`, `maxBytes`, `modelShown()` (the model that the page shows), and the events
    * `changed(card)`, `settled(card)`, `removed(card)`, `enlarge(card)`.
    */
   constructor({ file, name }, environment) {
@@ -38,15 +38,15 @@ export class Card {
     this.send();
   }
 
-  /** Send the image once it is its turn. */
+  /** Send the image in its turn. */
   send() {
     this.problem = null;
-    this.#state("waiting", "Waiting for its turn");
+    this.#state("waiting", "Waiting");
     const { signal } = this.#leaving;
     this.#environment.pool.add(() => this.#predict(), { signal });
   }
 
-  /** Give up whatever is under way and what the browser keeps of the picture. */
+  /** Abort all requests and free the picture. */
   leave() {
     this.#leaving.abort(new DOMException("removed", "AbortError"));
     this.#urls.forEach((url) => URL.revokeObjectURL(url));
@@ -76,10 +76,10 @@ export class Card {
   #checkFile(maxBytes) {
     const file = this.#file;
     if (file.size + OVERHEAD > maxBytes) {
-      throw new Problem({ status: 413, title: "Too large", detail: `the file has ${bytes(file.size)}, at most ${bytes(maxBytes)} can be sent` });
+      throw new Problem({ status: 413, title: "Too large", detail: `the file has ${bytes(file.size)}; the limit is ${bytes(maxBytes)}` });
     }
     if (/\.(zip|tar|t?gz|7z|rar)$/i.test(this.name)) {
-      throw new Problem({ status: 415, title: "An archive, not an image", mend: "Unpack it and choose the folder." });
+      throw new Problem({ status: 415, title: "An archive, not an image", fix: "Unpack it and choose the folder." });
     }
   }
 
@@ -87,7 +87,7 @@ export class Card {
     return {
       signal: this.#leaving.signal,
       waiting: (words) => this.#state("waiting", words),
-      sending: (share) => (share < 1 ? this.#state("sending", "Sending", share) : this.#state("looking", "Looking at it")),
+      sending: (share) => (share < 1 ? this.#state("sending", "Sending", share) : this.#state("analysing", "Analysing")),
     };
   }
 
@@ -96,7 +96,7 @@ export class Card {
     const progress = this.#part(".under-way progress");
     if (!progress) return;
     progress.setAttribute("aria-label", `${this.name}: ${words}`);
-    if (state === "looking") progress.removeAttribute("value"); // no telling how far it is
+    if (state === "analysing") progress.removeAttribute("value"); // progress is unknown
     else progress.value = share ?? 0;
     this.#part(".step").textContent = words;
   }
@@ -134,34 +134,35 @@ export class Card {
   #showAnswer() {
     const answer = clone("answer-template");
     const { prediction, model } = this;
-    const strange = answer.querySelector(".strange");
-    strange.hidden = prediction.in_distribution;
-    strange.querySelector("span").textContent = STRANGE;
+    const warning = answer.querySelector(".outlier-note");
+    warning.hidden = prediction.in_distribution;
+    warning.querySelector("span").textContent = OUT_OF_DISTRIBUTION;
     answer.querySelector(".label-text").textContent = prediction.label;
     answer.classList.toggle("positive", prediction.label === model.positive_class);
     answer.classList.toggle("several", model.positive_class === null);
     answer.querySelector(".scales").append(...scales(prediction, model.positive_class));
-    const sure = prediction.certainty === "certain";
+    const uncertain = prediction.certainty !== "certain";
     const points = answer.querySelector(".words");
-    if (!sure) points.append(point("unsure", certainty(prediction, this.#conformal()), true));
-    else if (prediction.in_distribution) points.append(point("yes", certainty(prediction, this.#conformal()), false));
-    if (prediction.in_distribution) points.append(point("yes", FAMILIAR, false));
+    if (uncertain || prediction.in_distribution) {
+      points.append(point(uncertain ? "unsure" : "yes", certainty(prediction, this.#conformal()), uncertain));
+    }
+    if (prediction.in_distribution) points.append(point("yes", IN_DISTRIBUTION, false));
     for (const remark of prediction.remarks ?? []) points.append(point("unsure", `About the file: ${remark}`, false));
     this.#wireHeat(answer);
     this.#part(".under-way").replaceWith(answer);
     this.nameModel();
     this.element.dataset.state = "done";
-    this.element.classList.toggle("unfamiliar", !prediction.in_distribution);
+    this.element.classList.toggle("outlier", !prediction.in_distribution);
   }
 
-  /** Say which model answered, where the page names another by now. */
+  /** Name the model that answered, if the page shows another one. */
   nameModel() {
     if (!this.prediction) return;
     const by = this.#conformal() ? "" : `, by ${this.model.name} ${this.model.version}`;
-    this.#part(".foot").textContent = `Answered in ${milliseconds(this.prediction.elapsed_ms)}${by}`;
+    this.#part(".foot").textContent = `Analysed in ${milliseconds(this.prediction.elapsed_ms)}${by}`;
   }
 
-  /** Level and limit of the model that answered, where it is the one that the page names. */
+  /** Return level and limit of the model that answered, if the page shows it. */
   #conformal() {
     const shown = this.#environment.modelShown();
     return shown?.name === this.model.name && shown?.version === this.model.version ? shown : null;
@@ -169,11 +170,11 @@ export class Card {
 
   #showTrouble(problem) {
     this.problem = problem;
-    const { title, detail, mend } = trouble(problem);
+    const { title, detail, fix } = trouble(problem);
     const element = clone("trouble-template");
     element.querySelector(".title").textContent = title;
     element.querySelector(".detail").textContent = detail;
-    element.querySelector(".mend").textContent = mend;
+    element.querySelector(".fix").textContent = fix;
     const again = element.querySelector(".again");
     again.hidden = !problem.mayTryAgain;
     again.setAttribute("aria-label", `Try ${this.name} again`);
@@ -201,7 +202,7 @@ export class Card {
     button.addEventListener("click", () => this.showHeat(!this.heatShown));
   }
 
-  /** Lay the heat map over the film, or take it away. */
+  /** Show or hide the heat map. */
   showHeat(shown) {
     if (!this.prediction) return;
     this.heatShown = shown;
@@ -213,7 +214,7 @@ export class Card {
     this.#drawHeat();
   }
 
-  /** How strongly the heat map covers the film, in percent. */
+  /** Set the opacity of the heat map, in percent. */
   setStrength(percentage) {
     this.strength = percentage;
     this.#drawHeat();
@@ -245,7 +246,7 @@ export class Card {
       const answer = await this.#environment.service.ask("v1/explain?format=json", this.#file, hooks);
       this.map = { heat: this.#url(png(answer.heat)), ...evidence(answer) };
       this.#part(".heat").src = this.map.heat;
-      this.#part(".picture").src = this.#url(png(answer.film)); // upright and of the size of the map
+      this.#part(".picture").src = this.#url(png(answer.film)); // upright, in the size of the map
       this.#drawHeat();
     } catch (failure) {
       if (this.#leaving.signal.aborted) return;
@@ -265,5 +266,5 @@ function png(base64) {
 }
 
 function asProblem(failure) {
-  return failure instanceof Problem ? failure : new Problem({ title: "Something on this page failed", detail: String(failure), mayTryAgain: true });
+  return failure instanceof Problem ? failure : new Problem({ title: "This page failed", detail: String(failure), mayTryAgain: true });
 }

@@ -2,7 +2,7 @@
 
 const FORMULA = /^[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]/;
 
-/** One cell. A text that a spreadsheet would take for a formula begins with an apostrophe; numbers stay numbers. */
+/** Format a cell. A text that a spreadsheet would run as a formula gets an apostrophe; numbers stay numbers. */
 export function cell(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number" || typeof value === "boolean") return String(value);
@@ -10,12 +10,12 @@ export function cell(value) {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Rows of cells with the ends of line and the mark of UTF-8 that spreadsheets expect. */
+/** Format rows of cells with the line ends and the UTF-8 mark that spreadsheets expect. */
 export function csv(rows) {
   return `\ufeff${rows.map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
 }
 
-/** A row for each image that has an answer or cannot have one. */
+/** Build a table with a row for each image that has a prediction or a problem. */
 export function table(cards, notice) {
   const settled = cards.filter((card) => card.prediction || card.problem);
   const classes = [...new Set(settled.flatMap((card) => Object.keys(card.prediction?.probabilities ?? {})))];

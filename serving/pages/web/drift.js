@@ -1,4 +1,4 @@
-// Draws the dashboard's plots. Each has a table beside it that says the same, for who cannot see them or has no script.
+// Draws the dashboard's plots. Each also has a table, for readers who cannot see plots or have no script.
 
 const plots = JSON.parse(document.getElementById("plots").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -7,12 +7,12 @@ const OPTIONS = { displayModeBar: false, responsive: true, doubleClick: false, s
 const TICKS = { count: ",d", share: ".0%", area: ".2f" };
 const COLOURS = { ok: "plot-ok", warning: "plot-warning", drift: "plot-drift" };
 
-/** A colour of the style sheet, as it is in the scheme in force. */
+/** Return a colour of the style sheet in the current scheme. */
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${COLOURS[name] ?? name}`).trim();
 }
 
-/** The same, seen through. */
+/** Return a colour with an opacity. */
 function faint(name, opacity) {
   const hex = colour(name);
   const [red, green, blue] = [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
@@ -41,22 +41,16 @@ function tracesOf(plot, series) {
     return [{ ...own, type: "scatter", mode: "markers", marker: { color: tone, size: 8 }, error_y: error, hovertemplate: interval(plot, series) }];
   }
   const line = { ...own, type: "scatter", mode: "lines+markers", line: { color: tone, width: 2 }, marker: { size: 5 } };
-  if (!series.low) {
-    return [line];
-  }
+  if (!series.low) return [line];
   return [...bandsOf(plot, series), { ...line, hovertemplate: interval(plot, series) }];
 }
 
-/** What lies between the ends of intervals, once for each stretch without a gap: a fill would run across it. */
+/** Return bands between the ends of intervals, one for each stretch without a gap: a fill would cross the gap. */
 function bandsOf(plot, series) {
   const stretches = [];
   series.low.forEach((value, place) => {
-    if (value === null) {
-      return;
-    }
-    if (place === 0 || series.low[place - 1] === null) {
-      stretches.push([]);
-    }
+    if (value === null) return;
+    if (place === 0 || series.low[place - 1] === null) stretches.push([]);
     stretches.at(-1).push(place);
   });
   const edge = { type: "scatter", mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
@@ -71,8 +65,8 @@ function bandsOf(plot, series) {
 }
 
 function interval(plot, series) {
-  const told = (value) => (value === null ? "" : plot.unit === "share" ? `${(100 * value).toFixed(1)} %` : value.toFixed(3));
-  return series.y.map((value, place) => `${told(value)} (${told(series.low[place])} to ${told(series.high[place])})`);
+  const format = (value) => (value === null ? "" : plot.unit === "share" ? `${(100 * value).toFixed(1)}%` : value.toFixed(3));
+  return series.y.map((value, place) => `${format(value)} (${format(series.low[place])} to ${format(series.high[place])})`);
 }
 
 function layoutOf(plot, width) {
@@ -97,12 +91,12 @@ function layoutOf(plot, width) {
 }
 
 function xOf(plot, width) {
-  if (plot.isTime) {
+  if (plot.is_time) {
     const hours = plot.x[0].length > 10;
     return { type: "date", hoverformat: hours ? "%-d %b, %H:%M" : "%-d %b %Y", tickformatstops: stops(), nticks: Math.ceil(width / 75) };
   }
   if (plot.diagonal) {
-    return { range: [0, 1.02], tickformat: ".0%", title: { text: plot.xTitle, standoff: 6 } };
+    return { range: [0, 1.02], tickformat: ".0%", title: { text: plot.x_title, standoff: 6 } };
   }
   const fine = plot.x.at(-1) - plot.x[0] < 0.05 ? ".1%" : ".0%";
   return { nticks: 5, tickformat: plot.percent ? fine : "", hoverformat: plot.percent ? ".1%" : ".4~g" };
@@ -118,15 +112,13 @@ function stops() {
 
 function yOf(plot) {
   const scale = { tickformat: TICKS[plot.unit], rangemode: "tozero" };
-  if (plot.diagonal) {
-    return { ...scale, range: [0, 1.02] };
-  }
+  if (plot.diagonal) return { ...scale, range: [0, 1.02] };
   if (plot.intervals) {
     const lows = plot.series.flatMap((series) => series.low).filter((value) => value !== null);
     return { ...scale, range: [Math.max(0, Math.floor(10 * Math.min(...lows)) / 10), 1.02] };
   }
   const highest = plot.x.map((_, place) => plot.series.reduce((sum, series) => sum + (series.y[place] ?? 0), 0));
-  return plot.unit !== "count" || Math.max(...highest) > 5 ? scale : { ...scale, dtick: 1 }; // no halves of a whole thing
+  return plot.unit !== "count" || Math.max(...highest) > 5 ? scale : { ...scale, dtick: 1 }; // no half images
 }
 
 function draw(plot) {
@@ -136,7 +128,7 @@ function draw(plot) {
   Plotly.react(place, plot.series.flatMap((series) => tracesOf(plot, series)), layoutOf(plot, place.clientWidth), OPTIONS);
 }
 
-/** One after the other, so that the page answers meanwhile. */
+/** Draw one plot after the other, so that the page stays responsive. */
 async function drawAll() {
   delete document.documentElement.dataset.drawn;
   for (const plot of plots) {

@@ -1,25 +1,25 @@
-// Files as they come from a drop, the clipboard or a dialog.
+// Files from a drop, the clipboard or a dialog.
 
 const NO_IMAGES = /(^|\/)(\.[^/]*|__MACOSX\/.*|thumbs\.db|desktop\.ini|dicomdir)$/i;
 
-/** A file and the name to show for it: with its folders where it came in one. */
+/** Pair a file with the name to show: with its folders if it came in one. */
 function named(file, path) {
   return { file, name: (path || file.webkitRelativePath || file.name || "pasted image").replace(/^\//, "") };
 }
 
-/** What was chosen in a dialog, without what systems leave in folders. */
+/** Return the files of a dialog, without those that operating systems leave in folders. */
 export function fromInput(input) {
   return [...input.files].map((file) => named(file)).filter(({ name }) => !NO_IMAGES.test(name));
 }
 
-/** What was pasted. */
+/** Return the pasted files. */
 export function fromClipboard(data) {
   return [...(data?.files ?? [])].map((file) => named(file));
 }
 
-/** What was dropped, folders and all. */
+/** Return the dropped files, with those of dropped folders. */
 export async function fromDrop(transfer) {
-  // Entries must be taken before the first await: the list is empty once the event is over.
+  // Entries must be read before the first await: the list is empty once the event is over.
   const entries = [...transfer.items].map((item) => (item.kind === "file" ? item.webkitGetAsEntry?.() : null));
   if (!entries.some(Boolean)) return [...transfer.files].map((file) => named(file));
   const found = [];

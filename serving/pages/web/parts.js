@@ -1,13 +1,13 @@
-// Pieces of a card. Text goes in as text: names come from strangers.
+// Pieces of a card. Text is set as text, never as HTML: file names can hold anything.
 
 import { againstThreshold, percent } from "./wording.js";
 
-/** A copy of what a template of the page holds. */
+/** Copy the content of a template of the page. */
 export function clone(template) {
   return document.getElementById(template).content.firstElementChild.cloneNode(true);
 }
 
-/** The positive class against its threshold, or all classes, the most probable first. */
+/** Draw the positive class against its threshold, or all classes, the most probable first. */
 export function scales(prediction, positive) {
   if (positive !== null) {
     const { value, words } = againstThreshold(prediction.probability, prediction.threshold);
@@ -31,7 +31,7 @@ function scale(name, value, probability, { threshold, foot } = {}) {
   return element;
 }
 
-/** One thing that is said of an answer, with its icon. */
+/** Draw one remark about a prediction, with its icon. */
 export function point(icon, words, doubtful) {
   const item = document.createElement("li");
   item.classList.toggle("doubtful", doubtful);

@@ -1,4 +1,4 @@
-// So many tasks at a time; what is wanted first goes first.
+// Runs a limited number of tasks at a time, urgent ones first.
 
 export class Pool {
   #size;
@@ -9,7 +9,7 @@ export class Pool {
     this.#size = size;
   }
 
-  /** Run a task when its turn comes, or never once `signal` is aborted. Tasks deal with their own errors. */
+  /** Run a task in its turn, or never if `signal` is aborted. Tasks handle their own errors. */
   add(task, { later = false, signal } = {}) {
     this.#queues[later ? 1 : 0].push({ task, signal });
     this.#next();

@@ -1,15 +1,15 @@
-// Requests to the service: its key, the pauses it asks for, and its problems in words.
+// Requests to the service: API key, retries, and problems in words.
 
 const KEY = "pneumo-api-key";
 const PATIENCE_S = 300;
 const TRIES_WITHOUT_ANSWER = 3;
 const SILENCE_MS = 120_000;
 
-/** Why there is no answer. `mend` says what to do; without it the status does. */
+/** A request without an answer. `fix` says what to do; without it the status does. */
 export class Problem extends Error {
-  constructor({ status = 0, type, title, detail = "", mend, requestId, mayTryAgain = false }) {
+  constructor({ status = 0, type, title, detail = "", fix, requestId, mayTryAgain = false }) {
     super(title);
-    Object.assign(this, { status, type, title, detail, mend, requestId, mayTryAgain });
+    Object.assign(this, { status, type, title, detail, fix, requestId, mayTryAgain });
   }
 }
 
@@ -22,24 +22,24 @@ export class Service {
   #declined = false;
   #key = null;
 
-  /** `askForKey(reason)` gives a promise of a key, or of null where the user has none. */
+  /** `askForKey(reason)` returns a promise of a key, or of null if the user has none. */
   constructor(askForKey) {
     this.#askForKey = askForKey;
     try {
       this.#key = sessionStorage.getItem(KEY);
     } catch {
-      // Storage may be blocked: then the key lives as long as the page.
+      // Storage may be blocked: then the key is lost with the page.
     }
   }
 
   /**
    * Send an image and return the answer's JSON.
    *
-   * `hooks`: `signal` to give up, `sending(share)` while bytes leave, `waiting(words)` while the service wants a pause.
+   * `hooks`: `signal` to abort, `sending(share)` while bytes leave, `waiting(words)` between retries.
    */
   async ask(path, file, hooks) {
     await this.#knock(hooks);
-    // The file's own name can be a patient's: it stays here.
+    // The file's own name can be a patient's: it is not sent.
     return this.#persist(hooks, (key) => {
       const form = new FormData();
       form.append("file", file, "image");
@@ -47,12 +47,12 @@ export class Service {
     });
   }
 
-  /** Ask for a key again, though there was none when it was asked for. */
+  /** Ask for a key again, although the user had none before. */
   reconsider() {
     this.#declined = false;
   }
 
-  /** Whether the service takes requests: `loading`, `ready`, `draining`, `failed`, or `away`. */
+  /** Return the state of the service: `loading`, `ready`, `draining`, `failed`, or `away`. */
   async state() {
     try {
       return JSON.parse((await exchange("GET", "readyz", null, null, {})).responseText).status;
@@ -61,7 +61,7 @@ export class Service {
     }
   }
 
-  /** Ask for something small first: an image that is refused half sent looks like a broken connection. */
+  /** Send a small request first: an image that is refused while it is sent looks like a broken connection. */
   #knock(hooks) {
     this.#knocked ??= this.#persist({ waiting: hooks.waiting }, (key) => exchange("GET", "v1/model", key, null, {})).catch(
       (problem) => {
@@ -105,12 +105,12 @@ export class Service {
       const seconds = retryAfter(answer) ?? Math.min(2 ** tries, 30);
       if (!busy || waited + seconds > PATIENCE_S) throw problem;
       waited += seconds;
-      this.#pauseFor(seconds, loading ? "The model is being loaded" : "The service is busy");
+      this.#pauseFor(seconds, loading ? "The model is loading" : "The service is busy");
     }
   }
 
   async #renewKey(refused, problem) {
-    if (this.#key !== refused) return; // another request asked meanwhile
+    if (this.#key !== refused) return; // another request has asked
     if (!this.#declined) {
       this.#asking ??= this.#askForKey(refused === null ? "" : problem.detail).finally(() => {
         this.#asking = null;
@@ -118,11 +118,11 @@ export class Service {
     }
     const key = await this.#asking;
     if (key === null) {
-      this.#declined = true; // once for all images that wait
+      this.#declined = true; // once for all waiting images
       throw new Problem({
         status: 401,
-        title: "This service asks for an API key",
-        mend: "Try again and enter the key that whoever runs the service gave you.",
+        title: "This service requires an API key",
+        fix: "Try again and enter the key that the operator of the service gave you.",
         mayTryAgain: true,
       });
     }
@@ -130,11 +130,11 @@ export class Service {
     try {
       sessionStorage.setItem(KEY, key);
     } catch {
-      // As above.
+      // Storage may be blocked.
     }
   }
 
-  /** What one request was told holds for all: they would be told the same. */
+  /** Pause all requests: each would get the same answer. */
   #pauseFor(seconds, why) {
     this.#pausedUntil = Math.max(this.#pausedUntil, performance.now() + 1000 * seconds);
     this.#pausedFor = why;
@@ -145,13 +145,13 @@ export class Service {
       signal?.throwIfAborted();
       const left = this.#pausedUntil - performance.now();
       if (left <= 0) return;
-      waiting?.(`${this.#pausedFor}: next try in ${Math.ceil(left / 1000)}\u00a0s`);
+      waiting?.(`${this.#pausedFor}: retrying in ${Math.ceil(left / 1000)}\u00a0s`);
       await new Promise((resolve) => setTimeout(resolve, Math.min(left, 250)));
     }
   }
 }
 
-/** The connection gave no answer. */
+/** No answer came through the connection. */
 class Silence extends Error {}
 
 function exchange(method, path, key, body, { signal, sending }) {
@@ -177,7 +177,7 @@ function parsed(answer) {
   try {
     return JSON.parse(answer.responseText);
   } catch {
-    throw new Problem({ status: answer.status, title: "The answer cannot be read", detail: "something between here and the service may have changed it", mayTryAgain: true });
+    throw new Problem({ status: answer.status, title: "The answer cannot be read", detail: "a proxy may have changed it", mayTryAgain: true });
   }
 }
 
@@ -186,7 +186,7 @@ function problemOf(answer) {
   try {
     told = JSON.parse(answer.responseText) ?? {};
   } catch {
-    // A proxy answered in its own words.
+    // A proxy sent its own answer.
   }
   const { status } = answer;
   return new Problem({
@@ -209,7 +209,7 @@ function retryAfter(answer) {
 function noAnswer() {
   return new Problem({
     title: "The service does not answer",
-    mend: "Check the connection and try again. If it stays so, tell whoever runs the service.",
+    fix: "Check the connection and try again. If the problem remains, contact the operator of the service.",
     mayTryAgain: true,
   });
 }

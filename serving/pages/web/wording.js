@@ -1,18 +1,18 @@
-// What numbers mean, in words for a reader who is no statistician.
+// Numbers in words, for a reader who is not a statistician.
 
 const SPACE = "\u00a0";
 const FAINT = 0.05; // of full colour
 
-/** A probability in [0, 1] as a percentage that never rounds to a certainty that it is not. */
+/** Format a probability in [0, 1] as a percentage that does not round to 0% or 100%. */
 export function percent(probability, digits = 1) {
   const value = 100 * probability;
   const step = 10 ** -digits;
-  if (probability > 0 && value < step) return `<${SPACE}${step.toFixed(digits)}${SPACE}%`;
-  if (probability < 1 && value > 100 - step) return `>${SPACE}${(100 - step).toFixed(digits)}${SPACE}%`;
-  return `${value.toFixed(digits)}${SPACE}%`;
+  if (probability > 0 && value < step) return `<${step.toFixed(digits)}%`;
+  if (probability < 1 && value > 100 - step) return `>${(100 - step).toFixed(digits)}%`;
+  return `${value.toFixed(digits)}%`;
 }
 
-/** Two probabilities with as many digits as it takes to see which is larger. */
+/** Format two probabilities with enough digits to show which is larger. */
 export function percents(one, other) {
   let digits = 1;
   while (one !== other && digits < 6 && percent(one, digits) === percent(other, digits)) digits += 1;
@@ -31,79 +31,72 @@ export function plural(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Names as a list in a sentence. */
-export function list(names) {
-  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-}
-
 /**
- * How sure the model is.
+ * Describe the certainty of a prediction.
  *
- * `conformal` is the level and limit of the model that answered, or null where only the verdict is known: a class stays
- * possible while 1 - p is at most the limit (serving/model/calibration.py).
+ * `conformal` is the level and limit of the model that answered, or null if the page does not know them: the prediction
+ * set holds each class with 1 - p at or below the limit (serving/model/calibration.py).
  */
-export function certainty(prediction, conformal) {
-  const { label, probabilities } = prediction;
-  const at = conformal ? ` at ${percent(conformal.level, 0)} coverage` : "";
-  if (prediction.certainty === "certain") return `The model is sure: only ${label} remains possible${at}.`;
-  if (!conformal) return "The model is not sure: it cannot settle on one class.";
+export function certainty({ label, probabilities, certainty }, conformal) {
+  const at = conformal ? ` at the ${percent(conformal.level, 0)} level` : "";
   const names = Object.keys(probabilities);
+  if (certainty === "certain") {
+    const others = names.length === 2 ? names.find((name) => name !== label) : "all other classes";
+    return `High confidence: ${others} ruled out${at}.`;
+  }
+  if (!conformal) return "Low confidence: the model does not settle on one class.";
   const possible = names.filter((name) => 1 - probabilities[name] <= conformal.limit);
-  if (possible.length === 0) return `The model is not sure: no class is likely enough to settle on${at}.`;
-  if (possible.length === 1) return `The model is not sure: the threshold says ${label}, but only ${possible[0]} remains possible${at}.`;
-  if (possible.length === 2 && names.length === 2) return `The model is not sure: both classes remain possible${at}.`;
-  return `The model is not sure: ${list(possible)} remain possible${at}.`;
+  if (possible.length === 0) return `Low confidence: no class is probable enough${at}.`;
+  if (possible.length === 1) return `Low confidence: the threshold gives ${label}, but only ${possible[0]} is possible${at}.`;
+  if (names.length === 2) return `Low confidence: neither class can be ruled out${at}.`;
+  return `Low confidence: ${new Intl.ListFormat("en-GB").format(possible)} cannot be ruled out${at}.`;
 }
 
-export const FAMILIAR = "The image looks like the X-rays that the model was trained on.";
-export const STRANGE =
-  "This image does not look like the X-rays that the model was trained on: do not rely on the answer.";
+export const IN_DISTRIBUTION = "The image resembles the training X-rays.";
+export const OUT_OF_DISTRIBUTION =
+  "Out of distribution: the image does not resemble the training X-rays. Do not rely on the prediction.";
 
-/** Where a probability lies against its threshold. */
+/** Compare a probability with its threshold. */
 export function againstThreshold(probability, threshold) {
   const [value, limit] = percents(probability, threshold);
-  return { value, words: `${probability >= threshold ? "Reaches" : "Below"} the threshold of ${limit}` };
+  return { value, words: `${probability >= threshold ? "At or above" : "Below"} the threshold of ${limit}` };
 }
 
-/** What the heat map of an answer of `/v1/explain` shows, and whether that is nothing. */
+/** Describe the heat map of an answer of `/v1/explain`, and whether it is empty. */
 export function evidence({ class_name: name, method, peak }) {
-  if (peak < FAINT) return { empty: true, words: `The map is empty: nothing on this image speaks for ${name}.` };
+  if (peak < FAINT) return { empty: true, words: `The heat map is empty: no region supports ${name}.` };
   const words = method === "cam"
-    ? `Coloured areas speak for ${name}, yellow ones the most (class activation map).`
-    : `${name} becomes less probable where a coloured area is covered, yellow ones the most (occlusion).`;
+    ? `Coloured regions support ${name}, yellow ones most strongly (class activation map).`
+    : `${name} becomes less probable if a coloured region is covered, yellow ones most strongly (occlusion).`;
   return { empty: false, words };
 }
 
-/** One answer as a sentence for a screen reader. */
+/** Describe one prediction in a sentence for a screen reader. */
 export function spoken(name, prediction, positive) {
-  const of = positive ?? prediction.label;
-  const warning = prediction.in_distribution ? "" : ` ${STRANGE}`;
-  const doubt = prediction.certainty === "certain" ? "" : " The model is not sure.";
-  const said = positive === prediction.label || positive === null ? "" : ` of ${of}`;
-  return `${name}: ${prediction.label}, probability${said} ${percent(prediction.probability)}.${doubt}${warning}`;
+  const of = positive === prediction.label || positive === null ? "" : ` of ${positive}`;
+  const doubt = prediction.certainty === "certain" ? "" : " Low confidence.";
+  const warning = prediction.in_distribution ? "" : ` ${OUT_OF_DISTRIBUTION}`;
+  return `${name}: ${prediction.label}, probability${of} ${percent(prediction.probability)}.${doubt}${warning}`;
 }
 
-/** What all answers come to, in one line. */
+/** Summarise all results in one line. */
 export function summary(cards) {
-  const done = cards.filter((card) => card.prediction);
+  const predictions = cards.map((card) => card.prediction).filter(Boolean);
   const failed = cards.filter((card) => card.problem).length;
-  const open = cards.length - done.length - failed;
+  const open = cards.length - predictions.length - failed;
   const labels = new Map();
-  for (const { prediction } of done) labels.set(prediction.label, (labels.get(prediction.label) ?? 0) + 1);
-  const unsure = done.filter(({ prediction }) => prediction.certainty !== "certain").length;
-  const strange = done.filter(({ prediction }) => !prediction.in_distribution).length;
+  for (const { label } of predictions) labels.set(label, (labels.get(label) ?? 0) + 1);
   const parts = [...labels].map(([label, count]) => `${count} ${label}`);
-  if (failed) parts.push(`${failed} without an answer`);
-  if (open) parts.push(`${open} under way`);
-  const doubts = [];
-  if (unsure) doubts.push(`${unsure} not sure`);
-  if (strange) doubts.push(`${strange} unfamiliar`);
-  const doubt = doubts.length ? ` Among the answers: ${doubts.join(", ")}.` : "";
-  return `${plural(cards.length, "image")}: ${parts.join(", ")}.${doubt}`;
+  if (failed) parts.push(`${failed} without a result`);
+  if (open) parts.push(`${open} in progress`);
+  const uncertain = predictions.filter((prediction) => prediction.certainty !== "certain").length;
+  const outliers = predictions.filter((prediction) => !prediction.in_distribution).length;
+  const doubts = (uncertain ? ` Low confidence: ${uncertain}.` : "") + (outliers ? ` Out of distribution: ${outliers}.` : "");
+  return `${plural(cards.length, "image")}: ${parts.join(", ")}.${doubts}`;
 }
 
-const MENDS = {
-  400: "Export the image again, or take another copy of it.",
+const FIXES = {
+  400: "Export the image again, or use another copy of it.",
   408: "The connection may be slow. Try again, or send a smaller image.",
   413: "Save the image smaller, or as JPEG, and choose it again.",
   415: "Choose another file.",
@@ -111,11 +104,11 @@ const MENDS = {
   503: "Try again in a moment.",
 };
 
-/** What is wrong and what to do about it. */
+/** Describe a problem and its fix. */
 export function trouble(problem) {
   if (problem.status === 500) problem = { ...problem, title: "The service failed", detail: "" };
   const detail = problem.detail ? `${problem.detail[0].toUpperCase()}${problem.detail.slice(1)}.`.replace(/([.!?])\.$/, "$1") : "";
-  const mend = problem.mend ?? MENDS[problem.status] ??
-    `Try again. If it stays so, tell whoever runs the service${problem.requestId ? ` the request id ${problem.requestId}` : ""}.`;
-  return { title: problem.title, detail, mend };
+  const id = problem.requestId ? ` and quote the request id ${problem.requestId}` : "";
+  const fix = problem.fix ?? FIXES[problem.status] ?? `Try again. If the problem remains, contact the operator of the service${id}.`;
+  return { title: problem.title, detail, fix };
 }

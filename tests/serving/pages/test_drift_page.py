@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +23,13 @@ from pneumo.serving.predictions.store import LogStore
 from tests.support import prediction_logs as simulated
 from tests.support.bundles import make_bundle
 from tests.support.colours import contrast, palettes
+from tests.support.html import Elements, text_of
 from tests.support.paths import ROOT
 
 WEB = ROOT / "serving" / "pages" / "web"
 NOTICE = "Research software, not a medical device"
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-class Elements(HTMLParser):
-    """The elements of a page with their attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-    def values(self, *names: str) -> list[str]:
-        return [value for _, attributes in self.found for name in names if (value := attributes.get(name)) is not None]
-
-
-def text_of(html: str) -> str:
-    """A page's text with single spaces."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html).replace("\N{NO-BREAK SPACE}", " ").split())
 
 
 def plots_of(html: str) -> dict[str, dict]:
@@ -121,15 +98,15 @@ def test_the_page_counts_what_the_log_holds(client):
     html = client.get("/drift").text
     text = text_of(html)
     with store_of(client).engine.connect() as connection:
-        images, uncertain, strange = connection.execute(
+        images, uncertain, outliers = connection.execute(
             sa.text("select count(*), avg(certain = 0), avg(in_distribution = 0) from predictions")
         ).one()
         labels = connection.execute(sa.text("select count(*) from feedback")).scalar()
     assert images == 900
     assert f"Images 900 {NOW.date() - 13 * DAY} to " in text
-    assert f"Uncertain {uncertain:.1%}".replace("%", " %") in text
-    assert f"Out of distribution {strange:.1%}".replace("%", " %") in text
-    assert f"With a true label {labels}" in text
+    assert f"Uncertain {uncertain:.1%}" in text
+    assert f"Out of distribution {outliers:.1%}" in text
+    assert f"With ground truth {labels}" in text
     plots = plots_of(html)
     assert sum(plots["volume"]["series"][0]["y"]) == 900
     assert len(plots["volume"]["x"]) == 13
@@ -150,7 +127,7 @@ def test_distributions_are_shares_of_reference_and_window(client):
     plots = plots_of(client.get("/drift").text)
     for name, plot in plots.items():
         if name.startswith("column-"):
-            assert [series["name"] for series in plot["series"]] == ["Reference", "In view"]
+            assert [series["name"] for series in plot["series"]] == ["Reference", "Selected images"]
             assert all(sum(series["y"]) == pytest.approx(1, abs=0.001) for series in plot["series"])
 
 
@@ -178,16 +155,16 @@ def test_a_range_and_a_version_can_be_chosen(client):
 def test_few_days_are_shown_by_the_hour(client):
     day = str(NOW.date() - DAY)
     plot = plots_of(client.get("/drift", params={"from": day, "to": day}).text)["volume"]
-    assert plot["title"] == "Images an hour"
+    assert plot["title"] == "Images per hour"
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:00", moment) for moment in plot["x"])
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ({"from": "yesterday"}, "“yesterday” is no date such as 2026-11-24"),
+        ({"from": "yesterday"}, "“yesterday” is not a date such as 2026-11-24"),
         ({"to": "0001-01-01"}, "0001-01-01 is out of range"),
-        ({"version": "<script>alert(1)</script>"}, "The log knows no version “&lt;script&gt;alert(1)&lt;/script&gt;”"),
+        ({"version": "<script>alert(1)</script>"}, "The log has no version “&lt;script&gt;alert(1)&lt;/script&gt;”"),
     ],
 )
 def test_what_is_not_understood_is_said_and_left_out(client, query, words):
@@ -251,7 +228,7 @@ def test_a_report_that_is_not_there_is_a_page_in_words(client, key):
     answer = client.get(f"/drift/reports/{key}")
     assert answer.status_code == 404
     if "/" not in key and "%2f" not in key:
-        assert "its report is not kept any more" in answer.text
+        assert "its report was deleted" in answer.text
 
 
 def test_the_latest_check_is_json(client, drifted):
@@ -272,7 +249,7 @@ def test_without_a_check_json_is_a_problem_that_says_how_to_make_one(empty):
 def test_an_empty_log_says_how_to_fill_it(empty):
     answer = empty.get("/drift")
     assert answer.status_code == 200
-    assert "No image was logged yet." in text_of(answer.text)
+    assert "No images have been logged yet." in text_of(answer.text)
     assert "/v1/predict" in answer.text
     assert not Elements(answer.text).of("script")
 
@@ -281,24 +258,24 @@ def test_few_images_and_no_check_say_what_is_missing(empty):
     simulated.fill(store_of(empty), 7, NOW - DAY, NOW, seed=3)
     text = text_of(empty.get("/drift").text)
     assert "No drift check yet A check needs 20 images." in text
-    assert "7 images in view. Fewer than 20 say nothing of drift." in text
+    assert "7 images selected. Fewer than 20 cannot show drift." in text
     assert "pneumo drift report" in text
-    assert "No true label came for these images." in text
-    assert "Reference against" not in text
+    assert "No ground-truth labels yet." in text
+    assert "Reference and selected" not in text
 
 
 def test_a_single_image_is_a_page_too(empty):
     simulated.fill(store_of(empty), 1, NOW - DAY, NOW, seed=3, labelled=1)
     answer = empty.get("/drift")
     assert answer.status_code == 200
-    assert "1 image in view." in text_of(answer.text)
+    assert "1 image selected." in text_of(answer.text)
 
 
 def test_a_model_without_a_reference_says_so_and_shows_the_rest(bundle, started, tmp_path):
     with started(application(bundle, tmp_path)) as client:
         simulated.fill(store_of(client), 60, NOW - 4 * DAY, NOW, seed=3, labelled=1)
         html = client.get("/drift").text
-    assert "its bundle holds no reference that can be read; export the model again" in text_of(html)
+    assert "the bundle holds no readable reference; export the model again" in text_of(html)
     assert {"volume", "metric-sensitivity"} <= plots_of(html).keys()
 
 
@@ -306,7 +283,7 @@ def test_a_version_whose_bundle_is_gone_shows_what_needs_no_bundle(empty):
     store = store_of(empty)
     simulated.fill(store, 60, NOW - 4 * DAY, NOW, seed=3, labelled=1, version="0")
     html = empty.get("/drift").text
-    assert "its bundle is neither loaded nor in the registry any more" in text_of(html)
+    assert "the bundle of this version is neither loaded nor in the registry" in text_of(html)
     plots = plots_of(html)
     assert {"volume", "metric-accuracy"} <= plots.keys()
     assert "metric-sensitivity" not in plots  # of which class?
@@ -322,7 +299,7 @@ def test_the_version_that_answers_now_is_shown_first_and_others_can_be_chosen(em
     assert [each["value"] for each in options] == ["tiny:challenger", "tiny:1"]
     assert [each["value"] for each in options if "selected" in each] == ["tiny:1"]
     assert "Images 30" in text_of(html)
-    assert "Versions that answered" in text_of(html)
+    assert "Model versions in the log" in text_of(html)
     assert "Images 40" in text_of(empty.get("/drift", params={"version": "tiny:challenger"}).text)
 
 
@@ -356,7 +333,7 @@ def test_while_the_database_is_away_the_page_says_so(known, started, tmp_path):
             assert str(tmp_path) not in answer.text
 
 
-def test_without_plotly_there_are_tables_and_the_mend(client, monkeypatch):
+def test_without_plotly_there_are_tables_and_the_fix(client, monkeypatch):
     monkeypatch.setattr(drift, "_plotly", lambda: None)
     html = client.get("/drift").text
     elements = Elements(html)

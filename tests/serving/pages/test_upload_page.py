@@ -2,7 +2,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from pneumo.serving.inference.service import State
 from pneumo.serving.pages import upload_page
 from tests.support.bundles import make_info
 from tests.support.colours import WEB, contrast, palettes
+from tests.support.html import Elements, text_of
 from tests.support.paths import ROOT
 
 NOTICE = "Research software, not a medical device"
@@ -25,28 +25,8 @@ NOTICE = "Research software, not a medical device"
 def client(bundle) -> Iterator[TestClient]:
     app = create_app(bundle, Settings(threads=1, reload_s=0))
     with TestClient(app, raise_server_exceptions=False) as client:
-        client.portal.call(app.state.service.ready)
+        client.portal.call(app.state.service.wait_until_loaded)
         yield client
-
-
-class Elements(HTMLParser):
-    """The elements of a page with their attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def values(self, *names: str) -> list[str]:
-        return [value for _, attributes in self.found for name in names if (value := attributes.get(name)) is not None]
-
-
-def text_of(html: str) -> str:
-    """A page's text with single spaces."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
 def render(info=None, state=State.READY) -> str:
@@ -69,10 +49,10 @@ def test_the_page_says_which_model_answers_and_how_good_it_was_found():
     }
     text = text_of(render(make_info(name="lungs", version="v7", metrics=metrics, policy="sensitivity >= 0.95")))
     assert "lungs version v7" in text
-    assert "Tells PNEUMONIA from NORMAL" in text
-    assert "0.988 on 1,261 test images; 95 % interval 0.971 to 0.995" in text
-    assert "40.0 % PNEUMONIA from there on; policy: sensitivity &gt;= 0.95" in text
-    assert "Sensitivity 0.900 of PNEUMONIA images called so" in text
+    assert "Distinguishes PNEUMONIA from NORMAL" in text
+    assert "0.988 on 1,261 test images; 95% confidence interval 0.971 to 0.995" in text
+    assert "40.0% Called PNEUMONIA at 40.0% or above; policy: sensitivity &gt;= 0.95" in text
+    assert "Sensitivity 0.900 of PNEUMONIA images correctly flagged" in text
     assert "Specificity" not in text
 
 
@@ -93,9 +73,9 @@ def test_a_model_whose_quality_is_unknown_has_a_page(metrics):
 def test_a_model_of_several_classes_shows_no_threshold():
     info = make_info(classes=["NORMAL", "BACTERIA", "VIRUS"], positive_class=None, thresholds={})
     text = text_of(render(info))
-    assert "Tells NORMAL, BACTERIA and VIRUS apart" in text
-    assert "the most probable class" in text
-    assert "Threshold " not in text.partition("How to read an answer")[0]
+    assert "Distinguishes NORMAL, BACTERIA and VIRUS in" in text
+    assert "most probable class" in text
+    assert "Threshold " not in text.partition("How to read a result")[0]
 
 
 def test_names_from_a_bundle_are_text_and_never_markup():
@@ -112,7 +92,7 @@ def test_names_from_a_bundle_are_text_and_never_markup():
 def test_without_a_model_the_page_says_why(state):
     html = render(None, state)
     assert f'data-state="{state}"' in html
-    expected = {State.FAILED: "could not be loaded", State.DRAINING: "is stopping"}.get(state, "is being loaded")
+    expected = {State.FAILED: "could not be loaded", State.DRAINING: "is stopping"}.get(state, "is loading")
     assert expected in text_of(html)
     assert NOTICE in html
 

@@ -1,0 +1,40 @@
+"""Metrics that a bundle reports of its model, as far as the pages can read them: a bundle may hold any or none."""
+
+from pydantic import BaseModel, ValidationError
+
+from pneumo.serving.model.bundle import BundleInfo
+
+
+class ReportedMetric(BaseModel):
+    """A metric and its confidence interval."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Split(BaseModel):
+    """Metrics of one split, by name, and its number of images."""
+
+    name: str = ""
+    images: int | None = None
+    metrics: dict[str, ReportedMetric] = {}
+
+
+class _Bootstrap(BaseModel):
+    level: float = 0.95
+
+
+class _Metrics(BaseModel):
+    splits: dict[str, Split] = {}
+    bootstrap: _Bootstrap = _Bootstrap()
+
+
+def read_metrics(info: BundleInfo) -> tuple[Split, float]:
+    """Return the metrics on the test split, else on validation, else none; and the level of their intervals."""
+    try:
+        metrics = _Metrics.model_validate(info.metrics)
+    except ValidationError:
+        metrics = _Metrics()
+    name = next((name for name in ("test", "validation") if name in metrics.splits), None)
+    return Split() if name is None else metrics.splits[name].model_copy(update={"name": name}), metrics.bootstrap.level
