@@ -80,23 +80,12 @@ def sweep(
                     space = search.plan_search(dataset, config, override or (), time_budget=budget, reporter=display)
                 else:
                     space = search.read_search(config, override or ())
-                folder = search.run_sweep(
-                    space,
-                    dataset,
-                    plan=search.Plan(
-                        limits=SweepLimits(trials, budget, concurrency, cpus, gpus),
-                        seed=seed,
-                        seeds=seeds,
-                        top=top,
-                        refit=refit,
-                        address=address,
-                        storage=storage,
-                        tracking=wandb,
-                    ),
-                    root=sweeps_dir,
-                    command=["pneumo", *sys.argv[1:]],
-                    reporter=display,
+                limits = SweepLimits(trials, budget, concurrency, cpus, gpus)
+                plan = search.Plan(
+                    limits, seed, seeds=seeds, top=top, refit=refit, address=address, storage=storage, tracking=wandb
                 )
+                command = ["pneumo", *sys.argv[1:]]
+                folder = search.run_sweep(space, dataset, plan=plan, root=sweeps_dir, command=command, reporter=display)
     except search.SweepInterruptedError as interrupted:
         say(f"interrupted; finished trials are kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
         raise typer.Exit(130) from None

@@ -15,6 +15,16 @@ from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import open_locked
 
 
+class FileIn:
+    """Attribute of a `RecordFolder`: the path of a file or folder in it; of the class, its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: "RecordFolder | None", owner: type) -> Path:
+        return instance.folder / self.name if instance else Path(self.name)
+
+
 @dataclass(frozen=True)
 class RecordFolder:
     """A folder named after time and config, with a JSON record, a config and a lock file.
@@ -33,6 +43,9 @@ class RecordFolder:
     COMMAND: ClassVar[str]
     ROOT: ClassVar[Path]
 
+    config = FileIn("config.yaml")
+    """The config, YAML."""
+
     @property
     def name(self) -> str:
         """The folder's name."""
@@ -42,11 +55,6 @@ class RecordFolder:
     def record_file(self) -> Path:
         """The record, JSON."""
         return self.folder / self.RECORD
-
-    @property
-    def config(self) -> Path:
-        """The config, YAML."""
-        return self.folder / "config.yaml"
 
     @classmethod
     def create(cls, config_name: str, *, root: Path | None = None, now: datetime | None = None) -> Self:
@@ -63,11 +71,7 @@ class RecordFolder:
 
     @classmethod
     def open(cls, name: str | Path, *, root: Path | None = None) -> Self:
-        """Find a folder by its path, by its name or a unique start of it under `root`, or by the word `latest`.
-
-        Args:
-            name: Path, name, start of a name, or `latest`.
-            root: Parent of the folders; `ROOT` by default.
+        """Find a folder by its path, by its name or a unique prefix of it under `root`, or by the word `latest`.
 
         Raises:
             InputError: No folder has this name, or several names start with it.

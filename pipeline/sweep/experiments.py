@@ -1,11 +1,12 @@
-"""Ray Tune's experiments of a sweep: the search, and the repetitions of its best with other seeds. Loads Ray."""
+"""Ray Tune's experiments of a sweep: the search, and repeats of the best trials with other seeds. Loads Ray."""
 
 import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.runs.run import Run
-from pneumo.pipeline.sweep import storage as places
-from pneumo.pipeline.sweep import tune_callbacks, tune_setup
+from pneumo.pipeline.sweep import storage, tune_callbacks, tune_setup
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder
 from pneumo.pipeline.sweep.seed_repeats import find_contenders
 from pneumo.pipeline.sweep.space import Space
@@ -30,154 +29,117 @@ from pneumo.pipeline.sweep.winner import correct_run_info
 from pneumo.serving.contracts.errors import InputError, MachineError
 
 WORKER_MEMORY = 2.5 * 2**30
-"""Bytes that a worker with Ludwig and a few thousand images takes; it bounds how many there are where nobody says."""
-FIRST, SECOND = "trials", "seeds"
-"""The names of the search and of the repetitions."""
+"""Bytes per worker with Ludwig and a few thousand images; limits the number of trials at a time unless it is given."""
 
 
-@dataclass(frozen=True)
-class Allocation:
-    """What each trial is given, and how many there are at once."""
+def allocate_resources(record: Sweep, settings: SweepSettings) -> None:
+    """Choose the resources that config and command line leave open from what the cluster has, and record them.
 
-    cpus: float
-    gpus: float
-    concurrency: int
-
-
-def allocate_resources(record: Sweep, how: SweepSettings) -> Allocation:
-    """Decide what config and command line left open, from what the cluster has.
-
-    On a cluster that is joined a stated concurrency holds beyond what is there now, so that an autoscaler sees it.
-
-    Raises:
-        MachineError: Not one trial fits.
+    On a cluster that was joined, a given concurrency may exceed the present resources, so that an autoscaler grows it.
     """
     machines = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
     if machines > 1 and record.storage is None:
         raise InputError(
-            f"{record.address}: {machines} machines, which need a --storage that all of them reach: a shared path, or "
+            f"{record.address}: {machines} machines need a --storage that all of them reach: a shared path, or "
             "gs://bucket/path"
         )
-    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cores, cards = has.get("CPU", 0.0), has.get("GPU", 0.0)
-    gpus = how.limits.gpus if how.limits.gpus is not None else float(min(1, cards))
-    cpus = how.limits.cpus or 1.0
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores, cards = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    limits = settings.limits
+    gpus = limits.gpus if limits.gpus is not None else float(min(1, cards))
+    cpus = limits.cpus or 1.0
     fits = min(cores // cpus, cards // gpus if gpus else cores)
-    grows = record.address is not None and how.limits.concurrency is not None
+    grows = record.address is not None and limits.concurrency is not None
     if fits < 1 and not grows:
         raise MachineError(
-            f"a trial needs {cpus:g} CPU and {gpus:g} GPU, the cluster has {cores:g} and {cards:g}; "
-            "ask for less with --cpus and --gpus, join another with --address, or state --concurrency where it grows"
+            f"a trial needs {cpus:g} CPU and {gpus:g} GPU, the cluster has {cores:g} and {cards:g}; lower --cpus and "
+            "--gpus, join another cluster with --address, or give --concurrency if the cluster can grow"
         )
-    room = max(1.0, has.get("memory", float("inf")) // WORKER_MEMORY)
-    most = how.limits.concurrency if grows else min(how.limits.concurrency or min(fits, room), fits)
-    concurrency = int(min(most or 1, max(how.trials, 1)))
-    if how.limits.cpus is None and record.address is None:
+    room = max(1.0, total.get("memory", float("inf")) // WORKER_MEMORY)
+    most = limits.concurrency if grows else min(limits.concurrency or min(fits, room), fits)
+    concurrency = int(min(most or 1, max(settings.trials, 1)))
+    if limits.cpus is None and record.address is None:
         cpus = float(max(1, cores // concurrency))
     record.cpus, record.gpus, record.concurrency = cpus, gpus, concurrency
-    return Allocation(cpus, gpus, concurrency)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of Ray Tune's experiments."""
+    """One of Ray Tune's experiments: the search, or the repeats with other seeds."""
 
     name: str
     storage: str
     space: dict[str, Any]
     tune: tune.TuneConfig
     wanted: int
-
-    @property
-    def path(self) -> str:
-        """Where Ray Tune keeps it."""
-        return places.below(self.storage, self.name)
+    repeats: bool = False
 
 
-def of_sweep(
-    folder: SweepFolder, record: Sweep, asked: Space, how: SweepSettings, placed: Allocation
-) -> Iterator[Stage]:
-    """The stages of a sweep, the second once the first has shown which trials to repeat."""
-    storage = places.below(record.storage, folder.name) if record.storage else str(folder.tune.resolve())
-    common: dict[str, Any] = {
-        "reuse_actors": True,
-        "trial_name_creator": tune_callbacks.trial_name,
-        "trial_dirname_creator": tune_callbacks.trial_name,
-    }
-    method = tune_setup.search(how, asked, record.seed, placed.concurrency)
-    limited: dict[str, Any] = (
-        {} if how.search in ("variant_generator", "random") else {"max_concurrent_trials": placed.concurrency}
+def plan_stages(folder: SweepFolder, record: Sweep, space: Space, settings: SweepSettings) -> Iterator[Stage]:
+    """Yield the stages of a sweep; the second depends on the results of the first."""
+    place = storage.join_storage(record.storage, folder.name) if record.storage else str(folder.tune.resolve())
+    configure = partial(
+        tune.TuneConfig,
+        metric=VALUE,
+        mode=record.goal[:3],
+        reuse_actors=True,
+        trial_name_creator=tune_callbacks.name_trial,
+        trial_dirname_creator=tune_callbacks.name_trial,
     )
-    yield Stage(
-        FIRST,
-        storage,
-        tune_setup.domains(asked),
-        tune.TuneConfig(
-            metric=VALUE,
-            mode=record.goal[:3],
-            search_alg=method,
-            scheduler=tune_setup.scheduler(how, asked),
-            num_samples=how.samples,
-            **limited,
-            **common,
-        ),
-        how.trials,
+    limits_itself = settings.search in ("variant_generator", "random")
+    search = configure(
+        search_alg=tune_setup.make_search(settings, space, record.seed, record.concurrency),
+        scheduler=tune_setup.make_scheduler(settings),
+        num_samples=settings.samples,
+        max_concurrent_trials=None if limits_itself else record.concurrency,
     )
-    if record.seeds > 1 and find_contenders(record):
-        points = [
-            {"parameters": trial.parameters, "seed": record.seed + more, "repeats": trial.name}
-            for more in range(1, record.seeds)
-            for trial in find_contenders(record)[: record.top]
-        ]
-        yield Stage(
-            SECOND,
-            storage,
-            {POINT: tune.grid_search(points)},
-            tune.TuneConfig(metric=VALUE, mode=record.goal[:3], max_concurrent_trials=placed.concurrency, **common),
-            len(points),
-        )
+    yield Stage("trials", place, tune_setup.make_domains(space), search, settings.trials)
+    points = [
+        {"parameters": trial.parameters, "seed": record.seed + more, "repeats": trial.name}
+        for more in range(1, record.seeds)
+        for trial in find_contenders(record)[: record.top]
+    ]
+    if points:
+        repeats = configure(max_concurrent_trials=record.concurrency)
+        yield Stage("seeds", place, {POINT: tune.grid_search(points)}, repeats, len(points), repeats=True)
 
 
-def run_stage(stage: Stage, writes: Recorder, pixels: NDArray[np.uint8], placed: Allocation) -> list[TuneTrial]:
-    """Run a stage, from where Ray Tune's record of it ends where there is one.
-
-    Args:
-        stage: What to run.
-        writes: Writes down what happens.
-        pixels: uint8 [N, size, size], the images of the data set's rows as they are stored.
-        placed: What each trial is given.
+def run_stage(stage: Stage, recorder: Recorder, pixels: NDArray[np.uint8]) -> list[TuneTrial]:
+    """Run a stage on the stored images [N, size, size]; resume it if Ray Tune has a record of it.
 
     Returns:
-        Ray Tune's trials, ended or not: it takes Ctrl-C for itself and returns.
+        Ray Tune's trials, finished or not: Ray Tune handles Ctrl-C itself and returns early.
 
     Raises:
-        MachineError: Trials of an earlier session are written down, but Ray Tune's record is gone.
+        MachineError: The sweep has trials of an earlier session, but Ray Tune's record of them is missing.
     """
-    tune_callbacks.use(writes, repeating=stage.name == SECOND)
+    record = recorder.sweep
+    tune_callbacks.use_recorder(recorder, repeating=stage.repeats)
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, task=writes.task, pixels=pixels),
-        {"cpu": placed.cpus} | ({"gpu": placed.gpus} if placed.gpus else {}),
+        tune.with_parameters(run_trial, task=recorder.task, pixels=pixels),
+        {"cpu": record.cpus} | ({"gpu": record.gpus} if record.gpus else {}),
     )
     before = signal.getsignal(signal.SIGINT)
-    if tune.Tuner.can_restore(stage.path):
-        tuner = tune.Tuner.restore(stage.path, trainable, param_space=stage.space, resume_unfinished=True)
-    elif any(trial.rounds for trial in writes.sweep.trials if (trial.repeats is not None) is (stage.name == SECOND)):
-        raise MachineError(f"{stage.path}: Ray Tune's record of the trials is gone; sweep anew")
+    path = storage.join_storage(stage.storage, stage.name)
+    if tune.Tuner.can_restore(path):
+        tuner = tune.Tuner.restore(path, trainable, param_space=stage.space, resume_unfinished=True)
+    elif any(trial.rounds for trial in record.trials if (trial.repeats is not None) is stage.repeats):
+        raise MachineError(f"{path}: Ray Tune's record of the trials is missing; start a new sweep")
     else:
-        tuner = _new(stage, trainable)
+        tuner = _make_tuner(stage, trainable, recorder)
     try:
         grid = tuner.fit()
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)  # Ray Tune leaves its own
+            signal.signal(signal.SIGINT, before)  # Ray Tune leaves its own handler
     trials: list[TuneTrial] = list(grid._experiment_analysis.trials)
     for trial in trials:
         if trial.status == TuneTrial.TERMINATED:
-            writes.ended(trial)  # not told where all were stopped at once
+            recorder.on_trial_complete(0, trials, trial)  # Ray Tune sends no event if it stops all trials at once
     return trials
 
 
-def _new(stage: Stage, trainable: Any) -> tune.Tuner:
+def _make_tuner(stage: Stage, trainable: Callable[..., None], recorder: Recorder) -> tune.Tuner:
     return tune.Tuner(
         trainable,
         param_space=stage.space,
@@ -185,9 +147,9 @@ def _new(stage: Stage, trainable: Any) -> tune.Tuner:
         run_config=tune.RunConfig(
             name=stage.name,
             storage_path=stage.storage,
-            callbacks=[tune_callbacks.Relay()],
-            stop=tune_callbacks.Budget(),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=tune_setup.KEPT),
+            callbacks=[recorder],
+            stop=recorder,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=tune_setup.KEPT_CHECKPOINTS),
             failure_config=tune.FailureConfig(max_failures=tune_setup.RETRIES),
             verbose=0,
         ),
@@ -195,33 +157,32 @@ def _new(stage: Stage, trainable: Any) -> tune.Tuner:
 
 
 def is_unfinished(stage: Stage, record: Sweep, trials: Sequence[TuneTrial], now: float) -> bool:
-    """Whether Ray Tune came back early: it takes Ctrl-C for itself and returns."""
+    """Return True if Ray Tune returned before the stage was done, because of Ctrl-C."""
     if any(trial.status not in (TuneTrial.TERMINATED, TuneTrial.ERROR) for trial in trials):
         return True
-    spent = record.time_budget is not None and now >= record.time_budget
-    return len(trials) < stage.wanted and not (spent and stage.name == FIRST)
+    over_budget = record.time_budget is not None and now >= record.time_budget and not stage.repeats
+    return len(trials) < stage.wanted and not over_budget
 
 
-def collect_trials(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], dataset: Dataset) -> None:
-    """Make the trials' last checkpoints run folders of this sweep, as links; those in a bucket stay there."""
+def collect_trials(folder: SweepFolder, record: Sweep, trials: Sequence[TuneTrial], data: Path) -> None:
+    """Link the trials' last checkpoints into `runs/` as run folders, and record those in a bucket by their address."""
+    by_id = {trial.id: trial for trial in record.trials}
     for trial in trials:
-        known = next((each for each in record.trials if each.id == trial.trial_id), None)
-        kept = trial.checkpoint
-        if known is None or kept is None:
+        entry, checkpoint = by_id.get(trial.trial_id), trial.checkpoint
+        if entry is None or checkpoint is None:
             continue
-        target = folder.runs / f"{folder.name}-{known.name}"
+        target = folder.runs / f"{folder.name}-{entry.name}"
         shutil.rmtree(target, ignore_errors=True)
-        if not isinstance(kept.filesystem, pyarrow.fs.LocalFileSystem):
-            known.run = places.address_of(str(record.storage), kept.path)
+        if not isinstance(checkpoint.filesystem, pyarrow.fs.LocalFileSystem):
+            entry.run = storage.format_address(str(record.storage), checkpoint.path)
             continue
-        here = Path(kept.path)
-        if not here.is_dir():  # taken away from outside
-            known.run = None
+        source = Path(checkpoint.path)
+        if not source.is_dir():  # deleted by someone else
+            entry.run = None
             continue
-        copy = os.link if here.stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
-        shutil.copytree(here, target, copy_function=copy)
-        known.run = f"runs/{target.name}"
-        correct_run_info(Run(target), dataset.folder, known.error)
-    under_way = ("waiting", "running")
-    record.trials = [each for each in record.trials if each.rounds or each.error or each.status in under_way]
+        copy = os.link if source.stat().st_dev == folder.folder.stat().st_dev else shutil.copy2
+        shutil.copytree(source, target, copy_function=copy)
+        entry.run = f"runs/{target.name}"
+        correct_run_info(Run(target), data, entry.error)
+    record.trials = [trial for trial in record.trials if trial.rounds or trial.error or not trial.status.is_final]
     folder.save(record)

@@ -1,9 +1,9 @@
-"""What a person sees of a sweep while it runs: a live table on a terminal, a line an event elsewhere."""
+"""The display of a running sweep: a live table on a terminal, else one line per event."""
 
 import math
 from typing import TYPE_CHECKING
 
-from pneumo.pipeline.sweep.parameter_format import Axis, axes, duration, number
+from pneumo.pipeline.sweep.parameter_format import Axis, axes, cut, duration, number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
 from pneumo.pipeline.sweep.reporter import SweepReporter
 from pneumo.pipeline.sweep.seed_repeats import find_contenders
@@ -13,22 +13,17 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 SLOW_EPOCH = 30.0
-"""Seconds from which on an epoch is worth a line of its own."""
+"""Seconds above which an epoch gets its own log line."""
 
-_ENDED = frozenset({TrialStatus.DONE, TrialStatus.STOPPED, TrialStatus.FAILED})
-_AROUND = 6
-"""Lines of a screen that are no trials: above and below the table, its head and frame."""
+_OTHER_LINES = 6
+"""Lines of the screen that are no trials: above and below the table, its head and frame."""
 
 _REDRAW = 0.2
 _STYLES = {TrialStatus.RUNNING: "cyan", TrialStatus.FAILED: "red", TrialStatus.STOPPED: "dim"}
 
 
 class LiveDisplay(SweepReporter):
-    """A context whose `update` shows how far a sweep is.
-
-    Args:
-        console: Where to; standard error by default. On a terminal a table is redrawn in place, and gone at the end.
-    """
+    """A context manager that shows a sweep: on a terminal a table that is redrawn, and erased at the end."""
 
     def __init__(self, console: "Console | None" = None) -> None:
         from rich.console import Console
@@ -36,7 +31,7 @@ class LiveDisplay(SweepReporter):
         super().__init__()
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        self._log = Log()
+        self._log = EventLog()
         self._drawn = -math.inf
 
     def __enter__(self) -> "LiveDisplay":
@@ -59,23 +54,17 @@ class LiveDisplay(SweepReporter):
     warning = message
 
     def update(self, sweep: Sweep, now: float) -> None:
-        """Show a sweep.
-
-        Args:
-            sweep: As it stands. It is read before this returns and not kept.
-            now: Seconds since the sweep began, on the clock of `Round.at`.
-        """
+        """Show the record, `now` seconds after the sweep began."""
         if self._live is None:
-            for line in self._log.lines(sweep, now):
-                self._console.print(line, soft_wrap=True, markup=False)
-            return
-        if now < self._drawn or now - self._drawn >= _REDRAW:
+            for line in self._log.list_events(sweep, now):
+                self.message(line)
+        elif now < self._drawn or now - self._drawn >= _REDRAW:
             self._drawn = now
             self._live.update(render(sweep, now, height=self._console.height), refresh=True)
 
 
-class Log:
-    """Tells what is new in a sweep since it was last asked, a line an event."""
+class EventLog:
+    """Lists the events of a sweep since the last call, one line each."""
 
     def __init__(self) -> None:
         self._begun: set[str] = set()
@@ -84,89 +73,72 @@ class Log:
         self._leader: str | None = None
         self._first = True
 
-    def lines(self, sweep: Sweep, now: float) -> list[str]:
-        """What is new.
+    def list_events(self, sweep: Sweep, now: float) -> list[str]:
+        """Return the new events: starts, ends, a new leader, and epochs over `SLOW_EPOCH` seconds.
 
-        A trial that begins or ends, one that takes the lead from another, and an epoch that took over `SLOW_EPOCH`
-        seconds. What had ended when the log was first asked, as before a resume, is one line in all.
+        The first call sums up in one line all trials that have ended, as those before a resume.
         """
-        found: list[str] = []
-        known = axes(sweep)
-        if self._first:
-            self._first = False
-            found += self._before(sweep)
+        events = self._sum_up(sweep) if self._first else []
+        self._first = False
+        shown = axes(sweep)
         for trial in sweep.trials:
             if trial.status != TrialStatus.WAITING and trial.name not in self._begun:
                 self._begun.add(trial.name)
-                found.append(_begins(sweep, trial, known))
-            if trial.name in self._ended:
-                continue
-            found += self._epochs(sweep, trial)
-        leaders = find_contenders(sweep)
-        if leaders and leaders[0].name != self._leader:
+                again = f" (repeats {trial.repeats} with seed {trial.seed})" if trial.repeats else ""
+                events.append(f"{trial.name} begins{again}: {_list_parameters(trial, shown)}".rstrip(": "))
+            if trial.name not in self._ended:
+                events += self._list_slow_epochs(sweep, trial)
+        leader = next(iter(find_contenders(sweep)), None)
+        if leader and leader.name != self._leader:
             if self._leader is not None:
-                value = number(leaders[0].value(sweep.goal))
-                found.append(f"{leaders[0].name} takes the lead: {sweep.metric} {value}")
-            self._leader = leaders[0].name
+                events.append(f"{leader.name} takes the lead: {sweep.metric} {number(leader.value(sweep.goal))}")
+            self._leader = leader.name
         for trial in sweep.trials:
-            if trial.status in _ENDED and trial.name not in self._ended:
+            if trial.status.is_final and trial.name not in self._ended:
                 self._ended.add(trial.name)
-                found.append(_ends(sweep, trial, now))
-        return found
+                events.append(_describe_end(sweep, trial, now))
+        return events
 
-    def _before(self, sweep: Sweep) -> list[str]:
-        ended = [trial for trial in sweep.trials if trial.status in _ENDED]
-        self._begun |= {trial.name for trial in ended}
-        self._ended |= {trial.name for trial in ended}
-        self._rounds |= {trial.name: len(trial.rounds) for trial in sweep.trials}
-        leaders = find_contenders(sweep)
-        self._leader = leaders[0].name if leaders else None
-        if not ended:
-            return []
-        best = f"; {_best_so_far(sweep)}" if leaders else ""
-        return [f"{len(ended)} of {expected(sweep)} trials have ended already{best}"]
+    def _sum_up(self, sweep: Sweep) -> list[str]:
+        ended = {trial.name for trial in sweep.trials if trial.status.is_final}
+        self._begun |= ended
+        self._ended |= ended
+        self._rounds = {trial.name: len(trial.rounds) for trial in sweep.trials}
+        text = f"{len(ended)} of {count_expected(sweep)} trials have ended already"
+        return ["; ".join((text, *_best_so_far(sweep)))] if ended else []
 
-    def _epochs(self, sweep: Sweep, trial: Trial) -> list[str]:
-        seen = self._rounds.get(trial.name, 0)
+    def _list_slow_epochs(self, sweep: Sweep, trial: Trial) -> list[str]:
+        first = self._rounds.get(trial.name, 0)
         self._rounds[trial.name] = len(trial.rounds)
-        found = []
-        for index in range(seen, len(trial.rounds)):
-            each = trial.rounds[index]
-            took = each.seconds - (trial.rounds[index - 1].seconds if index else 0.0)
-            if took > SLOW_EPOCH:
-                found.append(
-                    f"{trial.name} epoch {each.epoch} of {sweep.epochs}, {duration(took)}: "
-                    f"{sweep.metric} {number(each.value)}"
-                )
-        return found
+        starts = [0.0, *(each.seconds for each in trial.rounds)]
+        return [
+            f"{trial.name} epoch {each.epoch} of {sweep.epochs}, {duration(each.seconds - start)}: "
+            f"{sweep.metric} {number(each.value)}"
+            for each, start in list(zip(trial.rounds, starts, strict=False))[first:]
+            if each.seconds - start > SLOW_EPOCH
+        ]
 
 
 def render(sweep: Sweep, now: float, *, height: int) -> "RenderableType":
-    """A screen: the table of trials between what is known of the whole.
+    """Return a screen: a headline, the table of trials, and the best value so far.
 
-    Running trials come first, then the best, then failed ones; what does not fit is counted.
-
-    Args:
-        sweep: As it stands.
-        now: Seconds since the sweep began.
-        height: Lines of the terminal.
+    Running trials come first, then the best, then failed ones; trials that do not fit into `height` lines are counted.
     """
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    known = axes(sweep)
+    shown = axes(sweep)
+    contenders = find_contenders(sweep)
+    best = contenders[0].name if contenders else None
     running = [trial for trial in sweep.trials if trial.status == TrialStatus.RUNNING]
-    ranked = [trial for trial in find_contenders(sweep) if trial.status != TrialStatus.RUNNING]
-    named = {trial.name for trial in (*running, *ranked)}
-    others = [trial for trial in sweep.trials if trial.name not in named]
-    others.sort(key=lambda trial: trial.status == TrialStatus.WAITING)
-    ordered = [*running, *ranked, *others]
-    room = max(1, height - _AROUND)
-    shown = ordered if len(ordered) <= room else ordered[: max(1, room - 1)]
-    leaders = find_contenders(sweep)
-    best = leaders[0].name if leaders else None
+    ranked = [trial for trial in contenders if trial.status != TrialStatus.RUNNING]
+    names = {trial.name for trial in (*running, *ranked)}
+    others = [trial for trial in sweep.trials if trial.name not in names]
+    ordered = [*running, *ranked, *sorted(others, key=lambda trial: trial.status == TrialStatus.WAITING)]
+    room = max(1, height - _OTHER_LINES)
+    fitting = ordered if len(ordered) <= room else ordered[: max(1, room - 1)]
 
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("trial", no_wrap=True)
@@ -174,67 +146,60 @@ def render(sweep: Sweep, now: float, *, height: int) -> "RenderableType":
     table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
     for title in (sweep.metric, "best", "epoch", "time"):
         table.add_column(escape(title), justify="right", no_wrap=True)
-    for trial in shown:
-        last = trial.rounds[-1] if trial.rounds else None
+    for trial in fitting:
         state = trial.status.value if trial.status != TrialStatus.FAILED else f"failed: {trial.error or 'no reason'}"
         cells = (
             trial.name + (f" = {trial.repeats}" if trial.repeats else ""),
-            state if len(state) <= 28 else state[:25] + "...",
-            _parameters(trial, known),
-            number(last.value) if last else "",
-            number(trial.value(sweep.goal)) if last else "",
-            f"{last.epoch if last else 0}/{sweep.epochs}",
+            cut(state, 28),
+            _list_parameters(trial, shown),
+            number(trial.rounds[-1].value) if trial.rounds else "",
+            number(trial.value(sweep.goal)) if trial.rounds else "",
+            f"{trial.epochs}/{sweep.epochs}",
             duration(_spent(trial, now)) if trial.started is not None else "",
         )
         style = "bold green" if trial.name == best else _STYLES.get(trial.status)
         table.add_row(*(Text(cell) for cell in cells), style=style)
     parts: list[RenderableType] = [Text(headline(sweep, now), no_wrap=True, overflow="ellipsis"), table]
-    if len(shown) < len(ordered):
-        parts.append(Text(f"... {len(ordered) - len(shown)} more", style="dim"))
-    parts.append(Text(_best_so_far(sweep) if best else f"no {sweep.metric} yet", no_wrap=True, overflow="ellipsis"))
+    if len(fitting) < len(ordered):
+        parts.append(Text(f"... {len(ordered) - len(fitting)} more", style="dim"))
+    parts.append(Text("".join(_best_so_far(sweep)) or f"no {sweep.metric} yet", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 
 def headline(sweep: Sweep, now: float) -> str:
-    """How far a sweep is, in a line."""
-    ended = sum(trial.status in _ENDED for trial in sweep.trials)
-    failed = sum(trial.status == TrialStatus.FAILED for trial in sweep.trials)
-    parts = [f"{ended} of {expected(sweep)} trials"]
-    if failed:
-        parts.append(f"{failed} failed")
-    parts.append(duration(now))
-    left = time_left(sweep, now)
-    if left is not None:
-        parts.append(f"about {duration(left)} left")
-    return ", ".join(parts)
+    """Return the progress of a sweep in one line."""
+    failed, left = sweep.count_trials(TrialStatus.FAILED), estimate_time_left(sweep, now)
+    parts = [
+        f"{sum(trial.status.is_final for trial in sweep.trials)} of {count_expected(sweep)} trials",
+        f"{failed} failed" if failed else "",
+        duration(now),
+        f"about {duration(left)} left" if left is not None else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
-def expected(sweep: Sweep) -> int:
-    """Trials in all, repetitions with other seeds included."""
-    repeated = min(sweep.top, sweep.wanted) * max(0, sweep.seeds - 1)
-    return max(sweep.wanted + repeated, len(sweep.trials))
+def count_expected(sweep: Sweep) -> int:
+    """Return the number of all trials, repeats with other seeds included."""
+    repeats = min(sweep.top, sweep.wanted) * max(0, sweep.seeds - 1)
+    return max(sweep.wanted + repeats, len(sweep.trials))
 
 
-def time_left(sweep: Sweep, now: float) -> float | None:
-    """Seconds to the end, guessed: what trials took so far for those to come, shared by those that run at a time.
+def estimate_time_left(sweep: Sweep, now: float) -> float | None:
+    """Return the estimated seconds to the end, at most those of the time budget, or None if nothing is known.
 
-    Before a first trial ended it goes by the epochs of those that run. Never more than what the time budget leaves.
-
-    Returns:
-        None before anything is known.
+    The mean time of ended trials, or before the first end that of running epochs, is taken for each trial to come.
     """
     ended = [trial for trial in sweep.trials if trial.status in (TrialStatus.DONE, TrialStatus.STOPPED)]
     running = [trial for trial in sweep.trials if trial.status == TrialStatus.RUNNING]
-    failed = sum(trial.status == TrialStatus.FAILED for trial in sweep.trials)
     limits = [] if sweep.time_budget is None else [max(0.0, sweep.time_budget - now)]
-    rates = [trial.rounds[-1].seconds / trial.rounds[-1].epoch for trial in running if trial.rounds]
+    rates = [trial.rounds[-1].seconds / trial.epochs for trial in running if trial.rounds]
     if ended:
         each = math.fsum(trial.seconds for trial in ended) / len(ended)
     elif rates:
         each = sweep.epochs * math.fsum(rates) / len(rates)
     else:
         return min(limits, default=None)
-    to_come = expected(sweep) - len(ended) - len(running) - failed
+    to_come = count_expected(sweep) - len(ended) - len(running) - sweep.count_trials(TrialStatus.FAILED)
     rest = [max(0.0, each - _spent(trial, now)) for trial in running]
     work = each * max(0, to_come) + math.fsum(rest)
     longest = max(rest, default=0.0)  # trials cannot be split: the end waits for the slowest
@@ -247,30 +212,19 @@ def _spent(trial: Trial, now: float) -> float:
     return max(trial.seconds, now - trial.started)
 
 
-def _begins(sweep: Sweep, trial: Trial, known: list[Axis]) -> str:
-    again = f" (again {trial.repeats}, seed {trial.seed})" if trial.repeats else ""
-    return f"{trial.name} begins{again}: {_parameters(trial, known)}".rstrip(": ")
-
-
-def _ends(sweep: Sweep, trial: Trial, now: float) -> str:
-    epochs = trial.rounds[-1].epoch if trial.rounds else 0
-    after = f"{epochs} of {sweep.epochs} epochs, {duration(trial.seconds)}"
+def _describe_end(sweep: Sweep, trial: Trial, now: float) -> str:
+    text = f"{trial.name} {trial.status.value} after {trial.epochs} of {sweep.epochs} epochs, {duration(trial.seconds)}"
     if trial.status == TrialStatus.FAILED:
-        why = " ".join((trial.error or "no reason was given").split())
-        text = f"{trial.name} failed after {after}: {why}"
+        text += f": {' '.join((trial.error or 'no reason was given').split())}"
     elif trial.rounds:
-        text = f"{trial.name} {trial.status.value} after {after}: {sweep.metric} {number(trial.value(sweep.goal))}"
-    else:
-        text = f"{trial.name} {trial.status.value} after {after}"
-    best = f"; {_best_so_far(sweep)}" if find_contenders(sweep) else ""
-    return f"{text}{best}; {headline(sweep, now)}"
+        text += f": {sweep.metric} {number(trial.value(sweep.goal))}"
+    return "; ".join((text, *_best_so_far(sweep), headline(sweep, now)))
 
 
-def _best_so_far(sweep: Sweep) -> str:
-    best = find_contenders(sweep)[0]
-    return f"best so far {number(best.value(sweep.goal))} ({best.name})"
+def _best_so_far(sweep: Sweep) -> list[str]:
+    """Return one text about the best value, or none."""
+    return [f"best so far {number(best.value(sweep.goal))} ({best.name})" for best in find_contenders(sweep)[:1]]
 
 
-def _parameters(trial: Trial, known: list[Axis]) -> str:
-    shown = [axis for axis in known if axis.name in trial.parameters]
-    return ", ".join(f"{axis.short} {axis.text(trial.parameters[axis.name])}" for axis in shown)
+def _list_parameters(trial: Trial, shown: list[Axis]) -> str:
+    return ", ".join(f"{axis.short} {axis.text_of(trial)}" for axis in shown if axis.name in trial.parameters)

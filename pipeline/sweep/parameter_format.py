@@ -1,12 +1,12 @@
-"""Parameters for people: a short name, a short text for any value, and the place of a value on an axis."""
+"""Parameters in readable form: a short name, a short text of any value, and a value's position on an axis."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pneumo.pipeline.sweep.record import Sweep
+from pneumo.pipeline.sweep.record import Sweep, Trial
 
 _LONGEST = 40
 _CATEGORIES = frozenset({"choice", "grid_search"})
@@ -15,17 +15,14 @@ _LOGS = frozenset({"loguniform", "qloguniform", "lograndint", "qlograndint"})
 
 @dataclass(frozen=True)
 class Axis:
-    """One parameter of a sweep.
+    """One parameter of a sweep as an axis of a chart.
 
     Attributes:
-        name: As under `hyperopt.parameters`; `short` the last parts of it that no other parameter has.
-        kind: How its values are laid out.
-        low: Smallest value that the search may draw; `high` the largest. None for categories, and where there is no
-            bound (a Gaussian) or none is known.
-        categories: Values of a category, numbers in ascending order, others as declared; then those that trials had
-            beside them.
-        labels: A text for each category, no two alike.
-        gaussian: Mean and standard deviation of a Gaussian.
+        short: Last parts of the name that no other parameter shares.
+        low: Smallest value that the search draws, `high` the largest; None for categories and unknown bounds.
+        categories: Numbers in ascending order, other values as declared, then those that only trials have.
+        labels: A unique text for each category.
+        gaussian: Mean and standard deviation.
     """
 
     name: str
@@ -33,77 +30,79 @@ class Axis:
     kind: Literal["linear", "log", "category"]
     low: float | None = None
     high: float | None = None
-    categories: tuple[Any, ...] = ()
+    categories: tuple[object, ...] = ()
     labels: tuple[str, ...] = ()
     gaussian: tuple[float, float] | None = None
 
     @property
     def ordered(self) -> bool:
-        """Whether larger and smaller mean something."""
-        return self.kind != "category" or all(_is_number(value) for value in self.categories)
+        """True if the values are numbers."""
+        return self.kind != "category" or all(_as_number(value) is not None for value in self.categories)
 
-    def place(self, value: Any) -> float | None:
-        """Where a value lies: the number itself, or its number among the categories; None if it lies nowhere."""
+    def place(self, value: object) -> float | None:
+        """Return a value's position: the number itself, or the index of its category; None if it is not on the axis."""
         if self.kind != "category":
-            return float(value) if _is_number(value) and (value > 0 or self.kind == "linear") else None
+            number = _as_number(value)
+            return number if number is None or number > 0 or self.kind == "linear" else None
         key = _key(value)
-        return next((float(index) for index, known in enumerate(self.categories) if _key(known) == key), None)
+        return next((float(index) for index, category in enumerate(self.categories) if _key(category) == key), None)
 
-    def text(self, value: Any) -> str:
-        """A value for people."""
+    def text(self, value: object) -> str:
+        """Return a short text of a value."""
         place = self.place(value) if self.kind == "category" else None
         return label(value) if place is None else self.labels[int(place)]
 
+    def place_of(self, trial: Trial) -> float | None:
+        """Return the position of a trial's value, or None if it has no value on the axis."""
+        return self.place(trial.parameters.get(self.name))
+
+    def text_of(self, trial: Trial) -> str:
+        """Return a short text of a trial's value, empty if it has no value."""
+        return self.text(trial.parameters[self.name]) if self.name in trial.parameters else ""
+
 
 def axes(sweep: Sweep) -> list[Axis]:
-    """Every parameter of a sweep, in the order of its space; then those that only trials have."""
+    """Return an axis for each parameter, in the order of the space; then for those that only trials have."""
     names = list(dict.fromkeys([*sweep.space, *(name for trial in sweep.trials for name in trial.parameters)]))
     short = short_names(names)
-    found = []
-    for name in names:
-        seen = [trial.parameters[name] for trial in sweep.trials if name in trial.parameters]
-        found.append(_axis(name, short[name], sweep.space.get(name), seen))
-    return found
+    return [_make_axis(sweep, name, short[name]) for name in names]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last parts of each dotted name that tell it from the others."""
-    found = {}
-    for name in names:
+    """Return the last parts of each dotted name that no other name ends with."""
+
+    def shorten(name: str) -> str:
+        if not name.strip("."):
+            return "whole config"
         parts = name.split(".")
-        found[name] = next(
-            (
-                end
-                for end in (".".join(parts[-count:]) for count in range(1, len(parts)))
-                if sum(f".{other}".endswith(f".{end}") for other in names) == 1
-            ),
-            name,
-        )
-    return {name: end if name.strip(".") else "whole config" for name, end in found.items()}
+        ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
+        return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1), name)
+
+    return {name: shorten(name) for name in names}
 
 
-def label(value: Any) -> str:
-    """A short text for any value: numbers in four digits, a dict by its type and what else it says."""
-    text = words(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3].rstrip() + "..."
+def label(value: object) -> str:
+    """Return a short text of any value: numbers in four digits, a mapping by its type and its other keys."""
+    return cut(words(value), _LONGEST)
 
 
-def words(value: Any) -> str:
-    """The same without a cut."""
-    return " ".join(_words(value).split())
+def cut(text: str, limit: int) -> str:
+    """Return a text on one line, cut to `limit` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3].rstrip() + "..."
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A measured value for people, or a dash."""
+def number(value: float | None) -> str:
+    """Return a readable text of a measured value, or a dash."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0 or 1e-2 <= abs(value) < 1000:
-        return f"{value:.{digits}f}"
-    return f"{value:#.{digits - 1}g}"
+        return f"{value:.4f}"
+    return f"{value:#.3g}"
 
 
 def duration(seconds: float | None) -> str:
-    """A time for people: `9.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`, or a dash."""
+    """Return a readable text of a time, or a dash: `9.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     if seconds < 9.95:
@@ -117,62 +116,63 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _axis(name: str, short: str, space: Any, seen: list[Any]) -> Axis:
-    space = space if isinstance(space, dict) else {}
+def _make_axis(sweep: Sweep, name: str, short: str) -> Axis:
+    declared = sweep.space.get(name)
+    space: dict[str, object] = declared if isinstance(declared, dict) else {}
+    values = [trial.parameters[name] for trial in sweep.trials if name in trial.parameters]
     kind = str(space.get("space", "")).lower()
-    declared = space.get("categories", space.get("values")) if kind in _CATEGORIES else None
-    numbers = [float(value) for value in seen if _is_number(value)]
-    if kind in _CATEGORIES or len(numbers) < len(seen):
-        values = _distinct([*(declared if isinstance(declared, list) else []), *seen])
-        if values and all(_is_number(value) for value in values):
-            values.sort()
-        return Axis(name, short, "category", categories=tuple(values), labels=_labels(values))
-    low, high = (float(space[end]) if _is_number(space.get(end)) else None for end in ("lower", "upper"))
+    numbers = [value for value in map(_as_number, values) if value is not None]
+    if kind in _CATEGORIES or len(numbers) < len(values):
+        listed = space.get("categories", space.get("values")) if kind in _CATEGORIES else None
+        every = [*(listed if isinstance(listed, list) else []), *values]
+        categories = list({_key(value): value for value in every}.values())
+        if all(_as_number(value) is not None for value in categories):
+            categories.sort(key=lambda value: _as_number(value) or 0.0)
+        return Axis(name, short, "category", categories=tuple(categories), labels=_unique_labels(categories))
+    low, high = _as_number(space.get("lower")), _as_number(space.get("upper"))
     if kind in ("randint", "lograndint") and high is not None:
         high -= 1  # Ray draws below the upper end; quantised spaces include it
     if kind in _LOGS and (low is None or low > 0) and all(value > 0 for value in numbers):
         return Axis(name, short, "log", low, high)
-    gaussian = None
-    if kind in ("randn", "qrandn"):
-        mean, deviation = space.get("mean", 0.0), space.get("sd", 1.0)
-        gaussian = (float(mean), float(deviation)) if _is_number(mean) and _is_number(deviation) else None
+    mean, deviation = _as_number(space.get("mean", 0.0)), _as_number(space.get("sd", 1.0))
+    gaussian = (mean, deviation) if kind in ("randn", "qrandn") and mean is not None and deviation is not None else None
     return Axis(name, short, "linear", low, high, gaussian=gaussian)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _as_number(value: object) -> float | None:
+    """Return a finite number as a float; None for any other value, booleans included."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
 
 
-def _key(value: Any) -> str:
+def _key(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 1 and 1.0 are one value, 1 and true are not
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    return list({_key(value): value for value in reversed(list(values))}.values())[::-1]
-
-
-def _labels(values: Sequence[Any]) -> tuple[str, ...]:
-    found: list[str] = []
+def _unique_labels(values: Sequence[object]) -> tuple[str, ...]:
+    labels: list[str] = []
     for value in values:
         text, count = label(value), 2
-        while text in found:
+        while text in labels:
             text, count = f"{label(value)} #{count}", count + 1
-        found.append(text)
-    return tuple(found)
+        labels.append(text)
+    return tuple(labels)
 
 
-def _words(value: Any, inner: bool = False) -> str:
+def words(value: object, inner: bool = False) -> str:
+    """Return the text of `label` at its full length, in parentheses if it has several parts and is an inner one."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        parts = [_words(value[key], True) for key in ("type", "name") if key in value]
-        parts += [f"{key} {_words(each, True)}" for key, each in value.items() if key not in ("type", "name")]
+        parts = [words(value[key], True) for key in ("type", "name") if key in value]
+        parts += [f"{key} {words(each, True)}" for key, each in value.items() if key not in ("type", "name")]
         text = " ".join(parts) or "{}"
         return f"({text})" if inner and len(parts) > 1 else text
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_words(each) for each in value) + "]"
-    return str(value)
+        return "[" + ", ".join(words(each) for each in value) + "]"
+    return " ".join(str(value).split())

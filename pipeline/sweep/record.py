@@ -1,4 +1,4 @@
-"""What a sweep did: `sweep.json` in its folder, written after every event, so that nothing is lost however it ends."""
+"""The record of a sweep: `sweep.json` in its folder, written after every event, so that a kill loses nothing."""
 
 import math
 from dataclasses import dataclass
@@ -9,34 +9,42 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pneumo.pipeline.runs.folders import RecordFolder
+from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.runs.folders import FileIn, RecordFolder
 from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 
 SWEEPS = Path("sweeps")
+Goal = Literal["minimize", "maximize"]
 
 
 class TrialStatus(StrEnum):
-    """Where a trial stands."""
+    """State of a trial."""
 
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
-    """It ran to its end."""
+    """All its epochs are done."""
     STOPPED = "stopped"
-    """The scheduler, the time budget or the person ended it early; its rounds count."""
+    """The scheduler, the time budget or the user ended it early; its rounds count."""
     FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """True if the trial does not run again."""
+        return self not in (TrialStatus.WAITING, TrialStatus.RUNNING)
 
 
 class Round(FrozenModel):
     """One evaluation round of a trial.
 
     Attributes:
-        epoch: Epochs done; `step` steps done.
         value: The sweep's metric on the validation split.
-        seconds: Since the trial began to work, without what it waited.
-        at: Seconds since the sweep began, as a clock on the wall tells.
+        seconds: Working time of the trial so far, without time in the queue.
+        at: Wall time since the sweep began, in seconds.
     """
 
     epoch: int
@@ -50,16 +58,12 @@ class Trial(BaseModel):
     """One set of parameters, trained once.
 
     Attributes:
-        name: `t01`, `t02`, ... in the order of their beginning.
-        id: Ray Tune's name of it.
-        parameters: Values by the names that stand under `hyperopt.parameters`.
-        seed: Of weights and shuffling.
-        repeats: The trial whose parameters this one repeats with another seed.
-        started: Seconds from the sweep's beginning to this trial's.
-        rounds: Evaluation rounds in order.
-        seconds: Of work in all; `training` those of epochs alone, without loading, predicting and measuring.
-        error: Why it failed, in a line.
-        run: Its run folder, relative to the sweep's folder, or an address in the storage.
+        name: `t01`, `t02`, ... in the order in which Ray Tune made the trials.
+        parameters: Values by name, as under `hyperopt.parameters`.
+        repeats: Name of the trial whose parameters this trial repeats with another seed.
+        started: Wall time at which the trial began, in seconds since the sweep began.
+        training: Working time in epochs alone, without loading, predicting and measuring.
+        run: Run folder relative to the sweep's folder, or an address in the storage.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -77,43 +81,38 @@ class Trial(BaseModel):
     error: str | None = None
     run: str | None = None
 
-    def best_round(self, goal: "Goal") -> Round | None:
-        """The round that the trial's weights are from, or None before the first."""
-        sign = 1 if goal == "maximize" else -1
-        known = [each for each in self.rounds if math.isfinite(each.value)]
-        return max(known, key=lambda each: sign * each.value, default=None)
+    @property
+    def epochs(self) -> int:
+        """Number of epochs done."""
+        return self.rounds[-1].epoch if self.rounds else 0
 
-    def value(self, goal: "Goal") -> float | None:
-        """The best value so far."""
+    def best_round(self, goal: Goal) -> Round | None:
+        """Return the round with the best finite value, whose weights the trial keeps; None before the first."""
+        finite = [each for each in self.rounds if math.isfinite(each.value)]
+        return (max if goal == "maximize" else min)(finite, key=lambda each: each.value, default=None)
+
+    def value(self, goal: Goal) -> float | None:
+        """Return the best finite value so far, or None before the first."""
         best = self.best_round(goal)
         return None if best is None else best.value
 
 
-Goal = Literal["minimize", "maximize"]
-
-
 class Sweep(BaseModel):
-    """`sweep.json`.
+    """Content of `sweep.json`.
 
     Attributes:
-        name: The folder's name.
-        command: The command line that made it.
-        config: Name of the config file.
-        data: Folder of the data set, absolute, with its `data_fingerprint`.
-        metric: What is optimised, on the validation split, towards `goal`.
-        space: `hyperopt.parameters` as in the config.
-        search: Name of the search algorithm; `scheduler` of the scheduler.
-        wanted: Trials asked for, without repetitions; `epochs` of one that is not stopped.
-        time_budget: Seconds, or None.
-        seed: First seed; `seeds` repetitions in all of the `top` best trials.
-        refit: Whether the winner is to be trained again on training and validation images.
-        cpus: Cores of a trial; `gpus` GPUs; `concurrency` trials at a time at most.
-        address: Ray cluster that was joined; `storage` where its trials are kept, both None on this machine.
-        tracking: W&B mode.
-        started: When it began, again after a resume; `seconds` all of its wall time before that.
-        status: Where it stands.
-        trials: In the order of their beginning.
-        winner: Name of the best trial, of the seed that did best; None before one finished a round.
+        metric: Metric on the validation split that is optimised towards `goal`.
+        space: `hyperopt.parameters` of the config.
+        wanted: Requested number of trials, without repeats.
+        epochs: Epochs of a trial that nothing stops early.
+        seeds: Number of seeds of each of the `top` best trials; `seed` is the first of them.
+        refit: Train the winner again on training and validation images.
+        cpus: Cores per trial; `gpus` is the number of GPUs.
+        concurrency: Largest number of trials at a time.
+        address: Ray cluster that was joined, or None for a cluster on this machine.
+        storage: Path or address where Ray Tune keeps the trials, or None for the sweep's folder.
+        seconds: Wall time of all sessions.
+        winner: Name of the best trial, among repeats the one with the best seed; None before the first round.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -148,24 +147,24 @@ class Sweep(BaseModel):
     trials: list[Trial] = []
     winner: str | None = None
 
-    def trial(self, name: str) -> Trial | None:
-        """A trial by name."""
+    @property
+    def sign(self) -> int:
+        """1 if larger values are better, -1 if smaller ones are."""
+        return 1 if self.goal == "maximize" else -1
+
+    def trial(self, name: str | None) -> Trial | None:
+        """Return a trial by name, or None."""
         return next((each for each in self.trials if each.name == name), None)
 
     def ranked(self) -> list[Trial]:
-        """First trials (no repetitions) that finished a round, the best first."""
-        sign = -1 if self.goal == "maximize" else 1
-        found = [(each.value(self.goal), each) for each in self.trials if each.repeats is None]
-        known = [(value, each) for value, each in found if value is not None and math.isfinite(value)]
-        return [each for _, each in sorted(known, key=lambda pair: sign * pair[0])]
+        """Return the trials that are no repeats and finished a round, the best first."""
+        pairs = [(trial.value(self.goal), trial) for trial in self.trials if trial.repeats is None]
+        scored = [(value, trial) for value, trial in pairs if value is not None]
+        return [trial for _, trial in sorted(scored, key=lambda pair: -self.sign * pair[0])]
 
-    def family(self, trial: Trial) -> list[Trial]:
-        """A first trial and its repetitions with other seeds that have a value."""
-        return [
-            each
-            for each in self.trials
-            if trial.name in (each.name, each.repeats) and each.value(self.goal) is not None
-        ]
+    def count_trials(self, status: TrialStatus) -> int:
+        """Return the number of trials in a state."""
+        return sum(trial.status == status for trial in self.trials)
 
 
 @dataclass(frozen=True)
@@ -177,48 +176,38 @@ class SweepFolder(RecordFolder):
     COMMAND = "pneumo sweep CONFIG"
     ROOT = SWEEPS
 
-    @property
-    def runs(self) -> Path:
-        """Run folders of the trials."""
-        return self.folder / "runs"
-
-    @property
-    def tune(self) -> Path:
-        """Ray Tune's own files, which a resume needs."""
-        return self.folder / "tune"
-
-    @property
-    def best(self) -> Path:
-        """The winner's config, complete."""
-        return self.folder / "best.yaml"
-
-    @property
-    def table(self) -> Path:
-        """All trials, CSV."""
-        return self.folder / "trials.csv"
-
-    @property
-    def report(self) -> Path:
-        """The report, HTML."""
-        return self.folder / "sweep.html"
+    runs = FileIn("runs")
+    """Parent of the trials' run folders."""
+    tune = FileIn("tune")
+    """Ray Tune's files, which a resume needs."""
+    best = FileIn("best.yaml")
+    """The complete config of the winner, YAML."""
+    table = FileIn("trials.csv")
+    """The table of all trials, CSV."""
+    report = FileIn("sweep.html")
+    """The report, HTML."""
 
     def read(self) -> Sweep:
-        """Read `sweep.json`.
-
-        Raises:
-            InputError: It is missing or damaged.
-        """
+        """Read `sweep.json`; raise an InputError if it is missing or damaged."""
         return self.read_record(Sweep)
+
+    def read_dataset(self) -> Dataset:
+        """Read the sweep's data set; raise an InputError if it is missing, damaged, or changed since."""
+        sweep = self.read()
+        dataset = manifest.read_dataset(Path(sweep.data))
+        if dataset.info.fingerprint != sweep.data_fingerprint:
+            raise InputError(f"{sweep.data}: changed since {self.name} began; start a new sweep")
+        return dataset
 
     def save(self, sweep: Sweep) -> None:
         """Write `sweep.json` atomically."""
         write_text(self.record_file, sweep.model_dump_json(indent=1) + "\n")
 
     def refit_run(self, winner: str) -> Run:
-        """Return the run that the refit of a winner is written to; it need not exist."""
+        """Return the run of a winner's refit, which may not exist."""
         return Run(self.runs / f"{winner}-refit")
 
     def run_of(self, trial: Trial) -> Run | None:
-        """The run of a trial, where it has one here."""
+        """Return the run of a trial, or None if it has none on this machine."""
         run = Run(self.folder / trial.run) if trial.run and "://" not in trial.run else None
         return run if run and run.record_file.is_file() else None

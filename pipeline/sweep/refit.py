@@ -1,8 +1,8 @@
-"""Train a sweep's winner again on training and validation images together.
+"""Train a sweep's winner again on its training and validation images together.
 
-More images make a better network, and leave none to decide on: temperature, threshold and conformal limit are those of
-the winner, fitted while its validation images were unseen, as AutoGluon's `refit_full` keeps them. What the new run is
-worth, only its test images tell.
+More images make a better network, but leave none to fit decisions on: temperature, threshold and conformal limit stay
+those of the winner, fitted while its validation images were unseen, as in AutoGluon's `refit_full`. Only the test
+images measure the new run.
 """
 
 import shutil
@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumo.pipeline import config, decisions
-from pneumo.pipeline.data import manifest
-from pneumo.pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.training_images import ludwig_frame, read_images
 from pneumo.pipeline.runs import provenance
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
@@ -21,7 +20,6 @@ from pneumo.pipeline.sweep.record import SweepFolder
 from pneumo.pipeline.sweep.winner import best_run
 from pneumo.pipeline.training.hooks import Hooks
 from pneumo.pipeline.training.run import describe_run, execute_run
-from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -29,12 +27,10 @@ if TYPE_CHECKING:
 
 
 def refit(folder: SweepFolder, *, reporter: Reporter = SILENT) -> Run:
-    """Train the winner's config and seed on training and validation images.
+    """Train the winner's config with its seed on training and validation images.
 
-    Every epoch is run, with the winner's schedule; the best of them is told by images that were trained on, so that it
-    is one of the last.
-
-    A refit that was interrupted is begun anew; one that is done is returned.
+    All epochs are run, with the winner's schedule. The best epoch is chosen on images that were trained on, so it is
+    one of the last. An interrupted refit starts again; a finished one is returned.
 
     Returns:
         The new run, beside the sweep's others, with `refit_of` in its `run.json`.
@@ -44,9 +40,7 @@ def refit(folder: SweepFolder, *, reporter: Reporter = SILENT) -> Run:
     """
     winner = best_run(folder)
     before = winner.info()
-    dataset = manifest.read_dataset(Path(before.data))
-    if dataset.info.fingerprint != before.data_fingerprint:
-        raise InputError(f"{before.data}: changed since {folder.name} began; sweep anew")
+    dataset = folder.read_dataset()
     experiment = config.load_config(winner.config)
     run = folder.refit_run(winner.name)
     if run.is_done():
@@ -54,31 +48,21 @@ def refit(folder: SweepFolder, *, reporter: Reporter = SILENT) -> Run:
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
     run.config.write_text(winner.config.read_text(encoding="utf-8"), encoding="utf-8")
-    decided = decisions.read_decisions(winner)
-    decisions.save_decisions(run, decided.model_copy(update={"fitted_on": f"validation of {winner.name}"}))
-    seen = _all_seen(dataset)
-    info = describe_run(
-        run,
-        experiment,
-        seen,
-        seed=before.seed,
-        command=before.command,
-        commit=provenance.read_git_commit(Path.cwd()),
-    ).model_copy(update={"refit_of": winner.name, "data": before.data})
+    fitted = decisions.read_decisions(winner)
+    decisions.save_decisions(run, fitted.model_copy(update={"fitted_on": f"validation of {winner.name}"}))
+    rows = [replace(row, split=Split.TRAIN) if row.split is Split.VALIDATION else row for row in dataset.rows]
+    merged = replace(dataset, rows=tuple(rows))
+    commit = provenance.read_git_commit(Path.cwd())
+    info = describe_run(run, experiment, merged, seed=before.seed, command=before.command, commit=commit)
+    info = info.model_copy(update={"refit_of": winner.name, "data": before.data})
 
     def frame() -> "pd.DataFrame":
-        preparation = Preparation.model_validate(info.preparation)
-        images = read_images(dataset, dataset.rows, preparation)
-        shown = [place for place, row in enumerate(dataset.rows) if row.split is Split.VALIDATION]
-        rows: list[Row] = [*seen.rows, *(dataset.rows[place] for place in shown)]
-        return ludwig_frame(rows, [*images, *(images[place] for place in shown)], image=info.image, label=info.label)
+        """Return all rows, with the validation images once for training and once for Ludwig's validation."""
+        images = read_images(dataset, dataset.rows, Preparation.model_validate(info.preparation))
+        again = [index for index, row in enumerate(dataset.rows) if row.split is Split.VALIDATION]
+        shown = [*rows, *(dataset.rows[index] for index in again)]
+        return ludwig_frame(shown, [*images, *(images[index] for index in again)], image=info.image, label=info.label)
 
     with run.locked():
         run.save(info)
-        return execute_run(run, info, experiment, seen, Hooks(reporter=reporter, frame=frame))
-
-
-def _all_seen(dataset: Dataset) -> Dataset:
-    """The data set with its validation images among the training images."""
-    rows = tuple(replace(row, split=Split.TRAIN) if row.split is Split.VALIDATION else row for row in dataset.rows)
-    return replace(dataset, rows=rows)
+        return execute_run(run, info, experiment, merged, Hooks(reporter=reporter, frame=frame))

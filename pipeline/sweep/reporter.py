@@ -1,4 +1,4 @@
-"""What a sweep reports while it runs."""
+"""Progress of a sweep."""
 
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.sweep.record import Sweep
@@ -8,11 +8,9 @@ class SweepReporter(Reporter):
     """Receives the progress of a sweep."""
 
     def update(self, sweep: Sweep, now: float) -> None:
-        """Receive the record after each event, and about once a second.
+        """Receive the record after each event, and about once per second. It may change later: do not keep it.
 
-        Args:
-            sweep: As it stands. It must be read before this returns, and not kept.
-            now: Seconds since the sweep began, on the clock of `Round.at`.
+        `now` is in seconds since the sweep began, on the clock of `Round.at`.
         """
 
 

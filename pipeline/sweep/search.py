@@ -1,9 +1,10 @@
-"""A whole sweep: search the space, then measure the winner, write the report, and refit. Importing this loads Ray."""
+"""A whole sweep: search the space, measure the winner, write the report, and refit. Importing this module loads Ray."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from pneumo.pipeline.config import Document, load_config
+from pneumo.pipeline.config import build_experiment, load_config
 from pneumo.pipeline.config.document import parse_document, read_document
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.runs.provenance import read_hardware
@@ -13,18 +14,18 @@ from pneumo.pipeline.sweep.driver import Plan, SweepError, SweepInterruptedError
 from pneumo.pipeline.sweep.record import SWEEPS, SweepFolder
 from pneumo.pipeline.sweep.refit import refit as refit_winner
 from pneumo.pipeline.sweep.reporter import SWEEP_SILENT, SweepReporter
+from pneumo.pipeline.sweep.space import Space, read_space
 from pneumo.pipeline.sweep.winner import finish_sweep, is_finished
 from pneumo.serving.contracts.errors import InputError
 
 __all__ = ["Plan", "SweepError", "SweepInterruptedError", "plan_search", "read_search", "resume_sweep", "run_sweep"]
 
 AUTO_BUDGET = 1800.0
-"""Seconds that a space chosen automatically is planned for if no time budget is given."""
+"""Seconds that an automatic space is planned for if no time budget is given."""
 
 
 def run_sweep(
-    document: Document,
-    name: str,
+    space: Space,
     dataset: Dataset,
     *,
     plan: Plan | None = None,
@@ -32,15 +33,14 @@ def run_sweep(
     command: Sequence[str] = (),
     reporter: SweepReporter = SWEEP_SILENT,
 ) -> SweepFolder:
-    """Search a config's space, measure the winner, and write `best.yaml`, `trials.csv` and `sweep.html`.
+    """Search a space, measure the winner, and write `best.yaml`, `trials.csv` and `sweep.html`.
 
     Args:
-        document: A config with a `hyperopt` section, overrides applied.
-        name: The config file's stem.
-        dataset: What to train on; its validation split decides.
-        plan: What the config leaves open.
-        root: Folder that gets the sweep's folder.
-        command: The command line, for the record.
+        space: The space, from `read_search` or `plan_search`.
+        dataset: Training data; its validation split ranks the trials.
+        plan: Settings that override or complete the config.
+        root: Parent of the sweep's folder.
+        command: Command line, for the record.
         reporter: Receives progress.
 
     Returns:
@@ -48,54 +48,47 @@ def run_sweep(
 
     Raises:
         InputError: Config, space or data are wrong; nothing was started.
-        MachineError: No cluster, or one that is too small.
-        SweepInterruptedError: Ctrl-C or SIGTERM; what is done is in its folder, and `resume_sweep` goes on.
+        MachineError: There is no cluster, or it is too small.
+        SweepInterruptedError: Ctrl-C or SIGTERM; finished trials are in its folder, and `resume_sweep` continues.
         SweepError: Every trial failed.
     """
-
-    def search() -> SweepFolder:
-        return driver.sweep(document, name, dataset, plan=plan, root=root, command=command, reporter=reporter)
-
-    return _complete(search, refit=False, reporter=reporter)
+    with _reporting():
+        folder = driver.sweep(space, dataset, plan=plan or Plan(), root=root, command=command, reporter=reporter)
+    return _finish(folder, refit=False, reporter=reporter)
 
 
 def resume_sweep(
-    folder: SweepFolder,
-    *,
-    address: str | None = None,
-    refit: bool = False,
-    reporter: SweepReporter = SWEEP_SILENT,
+    folder: SweepFolder, *, address: str | None = None, refit: bool = False, reporter: SweepReporter = SWEEP_SILENT
 ) -> SweepFolder:
     """Continue an interrupted sweep: its search, the measuring of its winner, or its refit.
 
     Args:
         folder: The sweep.
-        address: Ray cluster to join; the one it had before where None.
-        refit: Train the winner again on training and validation images, also if the sweep was begun without.
+        address: Ray cluster to join; the sweep's earlier cluster by default.
+        refit: Train the winner again on training and validation images, even if the sweep began without a refit.
         reporter: Receives progress.
 
     Raises:
         InputError: Nothing is left to do, or its data set has changed since.
-        MachineError: No cluster, or one that is too small.
+        MachineError: There is no cluster, or it is too small.
         SweepInterruptedError: Ctrl-C or SIGTERM.
         SweepError: Every trial failed.
     """
-
-    def search() -> SweepFolder:
+    with _reporting():
         if folder.read().status != "done" or is_finished(folder):
             driver.resume(folder, address=address, reporter=reporter)
-        return folder
-
-    return _complete(search, refit=refit, reporter=reporter)
+    return _finish(folder, refit=refit, reporter=reporter)
 
 
-def read_search(config: Path, overrides: Sequence[str] = ()) -> tuple[Document, str]:
-    """Return a config with overrides applied, and its name, as `run_sweep` takes them.
+def read_search(config: Path, overrides: Sequence[str] = ()) -> Space:
+    """Read the search space of a config with overrides applied.
 
     Raises:
-        InputError: No such file, no YAML, or an override that is no assignment.
+        InputError: The file is missing or not YAML, or a value or an override is wrong.
     """
-    return read_document(config).override(overrides), config.stem
+    document = read_document(config).override(overrides)
+    build_experiment(document, config.stem)
+    return read_space(document, config.stem)
 
 
 def plan_search(
@@ -105,15 +98,15 @@ def plan_search(
     *,
     time_budget: float | None = None,
     reporter: SweepReporter = SWEEP_SILENT,
-) -> tuple[Document, str]:
-    """Choose a space from data set, machine and time budget; return it as `run_sweep` takes it.
+) -> Space:
+    """Choose a search space from data set, machine and time budget.
 
     Args:
-        dataset: What to train on.
-        config: What to vary; a network is chosen too where None.
+        dataset: Training data.
+        config: Config to search around; without one, a network is chosen too.
         overrides: `key=value` assignments to the config.
-        time_budget: Seconds that the sweep should take; `AUTO_BUDGET` where None.
-        reporter: Receives the chosen config line by line: YAML that can be kept and edited.
+        time_budget: Seconds that the sweep should take; `AUTO_BUDGET` by default.
+        reporter: Receives the chosen config line by line, as YAML.
 
     Raises:
         InputError: The config is wrong, there are overrides without a config, or the time is too short.
@@ -125,19 +118,21 @@ def plan_search(
     text = auto_plan.to_yaml(auto_plan.make_plan(dataset, hardware, budget=time_budget or AUTO_BUDGET, base=base))
     for line in text.splitlines():
         reporter.message(line)
-    return parse_document(text, "auto.yaml"), "auto" if config is None else f"auto-{config.stem}"
+    return read_space(parse_document(text, "auto.yaml"), "auto" if config is None else f"auto-{config.stem}")
 
 
-def _complete(search: Callable[[], SweepFolder], *, refit: bool, reporter: SweepReporter) -> SweepFolder:
-    """Search, then measure, report and refit; a search that ended early is reported too."""
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Write the report of a search that ends early."""
     try:
-        folder = search()
-    except SweepInterruptedError as interrupted:
-        finish_sweep(interrupted.folder, measure=False)
+        yield
+    except (SweepInterruptedError, SweepError) as error:
+        finish_sweep(error.folder, measure=isinstance(error, SweepError))
         raise
-    except SweepError as error:
-        finish_sweep(error.folder)
-        raise
+
+
+def _finish(folder: SweepFolder, *, refit: bool, reporter: SweepReporter) -> SweepFolder:
+    """Measure the winner, write the report, and refit."""
     try:
         record = finish_sweep(folder, reporter=reporter)
         if refit or record.refit:

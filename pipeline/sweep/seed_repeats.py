@@ -1,8 +1,9 @@
-"""Was the winner luck? The best trials again with other seeds: mean, interval and whether a difference is one."""
+"""Repeats of the best trials with other seeds: means, confidence intervals, and the significance of differences."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 
 from pneumo.pipeline.sweep.parameter_format import number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
@@ -13,7 +14,7 @@ _SHARES = frozenset(
     {"accuracy", "balanced_accuracy", "roc_auc", "auroc", "precision", "recall", "specificity", "f1", "hits_at_k"}
     | {"average_precision", "sensitivity", "token_accuracy", "jaccard"}
 )
-"""Metrics in [0, 1], whose intervals are cut there."""
+"""Metrics in [0, 1], whose intervals are clipped to that range."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,7 @@ class Mean:
     """A mean over seeds.
 
     Attributes:
-        value: In the metric's own unit.
-        low: Lower end of the 95 % t interval; `high` the upper one. None of fewer than two values.
-        count: How many values.
+        low: Lower end of the 95% t interval, `high` its upper end; None for fewer than two values.
     """
 
     value: float
@@ -34,7 +33,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Family:
-    """A first trial with its repetitions, in the order of their beginning: those that have a value and did not fail."""
+    """A trial and its repeats, in the order of their start, without those that failed or have no value."""
 
     first: Trial
     trials: tuple[Trial, ...]
@@ -43,26 +42,20 @@ class Family:
 
     @property
     def repeated(self) -> bool:
-        """Whether more than one seed counts."""
+        """True if there are values of several seeds."""
         return len(self.values) > 1
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one family is ahead of another, positive for better.
-
-    Attributes:
-        mean: Of the differences, in the metric's unit, turned so that more is better.
-        paired: Whether it is taken seed by seed.
-        luck: Whether zero lies in its 95 % interval, or there is none.
-    """
+    """Mean lead of one family over another; `paired` if values of the same seed were compared with each other."""
 
     mean: Mean
     paired: bool
 
     @property
     def luck(self) -> bool:
-        """Whether the difference may be luck."""
+        """True if the difference is not significant: its interval contains zero, or there is none."""
         return self.mean.low is None or self.mean.low <= 0
 
 
@@ -72,136 +65,122 @@ class Choice:
 
     Attributes:
         family: The best family.
-        trial: Its trial of the seed that did best.
-        runner_up: The next best family that was repeated as well, with the `difference` to it.
-        remark: In words, how sure the choice is; None where nothing was repeated.
+        trial: Its trial with the best seed.
+        difference: Lead over the next best repeated family.
+        remark: How sure the choice is, in words; None if nothing was repeated.
     """
 
     family: Family
     trial: Trial
-    runner_up: Family | None
-    difference: Difference | None
-    remark: str | None
+    difference: Difference | None = None
+    remark: str | None = None
 
 
 def find_contenders(sweep: Sweep) -> list[Trial]:
-    """First trials that can win: those that finished a round and did not fail, the best first."""
+    """Return the trials that can win, the best first: no repeats, a round done, not failed."""
     return [trial for trial in sweep.ranked() if trial.status != TrialStatus.FAILED]
 
 
 def group_by_parameters(sweep: Sweep) -> list[Family]:
-    """All families, the best mean first; those of several seeds before those of one, which may be lucky."""
-    found = []
+    """Return all families, repeated ones first because one seed may be lucky, then by the best mean."""
+    families = []
+    bounds = (0.0, 1.0) if sweep.metric.rpartition(".")[2] in _SHARES else None
     for first in find_contenders(sweep):
-        pairs = [(trial, trial.value(sweep.goal)) for trial in sweep.family(first)]
-        counted = [
+        scored = [
             (trial, value)
-            for trial, value in pairs
-            if trial.status != TrialStatus.FAILED and value is not None and math.isfinite(value)
+            for trial in sweep.trials
+            if first.name in (trial.name, trial.repeats) and trial.status != TrialStatus.FAILED
+            if (value := trial.value(sweep.goal)) is not None
         ]
-        values = tuple(value for _, value in counted)
-        mean = mean_of(values, bounds=_bounds(sweep.metric))
-        found.append(Family(first, tuple(trial for trial, _ in counted), values, mean))
-    sign = _sign(sweep)
-    return sorted(found, key=lambda family: (family.repeated, sign * family.mean.value), reverse=True)
+        trials, values = zip(*scored, strict=True)
+        families.append(Family(first, trials, values, mean_of(values, bounds=bounds)))
+    return sorted(families, key=lambda family: (family.repeated, sweep.sign * family.mean.value), reverse=True)
+
+
+def order_trials(sweep: Sweep) -> list[Trial]:
+    """Return all trials: families in the order of `group_by_parameters`, then those without a value."""
+    ranked = [trial for family in group_by_parameters(sweep) for trial in family.trials]
+    names = {trial.name for trial in ranked}
+    return [*ranked, *(trial for trial in sweep.trials if trial.name not in names)]
 
 
 def choose_winner(sweep: Sweep) -> Choice | None:
-    """The family with the best mean, of those that were repeated if any was; None before a trial finished a round."""
-    ordered = group_by_parameters(sweep)
-    if not ordered:
+    """Return the family with the best mean, among repeated ones if there are any; None before the first round."""
+    families = group_by_parameters(sweep)
+    if not families:
         return None
-    best = ordered[0]
-    sign = _sign(sweep)
-    trial = max(zip(best.trials, best.values, strict=True), key=lambda pair: sign * pair[1])[0]
+    best = families[0]
+    trial = max(zip(best.trials, best.values, strict=True), key=lambda pair: sweep.sign * pair[1])[0]
     if not best.repeated:
-        return Choice(best, trial, None, None, None)
-    others = [family for family in ordered[1:] if family.repeated]
+        return Choice(best, trial)
+    others = [family for family in families[1:] if family.repeated]
     if not others:
-        return Choice(best, trial, None, None, "no other trial was repeated with other seeds: nothing to compare with")
+        return Choice(best, trial, remark="no other trial was repeated with other seeds: there is no comparison")
     difference = compare_families(sweep, best, others[0])
-    return Choice(best, trial, others[0], difference, _remark(sweep, best, others, difference))
+    return Choice(best, trial, difference, _describe_lead(sweep, best, others, difference))
 
 
 def compare_families(sweep: Sweep, one: Family, other: Family) -> Difference:
-    """How far `one` is ahead of `other`: seed by seed where two or more seeds agree, else by Welch's interval."""
-    sign = _sign(sweep)
-    by_seed = [{trial.seed: value for trial, value in zip(f.trials, f.values, strict=True)} for f in (one, other)]
-    shared = [seed for seed in by_seed[0] if seed in by_seed[1]]
+    """Return the lead of `one` over `other`: paired if they share two or more seeds, else by Welch's t interval."""
+    first, second = (
+        {trial.seed: sweep.sign * value for trial, value in zip(family.trials, family.values, strict=True)}
+        for family in (one, other)
+    )
+    shared = [seed for seed in first if seed in second]
     if len(shared) > 1:
-        return Difference(mean_of([sign * (by_seed[0][seed] - by_seed[1][seed]) for seed in shared]), paired=True)
-    return Difference(_welch([sign * value for value in one.values], [sign * v for v in other.values]), paired=False)
+        return Difference(mean_of([first[seed] - second[seed] for seed in shared]), paired=True)
+    gap, count = sweep.sign * (one.mean.value - other.mean.value), min(one.mean.count, other.mean.count)
+    if count < 2:
+        return Difference(Mean(gap, None, None, count), paired=False)
+    parts = [(variance(family.values) / family.mean.count, family.mean.count - 1) for family in (one, other)]
+    total, weight = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts)
+    reach = _quantile(total**2 / weight if weight else count - 1) * math.sqrt(total)
+    return Difference(Mean(gap, gap - reach, gap + reach, count), paired=False)
 
 
 def mean_of(values: Sequence[float], *, bounds: tuple[float, float] | None = None) -> Mean:
-    """Mean of one or more values with its 95 % interval by Student's t.
+    """Return the mean of one or more values, with its 95% interval by Student's t.
 
     Args:
         values: (N,), N >= 1.
-        bounds: Where the interval is cut, for a metric that cannot leave them.
+        bounds: Range of the metric, to which the interval is clipped.
 
     Raises:
-        ValueError: No value.
+        ValueError: There is no value.
     """
     count = len(values)
     if not count:
         raise ValueError("no values to take the mean of")
-    mean = math.fsum(values) / count
+    mean = fmean(values)
     if count == 1:
         return Mean(mean, None, None, 1)
-    error = math.sqrt(_variance(values, mean) / count)
-    return _interval(mean, error, count - 1, count, bounds)
-
-
-def _welch(one: Sequence[float], other: Sequence[float]) -> Mean:
-    means = [math.fsum(values) / len(values) for values in (one, other)]
-    count = min(len(one), len(other))
-    if count < 2:
-        return Mean(means[0] - means[1], None, None, count)
-    parts = [_variance(values, mean) / len(values) for values, mean in zip((one, other), means, strict=True)]
-    total = sum(parts)
-    weight = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
-    return _interval(means[0] - means[1], math.sqrt(total), total**2 / weight if weight else count - 1, count, None)
-
-
-def _interval(mean: float, error: float, freedom: float, count: int, bounds: tuple[float, float] | None) -> Mean:
-    from scipy.special import stdtrit
-
-    reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    reach = _quantile(count - 1) * math.sqrt(variance(values) / count)
     low, high = mean - reach, mean + reach
     if bounds and bounds[0] <= mean <= bounds[1]:
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Mean(mean, low, high, count)
 
 
-def _variance(values: Sequence[float], mean: float) -> float:
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+def _quantile(freedom: float) -> float:
+    """Return Student's t quantile of a two-sided interval at `LEVEL`."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def _remark(sweep: Sweep, best: Family, others: list[Family], difference: Difference) -> str:
-    second = others[0]
-    gap = difference.mean
-    how = f"{gap.count} shared seeds" if difference.paired else "their seeds, unpaired"
-    amount = f"{second.first.name} by {number(gap.value)} on average"
+def _describe_lead(sweep: Sweep, best: Family, others: list[Family], difference: Difference) -> str:
+    winner, second, gap = best.first.name, others[0].first.name, difference.mean
+    lead = f"{winner} leads {second} by {number(gap.value)} on average"
     if gap.low is not None and gap.high is not None:
-        amount += f" (95 % {number(gap.low)} to {number(gap.high)}, over {how})"
-    alike = [family.first.name for family in others if compare_families(sweep, best, family).luck]
+        basis = f"{gap.count} shared seeds" if difference.paired else "their seeds, unpaired"
+        lead += f" (95% {number(gap.low)} to {number(gap.high)}, over {basis})"
+    tied = [family.first.name for family in others if compare_families(sweep, best, family).luck]
     if not difference.luck:
-        more = f"; not told apart from {', '.join(alike)}" if alike else ""
-        return f"{best.first.name} leads {amount}: more than luck{more}"
-    same = [name for name in alike if name != second.first.name]
-    more = f"; the same goes for {', '.join(same)}" if same else ""
-    names = f"{best.first.name} and {second.first.name}"
+        return f"{lead}: more than luck" + (f"; no clear lead over {', '.join(tied)}" if tied else "")
+    same = [name for name in tied if name != second]
+    more = f"; the same holds for {', '.join(same)}" if same else ""
     if gap.value == 0:
-        return f"{names} have the same mean{more}"
+        return f"{winner} and {second} have the same mean{more}"
     if gap.value < 0:  # with seeds that only one of them has
-        return f"{best.first.name} has the best mean, {second.first.name} is ahead on the seeds they share: luck{more}"
-    return f"{best.first.name} leads {amount}: the difference may be luck{more}"
-
-
-def _bounds(metric: str) -> tuple[float, float] | None:
-    return (0.0, 1.0) if metric.rpartition(".")[2] in _SHARES else None
-
-
-def _sign(sweep: Sweep) -> int:
-    return 1 if sweep.goal == "maximize" else -1
+        return f"{winner} has the best mean, {second} is ahead on the seeds they share: luck{more}"
+    return f"{lead}: the difference may be luck{more}"

@@ -1,16 +1,17 @@
-"""The search space: `hyperopt.parameters` in Ludwig's language, checked, drawn from, and put into a config.
+"""The search space `hyperopt.parameters` in Ludwig's language: read, checked, sampled, and put into a config.
 
-A parameter is named by where it stands, the feature's name first: `trainer.learning_rate`, `image.encoder.dropout`. The
-name `.` means the whole config. Works without Ludwig and without Ray.
+A parameter is named by its position, which begins with the feature's name: `trainer.learning_rate`,
+`image.encoder.dropout`. The name `.` means the whole config. Works without Ludwig and without Ray.
 """
 
+import copy
 import itertools
 import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from pneumo.pipeline import config
 from pneumo.pipeline.config import Document
@@ -21,13 +22,25 @@ from pneumo.serving.contracts.errors import InputError
 
 SECTION: KeyPath = ("hyperopt", "parameters")
 CHECKED_DRAWS = 24
-"""Random points of the space that are checked before anything starts, besides the ends of each parameter."""
+"""Random points of the space that are checked before a search starts, besides the ends of each parameter."""
 
-_RANGE = {"uniform": (), "quniform": ("q",), "loguniform": ("base",), "qloguniform": ("q", "base")}
-_WHOLE = {"randint": (), "qrandint": ("q",), "lograndint": ("base",), "qlograndint": ("q", "base")}
-_NORMAL = {"randn": (), "qrandn": ("q",)}
-_LISTS = {"choice": "categories", "grid_search": "values"}
-KINDS = (*_LISTS, *_RANGE, *_WHOLE, *_NORMAL)
+_RANGE, _NORMAL, _BASE = ("lower", "upper"), ("mean", "sd"), ("base",)
+_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "choice": (("categories",), ()),
+    "grid_search": (("values",), ()),
+    "uniform": (_RANGE, ()),
+    "quniform": ((*_RANGE, "q"), ()),
+    "loguniform": (_RANGE, _BASE),
+    "qloguniform": ((*_RANGE, "q"), _BASE),
+    "randint": (_RANGE, ()),
+    "qrandint": ((*_RANGE, "q"), ()),
+    "lograndint": (_RANGE, _BASE),
+    "qlograndint": ((*_RANGE, "q"), _BASE),
+    "randn": ((), _NORMAL),
+    "qrandn": (("q",), _NORMAL),
+}
+"""Required and optional keys of each kind of space."""
+KINDS = tuple(_KEYS)
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,8 @@ class Parameter:
     """One parameter of a space.
 
     Attributes:
-        name: As it stands under `hyperopt.parameters`.
         kind: One of `KINDS`.
-        options: What stands beside `space`.
+        options: The keys beside `space`.
     """
 
     name: str
@@ -46,64 +58,74 @@ class Parameter:
 
     @property
     def is_grid(self) -> bool:
-        """Whether every value is tried."""
+        """True if every value is tried."""
         return self.kind == "grid_search"
 
     @property
-    def values(self) -> list[Any] | None:
-        """The values of a list; None for a range."""
-        return list(self.options[_LISTS[self.kind]]) if self.kind in _LISTS else None
+    def is_normal(self) -> bool:
+        """True for a normal distribution."""
+        return self.kind.endswith("randn")
 
     @property
-    def encoded(self) -> list[Any] | None:
+    def values(self) -> list[Any] | None:
+        """The values of a list, or None for a range."""
+        values = self.options.get("values", self.options.get("categories"))
+        return None if values is None else list(values)
+
+    @property
+    def encoded(self) -> list[bool | int | float | str] | None:
         """The values as search algorithms take them: mappings, lists and null as JSON text."""
         return None if self.values is None else [encode(value) for value in self.values]
 
     def ends(self) -> list[Any]:
-        """All values of a list, the two ends of a range, the middle of a normal distribution."""
+        """Return all values of a list, the two ends of a range, or the mean of a normal distribution."""
         if self.values is not None:
             return self.values
-        if self.kind in _NORMAL:
+        if self.is_normal:
             return [self.options.get("mean", 0.0)]
         low, high = self.options["lower"], self.options["upper"]
         return [low, high - 1 if self.kind in ("randint", "lograndint") else high]
 
     def draw(self, source: random.Random) -> Any:
-        """One value, for a check; searches draw with Ray Tune's own functions."""
+        """Draw a value for a check; searches draw with Ray Tune's own functions."""
         if self.values is not None:
             return source.choice(self.values)
-        if self.kind in _NORMAL:
+        if self.is_normal:
             return source.gauss(self.options.get("mean", 0.0), self.options.get("sd", 1.0))
         low, high = self.ends()
         if "log" in self.kind:
             value = math.exp(source.uniform(math.log(low), math.log(high)))
         else:
             value = source.uniform(low, high)
-        if self.options.get("q"):
-            value = min(max(round(value / self.options["q"]) * self.options["q"], low), high)
-        return int(min(max(round(value), low), high)) if self.kind in _WHOLE else value
+        if step := self.options.get("q"):
+            value = min(max(round(value / step) * step, low), high)
+        return int(min(max(round(value), low), high)) if self.kind.endswith("randint") else value
 
     def decode(self, value: Any) -> Any:
-        """What a search algorithm drew, as it goes into the config: plain Python, JSON text as what it says."""
+        """Return a search algorithm's value as plain Python for the config, parsed if it is JSON text of a list."""
         if hasattr(value, "item"):
             value = value.item()  # NumPy's
-        values, encoded = self.values, self.encoded
-        if values is None or encoded is None:
+        if self.values is None or self.encoded is None:
             return value
-        for plain, text in zip(values, encoded, strict=True):
+        for plain, text in zip(self.values, self.encoded, strict=True):
             if (type(value), value) in ((type(text), text), (type(plain), plain)) or value == json.dumps(plain):
                 return plain
         raise InputError(f"hyperopt.parameters.{self.name}: {value!r} is none of its values")
 
+    def encode(self, value: Any) -> Any:
+        """Return a value of the config as search algorithms take it."""
+        if self.values is None or self.encoded is None:
+            return value
+        return self.encoded[self.values.index(self.decode(value))]
+
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied, and the document it is put into.
+    """The parameters of a search, and the config that they vary.
 
     Attributes:
-        document: The config as given, overrides applied, defaults not filled in.
+        document: The config with overrides, without defaults.
         name: The config file's stem.
-        parameters: In the order of the config.
     """
 
     document: Document
@@ -112,55 +134,43 @@ class Space:
 
     @property
     def grid(self) -> int:
-        """How many points the grid has that `grid_search` parameters make; 1 without any."""
-        return math.prod(len(parameter.values or ()) for parameter in self.parameters if parameter.is_grid)
+        """Number of points of the grid of all `grid_search` parameters; 1 without any."""
+        return math.prod(len(parameter.ends()) for parameter in self.parameters if parameter.is_grid)
 
     def decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by parameter, from what a search algorithm drew."""
+        """Return a search algorithm's values by parameter, decoded."""
         return {parameter.name: parameter.decode(drawn[parameter.name]) for parameter in self.parameters}
 
     def experiment(self, values: Mapping[str, Any]) -> config.Experiment:
-        """The complete, checked config of one point, without its `hyperopt` section.
-
-        Args:
-            values: By parameter name; parameters that are left out stay as in the config.
+        """Return the complete, checked config of some parameters' values, without its `hyperopt` section.
 
         Raises:
-            InputError: The point makes no valid config: file, line of the parameter, what is wrong.
+            InputError: The point makes no valid config: file, line of the parameter, problem.
         """
         document = substitute(self.document, values)
         document.data.pop("hyperopt", None)
         return config.build_experiment(document, self.name)
 
     def check(self) -> None:
-        """Refuse a space that has points which make no valid config.
-
-        Looked at are the ends of every parameter, and random points (with a fixed seed).
-
-        Raises:
-            InputError: The first that is found.
-        """
+        """Check the configs of each parameter's ends, and of random points with a fixed seed."""
         self._check_peak()
         source = random.Random(0)
         for parameter in self.parameters:
             for end in parameter.ends():
-                self.experiment(self._drawn(source) | {parameter.name: end})
+                self.experiment(self._draw(source) | {parameter.name: end})
         for _ in range(CHECKED_DRAWS):
-            self.experiment(self._drawn(source))
+            self.experiment(self._draw(source))
 
     def _check_peak(self) -> None:
-        """`one_cycle` takes its peak from `max_lr` and ignores `learning_rate`."""
+        """Refuse `learning_rate` under `one_cycle`, which takes its peak from `max_lr`."""
         names = {parameter.name for parameter in self.parameters}
         schedule = self.document.get(("trainer", "learning_rate_scheduler")) or {}
         swept = any(name == "." or name.startswith("trainer.learning_rate_scheduler") for name in names)
         if "trainer.learning_rate" in names and schedule.get("decay") == "one_cycle" and not swept:
-            self.document.fail(
-                (*SECTION, "trainer.learning_rate"),
-                "hyperopt.parameters.trainer.learning_rate changes nothing under one_cycle, whose peak is max_lr; "
-                "vary trainer.learning_rate_scheduler.max_lr instead",
-            )
+            problem = "has no effect under one_cycle; vary its peak, trainer.learning_rate_scheduler.max_lr instead"
+            self.document.reject((*SECTION, "trainer.learning_rate"), problem)
 
-    def _drawn(self, source: random.Random) -> dict[str, Any]:
+    def _draw(self, source: random.Random) -> dict[str, Any]:
         return {parameter.name: parameter.draw(source) for parameter in self.parameters}
 
 
@@ -168,57 +178,54 @@ def read_space(document: Document, name: str) -> Space:
     """Read `hyperopt.parameters` of a config.
 
     Raises:
-        InputError: There is none, a parameter is not in Ludwig's language, or its name means nothing in the config.
+        InputError: It is missing, a parameter is not in Ludwig's language, or its name has no position in the config.
     """
     section = document.get(SECTION)
     if not isinstance(section, dict) or not section:
         document.fail(
             SECTION[:1],
-            "nothing to sweep: add hyperopt: {parameters: {trainer.learning_rate: {space: loguniform, lower: 1.0e-4, "
+            "no search space: add hyperopt: {parameters: {trainer.learning_rate: {space: loguniform, lower: 1.0e-4, "
             "upper: 1.0e-2}}}, or let `pneumo sweep --auto` choose",
         )
-    parameters = tuple(_parameter(document, key, section[key]) for key in section)
-    return Space(document, name, parameters)
+    return Space(document, name, tuple(_read_parameter(document, key, value) for key, value in section.items()))
 
 
-def encode(value: Any) -> Any:
-    """A value as search algorithms take it."""
+def encode(value: Any) -> bool | int | float | str:
+    """Return a value as search algorithms take it: scalars unchanged, all others as JSON text."""
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
 def substitute(document: Document, values: Mapping[str, Any]) -> Document:
-    """Put values into a config where their names say, merging mappings as Ludwig does.
+    """Return a copy of a document with values put at the positions of their names, mappings merged as Ludwig does.
 
-    Where a value changes the type of a component, what only the old type knows is dropped.
+    A value that changes the type of a component drops the keys that only the old type has.
     """
     changed = document.override(())
-    lines = dict(changed.lines)
+    lines = changed.lines
     for name, value in values.items():
-        path = path_of(document, name)
+        path = _find_path(document, name)
         line = document.lines.get((*SECTION, name), document.lines.get(SECTION, 1))
+        lines = {other: at for other, at in lines.items() if other[: len(path)] != path}
+        lines |= dict.fromkeys(_list_paths(value, path), line)
         for length in range(1, len(path)):
             lines.setdefault(path[:length], line)  # sections that only the parameter makes
-        for inner in _paths(value, path):
-            lines = {known: at for known, at in lines.items() if known[: len(inner)] != inner}
-            lines[inner] = line
-        target: Any = changed.data
         if name == ".":
-            _merge_whole(target, value)
+            _merge_whole(changed.data, value)
             continue
+        target: Any = changed.data
         for step, following in itertools.pairwise(path):
             if isinstance(target, dict) and target.get(step) is None:
                 target[step] = [] if isinstance(following, int) else {}
             target = target[step]
             if not isinstance(target, dict | list):
-                document.fail((*SECTION, name), f"hyperopt.parameters.{name}: {step!r} holds no keys")
+                document.reject((*SECTION, name), f"does not exist: {step!r} holds no keys")
         key = path[-1]
-        known = target.get(key) if isinstance(target, dict) else None
-        target[key] = _merged(known, value, path)
+        target[key] = _merge(target.get(key) if isinstance(target, dict) else None, value, path)
     return replace(changed, lines=lines)
 
 
-def path_of(document: Document, name: str) -> KeyPath:
-    """Where a parameter stands in a config: a feature's name first means that feature."""
+def _find_path(document: Document, name: str) -> KeyPath:
+    """Return the position of a parameter in a config; the first part of the name may be a feature's."""
     if name == ".":
         return ()
     parts: KeyPath = tuple(name.split("."))
@@ -229,24 +236,21 @@ def path_of(document: Document, name: str) -> KeyPath:
     return parts
 
 
-def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+def _list_paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     yield path
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _paths(item, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _paths(item, (*path, index))
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _list_paths(item, (*path, key))
 
 
-def _merged(known: Any, value: Any, path: KeyPath) -> Any:
-    if not isinstance(value, dict) or not isinstance(known, dict):
-        return json.loads(json.dumps(value))  # a copy of its own
-    kind = value.get("type", known.get("type"))
-    if kind != known.get("type"):
-        understood = component_rules.find_component_schema("encoder", kind) if path[-1] == "encoder" else {}
-        known = {key: item for key, item in known.items() if key in understood}
-    return {**known, **{key: _merged(known.get(key), item, (*path, key)) for key, item in value.items()}}
+def _merge(old: Any, value: Any, path: KeyPath) -> Any:
+    if not isinstance(value, dict) or not isinstance(old, dict):
+        return copy.deepcopy(value)
+    kind = value.get("type", old.get("type"))
+    if kind != old.get("type"):
+        options = component_rules.find_component_schema("encoder", kind) if path[-1] == "encoder" else {}
+        old = {key: item for key, item in old.items() if key in options}
+    return {**old, **{key: _merge(old.get(key), item, (*path, key)) for key, item in value.items()}}
 
 
 def _merge_whole(data: dict[str, Any], value: dict[str, Any]) -> None:
@@ -254,72 +258,55 @@ def _merge_whole(data: dict[str, Any], value: dict[str, Any]) -> None:
         features = data.get(section)
         if isinstance(features, list) and isinstance(item, dict):  # features by name, as Ludwig merges them
             for feature in features:
-                feature.update(_merged(feature, item.get(feature["name"], {}), (section, 0)))
+                feature.update(_merge(feature, item.get(feature["name"], {}), (section, 0)))
         else:
-            data[section] = _merged(data.get(section), item, (section,))
+            data[section] = _merge(data.get(section), item, (section,))
 
 
-def _parameter(document: Document, name: str, given: Any) -> Parameter:
-    where: KeyPath = (*SECTION, name)
-    label = f"hyperopt.parameters.{name}"
-
-    def fail(message: str) -> InputError:
-        return InputError(f"{document.locate(where)}: {label} {message}")
+def _read_parameter(document: Document, name: str, given: Any) -> Parameter:
+    def fail(problem: str) -> NoReturn:
+        document.reject((*SECTION, name), problem)
 
     if not isinstance(given, dict) or "space" not in given:
         if isinstance(given, dict) and any(isinstance(item, dict) for item in given.values()):
-            inner = next(iter(given))
-            raise fail(f"has no 'space'; write nested names with dots: {name}.{inner}: {{space: ...}}")
-        raise fail("must be a mapping with 'space', such as {space: uniform, lower: 0, upper: 0.5}")
+            fail(f"has no 'space'; write nested names with dots: {name}.{next(iter(given))}: {{space: ...}}")
+        fail("must be a mapping with 'space', such as {space: uniform, lower: 0, upper: 0.5}")
     kind = given["space"]
     if kind not in KINDS:
-        raise fail(f"has the space {kind!r}; choose from {', '.join(KINDS)}")
+        fail(f"has the space {kind!r}; choose from {', '.join(KINDS)}")
     options = {key: value for key, value in given.items() if key != "space"}
-    if kind in _LISTS:
-        _check_list(options, _LISTS[kind], fail)
-        parameter = Parameter(name, kind, options)
-    else:
-        parameter = Parameter(name, kind, _checked_range(options, kind, fail))
-    path = path_of(document, name)
-    if path[:1] not in (("input_features",), ("output_features",)) and name != "." and len(path) == 1:
-        raise fail(f"names a whole section; name what is in it: {name}.KEY")
+    _check_options(options, kind, fail)
+    path = _find_path(document, name)
+    if len(path) == 1 and path[0] not in ("input_features", "output_features"):
+        fail(f"names a whole section; name one of its keys: {name}.KEY")
     if path[:1] in (("hyperopt",), ("backend",)):
-        raise fail("cannot be varied by a sweep; leave it out")
-    return parameter
+        fail("cannot be varied by a sweep; leave it out")
+    return Parameter(name, kind, options)
 
 
-def _check_list(options: dict[str, Any], wanted: str, fail: Callable[[str], InputError]) -> None:
-    values = options.get(wanted)
-    if not isinstance(values, list) or not values:
-        raise fail(f"needs '{wanted}', a list of values")
-    unknown = sorted(set(options) - {wanted})
-    if unknown:
-        raise fail(f"has the unknown key {unknown[0]!r}; known is {wanted!r}")
-    texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    if len(set(texts)) < len(texts):
-        raise fail(f"lists {next(text for text in texts if texts.count(text) > 1)} twice")
-
-
-def _checked_range(options: dict[str, Any], kind: str, fail: Callable[[str], InputError]) -> dict[str, Any]:
-    extra = (_RANGE | _WHOLE | _NORMAL)[kind]
-    needed = () if kind in _NORMAL else ("lower", "upper")
-    known = (*needed, *(("mean", "sd") if kind in _NORMAL else ()), *extra)
+def _check_options(options: dict[str, Any], kind: str, fail: Callable[[str], NoReturn]) -> None:
+    required, optional = _KEYS[kind]
+    if unknown := [key for key in options if key not in (*required, *optional)]:
+        fail(f"has the unknown key {unknown[0]!r}; known are {', '.join((*required, *optional))}")
+    if missing := [key for key in required if key not in options]:
+        fail(f"needs {missing[0]!r}")
+    if kind in ("choice", "grid_search"):
+        values = options[required[0]]
+        if not isinstance(values, list) or not values:
+            fail(f"needs {required[0]!r}, a list of values")
+        texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
+        if repeated := [text for text in texts if texts.count(text) > 1]:
+            fail(f"lists {repeated[0]} twice")
+        return
     for key, value in options.items():
-        if key not in known:
-            raise fail(f"has the unknown key {key!r}; known are {', '.join(known)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise fail(
-                f"has {key}: {value!r}, which is no number{number_hint(value) if isinstance(value, str) else ''}"
-            )
-        if kind in _WHOLE and key != "base" and not isinstance(value, int):
-            raise fail(f"has {key}: {value}, which must be a whole number")
-    for key in (*needed, *(key for key in extra if key == "q")):
-        if key not in options:
-            raise fail(f"needs {key!r}")
-    if needed and options["lower"] >= options["upper"]:
-        raise fail(f"runs from {options['lower']} to {options['upper']}; 'lower' must be less than 'upper'")
-    if "log" in kind and options["lower"] <= 0:
-        raise fail("is logarithmic, so that 'lower' must be more than 0")
+            fail(f"has {key}: {value!r}, which is no number{number_hint(value) if isinstance(value, str) else ''}")
+        if kind.endswith("randint") and key != "base" and not isinstance(value, int):
+            fail(f"has {key}: {value}, which must be a whole number")
+    low, high = options.get("lower", 0), options.get("upper", 1)
+    if low >= high:
+        fail(f"has the range {low} to {high}; 'lower' must be less than 'upper'")
+    if "log" in kind and low <= 0:
+        fail("is logarithmic, so 'lower' must be more than 0")
     if options.get("q", 1) <= 0 or options.get("sd", 1) <= 0 or options.get("base", 10) <= 1:
-        raise fail("has a 'q', 'sd' or 'base' that is too small")
-    return options
+        fail("has a 'q' or 'sd' that is not above 0, or a 'base' that is not above 1")

@@ -1,4 +1,4 @@
-"""Where a sweep's trials are kept: a folder, or an address such as `gs://bucket/path?option=value`. Uses pyarrow."""
+"""Storage of a sweep's trials: a folder, or an address such as `gs://bucket/path?option=value`. Uses pyarrow."""
 
 import shutil
 from pathlib import Path
@@ -8,42 +8,38 @@ from pneumo.serving.contracts.errors import MachineError, first_line
 
 
 def is_address(storage: str) -> bool:
-    """Whether it is an address, not a path."""
+    """Return True for an address, False for a path."""
     return "://" in storage
 
 
-def absolute(storage: str) -> str:
-    """The same place, whatever the working directory."""
+def resolve_storage(storage: str) -> str:
+    """Return an address unchanged, and a path as an absolute path."""
     return storage if is_address(storage) else str(Path(storage).expanduser().resolve())
 
 
-def below(storage: str, name: str) -> str:
-    """A place below a storage; options of an address stay at its end."""
+def join_storage(storage: str, name: str) -> str:
+    """Return the place `name` below a storage; the options of an address stay at its end."""
     if not is_address(storage):
         return str(Path(storage).resolve() / name)
     parts = urlsplit(storage)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
 
-def address_of(storage: str, path: str) -> str:
-    """The address of what a file system calls `bucket/path`, beside a storage in the same bucket."""
+def format_address(storage: str, path: str) -> str:
+    """Return the address of pyarrow's path `bucket/path` in the same bucket as `storage`."""
     parts = urlsplit(storage)
     user, at, bucket = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=user + at + bucket, path=path.removeprefix(bucket)))
 
 
-def fetch(address: str, target: Path) -> None:
-    """Copy a folder from an address.
-
-    Raises:
-        MachineError: It cannot be reached, or is not there.
-    """
+def fetch_folder(address: str, target: Path) -> None:
+    """Copy a folder from an address; raise a MachineError if it is missing or cannot be reached."""
     import pyarrow
     import pyarrow.fs
 
     partial = target.with_name(f".{target.name}.partial")
-    for left in (partial, target):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (partial, target):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         source, path = pyarrow.fs.FileSystem.from_uri(address)
@@ -53,20 +49,13 @@ def fetch(address: str, target: Path) -> None:
     partial.replace(target)
 
 
-def check(storage: str) -> None:
-    """Make sure that a storage can be written, before anything starts.
-
-    Raises:
-        MachineError: It cannot.
-    """
+def create_storage(storage: str) -> None:
+    """Create the storage's folder; raise a MachineError if it cannot be written."""
     import pyarrow
     import pyarrow.fs
 
     try:
-        if is_address(storage):
-            system, path = pyarrow.fs.FileSystem.from_uri(storage)
-            system.create_dir(path, recursive=True)
-        else:
-            Path(storage).mkdir(parents=True, exist_ok=True)
+        system, path = pyarrow.fs.FileSystem.from_uri(resolve_storage(storage))
+        system.create_dir(path, recursive=True)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise MachineError(f"--storage {storage}: cannot be written: {first_line(error)}") from None

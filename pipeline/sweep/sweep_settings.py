@@ -1,34 +1,36 @@
-"""What `hyperopt` says beside the space: metric, search, scheduler, how much, how many at once. Works without Ray."""
+"""The settings of a search beside its space: metric, search algorithm, scheduler, limits. Works without Ray."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
-from pneumo.pipeline.config.document import KeyPath
+from pneumo.pipeline.config.document import Document, KeyPath
 from pneumo.pipeline.config.schema import SEARCHES, read_ludwig_schema
 from pneumo.pipeline.sweep.record import Goal
 from pneumo.pipeline.sweep.space import Space
 from pneumo.serving.contracts.errors import InputError
 
 SAMPLES = 10
-"""Trials where neither config nor command line says how many, unless all is a grid."""
+"""Default number of trials, unless all parameters are a grid."""
 SCHEDULERS = ("fifo", "async_hyperband", "median_stopping_rule")
-_SMALLER = ("loss", "binary_weighted_cross_entropy", "softmax_cross_entropy")
-_ALIASES = {"medianstoppingrule": "median_stopping_rule"}
+LOSSES = frozenset(
+    {"loss", "binary_weighted_cross_entropy", "softmax_cross_entropy", "smoothed_binary_cross_entropy", "corn"}
+)
+"""Metrics that are minimised."""
 _MID_TRIAL = ("pbt", "pb2", "pbt_replay")
-_MISSPELT = {"asha": "async_hyperband", "asynchyperband": "async_hyperband"}
-"""Ludwig's schema knows them; Ludwig 0.17.10 or Ray crash on them."""
+_BROKEN = {"asha": "async_hyperband", "asynchyperband": "async_hyperband"}
+"""Schedulers of Ludwig's schema on which Ludwig 0.17.10 or Ray crash, and their working names."""
 
 
 @dataclass(frozen=True)
 class SweepLimits:
-    """What a person may say on the command line over what the config says; None leaves the config's word.
+    """Limits of a sweep from the command line, over those of the config; None keeps the config's.
 
     Attributes:
-        trials: Trials in all, where the space is no pure grid.
-        time_budget: Seconds.
-        concurrency: Trials at once, at most.
-        cpus: Cores of each trial; `gpus` GPUs, which may be a fraction.
+        trials: Number of trials, a multiple of the grid's points.
+        concurrency: Largest number of trials at a time.
+        gpus: GPUs per trial, which may be a fraction.
     """
 
     trials: int | None = None
@@ -40,17 +42,13 @@ class SweepLimits:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """How a space is searched.
+    """The settings of a search.
 
     Attributes:
         metric: Ludwig's name of the validation metric, which also chooses each trial's best epoch.
-        goal: Whether more or less of it is better.
-        search: Name of the search algorithm, with its `search_options`.
-        scheduler: Name of the scheduler, with its `scheduler_options`.
-        samples: Ray Tune's `num_samples`: draws, each of them over the whole grid.
-        trials: Trials in all.
-        epochs: Of a trial that nothing stops early.
-        limits: Time, concurrency and resources; None is decided by the machine.
+        samples: Ray Tune's `num_samples`: number of draws, each over the whole grid.
+        epochs: Epochs of a trial that nothing stops early.
+        limits: Limits; the cluster's size decides those that are None.
     """
 
     metric: str
@@ -69,153 +67,139 @@ def read_settings(space: Space, limits: SweepLimits | None = None) -> SweepSetti
     """Read the `hyperopt` section of a config that passed the schema.
 
     Raises:
-        InputError: Two settings contradict each other, or one does not work: file, line, and the mend.
+        InputError: Two settings contradict each other, or one does not work: file, line, problem, fix.
     """
     limits = limits or SweepLimits()
-    section: dict[str, Any] = space.document.get(("hyperopt",)) or {}
-    executor: dict[str, Any] = section.get("executor") or {}
-    metric, goal = _metric(space, section)
-    search, search_options = _search(space, section)
-    epochs = _epochs(space)
-    scheduler, scheduler_options = _scheduler(space, executor, epochs)
-    samples = executor.get("num_samples") or (
-        1 if all(parameter.is_grid for parameter in space.parameters) else SAMPLES
-    )
+    document = space.document
+    executor: dict[str, Any] = document.get(("hyperopt", "executor")) or {}
+    metric, search = _read_metric(document), _read_search(space)
+    epochs = next((max(each.ends()) for each in space.parameters if each.name == "trainer.epochs"), None)
+    epochs = int(document.get(("trainer", "epochs"), 100) if epochs is None else epochs)
+    scheduler = _read_scheduler(document, epochs)
+    default = 1 if all(parameter.is_grid for parameter in space.parameters) else SAMPLES
+    samples = executor.get("num_samples") or default
     if limits.trials is not None:
         if limits.trials % space.grid:
             raise InputError(f"--trials {limits.trials}: the grid has {space.grid} points; give a multiple of it")
         samples = limits.trials // space.grid
-    points = search_options.get("points_to_evaluate") or []
+    points = search[1].get("points_to_evaluate") or []
     if len(points) > samples:
-        _fail(space, ("search_alg", "points_to_evaluate"), f"holds {len(points)} points, more than {samples} trials")
+        path = ("hyperopt", "search_alg", "points_to_evaluate")
+        document.reject(path, f"holds {len(points)} points, more than {samples} trials")
     concurrency = executor.get("max_concurrent_trials")
-    stated = SweepLimits(
+    configured = SweepLimits(
         trials=samples * space.grid,
         time_budget=executor.get("time_budget_s"),
         concurrency=concurrency if isinstance(concurrency, int) else None,
         cpus=executor.get("cpu_resources_per_trial"),
         gpus=executor.get("gpu_resources_per_trial"),
     )
-    given = {name: value for name, value in vars(limits).items() if value is not None}
-    return SweepSettings(
-        metric,
-        goal,
-        search,
-        search_options,
-        scheduler,
-        scheduler_options,
-        samples,
-        samples * space.grid,
-        epochs,
-        replace(stated, **given),
-    )
+    merged = replace(configured, **{name: value for name, value in vars(limits).items() if value is not None})
+    return SweepSettings(*metric, *search, *scheduler, samples, samples * space.grid, epochs, merged)
 
 
-def seconds(text: str) -> float:
-    """A span of time as people write it: `90`, `90s`, `30m`, `1.5h`, `1h30m`, `2d`.
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a duration such as `90`, `90s`, `30m`, `1.5h`, `1h30m`, `2d`.
 
     Raises:
-        InputError: It is none, or not positive.
+        InputError: It is not a duration, or not positive.
     """
     units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
-    whole = "".join(re.split(r"\s+", text.strip().lower()))
-    if not parts or "".join(number + unit for number, unit in parts) != whole:
-        raise InputError(f"--time-budget {text}: write seconds, or such as 30m, 1.5h, 1h30m")
-    total = sum(float(number) * units[unit] for number, unit in parts)
+    compact = "".join(text.lower().split())
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd]?)+", compact):
+        raise InputError(f"--time-budget {text}: give seconds, or a duration such as 30m, 1.5h, 1h30m")
+    total = sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", compact))
     if total <= 0:
         raise InputError(f"--time-budget {text}: must be more than 0")
     return total
 
 
-def _fail(space: Space, path: KeyPath, message: str) -> NoReturn:
-    space.document.fail(("hyperopt", *path), f"{'.'.join(map(str, ('hyperopt', *path)))} {message}")
+def _reject_first(document: Document, section: KeyPath, checks: Iterable[tuple[bool, str, str]]) -> None:
+    """Reject the first key whose check `(fails, key, problem)` fails."""
+    for fails, key, problem in checks:
+        if fails:
+            document.reject(("hyperopt", *section, key), problem)
 
 
-def _metric(space: Space, section: dict[str, Any]) -> tuple[str, Goal]:
-    kind = space.document.get(("output_features", 0, "type"))
-    label = space.document.get(("output_features", 0, "name"))
+def _read_metric(document: Document) -> tuple[str, Goal]:
+    section = document.get(("hyperopt",)) or {}
+    kind, label = (document.get(("output_features", 0, key)) for key in ("type", "name"))
     metric, goal = section.get("metric", "loss"), section.get("goal", "minimize")
-    known = read_ludwig_schema()["metrics"][kind]
-    if metric not in known:
-        _fail(space, ("metric",), f"is {metric!r}; for a {kind} label choose from {', '.join(known)}")
-    right = "minimize" if metric in _SMALLER else "maximize"
-    if goal != right:
-        _fail(space, ("goal",), f"is {goal!r}, but {metric} is to be {right}d: goal: {right}")
     feature = section.get("output_feature", "combined")
-    if feature != label and not (feature == "combined" and metric == "loss"):
-        _fail(space, ("output_feature",), f"is {feature!r}; the label is {label!r}: output_feature: {label}")
-    for key in ("split", "eval_split"):
-        if section.get(key, "validation") != "validation":
-            _fail(space, (key,), f"is {section[key]!r}; a sweep chooses on validation, so that test stays unseen")
-    chosen = space.document.get(("trainer", "validation_metric"))
-    if chosen is not None and chosen != metric:
-        _fail(
-            space,
-            ("metric",),
-            f"is {metric!r}, but trainer.validation_metric, which chooses the best epoch, is {chosen!r}; make them one",
-        )
-    return metric, right  # type: ignore[return-value]
+    names = read_ludwig_schema()["metrics"][kind]
+    right: Goal = "minimize" if metric in LOSSES else "maximize"
+    wrong_feature = feature != label and not (feature == "combined" and metric == "loss")
+    chosen = document.get(("trainer", "validation_metric"))
+    unseen = "a sweep ranks by validation images, so that test images stay unseen"
+    checks = [
+        (metric not in names, "metric", f"is {metric!r}; for a {kind} label choose from {', '.join(names)}"),
+        (goal != right, "goal", f"is {goal!r}, but {metric} must be {right}d: goal: {right}"),
+        (wrong_feature, "output_feature", f"is {feature!r}; the label is {label!r}: output_feature: {label}"),
+        *(
+            (section.get(key, "validation") != "validation", key, f"is {section.get(key)!r}; {unseen}")
+            for key in ("split", "eval_split")
+        ),
+        (
+            chosen not in (None, metric),
+            "metric",
+            f"is {metric!r}, but trainer.validation_metric chooses the best epoch by {chosen!r}; use one metric",
+        ),
+    ]
+    _reject_first(document, (), checks)
+    return metric, right
 
 
-def _search(space: Space, section: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    given = dict(section.get("search_alg") or {})
-    kind = given.pop("type", "variant_generator")
-    if kind not in SEARCHES:
-        _fail(space, ("search_alg", "type"), f"is {kind!r}, which is not tried here; choose from {', '.join(SEARCHES)}")
+def _read_search(space: Space) -> tuple[str, dict[str, Any]]:
+    document = space.document
+    options = dict(document.get(("hyperopt", "search_alg")) or {})
+    kind = options.pop("type", "variant_generator")
+    points = options.get("points_to_evaluate") or []
+    unknown = f"is {kind!r}, which is not supported; choose from {', '.join(SEARCHES)}"
+    _reject_first(document, ("search_alg",), [(kind not in SEARCHES, "type", unknown)])
+    grid = f"is a grid, which {kind} cannot search; use {{space: choice, categories: ...}}"
+    normal = "is a normal distribution, which optuna cannot draw; use uniform, or search_alg hyperopt"
     for parameter in space.parameters:
-        where = ("parameters", parameter.name)
-        if kind in ("optuna", "hyperopt") and parameter.is_grid:
-            _fail(space, where, f"is a grid, which {kind} cannot search; use {{space: choice, categories: ...}}")
-        if kind == "optuna" and parameter.kind in ("randn", "qrandn"):
-            _fail(
-                space, where, "is a normal distribution, which optuna cannot draw; use uniform, or search_alg hyperopt"
-            )
-    points = given.get("points_to_evaluate") or []
-    if points and space.grid > 1:
-        _fail(space, ("search_alg", "points_to_evaluate"), "goes with no grid_search, which tries every value anyway")
+        checks = [
+            (kind in ("optuna", "hyperopt") and parameter.is_grid, parameter.name, grid),
+            (kind == "optuna" and parameter.is_normal, parameter.name, normal),
+        ]
+        _reject_first(document, ("parameters",), checks)
+    needless = "cannot be combined with grid_search, which tries every value anyway"
+    _reject_first(document, ("search_alg",), [(bool(points) and space.grid > 1, "points_to_evaluate", needless)])
     names = {parameter.name for parameter in space.parameters}
     for index, point in enumerate(points):
-        if set(point) != names:
-            odd = sorted(set(point) ^ names)[0]
-            word = "is no parameter of the space" if odd in point else "is missing"
-            _fail(space, ("search_alg", "points_to_evaluate", index), f"{odd!r} {word}: state every parameter")
+        for name in sorted(set(point) ^ names):
+            problem = f"{name!r} {'is not in the space' if name in point else 'is missing'}: give every parameter"
+            document.reject(("hyperopt", "search_alg", "points_to_evaluate", index), problem)
         space.experiment(space.decode(point))
-    return kind, given
+    return kind, options
 
 
-def _epochs(space: Space) -> int:
-    """The most epochs that a trial may have."""
-    stated = space.document.get(("trainer", "epochs"), 100)
-    for parameter in space.parameters:
-        if parameter.name == "trainer.epochs":
-            return int(max(parameter.ends()))
-    return int(stated)
-
-
-def _scheduler(space: Space, executor: dict[str, Any], epochs: int) -> tuple[str, dict[str, Any]]:
-    given = {key: value for key, value in (executor.get("scheduler") or {}).items() if value is not None}
-    path = ("executor", "scheduler")
-    kind = given.pop("type", "fifo")
-    if kind in _MISSPELT:
-        _fail(space, (*path, "type"), f"is {kind!r}, on which Ludwig crashes; write {_MISSPELT[kind]}, the same")
-    kind = _ALIASES.get(kind, kind)
-    if kind in _MID_TRIAL:
-        _fail(
-            space,
-            (*path, "type"),
-            f"is {kind!r}, which changes parameters in mid-trial, so that no config would give its winner again; "
-            "use async_hyperband",
-        )
-    if kind not in SCHEDULERS:
-        _fail(space, (*path, "type"), f"is {kind!r}, which is not tried here; choose from {', '.join(SCHEDULERS)}")
-    for key in ("metric", "mode"):
-        if given.pop(key, None) is not None:
-            _fail(space, (*path, key), "is that of hyperopt.metric and hyperopt.goal; leave it out")
-    rounds = epochs * int(space.document.get(("trainer", "checkpoints_per_epoch"), 0) or 1)
-    if kind == "async_hyperband":
-        if given.get("time_attr", "training_iteration") != "training_iteration":
-            _fail(space, (*path, "time_attr"), "counts evaluation rounds here: training_iteration, or leave it out")
-        if given.setdefault("max_t", rounds) != rounds:
-            _fail(space, (*path, "max_t"), f"is {given['max_t']}; trials have {rounds} rounds: max_t: {rounds}")
-    return kind, given
+def _read_scheduler(document: Document, epochs: int) -> tuple[str, dict[str, Any]]:
+    given = document.get(("hyperopt", "executor", "scheduler")) or {}
+    options = {key: value for key, value in given.items() if value is not None}
+    kind = options.pop("type", "fifo")
+    kind = "median_stopping_rule" if kind == "medianstoppingrule" else kind
+    rounds = epochs * int(document.get(("trainer", "checkpoints_per_epoch"), 0) or 1)
+    is_hyperband = kind == "async_hyperband"
+    if is_hyperband:
+        options.setdefault("max_t", rounds)
+    time, length = options.get("time_attr", "training_iteration"), options.get("max_t")
+    mid_trial = "which changes parameters in mid-trial, so that no config could reproduce its winner"
+    checks = [
+        (
+            kind in _BROKEN,
+            "type",
+            f"is {kind!r}, on which Ludwig crashes; write {_BROKEN.get(kind)}, the same scheduler",
+        ),
+        (kind in _MID_TRIAL, "type", f"is {kind!r}, {mid_trial}; use async_hyperband"),
+        (kind not in SCHEDULERS, "type", f"is {kind!r}, which is not supported; choose from {', '.join(SCHEDULERS)}"),
+        *(
+            (key in options, key, "repeats hyperopt.metric or hyperopt.goal; leave it out")
+            for key in ("metric", "mode")
+        ),
+        (is_hyperband and time != "training_iteration", "time_attr", "must be training_iteration, or left out"),
+        (is_hyperband and length != rounds, "max_t", f"is {length}; trials have {rounds} rounds: max_t: {rounds}"),
+    ]
+    _reject_first(document, ("executor", "scheduler"), checks)
+    return kind, options

@@ -1,244 +1,204 @@
-"""Writes down what Ray Tune's trials do, as they do it. Importing this loads Ray."""
+"""The recorder of a sweep: a Ray Tune callback that writes each event into `sweep.json`. Loads Ray."""
 
 import math
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import cast
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 
 from pneumo.pipeline.sweep import seed_repeats
 from pneumo.pipeline.sweep.record import Round, Sweep, SweepFolder, Trial, TrialStatus
-from pneumo.pipeline.sweep.reporter import SWEEP_SILENT, SweepReporter
-from pneumo.pipeline.sweep.trial import POINT, VALUE, Task
+from pneumo.pipeline.sweep.reporter import SweepReporter
+from pneumo.pipeline.sweep.trial import POINT, VALUE, Report, Task
 
-WATCH = 1.0
-"""Seconds between two looks where nothing happens."""
+INTERVAL = 1.0
+"""Seconds between two updates of the reporter while nothing happens."""
+
+_DISK_FULL = ("No space left on device", "Disk quota exceeded")
 
 
-class Recorder:
-    """Keeps `sweep.json` true, and tells who watches.
+class Recorder(Callback, Stopper):
+    """Writes `sweep.json` and updates the reporter, after each event and about once per second.
+
+    Ray Tune pickles its callbacks and its stopper: unpickled, they are the recorder that the process uses by then.
 
     Attributes:
-        sweep: The record; `folder` is where it is written.
-        began: When this process took the sweep up, as `time.time()`, less the seconds that it had taken before.
-        reporter: Receives the record after each event, and about once a second.
+        began: `time.time()` at which this process took over the sweep, minus the wall time of earlier sessions.
+        attempts: For each trial, the ID of its latest attempt, and `seconds` and `training` of those before it.
+        restored: True once the trials of an earlier session are restored.
+        repeating: True while trials are repeated with other seeds; the time budget does not apply then.
     """
 
-    def __init__(
-        self,
-        folder: SweepFolder,
-        sweep: Sweep,
-        task: Task,
-        began: float,
-        reporter: SweepReporter = SWEEP_SILENT,
-    ) -> None:
+    def __init__(self, folder: SweepFolder, sweep: Sweep, task: Task, began: float, reporter: SweepReporter) -> None:
         self.folder = folder
         self.sweep = sweep
         self.task = task
         self.reporter = reporter
         self.began = began - sweep.seconds
-        self.spent: dict[str, tuple[str, float, float]] = {}
-        self.looked = 0.0
-        self.taken_up = False
+        self.attempts: dict[str, tuple[str, float, float]] = {}
+        self.updated = 0.0
+        self.restored = False
         self.repeating = False
 
+    def __reduce__(self) -> tuple[Callable[[], "Recorder | None"], tuple[()]]:
+        return current_recorder, ()
+
     def now(self) -> float:
-        """Seconds since the sweep began, without what lay between an interruption and its resume."""
+        """Return the seconds since the sweep began, without the time between an interruption and its resume."""
         return time.time() - self.began
 
-    def name_of(self, trial: TuneTrial) -> str:
-        """The name of a trial, `t01` and so on in the order in which Ray Tune made them."""
-        known = self._known(trial)
-        if known is None:
+    def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
+        """Return False: no trial is stopped on its own."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return True if the time budget is spent."""
+        budget = self.sweep.time_budget
+        return budget is not None and not self.repeating and self.now() > budget
+
+    def find_trial(self, trial: TuneTrial) -> Trial:
+        """Return the record of a trial; make one, named `t01` and so on, for a new trial."""
+        record = next((each for each in self.sweep.trials if each.id == trial.trial_id), None)
+        if record is None:
             number = max((int(each.name[1:]) for each in self.sweep.trials), default=0) + 1
             parameters, seed = self.task.point(trial.config)
-            stated = trial.config.get(POINT) or {}
-            known = Trial(
-                name=trial.custom_trial_name or f"t{number:02d}",  # one that Ray Tune brought back has its name
+            record = Trial(
+                name=trial.custom_trial_name or f"t{number:02d}",  # a trial that Ray Tune restored has a name
                 id=trial.trial_id,
                 parameters=parameters,
                 seed=seed,
-                repeats=stated.get("repeats"),
+                repeats=(trial.config.get(POINT) or {}).get("repeats"),
             )
-            self.sweep.trials.append(known)
-        return known.name
+            self.sweep.trials.append(record)
+        return record
 
-    def take_up(self, trials: Iterable[TuneTrial]) -> None:
-        """Begin with what Ray Tune knows of an earlier session.
-
-        Trials that it does not know had not finished a round, and are drawn anew; what was running waits.
-        """
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: object) -> None:
+        """Drop, before the first step, the trials of this stage that Ray Tune did not restore; pause the others."""
+        if self.restored:
+            return
+        self.restored = True
         ids = {trial.trial_id for trial in trials}
+        self.sweep.trials = [
+            trial
+            for trial in self.sweep.trials
+            if trial.id in ids or trial.status.is_final or (trial.repeats is not None) is not self.repeating
+        ]
+        self.pause_trials()
 
-        def stays(trial: Trial) -> bool:
-            of_another_stage = (trial.repeats is not None) is not self.repeating
-            return trial.id in ids or trial.status in _ENDED or of_another_stage
+    def pause_trials(self) -> None:
+        """Set running trials to waiting."""
+        for trial in self.sweep.trials:
+            if trial.status is TrialStatus.RUNNING:
+                trial.status = TrialStatus.WAITING
+        self.save()
 
-        self.sweep.trials = [each for each in self.sweep.trials if stays(each)]
-        self.pause()
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **_: object) -> None:
+        """Update the reporter if the last update is more than `INTERVAL` ago."""
+        if time.monotonic() - self.updated > INTERVAL:
+            self._update_reporter()
 
-    def pause(self) -> None:
-        """Nothing runs any more, or not yet."""
-        for each in self.sweep.trials:
-            if each.status is TrialStatus.RUNNING:
-                each.status = TrialStatus.WAITING
-        self.note()
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: object) -> None:
+        """Record that a worker began or resumed a trial."""
+        record = self.find_trial(trial)
+        record.status = TrialStatus.RUNNING
+        if record.started is None:
+            record.started = round(self.now(), 3)
+        self.save()
 
-    def started(self, trial: TuneTrial) -> None:
-        """A worker took a trial up."""
-        known = self._record(trial)
-        known.status = TrialStatus.RUNNING
-        if known.started is None:
-            known.started = round(self.now(), 3)
-        self.note()
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, object], **_: object
+    ) -> None:
+        """Record a trial's report.
 
-    def result(self, trial: TuneTrial, told: dict[str, Any]) -> None:
-        """A trial reported."""
-        known = self._record(trial)
-        if told.get("error") and any(word in str(told["error"]) for word in _FULL):
-            raise OSError(str(told["error"]))  # of the machine, not of the trial, which goes on once that is mended
-        session, work, training = self.spent.get(known.name, ("", 0.0, 0.0))
-        if session != told["session"]:
-            session, work, training = told["session"], known.seconds, known.training
-            self.spent[known.name] = (session, work, training)
-        known.seconds = round(work + told["work"], 3)
-        known.training = round(training + told["training"], 3)
-        known.run = f"runs/{told['run']}"
-        if told.get("error"):
-            known.error, known.status = str(told["error"]), TrialStatus.FAILED
-        elif told.get("finished"):
-            known.status = TrialStatus.DONE
-        elif math.isfinite(told["round_value"]):
+        Raises:
+            OSError: The disk is full: this ends the sweep, which can be resumed with more room, not the trial.
+        """
+        if VALUE not in result:
+            return
+        record, report = self.find_trial(trial), cast(Report, result)
+        error = report.get("error")
+        if error and any(text in error for text in _DISK_FULL):
+            raise OSError(error)
+        attempt, work, training = self.attempts.get(record.name, ("", 0.0, 0.0))
+        if attempt != report["session"]:
+            attempt, work, training = report["session"], record.seconds, record.training
+            self.attempts[record.name] = (attempt, work, training)
+        record.seconds = round(work + report["work"], 3)
+        record.training = round(training + report["training"], 3)
+        record.run = f"runs/{report['run']}"
+        if error:
+            record.error, record.status = error, TrialStatus.FAILED
+        elif report.get("finished"):
+            record.status = TrialStatus.DONE
+        elif math.isfinite(report["round_value"]):
             entry = Round(
-                epoch=told["epoch"],
-                step=told["step"],
-                value=told["round_value"],
-                seconds=known.seconds,
+                epoch=report["epoch"],
+                step=report["step"],
+                value=report["round_value"],
+                seconds=record.seconds,
                 at=round(self.now(), 3),
             )
-            known.rounds = [*(each for each in known.rounds if each.step < entry.step), entry]
-        self.note()
+            record.rounds = [*(each for each in record.rounds if each.step < entry.step), entry]
+        self.save()
 
-    def ended(self, trial: TuneTrial) -> None:
-        """Ray Tune is through with a trial."""
-        known = self._record(trial)
-        if known.status not in _ENDED:
-            known.status = TrialStatus.STOPPED
-            self.note()
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: object) -> None:
+        """Record that Ray Tune ended a trial, which was stopped unless it reported its end."""
+        record = self.find_trial(trial)
+        if not record.status.is_final:
+            record.status = TrialStatus.STOPPED
+            self.save()
 
-    def mark_failed(self, trial: TuneTrial) -> None:
-        """A trial's worker died, once too often."""
-        known = self._record(trial)
-        known.status = TrialStatus.FAILED
-        known.error = _reason(trial)
-        self.note()
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: object) -> None:
+        """Record that Ray Tune gave up a trial whose worker died too often."""
+        record = self.find_trial(trial)
+        record.status, record.error = TrialStatus.FAILED, _describe_failure(trial)
+        self.save()
 
-    def note(self) -> None:
-        """Write the record and tell who watches."""
+    def save(self) -> None:
+        """Write the record and update the reporter."""
         choice = seed_repeats.choose_winner(self.sweep)
         self.sweep.winner = choice.trial.name if choice else None
         self.sweep.seconds = round(self.now(), 3)
         self.folder.save(self.sweep)
-        self.look(force=True)
+        self._update_reporter()
 
-    def look(self, force: bool = False) -> None:
-        """Tell who watches, now and then."""
-        if force or time.monotonic() - self.looked > WATCH:
-            self.looked = time.monotonic()
-            self.reporter.update(self.sweep, self.now())
-
-    def _known(self, trial: TuneTrial) -> Trial | None:
-        return next((each for each in self.sweep.trials if each.id == trial.trial_id), None)
-
-    def _record(self, trial: TuneTrial) -> Trial:
-        self.name_of(trial)
-        known = self._known(trial)
-        assert known is not None
-        return known
+    def _update_reporter(self) -> None:
+        self.updated = time.monotonic()
+        self.reporter.update(self.sweep, self.now())
 
 
-_ENDED = (TrialStatus.DONE, TrialStatus.STOPPED, TrialStatus.FAILED)
-_FULL = ("No space left on device", "Disk quota exceeded")
 _current: Recorder | None = None
 
 
-class Relay(Callback):
-    """Passes Ray Tune's events on to this process's recorder; it holds nothing, since Ray Tune pickles it."""
-
-    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
-        """Before a turn of Ray Tune's loop: before the first, `trials` are those of an earlier session."""
-        if _current and not _current.taken_up:
-            _current.taken_up = True
-            _current.take_up(trials)
-
-    def on_step_end(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
-        """A turn of Ray Tune's loop."""
-        if _current:
-            _current.look()
-
-    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:
-        """A worker took a trial up."""
-        if _current:
-            _current.started(trial)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_: Any
-    ) -> None:
-        """A trial reported."""
-        if _current and VALUE in result:
-            _current.result(trial, result)
-
-    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:
-        """A trial ended or was stopped."""
-        if _current:
-            _current.ended(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:
-        """A trial failed for good."""
-        if _current:
-            _current.mark_failed(trial)
+def current_recorder() -> Recorder | None:
+    """Return the recorder that receives this process's events."""
+    return _current
 
 
-class Budget(Stopper):
-    """Ends a search whose time is over, by the clock of this process's recorder; Ray Tune pickles it, too."""
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped on its own."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Whether the time is over."""
-        if _current is None or _current.repeating or _current.sweep.time_budget is None:
-            return False
-        return _current.now() > _current.sweep.time_budget
-
-
-def use(recorder: Recorder | None, *, repeating: bool = False) -> None:
-    """Make a recorder the one that this process's events go to.
-
-    Args:
-        recorder: It, or None.
-        repeating: Whether the trials to come repeat others with other seeds; then no time budget holds.
-    """
+def use_recorder(recorder: Recorder | None, *, repeating: bool = False) -> None:
+    """Set the recorder that receives this process's events; `repeating` says if the trials to come are repeats."""
     global _current
     _current = recorder
     if recorder:
-        recorder.taken_up, recorder.repeating = False, repeating
+        recorder.restored, recorder.repeating = False, repeating
 
 
-def trial_name(trial: TuneTrial) -> str:
-    """What Ray Tune is to call a trial."""
-    return _current.name_of(trial) if _current else str(trial.trial_id)
+def name_trial(trial: TuneTrial) -> str:
+    """Return a trial's name; Ray Tune calls it for each new trial."""
+    return _current.find_trial(trial).name if _current else str(trial.trial_id)
 
 
-def _reason(trial: TuneTrial) -> str:
-    error = trial.get_error()
-    text = str(error or trial.get_pickled_error() or "").strip()
+def last_line(text: str) -> str:
+    """Return the last line that is not blank, which names the error of a traceback; empty if there is none."""
+    return next((line.strip()[:300] for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _describe_failure(trial: TuneTrial) -> str:
+    text = str(trial.get_error() or trial.get_pickled_error() or "")
     if any(word in text for word in ("OutOfMemory", "memory pressure", "running low on memory")):
-        return "out of memory: its worker was killed; fewer trials at once (--concurrency), or a smaller batch or image"
+        return "out of memory: its worker was killed; lower --concurrency, or the batch or image size"
     if any(word in text for word in ("ActorDiedError", "ActorUnavailable", "died", "WORKER_DIED")):
-        return "its worker died again and again (killed, out of memory, or its machine is gone)"
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "Ray Tune gave it up without a reason"
+        return "its worker died repeatedly (killed, out of memory, or its machine is gone)"
+    return last_line(text) or "Ray Tune gave it up without a reason"

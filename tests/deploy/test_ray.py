@@ -236,12 +236,12 @@ def test_commands_are_those_of_the_command_line() -> None:
 
 
 def test_the_jobs_deadline_lies_beyond_its_time_budget_and_its_results_outlive_it() -> None:
-    from pneumo.pipeline.sweep.sweep_settings import seconds
+    from pneumo.pipeline.sweep.sweep_settings import parse_seconds
 
     words = shlex.split(job()["spec"]["entrypoint"])
     asked = dict(itertools.pairwise(words))
 
-    assert seconds(asked["--time-budget"]) < job()["spec"]["activeDeadlineSeconds"]
+    assert parse_seconds(asked["--time-budget"]) < job()["spec"]["activeDeadlineSeconds"]
     assert asked["--storage"].startswith("gs://")
     assert asked["--address"] == "auto"
     (sweeps,) = (mount for mount in pods()[0]["containers"][0]["volumeMounts"] if mount["name"] == "sweeps")

@@ -13,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from pneumo.pipeline.cli import app
-from pneumo.pipeline.sweep.sweep_settings import seconds
+from pneumo.pipeline.sweep.sweep_settings import parse_seconds
 from tests.support.paths import ROOT
 from tests.support.ray_configs import TEXT, WHOLE, closed, every
 
@@ -90,7 +90,7 @@ def test_commands_are_those_of_the_command_line(path: Path) -> None:
 def test_a_sweeps_deadline_lies_beyond_its_time_budget() -> None:
     path = next(each for each in JOBS if each.stem == "sweep")
     budget = re.findall(r"--time-budget (\S+)", script(path))[0]
-    assert seconds(budget) < int(job(path)["scheduling"]["timeout"][:-1])
+    assert parse_seconds(budget) < int(job(path)["scheduling"]["timeout"][:-1])
 
 
 @by_name

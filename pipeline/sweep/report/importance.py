@@ -1,23 +1,24 @@
-"""Which parameters mattered: functional ANOVA (Hutter, Hoos and Leyton-Brown, 2014) by Optuna, with how sure it is."""
+"""Importance of parameters: functional ANOVA (Hutter, Hoos and Leyton-Brown, 2014) by Optuna, with its spread."""
 
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pneumo.pipeline.sweep.parameter_format import Axis, axes
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
+from pneumo.serving.contracts.arrays import Float64
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FEWEST = 8
-"""Trials with a value, below which a forest finds anything in anything."""
+"""Trials with a value, below which a forest fits noise."""
 
 MOST = 300
-"""Trials that are looked at, drawn at random of more: the marginals of a large forest take minutes."""
+"""Largest number of trials, drawn at random from more: the marginals of a large forest take minutes."""
 
 _TREES = 64
 _RESAMPLES = 20
@@ -27,12 +28,11 @@ _TAIL = 0.1
 
 @dataclass(frozen=True)
 class Share:
-    """How much of the value's variance one parameter explains by itself.
+    """Share of the value's variance that one parameter explains by itself.
 
     Attributes:
-        parameter: Its name.
         share: In [0, 1]; the shares of all parameters sum to 1.
-        low: 10 % quantile over resampled trials; `high` the 90 % one.
+        low: 10% quantile over resampled trials; `high` is the 90% quantile.
     """
 
     parameter: str
@@ -43,14 +43,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Importance:
-    """What could be told.
+    """Importance of all parameters.
 
     Attributes:
-        shares: The largest first; empty where nothing can be told.
-        trials: How many trials it was told from.
-        explained: R^2 of the forest on trials it was not shown: 1 is all, 0 or less nothing. None without shares.
-        reason: Why it cannot be told, in words.
-        remark: What to keep in mind about the shares, in words.
+        shares: The largest first; empty if the importance is unknown.
+        explained: R^2 of the forest on trials left out of the fit, or None without shares.
+        reason: Reason why the importance is unknown.
+        remark: Warning about the shares.
     """
 
     shares: tuple[Share, ...]
@@ -60,82 +59,71 @@ class Importance:
     remark: str | None = None
 
     def share(self, parameter: str) -> float | None:
-        """The share of one parameter, or None where it is not known."""
+        """Return the share of one parameter, or None if it is unknown."""
         return next((each.share for each in self.shares if each.parameter == parameter), None)
 
 
 def measure_importance(sweep: Sweep, *, seed: int = 0) -> Importance:
-    """Tell how much each parameter mattered, from first trials that ended with a value.
+    """Compute the importance of each parameter from all ended trials with a value, without repeats.
 
-    Log-scaled parameters are measured on their log scale and Gaussian ones by their probability, so that every region
-    counts as often as the search draws from it. Trials that were stopped early count with what they reached.
-
-    Args:
-        sweep: The sweep, however far it is.
-        seed: Of the forest and of the resampling; the same seed gives the same shares.
+    Parameters on a log scale are measured on that scale, and Gaussian ones by their probability, so that each region
+    counts as often as the search draws from it. Trials that were stopped early count with the value they reached.
     """
-    ended = (TrialStatus.DONE, TrialStatus.STOPPED)
-    trials = [trial for trial in sweep.ranked() if trial.status in ended]
+    trials = [trial for trial in sweep.ranked() if trial.status in (TrialStatus.DONE, TrialStatus.STOPPED)]
     if len(trials) > MOST:
         trials = random.Random(seed).sample(trials, MOST)
     count = len(trials)
     if count < FEWEST:
-        told = f"{count} trial{'' if count == 1 else 's'} with a value: at least {FEWEST} are needed"
-        return Importance((), count, reason=told)
-    shared = [axis for axis in axes(sweep) if all(axis.name in trial.parameters for trial in trials)]
-    columns = [(axis, [_place(axis, trial) for trial in trials]) for axis in shared]
+        text = f"{count} trial{'' if count == 1 else 's'} with a value: at least {FEWEST} are needed"
+        return Importance((), count, reason=text)
+    columns = [(axis, [_place(axis, trial) for trial in trials]) for axis in axes(sweep)]
     varied = [(axis, places) for axis, places in columns if None not in places and len(set(places)) > 1]
     if not varied:
         return Importance((), count, reason="no parameter took more than one value")
     if len(varied) == 1:
         name = varied[0][0].name
-        return Importance((), count, reason=f"only {name} took more than one value: there is nothing to share with")
+        return Importance((), count, reason=f"only {name} took more than one value: there is no comparison")
     values = np.array([trial.value(sweep.goal) for trial in trials], dtype=np.float64)
     if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
         return Importance((), count, reason="all trials reached the same value")
-    places = np.array([column for _, column in varied], dtype=np.float64).T
-    return _measure([axis for axis, _ in varied], places, _tame(values), seed)
+    places = np.array([places for _, places in varied], dtype=np.float64).T
+    return _measure([axis for axis, _ in varied], places, _clip_outliers(values), seed)
 
 
-def _measure(found: list[Axis], places: np.ndarray[Any, Any], values: np.ndarray[Any, Any], seed: int) -> Importance:
-    """Shares from places [N, P] of N trials' P parameters and values [N]."""
-    distributions = {axis.name: _distribution(axis, places[:, column]) for column, axis in enumerate(found)}
-    point = _shares(distributions, places, values, trees=_TREES, seed=seed)
+def _measure(shown: list[Axis], places: Float64, values: Float64, seed: int) -> Importance:
+    """Measure shares from positions [N, P] of N trials on P axes and values [N]."""
+    distributions = {axis.name: _distribution(axis, column) for axis, column in zip(shown, places.T, strict=True)}
+    point = _compute_shares(distributions, places, values, trees=_TREES, seed=seed)
     if point is None:
-        return Importance((), len(values), reason="the value does not follow the parameters at all")
+        return Importance((), len(values), reason="the value does not depend on the parameters")
     source = np.random.default_rng(seed)
-    spread = []
+    resampled = []
     for number in range(_RESAMPLES):
         drawn = source.integers(0, len(values), len(values))
-        shares = _shares(distributions, places[drawn], values[drawn], trees=_TREES_RESAMPLED, seed=seed + number + 1)
+        shares = _compute_shares(
+            distributions, places[drawn], values[drawn], trees=_TREES_RESAMPLED, seed=seed + number + 1
+        )
         if shares is not None:
-            spread.append([shares[axis.name] for axis in found])
-    if not spread:
-        spread = [[point[axis.name] for axis in found]]
-    low, high = np.quantile(np.array(spread), (_TAIL, 1 - _TAIL), axis=0)
-    shares_found = [
-        Share(axis.name, point[axis.name], min(float(low[column]), point[axis.name]), max(float(high[column]), value))
-        for column, axis in enumerate(found)
-        for value in (point[axis.name],)
+            resampled.append(shares)
+    low, high = np.quantile(np.array(resampled or [point]), (_TAIL, 1 - _TAIL), axis=0)
+    shares = [
+        Share(axis.name, share, min(float(bottom), share), max(float(top), share))
+        for axis, share, bottom, top in zip(shown, point, low, high, strict=True)
     ]
-    explained = _explained(found, places, values, seed)
+    explained = _explained(shown, places, values, seed)
     remark = None
     if explained <= 0.1:
-        remark = "trials that were left out could not be predicted from their parameters: take the shares for noise"
+        remark = "trials left out of the fit could not be predicted from their parameters: treat the shares as noise"
     elif explained < 0.5:
-        remark = "trials that were left out could be predicted only roughly: trust no more than the order"
-    ordered = tuple(sorted(shares_found, key=lambda each: -each.share))
+        remark = "trials left out of the fit could be predicted only roughly: trust only the order"
+    ordered = tuple(sorted(shares, key=lambda each: -each.share))
     return Importance(ordered, len(values), explained=explained, remark=remark)
 
 
-def _shares(
-    distributions: "dict[str, BaseDistribution]",
-    places: np.ndarray[Any, Any],
-    values: np.ndarray[Any, Any],
-    *,
-    trees: int,
-    seed: int,
-) -> dict[str, float] | None:
+def _compute_shares(
+    distributions: "dict[str, BaseDistribution]", places: Float64, values: Float64, *, trees: int, seed: int
+) -> list[float] | None:
+    """Return the share of each parameter, or None if no tree of the forest found a split."""
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
     from optuna.trial import create_trial
@@ -147,19 +135,19 @@ def _shares(
         for row, value in zip(places.tolist(), values.tolist(), strict=True):
             parameters = dict(zip(distributions, row, strict=True))
             study.add_trial(create_trial(params=parameters, distributions=distributions, value=value))
-        found = FanovaImportanceEvaluator(n_trees=trees, seed=seed).evaluate(study)
-    except RuntimeError:  # no tree of the forest found a split
+        importances = FanovaImportanceEvaluator(n_trees=trees, seed=seed).evaluate(study)
+    except RuntimeError:
         return None
     finally:
         optuna.logging.set_verbosity(before)
-    total = math.fsum(found.values())
+    total = math.fsum(importances.values())
     if not math.isfinite(total) or total <= 0:
         return None
-    return {name: float(share) / total for name, share in found.items()}
+    return [float(importances[name]) / total for name in distributions]
 
 
-def _distribution(axis: Axis, places: np.ndarray[Any, Any]) -> "BaseDistribution":
-    """Where Optuna may look: the declared range, widened to what trials had (start points may lie outside)."""
+def _distribution(axis: Axis, places: Float64) -> "BaseDistribution":
+    """Return Optuna's distribution: the declared range, widened to the trials' values, which may lie outside."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if axis.kind == "category" and not axis.ordered:
@@ -173,34 +161,32 @@ def _distribution(axis: Axis, places: np.ndarray[Any, Any]) -> "BaseDistribution
 
 
 def _place(axis: Axis, trial: Trial) -> float | None:
-    place = axis.place(trial.parameters[axis.name])
+    place = axis.place_of(trial) if axis.name in trial.parameters else None
     return None if place is None else _scale(axis, place)
 
 
 def _scale(axis: Axis, place: float) -> float:
-    """The axis's own scale, on which the search draws evenly."""
+    """Return a position on the scale on which the search draws evenly."""
     if axis.gaussian and axis.gaussian[1] > 0:
         return 0.5 * (1 + math.erf((place - axis.gaussian[0]) / (axis.gaussian[1] * math.sqrt(2))))
     return math.log(place) if axis.kind == "log" else place
 
 
-def _tame(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Values [N], outliers drawn in: one diverged trial would otherwise be all the variance there is."""
+def _clip_outliers(values: Float64) -> Float64:
+    """Clip values [N] to three interquartile ranges: one diverged trial would otherwise explain all variance."""
     low, high = np.quantile(values, (0.25, 0.75))
     reach = 3 * (high - low)
     return np.clip(values, low - reach, high + reach) if reach > 0 else values
 
 
-def _explained(found: list[Axis], places: np.ndarray[Any, Any], values: np.ndarray[Any, Any], seed: int) -> float:
-    """R^2 of a forest on the trials that each of its trees was not shown."""
+def _explained(shown: list[Axis], places: Float64, values: Float64, seed: int) -> float:
+    """Return R^2 of a random forest on the trials that each of its trees was not fitted to."""
     from sklearn.ensemble import RandomForestRegressor
 
-    columns = []
-    for column, axis in enumerate(found):
-        if axis.ordered:
-            columns.append(places[:, [column]])
-        else:
-            columns.append((places[:, [column]] == np.arange(len(axis.categories))).astype(np.float64))
+    columns = [
+        column[:, None] if axis.ordered else (column[:, None] == np.arange(len(axis.categories))).astype(np.float64)
+        for axis, column in zip(shown, places.T, strict=True)
+    ]
     forest = RandomForestRegressor(n_estimators=2 * _TREES, oob_score=True, random_state=seed)
     forest.fit(np.hstack(columns), values)
     return float(forest.oob_score_)

@@ -33,7 +33,7 @@
     return node;
   }
 
-  // A line that is easy to point at: a wide, unseen one lies over it.
+  // A line under a wide invisible one, which is easier to point at.
   function line(trial, path, parent) {
     mark(trial, "path", "line", { d: path }, parent);
     mark(trial, "path", "hit", { d: path }, parent);
@@ -105,7 +105,7 @@
     return String(Number(value.toPrecision(4)));
   }
 
-  // A frame with a grid, a y axis of the metric, and x ticks as given.
+  // A frame with a grid, a y axis of the metric, and the given x ticks.
   function frame(svg, box, y, x, xTicks, xTitle, yTitle) {
     const drawn = y.ticks(Math.max(3, Math.floor((box.bottom - box.top) / 36)));
     for (const tick of drawn) {
@@ -182,7 +182,7 @@
     }
     const stagger = axes.some((axis) => axis.short.length * 6.8 > gap - 8);
     const pixel = (trial, index) => {
-      // Trials of one category lie a little apart, so that they can be told.
+      // Jitter separates the trials of one category.
       const jitter = axes[index].kind === "category" ? (((data.trials.indexOf(trial) * 0.618) % 1) - 0.5) * 16 : 0;
       if (index < data.axes.length) return trial.places[index] === null ? null : axes[index].map(trial.places[index]) + jitter;
       return trial.value === null ? box.bottom + 18 : axes[index].map(trial.value);
@@ -191,7 +191,7 @@
     for (const trial of drawn) {
       if (trial.repeats) continue;
       const known = axes.map((axis, index) => [axis.x, pixel(trial, index)]).filter(([, y]) => y !== null);
-      // Curves instead of corners: lines that meet in one category can still be followed.
+      // Curves keep lines apart that meet in one category.
       let path = `M${known[0][0]},${known[0][1]}`;
       for (let index = 1; index < known.length; index++) {
         const [[x0, y0], [x1, y1]] = [known[index - 1], known[index]];
@@ -204,7 +204,7 @@
       const high = stagger && index % 2 === 0;
       const anchor = index === 0 && columns > 1 ? "start" : index === columns - 1 ? "end" : "middle";
       const shift = anchor === "start" ? -26 : anchor === "end" ? 74 : 0;
-      const text = axis.share ? `${axis.short}, ${Math.round(axis.share * 100)} %` : axis.short;
+      const text = axis.share ? `${axis.short}, ${Math.round(axis.share * 100)}%` : axis.short;
       label(svg, axis.x + shift, high ? 14 : 32, text, { class: "title halo", "text-anchor": anchor }, (stagger ? 1.8 : 1) * gap - 6);
       if (high) make("path", { class: "grid", d: `M${axis.x},20V${box.top}` }, svg);
       const ticks = axis.kind === "category" ? axis.labels.map((each, place) => ({ value: place, text: each })) : axis.map.ticks(6);
@@ -279,7 +279,7 @@
       frame(svg, box, y, x, ticks, axis.name, index === 0 ? data.metric : "");
       drawn.forEach((trial) => {
         if (trial.places[index] === null || trial.value === null) return;
-        // Dots of one category stand side by side, in the order of the golden ratio: even, and the same each time.
+        // Dots of one category lie side by side, spaced by the golden ratio: evenly, and the same each time.
         const order = data.trials.indexOf(trial);
         const jitter = axis.kind === "category" ? (((order * 0.618) % 1) - 0.5) * inset * 0.9 : 0;
         mark(trial, "circle", "dot", { cx: x(trial.places[index]) + jitter, cy: y(trial.value), r: trial.winner ? 6 : 4.5 }, svg);
@@ -333,7 +333,7 @@
     });
   }
 
-  // --- selecting and pointing ---
+  // --- selection and tooltip ---
 
   function select() {
     const out = new Set();
@@ -421,7 +421,7 @@
       const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
       const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
       rows.sort(([one], [other]) => {
-        if (!one || !other) return Number(!one) - Number(!other); // what is missing comes last either way
+        if (!one || !other) return Number(!one) - Number(!other); // missing values come last in both directions
         const order = isNaN(one) || isNaN(other) ? one.localeCompare(other) : one - other;
         return down ? -order : order;
       });
@@ -429,7 +429,7 @@
     });
   });
 
-  // --- all of it, again whenever the width changes ---
+  // --- draw, and redraw when the width changes ---
 
   function draw() {
     if (at("parallel")) {

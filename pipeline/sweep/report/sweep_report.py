@@ -1,13 +1,13 @@
-"""The report of a sweep: `sweep.html`, one file that needs nothing else, for a screen or for paper."""
+"""The report of a sweep: `sweep.html`, one self-contained file for screen and print."""
 
 import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import yaml
@@ -24,104 +24,89 @@ from pneumo.pipeline.sweep.seed_repeats import (
     compare_families,
     find_contenders,
     group_by_parameters,
+    order_trials,
 )
 from pneumo.serving.contracts.files import write_text
 
+Point = tuple[float, float, str]  # position, value, and the name of the trial that reached it
+
 _HERE = Path(__file__).parent
-_TEMPLATE, _SCRIPT, _STYLE = "report.html", "report.js", "report.css"
-_LINKED = ("best", "table", "config")
 
 
 def write_report(folder: SweepFolder, sweep: Sweep) -> Path:
-    """Write `sweep.html`, atomically, for a sweep that is over or not.
+    """Write `sweep.html` atomically, for a finished sweep or an unfinished one.
 
-    Args:
-        folder: Where to; links lead to what lies there already, so write `best.yaml` and `trials.csv` first.
-        sweep: What is told.
+    The page links to the files in its folder: write `best.yaml` and `trials.csv` first.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    found, choice, known = measure_importance(sweep), choose_winner(sweep), axes(sweep)
-    script = (_HERE / _SCRIPT).read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "duration": duration,
-        "words": words,
-        "interval": interval,
-        "sentence": sentence(sweep),
-    }
-    ended = sum(count for status, count in counts(sweep).items() if status != TrialStatus.WAITING)
-    page = environment.get_template(_TEMPLATE).render(
+    importance, choice, shown, numbers = measure_importance(sweep), choose_winner(sweep), axes(sweep), counts(sweep)
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters |= {"number": number, "duration": duration, "words": words}
+    environment.filters |= {"interval": _interval, "sentence": partial(_make_sentence, sweep)}
+    page = environment.get_template("report.html").render(
         sweep=sweep,
-        axes=known,
-        short={axis.name: axis.short for axis in known},
+        axes=shown,
+        short={axis.name: axis.short for axis in shown},
         choice=choice,
         winners={trial.name for trial in choice.family.trials} if choice else set(),
-        importance=found,
-        advice=list_advice(sweep, choice, found),
-        families=_compared(sweep, choice),
-        counts={status.value: count for status, count in counts(sweep).items()},
-        began=ended,
+        importance=importance,
+        advice=list_advice(sweep, choice, importance),
+        families=_compare_with_winner(sweep, choice),
+        counts={status.value: count for status, count in numbers.items()},
+        began=sum(count for status, count in numbers.items() if status != TrialStatus.WAITING),
         wall=wall_seconds(sweep),
         share=training_share(sweep),
-        rows=[_row(folder, sweep, known, trial) for trial in _ordered(sweep)],
-        files=[path.name for path in (getattr(folder, name) for name in _LINKED) if path.is_file()],
+        rows=[_make_row(folder, sweep, shown, trial) for trial in order_trials(sweep)],
+        files=[path.name for path in (folder.best, folder.table, folder.config) if path.is_file()],
         space=yaml.safe_dump(json.loads(json.dumps(sweep.space, default=str)), sort_keys=False),
-        data=Markup(_embedded(page_data(sweep, choice, found))),
+        data=Markup(_embed(page_data(sweep, choice, importance))),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=Markup((_HERE / _STYLE).read_text(encoding="utf-8")),
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_text(folder.report, page)
     return folder.report
 
 
-def page_data(sweep: Sweep, choice: Choice | None, found: Importance) -> dict[str, Any]:
-    """What the charts are drawn from, JSON without NaN.
+def page_data(sweep: Sweep, choice: Choice | None, importance: Importance) -> dict[str, object]:
+    """Return the data of the charts, as JSON without NaN.
 
-    Trials that ran have their places on the axes, in the order of the axes; `heat` runs from 0 for the worst to 1 for
-    the best, by rank. Axes with a known share of importance come first, the largest share first.
+    Trials that began have a position for each axis; `heat` is their rank, from 0 for the worst to 1 for the best. Axes
+    with a known importance come first, the most important first.
     """
-    known = axes(sweep)
-    known.sort(key=lambda axis: -(found.share(axis.name) or 0.0))
+    shown = sorted(axes(sweep), key=lambda axis: -(importance.share(axis.name) or 0.0))
     begun = [trial for trial in sweep.trials if trial.status != TrialStatus.WAITING]
-    values = {trial.name: trial.value(sweep.goal) for trial in begun}
-    heat = _heat([(name, value) for name, value in values.items() if value is not None], sweep.goal)
+    values = {trial.name: value for trial in begun if (value := trial.value(sweep.goal)) is not None}
+    order = sorted(values, key=lambda name: sweep.sign * values[name])
+    heat = {name: round(rank / max(1, len(order) - 1), 4) for rank, name in enumerate(order)}
     winners = {trial.name for trial in choice.family.trials} if choice else set()
-    rounds = [each.value for trial in begun for each in trial.rounds]
-    reached = [value for value in values.values() if value is not None]
+    rounds = [each for trial in begun for each in trial.rounds]
     curves = describe_progress(sweep)
     return {
         "metric": sweep.metric,
         "goal": sweep.goal,
-        "epochs": max([sweep.epochs, *(each.epoch for trial in begun for each in trial.rounds)]),
+        "epochs": max([sweep.epochs, *(each.epoch for each in rounds)]),
         "wall": wall_seconds(sweep),
-        "domain": domain(reached, sweep.goal),
-        "progressed": domain([*reached, *(value for _, value, _ in curves["time"])], sweep.goal),
-        "rounds": domain(rounds, sweep.goal),
-        "axes": [_drawn(axis, found, begun) for axis in known],
+        "domain": domain(list(values.values()), sweep.goal),
+        "progressed": domain([*values.values(), *(value for _, value, _ in curves["time"])], sweep.goal),
+        "rounds": domain([each.value for each in rounds], sweep.goal),
+        "axes": [_describe_axis(axis, importance, begun) for axis in shown],
         "trials": [
             {
                 "name": trial.name,
                 "status": trial.status.value,
                 "repeats": trial.repeats,
-                "value": values[trial.name],
+                "value": values.get(trial.name),
                 "epoch": best.epoch if (best := trial.best_round(sweep.goal)) else None,
-                "places": [axis.place(trial.parameters.get(axis.name)) for axis in known],
-                "texts": [
-                    axis.text(trial.parameters[axis.name]) if axis.name in trial.parameters else "" for axis in known
-                ],
+                "places": [axis.place_of(trial) for axis in shown],
+                "texts": [axis.text_of(trial) for axis in shown],
                 "rounds": [[each.epoch, each.value] for each in trial.rounds if math.isfinite(each.value)],
-                "at": next((each.at for each in reversed(trial.rounds)), None),
+                "at": trial.rounds[-1].at if trial.rounds else None,
                 "heat": heat.get(trial.name),
                 "winner": trial.name in winners,
                 "error": trial.error,
@@ -130,83 +115,64 @@ def page_data(sweep: Sweep, choice: Choice | None, found: Importance) -> dict[st
         ],
         "progress": curves,
         "families": [
-            {"name": family.first.name, "values": family.values, "low": family.mean.low, "high": family.mean.high}
-            | {
-                "mean": family.mean.value,
-                "winner": choice is not None and family.first.name == choice.family.first.name,
-            }
+            {**vars(family.mean), "name": family.first.name, "values": family.values, "mean": family.mean.value}
             for family in group_by_parameters(sweep)
             if family.repeated
         ],
     }
 
 
-def describe_progress(sweep: Sweep) -> dict[str, list[tuple[float, float, str]]]:
-    """The best so far, wherever it changed: over seconds of wall time and over trials, with who reached it.
-
-    First trials that did not fail; repetitions with other seeds cannot change what was found.
-    """
+def describe_progress(sweep: Sweep) -> dict[str, list[Point]]:
+    """Return each new best value, over seconds of wall time and over trials; failed trials and repeats do not count."""
     trials = find_contenders(sweep)
     by_time = sorted(
         (each.at, each.value, trial.name) for trial in trials for each in trial.rounds if math.isfinite(each.value)
     )
-    order = [trial for trial in sweep.trials if trial.repeats is None and trial.status != TrialStatus.WAITING]
+    begun = [trial for trial in sweep.trials if trial.repeats is None and trial.status != TrialStatus.WAITING]
     names = {trial.name for trial in trials}
     by_trial = [
         (float(place), value, trial.name)
-        for place, trial in enumerate(order, start=1)
+        for place, trial in enumerate(begun, start=1)
         if trial.name in names and (value := trial.value(sweep.goal)) is not None
     ]
-    return {"time": _records(by_time, sweep.goal), "trials": _records(by_trial, sweep.goal)}
+    curves: dict[str, list[Point]] = {"time": [], "trials": []}
+    for points, curve in ((by_time, curves["time"]), (by_trial, curves["trials"])):
+        for point in points:
+            if not curve or sweep.sign * point[1] > sweep.sign * curve[-1][1]:
+                curve.append(point)
+    return curves
 
 
 def domain(values: Sequence[float], goal: Goal) -> tuple[float, float]:
-    """A range that shows values: all of them but bad ones that lie far from the rest, with a margin.
-
-    Far is three interquartile ranges from the quartile. Good ones are always inside.
-    """
-    known = sorted(value for value in values if math.isfinite(value))
-    if not known:
+    """Return a range with a margin; bad values more than three interquartile ranges off a quartile lie outside."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    if not finite:
         return (0.0, 1.0)
-    low, high = known[0], known[-1]
-    first, third = (known[round(share * (len(known) - 1))] for share in (0.25, 0.75))
+    low, high = finite[0], finite[-1]
+    first, third = (finite[round(share * (len(finite) - 1))] for share in (0.25, 0.75))
     reach = 3 * (third - first)
     if reach > 0 and goal == "maximize":
-        low = next(value for value in known if value >= first - reach)
+        low = next(value for value in finite if value >= first - reach)
     elif reach > 0:
-        high = next(value for value in reversed(known) if value <= third + reach)
+        high = next(value for value in reversed(finite) if value <= third + reach)
     margin = 0.05 * (high - low) or max(abs(high) * 0.01, 1e-6)
     return (low - margin, high + margin)
 
 
-def interval(mean: Mean) -> str:
-    """An interval for people, `0.9123 to 0.9651`, or nothing where there is none."""
+def _interval(mean: Mean) -> str:
     return "" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
 
 
-def sentence(sweep: Sweep) -> Callable[[str], str]:
-    """A function that makes a sentence of words: a full stop, and a capital unless a trial's name comes first."""
-
-    def made(text: str) -> str:
-        named = sweep.trial(text.partition(" ")[0]) is not None
-        return f"{text if named else text[:1].upper() + text[1:]}."
-
-    return made
+def _make_sentence(sweep: Sweep, text: str) -> str:
+    """Add a full stop, and a capital unless the text begins with a trial's name."""
+    named = sweep.trial(text.partition(" ")[0]) is not None
+    return f"{text if named else text[:1].upper() + text[1:]}."
 
 
-def _records(points: list[tuple[float, float, str]], goal: Goal) -> list[tuple[float, float, str]]:
-    sign = 1 if goal == "maximize" else -1
-    found: list[tuple[float, float, str]] = []
-    for point in points:
-        if not found or sign * point[1] > sign * found[-1][1]:
-            found.append(point)
-    return found
-
-
-def _drawn(axis: Axis, found: Importance, trials: list[Trial]) -> dict[str, Any]:
-    places = [place for trial in trials if (place := axis.place(trial.parameters.get(axis.name))) is not None]
-    ends = [end for end in (axis.low, axis.high) if end is not None]
-    low, high = min([*ends, *places], default=0.0), max([*ends, *places], default=1.0)
+def _describe_axis(axis: Axis, importance: Importance, trials: list[Trial]) -> dict[str, object]:
+    places = [place for trial in trials if (place := axis.place_of(trial)) is not None]
+    places += [end for end in (axis.low, axis.high) if end is not None]
+    low, high = min(places, default=0.0), max(places, default=1.0)
     if axis.kind == "category":
         low, high = 0.0, max(0.0, len(axis.categories) - 1.0)
     return {
@@ -215,51 +181,34 @@ def _drawn(axis: Axis, found: Importance, trials: list[Trial]) -> dict[str, Any]
         "kind": axis.kind,
         "low": low,
         "high": high,
-        "labels": list(axis.labels),
-        "share": found.share(axis.name),
+        "labels": axis.labels,
+        "share": importance.share(axis.name),
     }
 
 
-def _heat(values: list[tuple[str, float]], goal: Goal) -> dict[str, float]:
-    sign = 1 if goal == "maximize" else -1
-    ordered = sorted((pair for pair in values if math.isfinite(pair[1])), key=lambda pair: sign * pair[1])
-    return {name: round(place / max(1, len(ordered) - 1), 4) for place, (name, _) in enumerate(ordered)}
-
-
-def _ordered(sweep: Sweep) -> list[Trial]:
-    first = [trial for family in group_by_parameters(sweep) for trial in family.trials]
-    named = {trial.name for trial in first}
-    return [*first, *(trial for trial in sweep.trials if trial.name not in named)]
-
-
-def _row(folder: SweepFolder, sweep: Sweep, known: list[Axis], trial: Trial) -> dict[str, Any]:
-    best = trial.best_round(sweep.goal)
+def _make_row(folder: SweepFolder, sweep: Sweep, shown: list[Axis], trial: Trial) -> dict[str, object]:
     run = folder.run_of(trial)
-    linked = run is not None and run.report.is_file()
     return {
         "trial": trial,
-        "value": None if best is None else best.value,
-        "best_epoch": None if best is None else best.epoch,
-        "epochs": trial.rounds[-1].epoch if trial.rounds else 0,
-        "texts": [axis.text(trial.parameters[axis.name]) if axis.name in trial.parameters else "" for axis in known],
-        "places": [axis.place(trial.parameters.get(axis.name)) for axis in known],
-        "report": f"./{quote(f'{trial.run}/{run.report.name}')}" if linked and run is not None else None,
+        "best": trial.best_round(sweep.goal),
+        "texts": [axis.text_of(trial) for axis in shown],
+        "places": [axis.place_of(trial) for axis in shown],
+        "report": f"./{quote(f'{trial.run}/{run.report.name}')}" if run and run.report.is_file() else None,
     }
 
 
-def _compared(sweep: Sweep, choice: Choice | None) -> list[dict[str, Any]]:
-    """Families of several seeds, each with how far the winner is ahead of it."""
-    found = []
+def _compare_with_winner(sweep: Sweep, choice: Choice | None) -> list[dict[str, object]]:
+    """Return the repeated families, each with the winner's lead over it."""
+    rows: list[dict[str, object]] = []
     for family in group_by_parameters(sweep):
-        if choice is None or not family.repeated:
-            continue
-        is_winner = family.first.name == choice.family.first.name
-        difference = None if is_winner else compare_families(sweep, choice.family, family)
-        found.append({"family": family, "difference": difference})
-    return found
+        if choice is not None and family.repeated:
+            is_winner = family.first.name == choice.family.first.name
+            lead = None if is_winner else compare_families(sweep, choice.family, family)
+            rows.append({"family": family, "difference": lead})
+    return rows
 
 
-def _embedded(data: dict[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in."""
+def _embed(data: dict[str, object]) -> str:
+    """Return JSON that cannot close its script element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,108 +1,99 @@
-"""All trials as a table: `trials.csv`, one JSON document, and what a terminal shows."""
+"""The table of all trials: `trials.csv`, one JSON document, and a table for the terminal."""
 
 import csv
 import io
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pneumo.pipeline.sweep.parameter_format import axes, duration, number
+from pneumo.pipeline.sweep.parameter_format import axes, cut, duration, number
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
-from pneumo.pipeline.sweep.seed_repeats import LEVEL, Mean, choose_winner, find_contenders, group_by_parameters
+from pneumo.pipeline.sweep.seed_repeats import (
+    LEVEL,
+    Mean,
+    choose_winner,
+    find_contenders,
+    group_by_parameters,
+    order_trials,
+)
 from pneumo.serving.contracts.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = (
-    "trial",
-    "status",
-    "repeats",
-    "seed",
-    "value",
-    "best_epoch",
-    "epochs",
-    "seconds",
-    "training_seconds",
-    "error",
-    "run",
-)
 _SHOWN = 20
 _SHOWN_PARAMETERS = 6
 _LONGEST_ERROR = 60
 
 
 def write_table(folder: SweepFolder, sweep: Sweep) -> Path:
-    """Write `trials.csv`, atomically: one row a trial in the order of their beginning.
+    """Write `trials.csv` atomically: one row per trial in the order of their start.
 
-    Text stands as it is, any other value of a parameter as JSON; what is not known is empty. A parameter whose name is
-    that of another column is written as `parameters.NAME`.
+    Parameters that are no text are written as JSON; an unknown value is empty. A parameter with the name of another
+    column is written as `parameters.NAME`.
     """
+    facts = list(_facts(sweep, Trial(name="", parameters={}, seed=0)))
     names = [axis.name for axis in axes(sweep)]
-    columns = [f"parameters.{name}" if name in _COLUMNS else name for name in names]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *columns])
+    writer.writerow([*facts, *(f"parameters.{name}" if name in facts else name for name in names)])
     for trial in sweep.trials:
-        facts = _facts(sweep, trial)
-        parameters = [_cell(trial.parameters[name]) if name in trial.parameters else "" for name in names]
-        writer.writerow([*("" if facts[name] is None else facts[name] for name in _COLUMNS), *parameters])
+        parameters = (_cell(trial.parameters[name]) if name in trial.parameters else "" for name in names)
+        writer.writerow([*_facts(sweep, trial).values(), *parameters])
     write_text(folder.table, buffer.getvalue())
     return folder.table
 
 
-def document(sweep: Sweep) -> dict[str, Any]:
-    """What `pneumo sweep --json` prints: facts of the sweep, the winner, all trials. Plain JSON values, no NaN.
+def document(sweep: Sweep) -> dict[str, object]:
+    """Return the JSON of `pneumo sweep --json`: facts of the sweep, the winner, all trials; no NaN.
 
-    The winner has its parameters, the value of its best seed, and of all its seeds `mean`, `interval` (95 %, Student's
-    t; null of one seed), `seeds` and in words how sure the choice is. It is null before a trial finished a round.
+    The winner has its parameters, the value of its best seed, and over all its seeds `mean`, `interval` (95%, Student's
+    t; null for one seed), `seeds`, and a remark on how sure the choice is. It is null before the first round.
     """
     facts = sweep.model_dump(mode="json", exclude={"trials", "winner", "seconds"})
-    facts |= {
-        "seconds": wall_seconds(sweep),
-        "training_seconds": math.fsum(trial.training for trial in sweep.trials),
-        "training_share": training_share(sweep),
-        "counts": {status.value: count for status, count in counts(sweep).items()},
-        "winner": _winner(sweep),
-        "seeds_compared": [
-            {"trial": family.first.name, "values": list(family.values), **_mean(family.mean)}
-            for family in group_by_parameters(sweep)
-            if family.repeated
-        ],
-        "trials": [{**_facts(sweep, trial), "parameters": trial.parameters} for trial in sweep.trials],
-    }
-    cleaned: dict[str, Any] = _finite(facts)
-    return cleaned
+    return _replace_nan(
+        facts
+        | {
+            "seconds": wall_seconds(sweep),
+            "training_seconds": math.fsum(trial.training for trial in sweep.trials),
+            "training_share": training_share(sweep),
+            "counts": {status.value: count for status, count in counts(sweep).items()},
+            "winner": _winner(sweep),
+            "seeds_compared": [
+                {"trial": family.first.name, "values": list(family.values), **_mean(family.mean)}
+                for family in group_by_parameters(sweep)
+                if family.repeated
+            ],
+            "trials": [{**_facts(sweep, trial), "parameters": trial.parameters} for trial in sweep.trials],
+        }
+    )
 
 
 def counts(sweep: Sweep) -> dict[TrialStatus, int]:
-    """How many trials stand where, those that were wanted and never began among the waiting; none with 0."""
-    found = Counter(trial.status for trial in sweep.trials)
-    missing = sweep.wanted - sum(trial.repeats is None for trial in sweep.trials)
-    found[TrialStatus.WAITING] += max(0, missing)
-    return {status: found[status] for status in TrialStatus if found[status]}
+    """Return the number of trials per state, without zeros; requested trials that never began count as waiting."""
+    numbers = Counter(trial.status for trial in sweep.trials)
+    numbers[TrialStatus.WAITING] += max(0, sweep.wanted - sum(trial.repeats is None for trial in sweep.trials))
+    return {status: numbers[status] for status in TrialStatus if numbers[status]}
 
 
 def wall_seconds(sweep: Sweep) -> float:
-    """Wall time of the sweep: as recorded, or up to the last thing that is known to have happened."""
-    known = [sweep.seconds]
-    for trial in sweep.trials:
-        known += [each.at for each in trial.rounds]
-        if trial.started is not None:
-            known.append(trial.started + trial.seconds)
-    return max(value for value in known if math.isfinite(value))
+    """Return the wall time of the sweep: the recorded one, or that of the last event if it is later."""
+    rounds = [each.at for trial in sweep.trials for each in trial.rounds]
+    ends = [trial.started + trial.seconds for trial in sweep.trials if trial.started is not None]
+    return max(value for value in (sweep.seconds, *rounds, *ends) if math.isfinite(value))
 
 
 def training_share(sweep: Sweep) -> float | None:
-    """Seconds of training in all trials over wall seconds times trials at a time; None before anything ran."""
+    """Return the training time of all trials over wall time times trials at a time; None if the wall time is 0."""
     available = wall_seconds(sweep) * max(1, sweep.concurrency)
     return math.fsum(trial.training for trial in sweep.trials) / available if available > 0 else None
 
 
 def trial_table(sweep: Sweep, *, limit: int = _SHOWN) -> "Table":
-    """The best trials first, then those without a value; at most `limit` of them, the rest counted in the caption."""
+    """Return a table of at most `limit` trials, the best first; its caption counts the others."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
@@ -111,30 +102,26 @@ def trial_table(sweep: Sweep, *, limit: int = _SHOWN) -> "Table":
     shown = shown[:_SHOWN_PARAMETERS]
     choice = choose_winner(sweep)
     winners = {trial.name for trial in choice.family.trials} if choice else set()
-    first = [trial for family in group_by_parameters(sweep) for trial in family.trials]
-    named = {trial.name for trial in first}
-    ordered = [*first, *(trial for trial in sweep.trials if trial.name not in named)]
+    ordered = order_trials(sweep)
     table = Table(title=Text(f"{sweep.metric} on validation, {sweep.goal}d"), title_justify="left")
-    for title, justify in (("trial", "left"), ("status", "left"), (sweep.metric, "right"), ("epochs", "right")):
-        table.add_column(escape(title), justify=justify)  # type: ignore[arg-type]
-    table.add_column("time", justify="right")
+    table.add_column("trial")
+    table.add_column("status")
+    for title in (sweep.metric, "epochs", "time"):
+        table.add_column(escape(title), justify="right")
     for axis in shown:
         table.add_column(escape(axis.short), overflow="fold")
     if any(trial.error for trial in ordered[:limit]):
-        table.add_column("why", overflow="fold")
+        table.add_column("error", overflow="fold")
     for trial in ordered[:limit]:
-        best = trial.best_round(sweep.goal)
-        parameters = [axis.text(trial.parameters[axis.name]) if axis.name in trial.parameters else "" for axis in shown]
         cells = [
-            trial.name + (f" (again {trial.repeats})" if trial.repeats else ""),
+            trial.name + (f" (repeats {trial.repeats})" if trial.repeats else ""),
             trial.status.value,
-            number(None if best is None else best.value),
-            str(trial.rounds[-1].epoch) if trial.rounds else "-",
+            number(trial.value(sweep.goal)),
+            str(trial.epochs or "-"),
             duration(trial.seconds) if trial.started is not None else "-",
-            *parameters,
+            *(axis.text_of(trial) for axis in shown),
+            *([cut(trial.error, _LONGEST_ERROR)] if trial.error else []),
         ]
-        if trial.error:
-            cells.append(_cut(trial.error))
         table.add_row(*(Text(cell) for cell in cells), style="bold" if trial.name in winners else None)
     if len(ordered) > limit:
         table.caption = f"and {len(ordered) - limit} more in trials.csv"
@@ -142,7 +129,7 @@ def trial_table(sweep: Sweep, *, limit: int = _SHOWN) -> "Table":
     return table
 
 
-def _winner(sweep: Sweep) -> dict[str, Any] | None:
+def _winner(sweep: Sweep) -> dict[str, object] | None:
     choice = choose_winner(sweep)
     if choice is None:
         return None
@@ -157,12 +144,13 @@ def _winner(sweep: Sweep) -> dict[str, Any] | None:
     }
 
 
-def _mean(mean: Mean) -> dict[str, Any]:
+def _mean(mean: Mean) -> dict[str, object]:
     interval = None if mean.low is None else [mean.low, mean.high]
     return {"mean": mean.value, "interval": interval, "level": LEVEL}
 
 
-def _facts(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+def _facts(sweep: Sweep, trial: Trial) -> dict[str, object]:
+    """Return the columns of the table before the parameters."""
     best = trial.best_round(sweep.goal)
     return {
         "trial": trial.name,
@@ -171,7 +159,7 @@ def _facts(sweep: Sweep, trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
         "value": None if best is None else best.value,
         "best_epoch": None if best is None else best.epoch,
-        "epochs": trial.rounds[-1].epoch if trial.rounds else 0,
+        "epochs": trial.epochs,
         "seconds": trial.seconds,
         "training_seconds": trial.training,
         "error": trial.error,
@@ -179,20 +167,18 @@ def _facts(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(_finite(value), default=str)
 
 
-def _finite(value: Any) -> Any:
+def _replace_nan(facts: Mapping[str, object]) -> dict[str, object]:
+    return {str(key): _finite(value) for key, value in facts.items()}
+
+
+def _finite(value: object) -> object:
+    """Return a JSON value with null in place of each number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 3] + "..."
+        return _replace_nan(value)
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -16,16 +16,16 @@ import yaml
 
 from pneumo.pipeline import config, training
 from pneumo.pipeline.comparing.run_list import summarise_runs
-from pneumo.pipeline.config import Document
 from pneumo.pipeline.config.document import parse_document, read_document
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.pipeline.runs.run import Run, Status, list_runs
-from pneumo.pipeline.sweep import driver, space
+from pneumo.pipeline.sweep import driver
 from pneumo.pipeline.sweep import winner as finish
 from pneumo.pipeline.sweep.driver import Plan
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
+from pneumo.pipeline.sweep.space import Space, read_space
 from pneumo.pipeline.sweep.sweep_settings import SweepLimits
 from pneumo.serving.contracts.errors import InputError
 from tests.conftest import TINY, Outcome
@@ -44,11 +44,10 @@ SPACE = {
 }
 
 
-def document(parameters: dict[str, object], *overrides: str, **section: object) -> Document:
-    known = read_document(CONFIGS / "smoke.yaml").override([*TINY, *overrides]).data
-    return parse_document(
-        yaml.safe_dump(known | {"hyperopt": {**GOAL, "parameters": parameters, **section}}), "tiny.yaml"
-    )
+def make_space(parameters: dict[str, object], *overrides: str, **section: object) -> Space:
+    config = read_document(CONFIGS / "smoke.yaml").override([*TINY, *overrides]).data
+    config |= {"hyperopt": {**GOAL, "parameters": parameters, **section}}
+    return read_space(parse_document(yaml.safe_dump(config), "tiny.yaml"), "tiny")
 
 
 def by_status(record: Sweep) -> dict[str, int]:
@@ -67,7 +66,7 @@ def swept(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SweepFo
         {RATE: 1e30, "image.encoder": {"type": "stacked_cnn"}, "trainer.optimizer": {"type": "sgd"}},
         {RATE: 0.002, "image.encoder": encoders[1], "trainer.optimizer": {"type": "adamw"}},
     ]
-    asked = document(
+    asked = make_space(
         {
             RATE: {"space": "choice", "categories": [0.002, 0.005, 0.01, 1e30]},
             "image.encoder": {"space": "choice", "categories": encoders},
@@ -76,7 +75,7 @@ def swept(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SweepFo
         search_alg={"type": "optuna", "points_to_evaluate": points},
     )
     plan = Plan(SweepLimits(trials=4, concurrency=2), seed=3, tracking=TrackingMode.OFFLINE)
-    folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
+    folder = driver.sweep(asked, dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
     finish.finish_sweep(folder)
     return folder
 
@@ -187,11 +186,11 @@ def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: 
 
 @pytest.mark.lengthy
 def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path) -> None:
-    asked = document(
+    asked = make_space(
         SPACE, "trainer.epochs=4", executor={"scheduler": {"type": "async_hyperband", "reduction_factor": 2}}
     )
     plan = Plan(SweepLimits(trials=5), seeds=2, top=2)
-    folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path)
+    folder = driver.sweep(asked, dataset, plan=plan, root=tmp_path)
     record = finish.finish_sweep(folder)
     first = [trial for trial in record.trials if trial.repeats is None]
     again = [trial for trial in record.trials if trial.repeats is not None]
@@ -217,22 +216,22 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
 
 @pytest.mark.lengthy
 def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: Path) -> None:
-    asked = document(
+    asked = make_space(
         SPACE,
         "trainer.epochs=4",
         search_alg={"type": "hyperopt"},
         executor={"scheduler": {"type": "median_stopping_rule"}},
     )
-    record = driver.sweep(asked, "tiny", dataset, plan=Plan(SweepLimits(trials=4)), root=tmp_path).read()
+    record = driver.sweep(asked, dataset, plan=Plan(SweepLimits(trials=4)), root=tmp_path).read()
     assert len(record.ranked()) == 4
     assert not [trial.error for trial in record.trials if trial.error]
 
 
 @pytest.mark.lengthy
 def test_no_trial_goes_on_after_the_time_budget(dataset: Dataset, tmp_path: Path) -> None:
-    asked = document(SPACE, "trainer.epochs=1000")
+    asked = make_space(SPACE, "trainer.epochs=1000")
     limits = SweepLimits(trials=20, time_budget=100, concurrency=1)
-    record = finish.finish_sweep(driver.sweep(asked, "tiny", dataset, plan=Plan(limits), root=tmp_path))
+    record = finish.finish_sweep(driver.sweep(asked, dataset, plan=Plan(limits), root=tmp_path))
     assert record.status == "done"
     assert record.seconds < 150
     assert record.trials[0].status is TrialStatus.STOPPED
@@ -250,10 +249,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(dataset: Data
                 for pid in killed:
                     os.kill(pid, signal.SIGKILL)
 
-    asked = document(SPACE, "trainer.epochs=6")
+    asked = make_space(SPACE, "trainer.epochs=6")
     folder = driver.sweep(
         asked,
-        "tiny",
         dataset,
         plan=Plan(SweepLimits(trials=2, concurrency=1)),
         root=tmp_path,
@@ -275,8 +273,8 @@ def _workers() -> list[int]:
 def sweep_process(dataset: Dataset, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`pneumo sweep` in a process of its own, to be killed."""
     started: list[subprocess.Popen[str]] = []
-    asked = document(SPACE, "trainer.epochs=12", "trainer.batch_size=4")
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(asked.data), encoding="utf-8")
+    asked = make_space(SPACE, "trainer.epochs=12", "trainer.batch_size=4")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(asked.document.data), encoding="utf-8")
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", "from pneumo.pipeline.cli import main; main()", "sweep", *arguments]
@@ -300,7 +298,7 @@ def _wait_for(root: Path, ready: Callable[[Sweep], bool]) -> SweepFolder:
         found[:] = [folder for path in root.glob("*/sweep.json") if ready((folder := SweepFolder(path.parent)).read())]
         return bool(found)
 
-    until(came_so_far, timeout=240)
+    until(came_so_far, timeout=600)
     return found[0]
 
 
@@ -359,7 +357,7 @@ def test_a_full_disk_is_said_and_the_sweep_goes_on_with_more_room(
     if mounted.returncode:
         pytest.skip("mounting a small disk needs root")
     try:
-        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document(SPACE).data), encoding="utf-8")
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(make_space(SPACE).document.data), encoding="utf-8")
         sweeps = ("--sweeps-dir", disk / "sweeps")
         outcome = pneumo("sweep", tmp_path / "tiny.yaml", "--data", dataset.folder, "--trials", "2", *sweeps)
         assert outcome.code == 3, outcome.err
@@ -389,9 +387,9 @@ def test_a_machine_that_leaves_in_the_middle_costs_no_trial(dataset: Dataset, tm
             threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False}).start()
 
     try:
-        asked = document(SPACE, "trainer.epochs=20", "trainer.batch_size=4")
+        asked = make_space(SPACE, "trainer.epochs=20", "trainer.batch_size=4")
         plan = Plan(SweepLimits(trials=4, cpus=1), address=cluster.address, storage=str(tmp_path / "shared"))
-        folder = driver.sweep(asked, "tiny", dataset, plan=plan, root=tmp_path, reporter=UpdateReporter(watch))
+        folder = driver.sweep(asked, dataset, plan=plan, root=tmp_path, reporter=UpdateReporter(watch))
     finally:
         cluster.shutdown()
     record = folder.read()
@@ -415,8 +413,8 @@ def bucket(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.lengthy
 def test_trials_can_be_kept_in_a_bucket(dataset: Dataset, tmp_path: Path, bucket: str) -> None:
-    asked = document(SPACE, "trainer.epochs=2")
-    folder = driver.sweep(asked, "tiny", dataset, plan=Plan(SweepLimits(trials=2), storage=bucket), root=tmp_path)
+    asked = make_space(SPACE, "trainer.epochs=2")
+    folder = driver.sweep(asked, dataset, plan=Plan(SweepLimits(trials=2), storage=bucket), root=tmp_path)
     assert all("://" in str(trial.run) for trial in folder.read().trials)
     assert not folder.runs.exists()
     record = finish.finish_sweep(folder)
@@ -431,8 +429,8 @@ def test_ludwig_takes_the_same_file(dataset: Dataset, tmp_path: Path, ludwig: ob
     from ludwig.hyperopt.execution import RayTuneExecutor
     from ludwig.schema.model_types.base import ModelConfig
 
-    asked = document(SPACE, executor={"num_samples": 2}, search_alg={"type": "optuna"})
-    data: Any = asked.data
+    asked = make_space(SPACE, executor={"num_samples": 2}, search_alg={"type": "optuna"})
+    data: Any = asked.document.data
     settings = ModelConfig.from_dict(data).to_dict()["hyperopt"]
     names, _ = RayTuneExecutor._get_search_space(RayTuneExecutor, settings["parameters"])  # type: ignore[arg-type]
-    assert set(names) == {parameter.name for parameter in space.read_space(asked, "tiny").parameters}
+    assert set(names) == {parameter.name for parameter in asked.parameters}

@@ -3,7 +3,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pneumo.pipeline.sweep.live_display import LiveDisplay, Log, expected, headline, render, time_left
+from pneumo.pipeline.sweep.live_display import (
+    EventLog,
+    LiveDisplay,
+    count_expected,
+    estimate_time_left,
+    headline,
+    render,
+)
 from pneumo.pipeline.sweep.record import Round, Sweep, Trial, TrialStatus
 
 
@@ -82,108 +89,108 @@ def test_a_terminal_shows_markup_in_parameters_and_errors_as_text(synthesise_swe
 
 
 def test_a_log_tells_begin_and_end_but_not_each_epoch(fresh) -> None:
-    log = Log()
+    log = EventLog()
     first, second = fresh.trials[:2]
-    assert log.lines(fresh, 0) == []
+    assert log.list_events(fresh, 0) == []
     begin(fresh, first)
     begin(fresh, second)
-    assert [line.split(":")[0] for line in log.lines(fresh, 1)] == ["t01 begins", "t02 begins"]
+    assert [line.split(":")[0] for line in log.list_events(fresh, 1)] == ["t01 begins", "t02 begins"]
     learn(first, 0.7)
     learn(second, 0.6)
-    assert log.lines(fresh, 12) == []
+    assert log.list_events(fresh, 12) == []
     learn(first, 0.8)
-    assert log.lines(fresh, 22) == []
+    assert log.list_events(fresh, 22) == []
     end(first)
-    (line,) = log.lines(fresh, 23)
+    (line,) = log.list_events(fresh, 23)
     assert line.startswith(
         "t01 done after 2 of 6 epochs, 20 s: roc_auc 0.8000; best so far 0.8000 (t01); 1 of 4 trials"
     )
-    assert log.lines(fresh, 24) == []
+    assert log.list_events(fresh, 24) == []
 
 
 def test_a_log_tells_when_another_trial_takes_the_lead(fresh) -> None:
-    log = Log()
+    log = EventLog()
     first, second = fresh.trials[:2]
     for trial in (first, second):
         begin(fresh, trial)
     learn(first, 0.7)
-    log.lines(fresh, 10)
+    log.list_events(fresh, 10)
     learn(second, 0.75)
-    assert log.lines(fresh, 20) == ["t02 takes the lead: roc_auc 0.7500"]
+    assert log.list_events(fresh, 20) == ["t02 takes the lead: roc_auc 0.7500"]
     learn(second, 0.8)
-    assert log.lines(fresh, 30) == []
+    assert log.list_events(fresh, 30) == []
 
 
 def test_a_log_tells_epochs_that_take_long(fresh) -> None:
-    log = Log()
+    log = EventLog()
     begin(fresh, fresh.trials[0])
-    log.lines(fresh, 0)
+    log.list_events(fresh, 0)
     learn(fresh.trials[0], 0.7, seconds=45)
-    assert log.lines(fresh, 45) == ["t01 epoch 1 of 6, 45 s: roc_auc 0.7000"]
+    assert log.list_events(fresh, 45) == ["t01 epoch 1 of 6, 45 s: roc_auc 0.7000"]
 
 
 def test_a_log_tells_why_a_trial_failed_in_one_line(fresh) -> None:
-    log = Log()
+    log = EventLog()
     begin(fresh, fresh.trials[0])
-    log.lines(fresh, 0)
+    log.list_events(fresh, 0)
     end(fresh.trials[0], TrialStatus.FAILED, "out of\nmemory")
-    (line,) = log.lines(fresh, 3)
+    (line,) = log.list_events(fresh, 3)
     assert line.startswith("t01 failed after 0 of 6 epochs, 3.0 s: out of memory; 1 of 4 trials, 1 failed")
 
 
 def test_a_log_that_starts_late_sums_up_what_was_before(synthesise_sweep) -> None:
     sweep = synthesise_sweep(3, failed=1, waiting=2, status="running")
     best = sweep.ranked()[0]
-    log = Log()
-    assert log.lines(sweep, 200) == [
+    log = EventLog()
+    assert log.list_events(sweep, 200) == [
         f"4 of 6 trials have ended already; best so far {best.value('maximize'):.4f} ({best.name})"
     ]
     begin(sweep, sweep.trials[4], 200)
-    assert [line.split(":")[0] for line in log.lines(sweep, 201)] == ["t05 begins"]
+    assert [line.split(":")[0] for line in log.list_events(sweep, 201)] == ["t05 begins"]
 
 
 def test_a_repetition_says_whom_it_repeats(synthesise_sweep) -> None:
     sweep = synthesise_sweep(2, top=1, seeds=2)
     best = sweep.ranked()[0].name
     end_of_first = sweep.model_copy(update={"trials": sweep.trials[:2]})
-    log = Log()
-    log.lines(end_of_first, 60)
-    assert log.lines(sweep, 130)[0].startswith(f"t03 begins (again {best}, seed 43): ")
+    log = EventLog()
+    log.list_events(end_of_first, 60)
+    assert log.list_events(sweep, 130)[0].startswith(f"t03 begins (repeats {best} with seed 43): ")
 
 
 def test_repetitions_are_expected_from_the_start(synthesise_sweep) -> None:
-    assert expected(synthesise_sweep(0, wanted=10, top=3, seeds=3)) == 16
-    assert expected(synthesise_sweep(0, wanted=2, top=3, seeds=3)) == 6
-    assert expected(synthesise_sweep(0, wanted=10, top=3, seeds=1)) == 10
+    assert count_expected(synthesise_sweep(0, wanted=10, top=3, seeds=3)) == 16
+    assert count_expected(synthesise_sweep(0, wanted=2, top=3, seeds=3)) == 6
+    assert count_expected(synthesise_sweep(0, wanted=10, top=3, seeds=1)) == 10
 
 
 def test_time_left_goes_by_trials_that_ended(synthesise_sweep) -> None:
     sweep = synthesise_sweep(2, waiting=4)  # 61 s a trial, two at a time
-    assert time_left(sweep, 61) == pytest.approx(4 * 61 / 2)
+    assert estimate_time_left(sweep, 61) == pytest.approx(4 * 61 / 2)
 
 
 def test_time_left_counts_what_running_trials_have_done(synthesise_sweep) -> None:
     sweep = synthesise_sweep(2, waiting=1)
     begin(sweep, sweep.trials[2], 61)
-    assert time_left(sweep, 61 + 40) == pytest.approx(21)
+    assert estimate_time_left(sweep, 61 + 40) == pytest.approx(21)
 
 
 def test_time_left_goes_by_epochs_before_a_trial_ended(fresh) -> None:
     begin(fresh, fresh.trials[0])
-    assert time_left(fresh, 5) is None
+    assert estimate_time_left(fresh, 5) is None
     learn(fresh.trials[0], 0.7)
-    assert time_left(fresh, 10) == pytest.approx((3 * 60 + 50) / 2)
+    assert estimate_time_left(fresh, 10) == pytest.approx((3 * 60 + 50) / 2)
 
 
 def test_time_left_is_never_more_than_the_budget_leaves(synthesise_sweep) -> None:
     sweep = synthesise_sweep(2, waiting=40, time_budget=100.0)
-    assert time_left(sweep, 61) == 39
-    assert time_left(sweep, 161) == 0
+    assert estimate_time_left(sweep, 61) == 39
+    assert estimate_time_left(sweep, 161) == 0
 
 
 def test_nothing_is_left_once_all_have_ended(synthesise_sweep) -> None:
     sweep = synthesise_sweep(2, failed=1)
-    assert time_left(sweep, 61) == 0
+    assert estimate_time_left(sweep, 61) == 0
     assert headline(sweep, 61).startswith("3 of 3 trials, 1 failed, 1 min 01 s")
 
 
@@ -216,4 +223,4 @@ def test_on_a_terminal_the_table_is_redrawn_and_gone_at_the_end(synthesise_sweep
 def test_a_sweep_without_trials_is_shown(synthesise_sweep) -> None:
     sweep = synthesise_sweep(0, wanted=4)
     assert screen(sweep, 0)[-1] == "no roc_auc yet"
-    assert Log().lines(sweep, 0) == []
+    assert EventLog().list_events(sweep, 0) == []

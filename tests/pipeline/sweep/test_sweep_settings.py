@@ -63,7 +63,7 @@ def test_a_pure_grid_is_gone_through_once() -> None:
         (f"{SPACE}, metric: roc_auc, output_feature: label", "goal: maximize"),
         (f"{SPACE}, metric: roc_auc, goal: maximize", "output_feature: label"),
         (f"{SPACE}, metric: hits_at_k", "choose from"),
-        (f"{SPACE}, {GOAL}, eval_split: test", "so that test stays unseen"),
+        (f"{SPACE}, {GOAL}, eval_split: test", "so that test images stay unseen"),
         (f"{SPACE}, {GOAL}, search_alg: {{type: bayesopt}}", "choose from variant_generator"),
         (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: asha}}}}", "write async_hyperband"),
         (f"{SPACE}, {GOAL}, executor: {{scheduler: {{type: hb_bohb}}}}", "choose from fifo"),
@@ -87,7 +87,7 @@ def test_a_pure_grid_is_gone_through_once() -> None:
         ),
         (
             f"{SPACE}, {GOAL}, search_alg: {{type: optuna, points_to_evaluate: [{{trainer.epochs: 1}}]}}",
-            "state every parameter",
+            "give every parameter",
         ),
         (
             f"{SPACE}, {GOAL}, search_alg: {{type: optuna, points_to_evaluate: [{{trainer.batch_size: 17}}]}}",
@@ -102,7 +102,7 @@ def test_what_contradicts_itself_or_does_not_work_is_refused(section: str, said:
 
 
 def test_the_best_epoch_and_the_best_trial_are_told_by_one_metric() -> None:
-    with pytest.raises(InputError, match="make them one"):
+    with pytest.raises(InputError, match="use one metric"):
         read(f"{SPACE}, {GOAL}", base=BASE + "  validation_metric: loss\n")
 
 
@@ -118,10 +118,10 @@ def test_epochs_that_are_varied_count_at_their_most() -> None:
     ("text", "value"), [("90", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400), ("1h 30m", 5400), ("2D", 172800)]
 )
 def test_spans_of_time_are_read_as_people_write_them(text: str, value: float) -> None:
-    assert sweep_settings.seconds(text) == value
+    assert sweep_settings.parse_seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "0", "5 weeks", "1:30"])
 def test_what_is_no_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--time-budget"):
-        sweep_settings.seconds(text)
+        sweep_settings.parse_seconds(text)

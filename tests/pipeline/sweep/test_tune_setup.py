@@ -32,7 +32,7 @@ def read(search: str = "variant_generator") -> Space:
 
 
 def test_every_space_becomes_ray_tunes_own() -> None:
-    domains = tune_setup.domains(read())
+    domains = tune_setup.make_domains(read())
     assert domains["trainer.learning_rate_scheduler.max_lr"].is_valid(0.002)
     assert isinstance(domains["trainer.batch_size"], tune.search.sample.Integer)
     assert {domains["trainer.batch_size"].sample() for _ in range(60)} == {8, 9, 10}
@@ -44,7 +44,7 @@ def test_draws_of_the_check_and_of_ray_tune_share_their_range() -> None:
     source = random.Random(0)
     for parameter in asked.parameters:
         drawn = {str(parameter.draw(source)) for _ in range(100)}
-        theirs = tune_setup.domain(parameter)
+        theirs = tune_setup.make_domain(parameter)
         assert all(
             theirs.is_valid(parameter.encoded[0] if parameter.encoded else value) for value in parameter.ends()[:1]
         )
@@ -57,8 +57,8 @@ def test_stated_points_are_tried_first_and_the_same_seed_draws_the_same(search: 
     how = sweep_settings.read_settings(asked)
 
     def drawn() -> list[dict[str, object]]:
-        method = tune_setup.search(how, asked, 7, 1)
-        method.set_search_properties("value", "max", tune_setup.domains(asked))
+        method = tune_setup.make_search(how, asked, 7, 1)
+        method.set_search_properties("value", "max", tune_setup.make_domains(asked))
         return [asked.decode(method.suggest(str(number))) for number in range(3)]  # type: ignore[union-attr]
 
     first = drawn()
@@ -76,9 +76,8 @@ def test_a_scheduler_with_impossible_options_is_refused() -> None:
     asked = read()
     how = sweep_settings.read_settings(asked)
     with pytest.raises(InputError, match="scheduler"):
-        tune_setup.scheduler(
+        tune_setup.make_scheduler(
             sweep_settings.SweepSettings(
                 **{**vars(how), "scheduler": "async_hyperband", "scheduler_options": {"max_t": 0}}
-            ),
-            asked,
+            )
         )

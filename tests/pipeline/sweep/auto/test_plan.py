@@ -1,4 +1,4 @@
-"""Plans of `pneumo sweep --auto`: what is chosen for which data, machine and budget, and that all of it is valid."""
+"""Plans of `pneumo sweep --auto`: choices by data, machine and budget, and their validity."""
 
 import itertools
 from pathlib import Path
@@ -26,7 +26,7 @@ MINUTE, HOUR = 60, 3600
 
 
 def images(number: int, *, size: int = 224, classes: tuple[str, ...] = XRAYS) -> Dataset:
-    """A data set of so many images, 70 / 15 / 15 %."""
+    """Make a data set of this many images, 70 / 15 / 15%."""
     splits = [Split.TRAIN] * 14 + [Split.VALIDATION] * 3 + [Split.TEST] * 3
     rows = [
         Row(f"images/{at}.png", classes[at % len(classes)], splits[at % 20], f"p{at}", "x.png", "0" * 64, size, size)
@@ -60,7 +60,7 @@ def parameters(plan: Plan) -> dict[str, Any]:
 
 
 def first_point(plan: Plan) -> dict[str, Any]:
-    """The config of the point that is tried first."""
+    """Return the config of the first point."""
     searched = space_of(plan)
     return searched.experiment(searched.decode(plan.config["hyperopt"]["search_alg"]["points_to_evaluate"][0])).config
 
@@ -159,7 +159,7 @@ def test_thirty_minutes_on_two_cores_start_with_the_fine_tune_that_is_known_to_r
 def test_the_second_network_from_random_weights_is_that_of_the_baseline() -> None:
     baseline = config.load_config(CONFIGS / "baseline.yaml").config["input_features"][0]["encoder"]
 
-    assert presets.cnns(128)[1] == baseline
+    assert presets.make_cnns(128)[1] == baseline
 
 
 def test_moderate_augmentation_is_that_of_the_recommended_config() -> None:
@@ -249,7 +249,7 @@ def test_the_positive_class_is_the_one_that_is_not_healthy(classes: tuple[str, s
     plan = planned(images(1000, classes=classes), HOUR)
 
     assert plan.config["output_features"][0]["preprocessing"]["fallback_true_label"] == positive
-    assert f"{positive} is taken for the positive one" in to_yaml(plan)
+    assert f"{positive} is assumed to be the positive class" in to_yaml(plan)
 
 
 def test_gpus_get_a_trial_each_and_cores_are_shared_in_fours() -> None:
@@ -302,7 +302,7 @@ def test_a_config_with_too_many_epochs_for_the_budget_gets_fewer_and_is_told_why
     plan = planned(images(5216), 30 * MINUTE, base=base)
 
     assert 2 <= plan.epochs < 10
-    assert "efficientnet_lite0.yaml says 50" in to_yaml(plan)
+    assert "efficientnet_lite0.yaml has 50 epochs" in to_yaml(plan)
     with pytest.raises(InputError, match="too little"):
         planned(images(5216), 5 * MINUTE, base=base)
 
@@ -311,7 +311,7 @@ def test_a_config_that_has_a_space_already_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "swept.yaml"
     path.write_text(to_yaml(planned(images(5216), HOUR)))
 
-    with pytest.raises(InputError, match=r"swept\.yaml:\d+: --auto chooses a space itself"):
+    with pytest.raises(InputError, match=r"swept\.yaml:\d+: --auto chooses the space itself"):
         planned(images(5216), HOUR, base=config.load_config(path))
 
 

@@ -57,18 +57,18 @@ def test_few_trials_are_too_few_unless_they_are_all_there_are(synthesise_sweep) 
 @pytest.mark.parametrize(("value", "end"), [(1.1e-5, "lower"), (9e-2, "upper")])
 def test_a_winner_at_the_edge_of_a_range_asks_for_a_wider_one(synthesise_sweep, value: float, end: str) -> None:
     sweep = put_winner_at(synthesise_sweep(12), "trainer.learning_rate", value)
-    assert f"the winner's trainer.learning_rate, {value:.4g}, lies at the {end} end" in told(sweep)
+    assert f"the winner's trainer.learning_rate, {value:.4g}, is at the {end} end" in told(sweep)
 
 
 def test_a_winner_in_the_middle_asks_for_nothing(synthesise_sweep) -> None:
     sweep = put_winner_at(synthesise_sweep(12), "trainer.learning_rate", 1e-3)
     sweep.ranked()[0].parameters |= {"trainer.batch_size": 32, "image.encoder.dropout": 0.2}
-    assert "lies at" not in told(sweep)
+    assert "is at the" not in told(sweep)
 
 
 def test_the_largest_of_several_numbers_is_an_edge_but_one_of_two_words_is_not(synthesise_sweep) -> None:
     sweep = put_winner_at(synthesise_sweep(12), "trainer.batch_size", 64)
-    assert "the winner's trainer.batch_size, 64, lies at the upper end" in told(sweep)
+    assert "the winner's trainer.batch_size, 64, is at the upper end" in told(sweep)
     assert "norm" not in told(sweep)
 
 
@@ -91,7 +91,7 @@ def test_a_saturated_metric_is_told(synthesise_sweep) -> None:
 
 
 def test_differences_smaller_than_what_a_seed_changes_are_told(synthesise_sweep) -> None:
-    assert "differences this small say nothing" in told(synthesise_sweep(12, top=3, seeds=3, noise=0.2))
+    assert "differences this small are not significant" in told(synthesise_sweep(12, top=3, seeds=3, noise=0.2))
     assert "differences this small" not in told(synthesise_sweep(12, top=3, seeds=3, noise=1e-5))
 
 
@@ -113,4 +113,4 @@ def test_time_that_was_not_training_is_told(synthesise_sweep) -> None:
     sweep = synthesise_sweep(12)
     assert "of the time was training" not in told(sweep)
     sweep.seconds *= 3
-    assert "only 26 % of the time was training" in told(sweep)
+    assert "only 26% of the time was training" in told(sweep)
