@@ -57,11 +57,7 @@ class Scale(FrozenModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Scale":
-        """Read the bounds from environment variables.
-
-        Raises:
-            InputError: A bound is invalid.
-        """
+        """Read the bounds from environment variables; raise an `InputError` if one is invalid."""
         prefix = f"{PREFIX}RAY_"
         bounds = {
             name: environment[variable]
@@ -118,11 +114,7 @@ class Replica:
     app: "FastAPI"
 
     def check_health(self) -> None:
-        """Raise an error if the service failed, so that Ray starts another replica.
-
-        Raises:
-            RuntimeError: The service failed.
-        """
+        """Raise a `RuntimeError` if the service failed, so that Ray starts another replica."""
         from pneumo.serving.inference.service import State
 
         service: Service = self.app.state.service

@@ -90,16 +90,9 @@ def read_keys(path: Path) -> KeyDocument:
 def add_key(
     path: Path, name: str, *, lifetime: timedelta | None = None, now: datetime | None = None
 ) -> tuple[Key, str]:
-    """Create a key and store its digest in the key file, which is created if it is missing.
+    """Create a key and store its digest in the key file; return the entry, and the key, which is never shown again.
 
-    Args:
-        path: The key file.
-        name: The owner.
-        lifetime: Time until the key expires; None for a key that does not expire.
-        now: The current time; by default the clock's.
-
-    Returns:
-        The entry, and the key itself, which cannot be shown again.
+    A key without a `lifetime` does not expire.
 
     Raises:
         InputError: The name is invalid or taken, or the file is damaged.
@@ -165,11 +158,7 @@ class KeyRing:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the file.
-
-        Raises:
-            InputError: The file is damaged.
-        """
+        """Read the file; raise an `InputError` if it is damaged."""
         self._path = path
         self._clock = clock
         self._signature = _signature(path)

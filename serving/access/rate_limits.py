@@ -45,11 +45,6 @@ class RateLimiter:
         self._burst = rate.count * self._interval
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
 
-    @property
-    def remembered(self) -> int:
-        """The number of clients in memory."""
-        return len(self._full_at)
-
     def take(self, client: Hashable) -> RateDecision:
         """Decide about a request, and count it if it is allowed."""
         now = self._clock() * self.rate.count

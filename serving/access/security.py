@@ -65,11 +65,7 @@ def needs_keys(settings: Settings) -> bool:
 
 
 def open_keys(settings: Settings) -> KeyRing | None:
-    """Return the valid API keys, or None if the service needs none.
-
-    Raises:
-        InputError: The key file is damaged, or keys are needed and it holds none that is valid.
-    """
+    """Return the valid API keys, or None if none is needed; raise an `InputError` if there is no valid one."""
     if not needs_keys(settings):
         return None
     keys = KeyRing(settings.keys)
@@ -83,11 +79,7 @@ def open_keys(settings: Settings) -> KeyRing | None:
 
 
 def build_middleware(settings: Settings) -> list[Middleware]:
-    """Build the middlewares before the routes, outermost first: CORS first, since preflight requests carry no key.
-
-    Raises:
-        InputError: See `open_keys`.
-    """
+    """Build the middlewares before the routes, outermost first: CORS first, since preflight requests carry no key."""
     access = Middleware(AccessMiddleware, settings=settings, keys=open_keys(settings))
     cors = Middleware(
         CORSMiddleware,

@@ -17,7 +17,7 @@ from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.api_description import EXAMPLES
 from pneumo.serving.http.middleware import RequestMiddleware, SheddingMiddleware
-from pneumo.serving.http.routes import drift, explain, feedback, health, metrics, page, predict, protocol
+from pneumo.serving.http.routes import drift, explain, feedback, health, page, predict, protocol
 from pneumo.serving.inference.service import Service
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import resolve
@@ -64,7 +64,7 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         ],
     )
     app.state.service = service
-    for routes in (page, health, metrics):
+    for routes in (page, health):
         app.include_router(routes.router)
     for routes in (predict, explain, feedback, drift, protocol):
         app.include_router(routes.router, dependencies=_KEYS)

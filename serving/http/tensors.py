@@ -116,11 +116,7 @@ class Message:
 
     @classmethod
     def split(cls, body: bytes, declared: str | None) -> Self:
-        """Split a body after the length in `Inference-Header-Content-Length`; without it all is the document.
-
-        Raises:
-            TensorError: The length does not fit the body.
-        """
+        """Split a body after the length in `Inference-Header-Content-Length`; without it all is the document."""
         if declared is None:
             return cls(body, b"")
         length = int(declared) if declared.isascii() and declared.isdecimal() and len(declared) < 20 else -1
@@ -138,28 +134,18 @@ class Shape:
     width: int
     most: int
 
-    @property
-    def values(self) -> int:
-        """The most values of a request."""
-        return self.most * self.channels * self.height * self.width
-
-    @property
-    def lists(self) -> int:
-        """The most lists of a request with nested values."""
-        return 1 + self.most * (1 + self.channels * (1 + self.height))
-
 
 def read_request(message: Message, shape: Shape) -> InferenceRequest:
     """Parse the document of a request.
 
-    Raises:
-        TensorError: It is invalid, or may hold more values than `shape` allows. That is checked before parsing, since
-            a parsed value takes many times its bytes.
+    The number of values is checked before parsing, since a parsed value takes many times its bytes.
     """
     document = message.document
-    limits = {b",": shape.values + SLACK, b"[": shape.lists + SLACK, b"{": SLACK}
+    values = shape.most * shape.channels * shape.height * shape.width
+    lists = 1 + shape.most * (1 + shape.channels * (1 + shape.height))
+    limits = {b",": values + SLACK, b"[": lists + SLACK, b"{": SLACK}
     if any(document.count(mark) > limit for mark, limit in limits.items()):
-        raise TensorError(f"more than {shape.most} images hold ({shape.values:,} values); send several requests")
+        raise TensorError(f"more than {shape.most} images hold ({values:,} values); send several requests")
     try:
         return InferenceRequest.model_validate(pydantic_core.from_json(document))
     except ValidationError as error:
@@ -169,11 +155,7 @@ def read_request(message: Message, shape: Shape) -> InferenceRequest:
 
 
 def read_images(message: Message, request: InferenceRequest, shape: Shape) -> Float32:
-    """Read the one tensor of a request, float32 [N, channels, height, width] in [0, 1].
-
-    Raises:
-        TensorError: Wrong name, type, shape or values, or more than one tensor.
-    """
+    """Read the one tensor of a request, float32 [N, channels, height, width] in [0, 1]."""
     if len(request.inputs) != 1:
         raise TensorError(f"inputs: {len(request.inputs)} tensors; the model takes one, {INPUT!r}")
     (tensor,) = request.inputs
@@ -228,11 +210,7 @@ def _from_raw(raw: bytes, size: int, shape: Sequence[int]) -> Float32:
 
 
 def choose_outputs(request: InferenceRequest, names: Sequence[str]) -> dict[str, bool]:
-    """Return the requested outputs (all if none is named), each with its transfer: true for bytes, false for JSON.
-
-    Raises:
-        TensorError: A tensor is unknown or requested twice.
-    """
+    """Return the requested outputs (all if none is named), each with its transfer: true for bytes, false for JSON."""
     default = request.parameters.binary_data_output
     if not request.outputs:
         return dict.fromkeys(names, default)

@@ -55,14 +55,8 @@ class JsonImages(BaseModel):
 async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> list[Upload]:
     """Read the images of a request: one as the raw body, or several in a form, a JSON list or a zip.
 
-    Args:
-        request: `multipart/form-data`, `application/json` with images in base64, or an image or zip as the raw body. A
-            file in a form may be a zip too; zips are recognised by their first bytes.
-        max_bytes: Largest body, and most bytes of all files in zips.
-        max_images: Most images.
-
-    Raises:
-        ProblemError: Wrong media type or fields, too large, too many images, or damaged.
+    A file in a form may be a zip too; zips are recognised by their first bytes. `max_bytes` limits the body, and the
+    bytes of all files in zips.
     """
     media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"multipart/form-data":
@@ -85,18 +79,14 @@ async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> 
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Read a whole body; raises as `receive_chunks` does."""
+    """Read a whole body of at most `max_bytes`."""
     body = bytearray()
     await receive_chunks(request, max_bytes, body.extend)
     return bytes(body)
 
 
 async def receive_chunks(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
-    """Pass each chunk of a body to `take`.
-
-    Raises:
-        ProblemError: The body is larger than `max_bytes`, or the connection closed before its end.
-    """
+    """Pass each chunk of a body of at most `max_bytes` to `take`."""
     too_large = ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:

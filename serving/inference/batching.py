@@ -111,13 +111,8 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
-    @property
-    def waiting(self) -> int:
-        """The number of images that wait for the network."""
-        return self._waiting.qsize()
-
     def put(self, image: Float32, answer: Answer, *, wait: bool = True) -> bool:
-        """Queue a prepared image, float32 [C, H, W]; must not be called on the event loop.
+        """Queue a prepared image, float32 [C, H, W]; on the event loop only without `wait`.
 
         Args:
             image: The image.

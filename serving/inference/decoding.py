@@ -41,11 +41,7 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Decode an image file of at most `max_pixels` (width times height).
-
-    Raises:
-        ImageError: The bytes cannot be read as an image.
-    """
+    """Decode an image file of at most `max_pixels` (width times height); raise an `ImageError` if that fails."""
     began = time.perf_counter()
     picture = read_stored(
         data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels

@@ -15,7 +15,7 @@ from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.preparation import encode_png, fit, to_input
 from pneumo.serving.images.types import Decode, Gray
 from pneumo.serving.model.bundle import BundleInfo
-from pneumo.serving.model.heatmap import OPACITY, encode_heat, encode_overlay, project_on_film, scale_film
+from pneumo.serving.model.heatmap import encode_heat, encode_overlay, project_on_film, scale_film
 from pneumo.serving.model.predictor import BATCH, Outputs, Predictor, name_prediction
 
 GRID = 8
@@ -91,9 +91,9 @@ class Explanation:
         """
         return self.evidence / np.float32(FULL * max(self.margin, LEAST_MARGIN))
 
-    def overlay(self, opacity: float = OPACITY) -> bytes:
+    def overlay(self) -> bytes:
         """Return a PNG of the film under its heat map."""
-        return encode_overlay(self.film, self.heat, opacity)
+        return encode_overlay(self.film, self.heat)
 
     def to_response(self, request_id: str, model: ModelName) -> ExplainResponse:
         """Return film and heat map as separate pictures."""
@@ -125,7 +125,7 @@ def explain_image(
         predictor: A loaded bundle.
         data: A whole image file.
         filename: The client's name for it.
-        class_name: By default the positive class, or with more than two classes the predicted one.
+        class_name: By default the positive class, or the predicted one if there is no positive class.
         method: By default as in `measure_evidence`.
         max_pixels: Largest image, width times height.
 

@@ -28,7 +28,7 @@ class LoadShedding:
         *,
         max_wait_s: float,
         max_body_bytes: int,
-        shed: Callable[[str], object] | None = None,
+        shed: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start empty.
@@ -55,11 +55,7 @@ class LoadShedding:
 
     @contextmanager
     def admit_body(self, size: int) -> Iterator[None]:
-        """Admit a request body of `size` bytes.
-
-        Raises:
-            ProblemError: Over capacity.
-        """
+        """Admit a request body of `size` bytes for the block, or raise a `ProblemError`."""
         if self.body_bytes and self.body_bytes + size > self._max_body_bytes:
             self._refuse("memory", self.wait_s)
         self.check_wait()
@@ -71,11 +67,7 @@ class LoadShedding:
 
     @contextmanager
     def admit_images(self, images: int) -> Iterator[None]:
-        """Admit images.
-
-        Raises:
-            ProblemError: Over capacity.
-        """
+        """Admit images for the block, or raise a `ProblemError`."""
         self.check_wait()
         alone, began = not self.images, self._clock()
         self.images += images
@@ -99,16 +91,11 @@ class LoadShedding:
         self._last_answer = now if self.images > images else None
 
     def check_wait(self) -> None:
-        """Refuse if the predicted wait is too long.
-
-        Raises:
-            ProblemError: Over capacity.
-        """
+        """Raise a `ProblemError` if the predicted wait is too long."""
         if self.wait_s > self._max_wait_s:
             self._refuse("wait", self.wait_s - self._max_wait_s)
 
     def _refuse(self, reason: str, seconds: float) -> None:
-        if self._shed:
-            self._shed(reason)
+        self._shed(reason)
         after = max(1, math.ceil(seconds))
         raise ProblemError("over-capacity", f"the service is overloaded; try again in {after} s", retry_after=after)

@@ -5,7 +5,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,12 +122,7 @@ class ModelSlots:
         return self.champion
 
     def load(self, bundle: Bundle | None = None) -> None:
-        """Load the models; `bundle` is the champion if it is open already.
-
-        Raises:
-            InputError: There is no such model, or its checksums do not match.
-            BundleError: The bundle cannot be run.
-        """
+        """Load the models; `bundle` is the champion if it is open already. Raise if the champion cannot be loaded."""
         with self._loading:
             if bundle is None:
                 bundle = Bundle.open(resolve(self._settings.model, self._settings.models_dir))
@@ -212,7 +207,7 @@ class ModelSlots:
     def _read_signature(self) -> object:
         """Return a value that changes with the registry, and with each file of a loaded or named bundle."""
         folders = {Path(self._settings.model), *(slot.bundle.folder for slot in self._loaded.values())}
-        return self._read_stamp(), [_stat(path) for folder in sorted(folders) for path in _list_files(folder)]
+        return self._read_stamp(), [stat for folder in sorted(folders) for stat in _stat_files(folder)]
 
     def _read_stamp(self) -> object:
         """Return the registry's stamp; for a bucket the last one if it is recent or cannot be read."""
@@ -242,16 +237,10 @@ def _is_unchanged(bundle: Bundle) -> bool:
         return False
 
 
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return [folder]
-
-
-def _stat(path: Path) -> tuple[str | int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (str(path),)
-    return str(path), status.st_mtime_ns, status.st_size, status.st_ino
+def _stat_files(folder: Path) -> Iterator[tuple[str | int, ...]]:
+    """Yield numbers that change with each file of a folder; files and folders that cannot be read give none."""
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                status = path.stat()
+                yield str(path), status.st_mtime_ns, status.st_size, status.st_ino

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import ImageError, PneumoError
 from pneumo.serving.contracts.problems import ProblemError
-from pneumo.serving.contracts.schemas import ServedPrediction
+from pneumo.serving.contracts.schemas import ImagePrediction, ServedPrediction
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.images.types import Picture
 from pneumo.serving.inference.batching import Answer, BatchResult
@@ -60,27 +60,19 @@ class Service:
     """One process of the service.
 
     Attributes:
-        settings: The settings.
-        metrics: The metrics of this process.
         slots: The loaded models.
         load_shedding: Refuses requests whose predicted wait is too long.
         tracer: Sends spans if an endpoint is set.
         store: The prediction log's database, or None without a log.
         log: Writes to the log while the service runs.
         schedule: Runs drift checks if the settings turn them on.
-        state: The readiness.
         error: The error that made the state `FAILED`.
     """
 
     def __init__(
         self, settings: Settings, bundle: Bundle | None = None, *, open_schedule: OpenSchedule | None = None
     ) -> None:
-        """Set up without loading; `running` loads.
-
-        Args:
-            settings: The settings.
-            bundle: The champion if it is open already.
-            open_schedule: Starts drift checks if the settings turn them on.
+        """Set up without loading; `running` loads. `bundle` is the champion if it is open already.
 
         Raises:
             InputError: The log's address is invalid, or drift checks are on without a log.
@@ -149,22 +141,14 @@ class Service:
             self.schedule = self._open_schedule(self.settings, self.store, self.metrics, self.slots.get_champion_bundle)
 
     async def wait_until_loaded(self) -> None:
-        """Wait until the models are loaded.
-
-        Raises:
-            PneumoError: They cannot be loaded.
-        """
+        """Wait until the models are loaded; raise the error if they cannot be."""
         while self.state is State.LOADING:
             await asyncio.sleep(0.01)
         if self.error:
             raise self.error
 
     def pick_slot(self, request_id: str) -> ModelSlot:
-        """Return the model slot that answers a request.
-
-        Raises:
-            ProblemError: No model is loaded.
-        """
+        """Return the model slot that answers a request; raise a `ProblemError` if no model is loaded."""
         slot = self.slots.pick(request_id)
         if slot is None:
             detail = f"the service is {self.state}; /readyz says when it is ready"
@@ -174,11 +158,7 @@ class Service:
     async def predict(
         self, slot: ModelSlot, uploads: Sequence[Upload], request_id: str
     ) -> list[ServedPrediction | ImageError]:
-        """Predict images in order; one that cannot be read gives its error.
-
-        Raises:
-            ProblemError: Over capacity, or the timeout passed.
-        """
+        """Predict images in order; one that cannot be read gives its error. Over capacity raise a `ProblemError`."""
         with self.load_shedding.admit_images(len(uploads)), slot.in_use():
             self.metrics.set_queue(self.load_shedding.images)
             try:
@@ -212,14 +192,7 @@ class Service:
     async def explain(
         self, slot: ModelSlot, upload: Upload, class_name: str | None, method: Method | None = None
     ) -> Explanation:
-        """Predict one image and compute its heat map.
-
-        Raises:
-            ProblemError: Over capacity, or the timeout passed.
-            UnknownClassError: The model has no such class.
-            NoMapsError: `cam` was requested, and the model gives no class activation maps.
-            ImageError: The bytes cannot be read as an image.
-        """
+        """Predict one image and compute its heat map; raise as `explain_image`, or a `ProblemError` over capacity."""
         explain = partial(
             explain_image,
             slot.predictor,
@@ -235,11 +208,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def limit_time(self) -> AsyncIterator[None]:
-        """Cancel the block after the timeout of the settings.
-
-        Raises:
-            ProblemError: The timeout passed.
-        """
+        """Cancel the block after the timeout of the settings, and raise a `ProblemError`."""
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 yield
@@ -249,8 +218,7 @@ class Service:
             raise ProblemError("over-capacity", detail, retry_after=5) from None
 
     async def _predict_one(self, slot: ModelSlot, upload: Upload) -> tuple[BatchResult, DecodedImage] | ImageError:
-        answer, shadow = Answer(), self.slots.shadow
-        shadow_answer = Answer() if shadow else None
+        answer = Answer()
         decoded: DecodedImage | None = None
 
         def decode() -> Float32:
@@ -259,23 +227,16 @@ class Service:
             decoded = decode_image(upload.data, preparation, max_pixels=self.settings.max_pixels)
             return decoded.image
 
-        def show_shadow(image: Float32) -> Float32:
-            if shadow and shadow_answer:
-                self._put_shadow(shadow, shadow_answer, upload, image, slot)
-            return image
-
         def decode_and_put() -> None:
             if answer.gone:
                 return
             try:
-                image = decode()
-                slot.batcher.put(image, answer)
-                show_shadow(image)
+                slot.batcher.put(decode(), answer)
             except Exception as error:
                 answer.fail(error)
 
         if self._one_core:
-            slot.batcher.put_undecoded(lambda: show_shadow(decode()), answer)
+            slot.batcher.put_undecoded(decode, answer)
         else:
             self._decoders.submit(decode_and_put)
         try:
@@ -284,23 +245,11 @@ class Service:
             return error
         assert decoded is not None
         self._record_times(batched, decoded, len(upload.data))
-        if shadow_answer:
-            task = asyncio.create_task(self._compare(batched, shadow_answer))
+        if shadow := self.slots.shadow:
+            task = asyncio.create_task(self._run_shadow(shadow, slot, upload, decoded.image, batched.prediction))
             self._comparisons.add(task)
             task.add_done_callback(self._comparisons.discard)
         return batched, decoded
-
-    def _put_shadow(
-        self, shadow: ModelSlot, answer: Answer, upload: Upload, image: Float32, answering: ModelSlot
-    ) -> None:
-        """Give an image to the shadow, unless its queue is full: it must not slow down the answering model."""
-        try:
-            if shadow.bundle.info.preparation != answering.bundle.info.preparation:
-                image = shadow.predictor.prepare(upload.data, max_pixels=self.settings.max_pixels)
-            if shadow.retired or not shadow.batcher.put(image, answer, wait=False):
-                raise TimeoutError
-        except Exception as error:
-            answer.fail(error)
 
     def _record_times(self, batched: BatchResult, decoded: DecodedImage, size: int) -> None:
         self.metrics.observe_decoding(decoded.took_s)
@@ -309,14 +258,23 @@ class Service:
         self.tracer.record("queue", batched.began - batched.waited_s, batched.began)
         self.tracer.record("inference", batched.began, batched.began + batched.ran_s, batch_size=batched.batch)
 
-    async def _compare(self, champion: BatchResult, answer: Answer) -> None:
+    async def _run_shadow(
+        self, shadow: ModelSlot, slot: ModelSlot, upload: Upload, image: Float32, answered: ImagePrediction
+    ) -> None:
+        """Run the shadow on an answered image and compare; a shadow that breaks or falls behind harms no request."""
         try:
-            shadow = await answer.wait()
-        except Exception:  # the shadow's queue was full, or it failed; only the metrics show it
+            if shadow.bundle.info.preparation != slot.bundle.info.preparation:
+                prepare = partial(shadow.predictor.prepare, upload.data, max_pixels=self.settings.max_pixels)
+                image = await asyncio.get_running_loop().run_in_executor(self._decoders, prepare)
+            answer = Answer()
+            if shadow.retired or not shadow.batcher.put(image, answer, wait=False):
+                raise TimeoutError
+            prediction = (await answer.wait()).prediction
+        except Exception:  # only the metrics show it
             self.metrics.count_failures("shadow")
             return
-        self.metrics.count_predictions("shadow", [shadow.prediction])
-        self.metrics.compare_shadow(champion.prediction, shadow.prediction)
+        self.metrics.count_predictions("shadow", [prediction])
+        self.metrics.compare_shadow(answered, prediction)
 
     async def _follow_registry(self) -> None:
         """Load the models, then check the registry every few seconds."""

@@ -25,9 +25,7 @@ GRACE_S = 10
 def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None:
     """Serve until SIGINT or SIGTERM, then shut down gracefully.
 
-    Args:
-        settings: The settings of the service.
-        announce: Called with the bundle and the service's address as soon as it is ready.
+    As soon as the service is ready, `announce` is called with the bundle and the service's address.
 
     Raises:
         InputError: There is no such model, its checksums do not match, or the address is not available.
@@ -51,11 +49,7 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
 
 
 def run(settings: Settings, bundle: Bundle, listener: socket.socket, on_ready: Callable[[], object]) -> None:
-    """Serve a bundle on a bound socket, and call `on_ready` as soon as requests are taken.
-
-    Raises:
-        PneumoError: The models cannot be loaded.
-    """
+    """Serve a bundle on a bound socket, and call `on_ready` when ready; raise a `PneumoError` if loading fails."""
     app = create_app(bundle, settings)
     config = uvicorn.Config(
         app,

@@ -1,6 +1,7 @@
 """Worker processes that share one port, and the supervisor that restarts them."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -31,8 +32,8 @@ RunWorker = Callable[[Settings, Bundle, socket.socket, Callable[[], object]], No
 @dataclass
 class _Worker:
     process: SpawnProcess
-    pipe: Connection
-    ready: bool = False
+    ready: ctypes.c_bool
+    """Shared memory without a lock, since a worker may be killed at any time."""
 
 
 def run_workers(
@@ -45,50 +46,36 @@ def run_workers(
         settings: The settings of the service.
         folder: The bundle of the first champion.
         listener: A bound socket that does not listen yet.
-        on_ready: Called as soon as one worker takes requests.
-
-    Raises:
-        MachineError: A worker ended before it was ready.
+        on_ready: Called as soon as one worker takes requests. If one ends before, a `MachineError` is raised.
     """
     context = multiprocessing.get_context("spawn")
     stop = threading.Event()
 
     def start() -> _Worker:
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(run, settings, folder, listener, sender), daemon=True)
+        ready = context.RawValue(ctypes.c_bool, False)
+        process = context.Process(target=_work, args=(run, settings, folder, listener, ready), daemon=True)
         process.start()
-        sender.close()
-        return _Worker(process, receiver)
+        return _Worker(process, ready)
 
     with _set_on_signal(stop), _shared_metrics():
         workers = [start() for _ in range(settings.workers)]
         announced = False
         try:
             while not stop.is_set():
-                _wait_for_news(workers)
-                if not announced and any(worker.ready for worker in workers):
+                wait([worker.process.sentinel for worker in workers], timeout=0.2)
+                if not announced and any(worker.ready.value for worker in workers):
                     announced = True
                     on_ready()
                 for index, worker in enumerate(workers):
                     if worker.process.is_alive() or stop.is_set():
                         continue
                     metrics.forget_worker(worker.process.pid or 0)
-                    if not worker.ready:
+                    if not worker.ready.value:
                         raise MachineError(f"a worker ended before it was ready (exit {worker.process.exitcode})")
                     time.sleep(_RESTART_S)
                     workers[index] = start()
         finally:
             _stop(workers)
-
-
-def _wait_for_news(workers: list[_Worker]) -> None:
-    """Wait a moment for a worker that gets ready or ends, and mark those that are ready."""
-    pipes = {worker.pipe: worker for worker in workers if not worker.ready}
-    for source in wait([*pipes, *(worker.process.sentinel for worker in workers)], timeout=0.2):
-        if isinstance(source, Connection):
-            with contextlib.suppress(EOFError, OSError):
-                source.recv_bytes()
-                pipes[source].ready = True
 
 
 def _stop(workers: list[_Worker]) -> None:
@@ -126,12 +113,16 @@ def _shared_metrics() -> Iterator[None]:
                 os.environ[metrics.SHARED] = before
 
 
-def _work(run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, pipe: Connection) -> None:
+def _work(run: RunWorker, settings: Settings, folder: Path, listener: socket.socket, ready: ctypes.c_bool) -> None:
     """Run one worker in its own process."""
     logs.configure(settings.log_format)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+    def set_ready() -> None:
+        ready.value = True
+
     try:
-        run(settings, Bundle.open(folder), listener, lambda: pipe.send_bytes(b"ready"))
+        run(settings, Bundle.open(folder), listener, set_ready)
     except PneumoError as error:
         raise SystemExit(error.exit_code) from None  # the service's log says why
 

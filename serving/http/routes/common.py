@@ -59,26 +59,18 @@ IMAGES_BODY = {
 """The request body of routes that take images, for the OpenAPI document."""
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:  # FastAPI would call a plain function in another thread
     """Return the service of a request."""
     service: Service = request.app.state.service
     return service
 
 
-async def _get_service(request: Request) -> Service:
-    return get_service(request)  # FastAPI would call a plain function in another thread
-
-
-ServiceDependency = Annotated[Service, Depends(_get_service)]
+ServiceDependency = Annotated[Service, Depends(get_service)]
 
 
 @contextlib.asynccontextmanager
 async def receive_images(request: Request, service: Service) -> AsyncIterator[list[Upload]]:
-    """Receive the images of a request if a model is ready and load shedding admits them.
-
-    Raises:
-        ProblemError: Not ready, over capacity, too slow, or no valid images.
-    """
+    """Receive the images of a request if a model is ready and load shedding admits them."""
     service.pick_slot(request.state.request_id)
     settings = service.settings
     read = partial(read_uploads, request, max_bytes=settings.max_bytes, max_images=settings.max_images)
@@ -90,11 +82,7 @@ async def receive_images(request: Request, service: Service) -> AsyncIterator[li
 
 @contextlib.asynccontextmanager
 async def receive_body[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
-    """Receive a body with `read` if load shedding admits it; it counts against the memory limit until the block ends.
-
-    Raises:
-        ProblemError: Over capacity, or too slow.
-    """
+    """Receive a body with `read` if load shedding admits it; it counts as memory in use until the block ends."""
     settings = service.settings
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else settings.max_bytes
@@ -122,14 +110,10 @@ def is_not_modified(request: Request, tag: str) -> bool:
 
 
 def require_log(service: Service) -> "LogStore":
-    """Return the prediction log's database.
-
-    Raises:
-        ProblemError: The service keeps no log.
-    """
-    if service.store is None:
-        raise ProblemError("log-off", "this service keeps no prediction log; run `pneumo serve` without --no-log")
-    return service.store
+    """Return the prediction log's database; without a log raise a `ProblemError`."""
+    if service.store:
+        return service.store
+    raise ProblemError("log-off", "this service keeps no prediction log; run `pneumo serve` without --no-log")
 
 
 def build_bundle_lookup(service: Service) -> "BundleLookup":
@@ -140,11 +124,7 @@ def build_bundle_lookup(service: Service) -> "BundleLookup":
 
 
 async def run_on_log[T](store: "LogStore", work: Callable[[], T]) -> T:
-    """Run work on the prediction log in a thread.
-
-    Raises:
-        ProblemError: The database cannot be reached.
-    """
+    """Run work on the prediction log in a thread; if the database cannot be reached, raise a `ProblemError`."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from pneumo.serving.predictions.store import describe_error

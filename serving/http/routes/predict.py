@@ -30,33 +30,20 @@ class DirectRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
-        """Return the handler of a request."""
-        endpoint = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            answer: Response = await endpoint(request)
-            return answer
-
-        return handle
+        """Return the endpoint itself."""
+        endpoint: Callable[[Request], Coroutine[None, None, Response]] = self.endpoint
+        return endpoint
 
 
-direct = APIRouter(route_class=DirectRoute)
 router = APIRouter(tags=["prediction"])
 
 
-@direct.post(
-    "/v1/predict",
-    response_model=PredictResponse,
-    responses=problems.RESPONSES,
-    openapi_extra={"requestBody": IMAGES_BODY, "parameters": [_PARTIAL]},
-    summary="Predict one or more images",
-)
 async def predict(request: Request) -> Response:
     """Predict the images in the form's `file` fields, in a JSON list, in a zip, or the single image in the body.
 
     If one image cannot be read, none is answered, unless `partial` is true.
     """
-    service, partial = get_service(request), _read_flag(request, "partial")
+    service, partial = await get_service(request), _read_flag(request, "partial")
     async with receive_images(request, service) as uploads:
         slot = service.pick_slot(request.state.request_id)
         model = record_model(request, slot)
@@ -88,15 +75,20 @@ async def served_model(request: Request, service: ServiceDependency) -> Response
 
 
 def _read_flag(request: Request, name: str) -> bool:
-    """Read a boolean query parameter; a missing one is false.
-
-    Raises:
-        RequestValidationError: The value is not a boolean.
-    """
+    """Read a boolean query parameter; a missing one is false."""
     try:
         return _FLAG.validate_python(request.query_params.get(name, False))
     except ValidationError as error:
         raise RequestValidationError([{**each, "loc": ("query", name)} for each in error.errors()]) from None
 
 
-router.include_router(direct)
+router.add_api_route(
+    "/v1/predict",
+    predict,
+    methods=["POST"],
+    response_model=PredictResponse,
+    responses=problems.RESPONSES,
+    openapi_extra={"requestBody": IMAGES_BODY, "parameters": [_PARTIAL]},
+    summary="Predict one or more images",
+    route_class_override=DirectRoute,
+)

@@ -107,12 +107,7 @@ _MODEL_VERSION = {"parameters": [_NAME, _VERSION]}
 
 
 async def _find_slot(request: Request, service: ServiceDependency) -> ModelSlot:
-    """Return the loaded model that the path names; of several, the one that answers this request on other routes.
-
-    Raises:
-        ProblemError: No model is loaded yet.
-        _UnknownModelError: There is no such model.
-    """
+    """Return the loaded model that the path names; of several, the one that answers this request on other routes."""
     name, version = request.path_params["name"], request.path_params.get("version")
     answering = service.pick_slot(request.state.request_id)
     for slot in (answering, *service.slots.loaded):

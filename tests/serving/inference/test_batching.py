@@ -128,7 +128,7 @@ def test_what_cannot_wait_is_told_so_and_what_can_is_bounded(batcher, slow):
         for image in images(WAITING):
             assert batcher.put(image, Answer(), wait=False)
         assert not batcher.put(images(1)[0], Answer(), wait=False)
-        assert batcher.waiting == WAITING
+        assert batcher._waiting.qsize() == WAITING
 
     asyncio.run(ask())
 
