@@ -164,7 +164,7 @@ def test_a_label_is_held_against_the_model_that_answered_not_the_one_that_answer
         assert client.post("/v1/feedback", json={"request_id": "a", "label": "COLD"}).json()["matched"] == 1
         refused = client.post("/v1/feedback", json={"request_id": "a", "label": "PNEUMONIA"})
     assert refused.status_code == 422
-    assert "'PNEUMONIA' is no class of tiny:old; known: CLEAR, COLD" in refused.json()["detail"]
+    assert "'PNEUMONIA' is no class of tiny:old; classes: CLEAR, COLD" in refused.json()["detail"]
 
 
 def test_a_label_for_a_model_that_is_gone_is_held_against_what_is_loaded(client, png):
@@ -207,8 +207,7 @@ def test_while_the_database_is_away_labels_are_refused_and_may_be_sent_again(bun
 def test_no_bytes_break_the_readers(body):
     for read in (reading.read_json, reading.read_csv):
         with contextlib.suppress(ProblemError):
-            rows = read(body)
-            assert len(rows.items) == len(rows.places) >= 1
+            assert len(read(body)) >= 1
 
 
 def test_many_labels_are_taken_at_once(client):
