@@ -12,11 +12,6 @@ from pneumo.serving.contracts.errors import InputError
 app = typer.Typer(help="Check config files.", no_args_is_help=True)
 
 
-@app.callback()
-def group() -> None:
-    """Check config files."""
-
-
 @app.command()
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Ludwig configs, or gate.yaml.")],

@@ -36,7 +36,8 @@ def print_json(document: object) -> None:
 
 def print_lines(*lines: str) -> None:
     """Print results on standard output, without wrapping long lines."""
-    stdout().print(*lines, sep="\n", soft_wrap=True)
+    for line in lines:
+        stdout().print(line, soft_wrap=True)
 
 
 def say(text: str) -> None:

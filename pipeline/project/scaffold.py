@@ -82,14 +82,7 @@ The data set is versioned with DVC: `dvc add data`, `git add data.dvc`, then `pn
 
 @dataclass(frozen=True)
 class Project:
-    """A new project.
-
-    Attributes:
-        folder: The project's folder.
-        configs: Names of its configs.
-        git: Whether it lies in a git repository.
-        dvc: Whether DVC is set up in it.
-    """
+    """A new project: its folder, the names of its configs, and whether git and DVC are set up in it."""
 
     folder: Path
     configs: list[str]

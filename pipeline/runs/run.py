@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pneumo.pipeline.runs.folders import RecordFolder
+from pneumo.pipeline.runs.folders import FileIn, RecordFolder
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
 
@@ -83,35 +83,18 @@ class Run(RecordFolder):
     COMMAND = "pneumo train CONFIG"
     ROOT = RUNS
 
-    @property
-    def model(self) -> Path:
-        """Ludwig's model folder."""
-        return self.folder / "model"
-
-    @property
-    def metrics(self) -> Path:
-        """Metrics with intervals, JSON."""
-        return self.folder / "metrics.json"
-
-    @property
-    def history(self) -> Path:
-        """Learning curves, JSON."""
-        return self.folder / "history.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Predictions of every split, Parquet."""
-        return self.folder / "predictions.parquet"
-
-    @property
-    def report(self) -> Path:
-        """The report, HTML."""
-        return self.folder / "report.html"
-
-    @property
-    def log(self) -> Path:
-        """Ludwig's messages."""
-        return self.folder / "train.log"
+    model = FileIn("model")
+    """Ludwig's model folder."""
+    metrics = FileIn("metrics.json")
+    """Metrics with intervals, JSON."""
+    history = FileIn("history.json")
+    """Learning curves, JSON."""
+    predictions = FileIn("predictions.parquet")
+    """Predictions of every split, Parquet."""
+    report = FileIn("report.html")
+    """The report, HTML."""
+    log = FileIn("train.log")
+    """Ludwig's messages."""
 
     def info(self) -> RunInfo:
         """Read `run.json`; raise `InputError` if it is missing or damaged."""

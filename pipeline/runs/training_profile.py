@@ -39,13 +39,7 @@ _STAGES = {"read": "read", "load": "load", "train": "prepare", "predict": "predi
 
 @dataclass(frozen=True)
 class Operator:
-    """One of torch's operators in the traced steps.
-
-    Attributes:
-        name: Its name, such as `aten::mkldnn_convolution`.
-        calls: Number of calls.
-        milliseconds: Time on CPU without the operators that it called; `share` of all operators.
-    """
+    """An operator of torch in the traced steps, with its time on CPU without the operators that it called."""
 
     name: str
     calls: int

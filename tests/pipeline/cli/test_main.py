@@ -1,9 +1,15 @@
 """Errors of every command: one line, an exit code, and the traceback with --debug."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from pneumo.pipeline import training
+from pneumo.pipeline.cli import app, sweep, train
 from pneumo.pipeline.project import doctor
 from pneumo.serving.contracts.errors import CheckFailedError
 from tests.conftest import Outcome
@@ -77,3 +83,17 @@ def test_debug_shows_the_traceback_before_the_line(
     assert ", in examine" in pneumo("doctor").err
     monkeypatch.setenv("PNEUMO_DEBUG", "0")
     assert pneumo("doctor").err == plain.err
+
+
+def test_lists_of_commands_show_whole_sentences() -> None:
+    groups: list[tuple[list[str], Any]] = [([], get_command(app))]
+    while groups:
+        path, group = groups.pop()
+        shown = CliRunner().invoke(app, [*path, "--help"]).output.partition("Commands:")[2].splitlines()
+        assert not [line for line in shown if line.endswith("...")]
+        groups += [([*path, name], each) for name, each in group.commands.items() if hasattr(each, "commands")]
+
+
+def test_the_default_seed_is_that_of_the_library() -> None:
+    for command in (train.train, sweep.sweep):
+        assert inspect.signature(command).parameters["seed"].default == training.SEED
