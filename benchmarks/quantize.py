@@ -210,8 +210,8 @@ def main() -> None:
         temperature = judge.decisions.temperature
         images, logits = judge.making.images, judge.making.logits
         calibrated = CalibratedGraph(model, ranges, nodes)
-        chosen = choose_float_layers(calibrated, images, logits, temperature, SILENT)
-        shifted(judge, chosen.graph, options.shifts, dataset)
+        quantized, _ = choose_float_layers(calibrated, images, logits, temperature, SILENT)
+        shifted(judge, quantized, options.shifts, dataset)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import format_number, print_json, print_lines, print_table, say, style_text
+from pneumo.pipeline.cli.output import Row, format_number, print_json, print_lines, print_table, say, style_text
 from pneumo.pipeline.cli.progress import count_bar
 from pneumo.pipeline.runs.reporter import Reporter
 
@@ -121,7 +121,7 @@ def _show_metrics(result: "SplitResult") -> None:
     from pneumo.pipeline.evaluation.report.template import format_interval, format_value
     from pneumo.pipeline.evaluation.results import by_section, title
 
-    rows = []
+    rows: list[Row] = []
     for section, names in by_section(result.metrics).items():
         rows += [[], [style_text(section, "bold"), "", ""]]
         for name in names:

@@ -155,15 +155,9 @@ def _match(first: _HeldOut, second: _HeldOut, split: str) -> tuple[tuple[Cases, 
 def _unpaired(first: Mapping[str, Estimate], second: Mapping[str, Estimate]) -> list[Difference]:
     """Return the metrics of runs that share no images, without differences."""
     names = sorted({name for name in (*first, *second) if name.partition(":")[0] in TITLES}, key=display_rank)
-    return [
-        Difference(
-            metric=name,
-            first=first[name].value if name in first else None,
-            second=second[name].value if name in second else None,
-            reason="different images",
-        )
-        for name in names
-    ]
+    none = Estimate(value=None)
+    values = ((name, first.get(name, none).value, second.get(name, none).value) for name in names)
+    return [Difference(metric=name, first=one, second=other, reason="different images") for name, one, other in values]
 
 
 def _facts(first: RunInfo, second: RunInfo) -> Iterator[Setting]:

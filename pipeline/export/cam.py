@@ -219,7 +219,7 @@ def _append_maps(
         parts.append(name)
     node("Sum", parts, MAPS)
     logits = next(item for item in graph.output if item.name == "logits").type.tensor_type.shape.dim
-    shape = [logits[0].dim_param or "batch", len(head.bias), height, width]
+    shape: list[str | int] = [logits[0].dim_param or "batch", len(head.bias), height, width]
     graph.output.append(helper.make_tensor_value_info(MAPS, TensorProto.FLOAT, shape))
 
 

@@ -32,7 +32,6 @@ FILE = "stress.json"
 IMAGES = 200
 """Most images that are changed: forty changes of 200 images are 8,000 predictions."""
 
-RESAMPLES = 200
 SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "uncertain")
 
 
@@ -99,7 +98,7 @@ class StressReport(FrozenModel):
 
 
 def run_stress_test(
-    run: Run, *, images: int = IMAGES, resamples: int = RESAMPLES, progress: Callable[[str], None] = lambda _: None
+    run: Run, *, images: int = IMAGES, resamples: int = 200, progress: Callable[[str], None] = lambda _: None
 ) -> StressReport:
     """Measure validation images under every change of `list_shifts`; write `stress.json` into the run folder.
 

@@ -67,9 +67,9 @@ def quantize(
     reporter.message(f"finding ranges on {len(making.rows)} validation images ...")
     calibrated = CalibratedGraph(model, graphs.calibrate_ranges(model, making.images), nodes)
     temperature = rules.decisions.temperature
-    chosen = choose_float_layers(calibrated, making.images, making.logits, temperature, reporter)
+    quantized, floats = choose_float_layers(calibrated, making.images, making.logits, temperature, reporter)
     reporter.message(f"judging the graph on {len(judging.rows)} other validation images ...")
-    logits = graphs.run_graph(chosen.graph, judging.images)
+    logits = graphs.run_graph(quantized, judging.images)
     before, after = (Scores.from_rows(judging.rows, each, rules.classes) for each in (judging.logits, logits))
     difference = measure_difference(before, after, rules, Bootstrap())
     if difference is None:
@@ -81,27 +81,27 @@ def quantize(
         calibration_images=len(making.rows),
         images=len(judging.rows),
         patients=len({row.patient for row in judging.rows}),
-        integer_nodes=len(nodes) - len(chosen.floats),
-        float_nodes=chosen.floats,
+        integer_nodes=len(nodes) - len(floats),
+        float_nodes=floats,
         auroc=difference.auroc,
         decisions=difference.decisions,
         certainty=difference.certainty,
         max_probability_difference=difference.max_probability_difference,
         log_odds=rms(log_odds_change(logits, judging.logits, temperature)),
-        speed=measure_speeds(graph, chosen.graph, judging.images),
+        speed=measure_speeds(graph, quantized, judging.images),
         processor=read_processor(),
         runtime=f"onnxruntime {onnxruntime.__version__}",
     )
     if objections := list_objections(quantization, limits):
         raise CheckFailedError(
-            f"INT8 was refused: {'; '.join(objections)}; {len(judging.rows)} validation images, {len(chosen.floats)} "
+            f"INT8 was refused: {'; '.join(objections)}; {len(judging.rows)} validation images, {len(floats)} "
             f"of {len(nodes)} convolutions in float; no bundle was written"
         )
     reporter.message(
         f"INT8: AUROC {describe_change(difference.auroc, '+.4f')}, images with another predicted class "
         f"{describe_change(difference.decisions, '.1%')}, speed-up {describe_speed(quantization, ', ')}"
     )
-    return chosen.graph, quantization
+    return quantized, quantization
 
 
 def split_sample(sample: Sample) -> tuple[Sample, Sample]:

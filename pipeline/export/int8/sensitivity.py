@@ -42,26 +42,21 @@ class CalibratedGraph:
     convolutions: Sequence[str]
 
 
-@dataclass(frozen=True)
-class FloatLayers:
-    """A quantised graph, and the names of the convolutions that it computes in float."""
-
-    graph: bytes
-    floats: list[str]
-
-
 def choose_float_layers(
     calibrated: CalibratedGraph,
     images: Sequence[Gray],
     logits: NDArray[np.floating],
     temperature: float,
     reporter: Reporter,
-) -> FloatLayers:
+) -> tuple[bytes, list[str]]:
     """Quantise all convolutions, then put the most harmful ones back into float until the change is small.
 
     Each group of neighbouring convolutions is quantised alone, and groups are ordered by the change. Errors of layers
     add up like independent ones, so that the worst alone are the worst together. At most half of the groups are put
-    back. Images are model inputs, uint8 [H, W, C]; logits [N, K] those of the float graph.
+    back. Images are model inputs, uint8 [H, W, C]; logits [N, K] are those of the float graph.
+
+    Returns:
+        The graph, and the names of the convolutions in float.
     """
     images, logits = images[:IMAGES], logits[:IMAGES]
     nodes = calibrated.convolutions
@@ -74,7 +69,7 @@ def choose_float_layers(
     graph, change = quantize(nodes)
     reporter.message(f"all {len(nodes)} convolutions in integers: log odds change by {change:.3f}")
     if change <= ENOUGH or len(nodes) == 1:
-        return FloatLayers(graph, [])
+        return graph, []
     groups = group_neighbours(nodes)
     order = np.argsort([quantize(group)[1] for group in groups])[::-1]
     for count in _counts(len(groups)):
@@ -83,7 +78,7 @@ def choose_float_layers(
         reporter.message(f"{len(floats)} of {len(nodes)} convolutions in float: log odds change by {change:.3f}")
         if change <= ENOUGH:
             break
-    return FloatLayers(graph, [name for name in nodes if name in floats])
+    return graph, [name for name in nodes if name in floats]
 
 
 def log_odds_change(after: NDArray[np.floating], before: NDArray[np.floating], temperature: float) -> Float64:
