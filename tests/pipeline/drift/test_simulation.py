@@ -74,7 +74,7 @@ def test_a_grade_that_takes_more_images_than_there_are_is_left_out(scene):
     assert scene.has_enough(MIX, 100)
     assert not scene.has_enough(MIX, 190)
     assert not replace(scene, photographs=None).has_enough(ODD, 50)
-    assert not replace(scene, positive=None).has(MIX, 50)
+    assert not replace(scene, positive=None).has_enough(MIX, 50)
 
 
 def test_accuracy_and_auroc_are_those_of_the_mixture_of_changed_and_plain_images(scene):
