@@ -192,7 +192,7 @@ def _read_frame(data: bytes, start: int) -> bytes:
 
 
 def _unpack_runs(frame: bytes, header: "FileDataset", rows: int, columns: int) -> NDArray[np.integer]:
-    """Decode RLE (PS3.5 annex G) by Pillow, which stops at the size it is told and is 13 times as fast as pydicom."""
+    """Decode RLE (PS3.5 annex G) by Pillow, which stops at the given size and is 13 times as fast as pydicom."""
     from pydicom.pixels.processing import convert_color_space
 
     samples, width = int(header.SamplesPerPixel), int(header.BitsAllocated) // 8

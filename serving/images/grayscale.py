@@ -66,7 +66,7 @@ def _deep_converter(image: Image.Image) -> Callable[[Image.Image], Gray]:
     else:
         white = next((2.0**bits - 1 for bits in _DEEP_BITS if highest < 2**bits), highest)
 
-    def convert(values: NDArray[np.number]) -> Gray:
+    def convert(values: NDArray[np.floating]) -> Gray:
         gray: Gray = np.rint(values * (255 / white)).astype(np.uint8)
         return gray
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pneumo.serving.contracts.arrays import Float32, Float64
 
 SIDE = 16
-"""Side of a thumbnail. On 782 validation X-rays 12 to 24 told out-of-distribution images about equally well."""
+"""Side of a thumbnail. On 782 validation X-rays 12 to 24 detected out-of-distribution images about equally well."""
 
 _LEAST_CONTRAST = 0.02
 """Added to the standard deviation of gray in [0, 1], so that a flat image becomes zeros instead of noise."""

@@ -121,7 +121,7 @@ class _Formatter(logging.Formatter):
         time = f"{moment.isoformat(timespec='milliseconds')}Z"  # RFC 3339
         text = _get_text(record)
         fields: dict[str, object] = getattr(record, "request_fields", {})
-        if record.exc_info and record.exc_info[0]:
+        if record.exc_info and record.exc_info[0] is not None:
             kind, _, trace = record.exc_info
             fields = fields | {"exception": kind.__name__, "place": locate_failure(trace)}
         if self._as_json:

@@ -45,7 +45,7 @@ def dashboard(open_screen, drifted):
 def test_the_verdict_comes_first_and_every_plot_is_drawn(dashboard):
     page = dashboard()
     expect(page.locator(".verdict h2")).to_have_text("Drift")
-    expect(page.locator(".verdict .said")).to_contain_text("than the reference")
+    expect(page.locator(".verdict .summary")).to_contain_text("than the reference")
     drawings = page.locator(".drawing")
     assert drawings.count() > 15
     for drawing in drawings.all():

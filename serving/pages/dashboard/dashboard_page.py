@@ -116,7 +116,7 @@ def _render_verdict(board: Board) -> str:
     return f"""<section class="verdict {css_class(check.verdict)}" aria-labelledby="verdict-title">
   {icon(_ICONS[check.verdict])}
   <div><h2 id="verdict-title">{VERDICTS[check.verdict]}</h2>
-  <p class="said">{escape(capitalize(check.summary))}</p>
+  <p class="summary">{escape(capitalize(check.summary))}</p>
   <p class="small">Checked {format_moment(check.time)}, {format_age(age)}: {escape(check.window)} of
   {escape(check.model)}:{escape(check.version)} ({check.images:,} images) against {check.reference_images:,} reference
   images.{old}{page}</p></div>

@@ -182,19 +182,19 @@ function parsed(answer) {
 }
 
 function problemOf(answer) {
-  let told = {};
+  let problem = {};
   try {
-    told = JSON.parse(answer.responseText) ?? {};
+    problem = JSON.parse(answer.responseText) ?? {};
   } catch {
     // A proxy sent its own answer.
   }
   const { status } = answer;
   return new Problem({
     status,
-    type: told.type,
-    title: told.title ?? `The service answered with status ${status}`,
-    detail: told.detail,
-    requestId: told.request_id,
+    type: problem.type,
+    title: problem.title ?? `The service answered with status ${status}`,
+    detail: problem.detail,
+    requestId: problem.request_id,
     mayTryAgain: status >= 500 || status === 429 || status === 408,
   });
 }
