@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import ray
@@ -212,7 +212,8 @@ def _start_board(record: Sweep) -> "ActorHandle[BestValue]":
     values = [trial.value(record.goal) for trial in record.trials if trial.status is TrialStatus.DONE]
     maximize = record.goal == "maximize"
     best = (max if maximize else min)((value for value in values if value is not None), default=None)
-    return ray.remote(BestValue).options(num_cpus=0).remote(maximize, best)
+    board = ray.remote(BestValue).options(num_cpus=0).remote(maximize, best)
+    return cast("ActorHandle[BestValue]", board)
 
 
 def _read_pixels(dataset: Dataset) -> NDArray[np.uint8]:

@@ -100,11 +100,11 @@ def _measure(shown: list[Axis], places: Float64, values: Float64, seed: int) -> 
     resampled = []
     for number in range(_RESAMPLES):
         drawn = source.integers(0, len(values), len(values))
-        shares = _compute_shares(
+        again = _compute_shares(
             distributions, places[drawn], values[drawn], trees=_TREES_RESAMPLED, seed=seed + number + 1
         )
-        if shares is not None:
-            resampled.append(shares)
+        if again is not None:
+            resampled.append(again)
     low, high = np.quantile(np.array(resampled or [point]), (_TAIL, 1 - _TAIL), axis=0)
     shares = [
         Share(axis.name, share, min(float(bottom), share), max(float(top), share))
