@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich help takes 0.4 s, twice as long as the rest of `pneumo --help`
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
+_COMMANDS: tuple[Callable[..., None], ...] = (
     project.init,
     project.doctor,
     project.demo,
@@ -32,7 +33,8 @@ for command in (
     models.promote,
     predict.predict,
     serve.serve,
-):
+)
+for command in _COMMANDS:
     app.command()(command)
 for group in (data, config, runs, models, keys, drift):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import print_json, print_lines, print_table, say, style_text
+from pneumo.pipeline.cli.output import Row, print_json, print_lines, print_table, say, style_text
 from pneumo.pipeline.cli.progress import count_bar, download_bar
 from pneumo.serving.contracts.errors import CheckFailedError
 
@@ -256,7 +256,7 @@ def _show_audit(report: "AuditReport") -> None:
     labels = sorted({label for counts in report.counts.values() for label in counts})
     _show_counts(report.counts, labels, report.patients)
     styles = {"defect": "red", "warning": "yellow", "info": ""}
-    rows = [
+    rows: list[Row] = [
         [
             style_text(finding.severity.value, styles[finding.severity.value]),
             finding.kind.value,

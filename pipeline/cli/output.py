@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # importing rich takes half of the time of `pneumo --help`
 
 NOTICE = "research software, not a medical device"
 
+type Row = Sequence[str | Text]
+
 
 def stdout(file: TextIO | None = None) -> "Console":
     """Return the console for results, standard output by default: as wide as the terminal, or 160 columns."""
@@ -54,22 +56,17 @@ def style_text(text: str, style: str) -> "Text":
 
 def print_table(
     columns: Sequence[str],
-    rows: Iterable[Sequence["str | Text"]],
+    rows: Iterable[Row],
     *,
     right: Container[str] = (),
     whole: int = 1,
     title: str | None = None,
     file: TextIO | None = None,
 ) -> None:
-    """Print a table.
+    """Print a table on standard output or into a text file; an empty row begins a section.
 
-    Args:
-        columns: Titles of the columns.
-        rows: Cells of each row; an empty row begins a section.
-        right: Titles of the columns that are aligned to the right.
-        whole: Number of columns at the left that are never wrapped, so that their text can be copied.
-        title: Title of the table.
-        file: Text file instead of standard output.
+    Columns named in `right` are aligned to the right. The first `whole` columns are never wrapped, so that their text
+    can be copied.
     """
     from rich.table import Table
 
@@ -85,7 +82,7 @@ def print_table(
     stdout(file).print(table)
 
 
-def print_list(rows: Iterable[Sequence["str | Text"]]) -> None:
+def print_list(rows: Iterable[Row]) -> None:
     """Print rows in columns without lines and titles; only the last column is wrapped."""
     from rich.table import Table
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import print_table, say, style_text
+from pneumo.pipeline.cli.output import Row, print_table, say, style_text
 from pneumo.pipeline.cli.progress import count_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from pneumo.serving.inference.offline import FileResult
     from pneumo.serving.model.bundle import BundleInfo
 
@@ -101,7 +99,7 @@ def _write_csv(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO
     writer = csv.DictWriter(file, [*COLUMNS, *probabilities.values()], lineterminator="\n")
     writer.writeheader()
     for result in results:
-        cells = {"file": str(result.path), "error": result.error}
+        cells: dict[str, object] = {"file": str(result.path), "error": result.error}
         if result.prediction:
             cells |= result.prediction.model_dump(include=set(COLUMNS) - cells.keys())
             cells |= {column: result.prediction.probabilities[name] for name, column in probabilities.items()}
@@ -111,7 +109,7 @@ def _write_csv(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO
 def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
     from pneumo.serving.contracts.schemas import NOTICE
 
-    rows: list[list[str | Text]] = []
+    rows: list[Row] = []
     for result in results:
         if row := result.prediction:
             inside = "yes" if row.in_distribution else f"no ({row.outlier_score:.1f})"

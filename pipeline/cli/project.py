@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import print_json, print_lines, print_list, say, style_text
+from pneumo.pipeline.cli.output import Row, print_json, print_lines, print_list, say, style_text
 from pneumo.pipeline.cli.progress import TrainingProgress
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.serving.contracts.errors import MachineError
@@ -39,7 +39,7 @@ def doctor(as_json: options.JsonOption = False) -> None:
         print_json({"ready": not missing, "findings": [asdict(each) for each in findings]})
     else:
         styles = {"ok": "green", "missing": "red", "off": "yellow"}
-        rows = []
+        rows: list[Row] = []
         for area in dict.fromkeys(each.area for each in findings):
             rows.append([style_text(area, "bold")])
             for each in (each for each in findings if each.area == area):

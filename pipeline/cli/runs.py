@@ -1,5 +1,6 @@
 """`pneumo runs`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.evaluate import format_estimate
-from pneumo.pipeline.cli.output import format_number, print_json, print_list, print_table, say, style_text
+from pneumo.pipeline.cli.output import Row, format_number, print_json, print_list, print_table, say, style_text
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def list_(runs_dir: options.RunsDirOption = Path("runs"), as_json: options.JsonO
         say(f"no runs in {runs_dir} yet; train one: `pneumo train ludwig_configs/smoke.yaml`")
         return
     right = ["AUROC validation", "AUROC test"]
-    rows = (
+    rows: Iterable[Row] = (
         [
             summary.name,
             style_text(summary.status, _STYLES.get(summary.status, "")),
@@ -116,7 +117,7 @@ def compare(
 
 def _show_settings(comparison: "RunComparison", every: bool) -> None:
     settings = [*comparison.facts, *comparison.settings]
-    rows = []
+    rows: list[Row] = []
     for each in settings:
         if every or each.differs:
             values = ("" if value is None else str(value) for value in (each.first, each.second))

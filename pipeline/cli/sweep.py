@@ -100,10 +100,9 @@ def _show(folder: "SweepFolder", as_json: bool) -> None:
         print_json({"folder": str(folder.folder), **table.document(record)})
         return
     stdout().print(table.trial_table(record))
-    if record.winner:
-        winner = record.trial(record.winner)
+    if (winner := record.trial(record.winner)) and (value := winner.value(record.goal)) is not None:
         print_lines(
-            f"best: {winner.name}, validation {record.metric} {winner.value(record.goal):.4f}",
+            f"best: {winner.name}, validation {record.metric} {value:.4f}",
             f"  config     {folder.best}",
             f"  report     {folder.report}",
             f"next: pneumo promote best --sweep {folder.folder}",
