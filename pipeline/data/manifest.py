@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -84,6 +84,17 @@ COLUMNS = tuple(column.name for column in fields(Row) if column.name != "groups"
 _ROW = TypeAdapter(Row)
 
 
+class SplitInfo(TypedDict, total=False):
+    """How the splits of a data set were made; older data sets lack some keys."""
+
+    method: str
+    seed: int
+    fractions: dict[str, float]
+    grouped_by: str
+    patients_from: str
+    notes: list[str]
+
+
 class DatasetInfo(FrozenModel):
     """`dataset.json`: the content of a data set and how it was made.
 
@@ -94,7 +105,7 @@ class DatasetInfo(FrozenModel):
         size: Side of the prepared square images, in pixels.
         fit: How rectangles became squares.
         decode: How JPEGs were decoded; `full` in data sets without the key.
-        split: How the splits were made: `method`, `seed`, `fractions`, `grouped_by`.
+        split: How the splits were made.
         source: The imported file or folder, by name only.
         skipped: Images left out: `source` and `reason` of each.
         fingerprint: SHA-256 over every row, prepared image and the preparation: equal data, equal fingerprint.
@@ -107,7 +118,7 @@ class DatasetInfo(FrozenModel):
     size: int
     fit: Fit
     decode: Decode = Decode.FULL
-    split: dict[str, Any]
+    split: SplitInfo
     source: str
     skipped: list[dict[str, str]]
     fingerprint: str
@@ -148,12 +159,7 @@ class Dataset:
 
 
 def compute_fingerprint(
-    rows: Iterable[Row],
-    *,
-    size: int,
-    fit: Fit,
-    decode: Decode = Decode.FULL,
-    digests: Mapping[str, str] | None = None,
+    rows: Iterable[Row], *, size: int, fit: Fit, decode: Decode = Decode.FULL, digests: Mapping[str, str] | None = None
 ) -> str:
     """Return a SHA-256 over rows (in any order) and preparation, hexadecimal.
 
@@ -228,7 +234,7 @@ def read_dataset(folder: Path) -> Dataset:
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise InputError(f"{path}:1: missing column {missing[0]!r}; the columns are {', '.join(COLUMNS)}")
+            raise InputError(f"{path}:1: no column {missing[0]!r}; {_AGAIN}")
         rows = tuple(_parse_row(record) for record in reader)
     except csv.Error as error:
         raise InputError(f"{path}:{reader.reader.line_num}: not a CSV: {error}; {_AGAIN}") from None

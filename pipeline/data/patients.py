@@ -42,7 +42,7 @@ class PatientRule:
         try:
             pattern = re.compile(text)
         except re.error as error:
-            raise InputError(f"--patient-regex {text!r}: not a regular expression: {error}") from None
+            raise InputError(f"--patient-regex {text!r}: not a regular expression: {error}; correct it") from None
         if "patient" not in pattern.groupindex and pattern.groups != 1:
             raise InputError(
                 f"--patient-regex {text!r}: has {pattern.groups} groups; put parentheses around the patient, "

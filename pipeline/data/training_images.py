@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def read_images(
-    dataset: Dataset,
-    rows: Sequence[Row],
-    preparation: Preparation,
-    *,
-    progress: Callable[[int], None] | None = None,
+    dataset: Dataset, rows: Sequence[Row], preparation: Preparation, *, progress: Callable[[int], None] | None = None
 ) -> list[NDArray[np.uint8]]:
     """Read prepared images at the model's size.
 

@@ -118,13 +118,9 @@ def write_phantoms(
     if not _claim_folder(out, recipe):
         _draw_images(out, recipe, shots, progress)
         (out / PARTIAL).replace(out / RECORD)
-    return PhantomSummary(
-        out=out,
-        images=len(shots),
-        patients=len({(shot.label, shot.patient) for shot in shots}),
-        counts={label: sum(shot.label == label for shot in shots) for label in LABELS},
-        seed=recipe.seed,
-    )
+    patients = len({(shot.label, shot.patient) for shot in shots})
+    counts = {label: sum(shot.label == label for shot in shots) for label in LABELS}
+    return PhantomSummary(out, len(shots), patients, counts, recipe.seed)
 
 
 def _claim_folder(out: Path, recipe: Recipe) -> bool:

@@ -49,7 +49,7 @@ class MedMnist:
                 size = images[position].nbytes
                 items.append(Item(f"{split}_{position:05d}", named, SPLIT_NAMES[split], size=size))
         if not items:
-            raise InputError(f"{self._where}: no arrays train_images, val_images or test_images with images in them")
+            raise InputError(f"{self._where}: no arrays train_images, val_images or test_images; get the file again")
         return Listing(tuple(items), ())
 
     def _load(self, key: str) -> NDArray[np.generic]:

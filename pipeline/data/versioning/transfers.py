@@ -40,12 +40,7 @@ class Transfer:
     verified: int
 
 
-def push(
-    targets: Sequence[Path] = (TRACKED,),
-    *,
-    remote: str | None = None,
-    jobs: int | None = None,
-) -> Transfer:
+def push(targets: Sequence[Path] = (TRACKED,), *, remote: str | None = None, jobs: int | None = None) -> Transfer:
     """Send what DVC tracks in the working directory's repository to a remote.
 
     Args:
@@ -68,11 +63,7 @@ def push(
 
 
 def pull(
-    targets: Sequence[Path] = (TRACKED,),
-    *,
-    remote: str | None = None,
-    jobs: int | None = None,
-    force: bool = False,
+    targets: Sequence[Path] = (TRACKED,), *, remote: str | None = None, jobs: int | None = None, force: bool = False
 ) -> Transfer:
     """Fetch what DVC tracks from a remote, check each file by its digest, and put it in place.
 

@@ -68,7 +68,7 @@ def test_a_sound_source_and_its_import_have_no_finding(source: Path, data: Datas
         assert sum(report.patients.values()) == 40
 
 
-def test_identical_images_are_told_apart_by_where_they_stand(source: Path) -> None:
+def test_identical_images_are_reported_by_label_and_split(source: Path) -> None:
     train, test = source / "train/NORMAL", source / "test/NORMAL"
     save(film(1000), train / "a.png")
     for copy in (train / "b.png", source / "train/PNEUMONIA/c.png", test / "d.png"):
@@ -91,7 +91,7 @@ def test_a_patient_in_two_splits_is_a_defect(source: Path) -> None:
     assert members(source, Kind.PATIENT_ACROSS_SPLITS) == [{"person1_virus_1", "person1_bacteria_9"}]
 
 
-def test_near_identical_images_are_told_apart_by_where_they_stand(source: Path) -> None:
+def test_near_identical_images_are_reported_by_label_split_and_patient(source: Path) -> None:
     def copy_of(number: int, name: str) -> None:
         save(film(number), source / name, **({"quality": 60} if name.endswith("jpg") else {"compress_level": 1}))
 
@@ -114,7 +114,7 @@ def jpeg(pixels: Pixels) -> Pixels:
     return np.asarray(Image.open(buffer))
 
 
-def test_the_hash_survives_what_copies_go_through_and_tells_films_apart() -> None:
+def test_the_hash_survives_copying_and_differs_between_images() -> None:
     films = [film(seed) for seed in range(60)]
     hashes = [perceptual_hash(pixels) for pixels in films]
     assert len(find_near_pairs(hashes, 60)) == 0

@@ -276,9 +276,7 @@ def test_a_regex_groups_and_one_that_matches_nothing_is_refused(source: Path, tm
     assert len({row.split for row in data.rows if row.label == "NORMAL"}) == 1
 
 
-def test_images_that_count_as_their_own_patient_are_noted_and_where_patients_come_from_is_told(
-    source: Path, tmp_path: Path
-) -> None:
+def test_images_without_a_patient_and_the_origin_of_patients_are_noted(source: Path, tmp_path: Path) -> None:
     info = import_dataset(source, tmp_path / "all", ImportSettings(size=16)).info
     assert info.split["notes"] == []
     assert info.split["patients_from"] == "names (Kermany's patterns): 24 images"

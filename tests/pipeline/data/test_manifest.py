@@ -49,7 +49,7 @@ def test_the_fingerprint_covers_the_prepared_images_where_their_digests_are_give
     assert manifest.compute_fingerprint(data.rows, **settings) != data.info.fingerprint  # type: ignore[arg-type]
 
 
-def test_lost_or_damaged_digests_are_refused_with_the_mend(data: Dataset) -> None:
+def test_lost_or_damaged_digests_are_refused_with_the_fix(data: Dataset) -> None:
     path = data.folder / DIGESTS
     lines = path.read_text().splitlines(keepends=True)
     image = data.rows[2].image

@@ -165,7 +165,7 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(mirror: str, tmp_pat
     assert download_public_set("pneumoniamnist", tmp_path, mirror=mirror).downloaded == len(CONTENT)
 
 
-def test_a_damaged_file_that_is_there_already_is_told(mirror: str, tmp_path: Path) -> None:
+def test_a_damaged_file_that_is_there_already_is_refused(mirror: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"short")
 
     with pytest.raises(CheckFailedError, match=f"{FILE}: another file is there: .*; delete it and fetch again"):
@@ -185,7 +185,7 @@ def test_a_busy_server_is_asked_again(mirror: str, how: Behaviour, tmp_path: Pat
 @pytest.mark.parametrize(
     ("status", "error", "told"), [(404, InputError, "has no such file"), (403, MachineError, "answers 403")]
 )
-def test_a_refusal_is_told_at_once(
+def test_a_refusal_is_reported_at_once(
     status: int, error: type[Exception], told: str, mirror: str, how: Behaviour, tmp_path: Path
 ) -> None:
     how.statuses = [status]
@@ -195,7 +195,7 @@ def test_a_refusal_is_told_at_once(
     assert len(how.asked) == 1
 
 
-def test_no_network_is_told_in_a_line(server: ThreadingHTTPServer, mirror: str, tmp_path: Path) -> None:
+def test_no_network_is_one_line(server: ThreadingHTTPServer, mirror: str, tmp_path: Path) -> None:
     server.shutdown()
     server.server_close()
 
@@ -208,7 +208,7 @@ def test_two_downloads_of_one_file_do_not_mix(mirror: str, tmp_path: Path) -> No
         download_public_set("pneumoniamnist", tmp_path, mirror=mirror)
 
 
-def test_the_command_tells_licence_source_and_what_comes_next(
+def test_the_command_prints_licence_source_and_next_command(
     mirror: str, tmp_path: Path, pneumo: Callable[..., Any]
 ) -> None:
     told = pneumo("data", "fetch", "pneumoniamnist", "--from", mirror, "--out", tmp_path)

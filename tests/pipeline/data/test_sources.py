@@ -81,7 +81,7 @@ def test_a_folder_a_class_is_understood_under_any_prefix(tmp_path: Path, prefix:
     assert found(tmp_path) == {f"{prefix}cat/a.png": ("cat", None), f"{prefix}dog/deep/er/b.png": ("dog", None)}
 
 
-def test_files_that_are_no_images_are_told_by_reason_and_count(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_listed_by_reason_and_count(tmp_path: Path) -> None:
     put(tmp_path, "cat/a.png", "dog/b.png", "cover.png")
     put(tmp_path, ".DS_Store", "cat/.DS_Store", "__MACOSX/cat/._a.png", "cat/notes.txt", data=b"x")
     with open_source(tmp_path) as source:
@@ -89,7 +89,7 @@ def test_files_that_are_no_images_are_told_by_reason_and_count(tmp_path: Path) -
     assert told == {("a hidden file", 3), ("not an image: .txt", 1), ("not in a class folder", 1)}
 
 
-def test_an_image_outside_the_split_folders_is_told(tmp_path: Path) -> None:
+def test_an_image_outside_the_split_folders_is_listed_as_skipped(tmp_path: Path) -> None:
     put(tmp_path, "train/A/a.png", "train/B/b.png", "extra/A/c.png")
     assert reasons(tmp_path) == {"extra/A/c.png": "not in a class folder of a split folder"}
 
@@ -137,7 +137,7 @@ def test_blanks_in_an_image_name_are_kept_and_collapsed_in_other_cells(tmp_path:
         assert reasons(path) == {"line 5": "no image name"}
 
 
-def test_every_table_row_that_is_left_out_is_told(tmp_path: Path) -> None:
+def test_every_table_row_that_is_left_out_is_listed_as_skipped(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     (tmp_path / "list.csv").write_text("image,label\na.png,A\ngone.png,A\nb.png,\na.png,A\n,B\n")
     assert reasons(tmp_path / "list.csv") == {
@@ -148,7 +148,7 @@ def test_every_table_row_that_is_left_out_is_told(tmp_path: Path) -> None:
     }
 
 
-def test_images_that_a_table_in_a_folder_does_not_list_are_told(tmp_path: Path) -> None:
+def test_images_that_a_table_in_a_folder_does_not_list_are_skipped(tmp_path: Path) -> None:
     put(tmp_path, "x/a.png", "x/b.png", "x/c.png")
     (tmp_path / "list.csv").write_text("image,label\nx/a.png,A\n")
     assert found(tmp_path) == {"x/a.png": ("A", None)}
@@ -214,7 +214,7 @@ def test_a_clean_name_is_relative_and_printable(name: str) -> None:
     assert clean_name(clean) == clean or clean[1:2] == ":"
 
 
-def test_an_encrypted_member_is_told(tmp_path: Path) -> None:
+def test_an_encrypted_member_is_skipped(tmp_path: Path) -> None:
     path = zipped(tmp_path / "s.zip", {"A/a.png": png(), "B/b.png": png(), "B/c.png": png()})
     data = bytearray(path.read_bytes())
     entry = data.rindex(b"PK\x01\x02")  # the last entry of the central directory
@@ -235,7 +235,7 @@ def test_a_damaged_member_is_refused_when_read(tmp_path: Path) -> None:
         assert source.read(source.items[1]).data == png()
 
 
-def test_a_later_member_of_the_same_name_counts_and_links_are_told(tmp_path: Path) -> None:
+def test_the_last_member_of_a_name_is_read_and_links_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as archive:
         for name, data in [("A/a.png", b"old"), ("B/b.png", png()), ("A/a.png", png())]:
@@ -350,7 +350,7 @@ def test_a_missing_or_empty_source_is_refused(tmp_path: Path) -> None:
         ("scan7.png", "scan7.png"),
     ],
 )
-def test_patients_are_told_from_kermanys_names_and_else_by_the_image(name: str, patient: str) -> None:
+def test_the_patient_comes_from_kermanys_names_or_is_the_image_itself(name: str, patient: str) -> None:
     assert PatientRule().patient(Item(name, "A")) == patient
 
 

@@ -224,7 +224,7 @@ def refusing() -> Iterator[ThreadingHTTPServer]:
         (503, MachineError, "^gs://bkt: the storage service answers 503"),
     ],
 )
-def test_what_a_bucket_refuses_is_told_in_a_line(
+def test_a_refusal_of_a_bucket_is_one_line(
     status: int, error: type[Exception], told: str, project: Path, refusing: ThreadingHTTPServer
 ) -> None:
     refusing.status = status  # type: ignore[attr-defined]
@@ -235,9 +235,7 @@ def test_what_a_bucket_refuses_is_told_in_a_line(
         versioning.pull(remote="bucket")
 
 
-def test_credentials_without_the_right_are_told_the_role_they_need(
-    project: Path, refusing: ThreadingHTTPServer
-) -> None:
+def test_an_error_about_credentials_names_the_role_that_they_need(project: Path, refusing: ThreadingHTTPServer) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -259,7 +257,7 @@ def test_credentials_without_the_right_are_told_the_role_they_need(
         versioning.push(remote="bucket")
 
 
-def test_a_server_that_is_down_is_told_at_once(project: Path) -> None:
+def test_a_server_that_is_down_is_reported_at_once(project: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"

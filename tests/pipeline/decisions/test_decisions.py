@@ -425,7 +425,7 @@ def test_decisions_of_an_earlier_version_are_read() -> None:
     assert (found.outlier_quantile, found.equivalent) == (0.99, None)
 
 
-def test_decisions_survive_the_disk_and_damage_is_told(synthesise_run) -> None:
+def test_decisions_are_read_back_and_damage_is_refused(synthesise_run) -> None:
     run = synthesise_run()
     with pytest.raises(InputError, match="pneumo evaluate"):
         decisions.read_decisions(run)
