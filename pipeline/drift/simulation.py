@@ -100,10 +100,9 @@ def simulate_drift(
 def measure_grade(scene: Scene, judge: ColumnTests, grade: Grade | None, windows: int, size: int, seed: int) -> Point:
     """Measure alarms and accuracy at a grade that has enough images, or of unchanged images."""
     drawn = (scene.draw_window(grade, size, np.random.default_rng((seed, number))) for number in range(windows))
-    verdicts, results = zip(*(judge.compare(window) for window in drawn), strict=True)
-    alarms = Counter(
-        column.name for columns in results for column in columns if column.verdict is not Verdict.OK
-    ).most_common(3)
+    results = [judge.compare(window) for window in drawn]
+    verdicts = [verdict for verdict, _ in results]
+    alarms = Counter(column.name for _, columns in results for column in columns if column.verdict is not Verdict.OK)
     auroc, accuracy = _measure_quality(scene, grade)
     return Point(
         kind=grade.kind if grade else "unchanged",
@@ -112,7 +111,7 @@ def measure_grade(scene: Scene, judge: ColumnTests, grade: Grade | None, windows
         accuracy=accuracy,
         alarms=float(np.mean([verdict in (Verdict.WARNING, Verdict.DRIFT) for verdict in verdicts])),
         drifts=float(np.mean([verdict is Verdict.DRIFT for verdict in verdicts])),
-        columns=[name for name, _ in alarms],
+        columns=[name for name, _ in alarms.most_common(3)],
     )
 
 

@@ -31,7 +31,9 @@ class BundleLookup:
                 return bundle
         try:
             registered = find_version(wanted, self._models_dir)
-            return registered and Bundle.open(locate_bundle(registered, self._models_dir), verify=False)
+            if registered is None:
+                return None
+            return Bundle.open(locate_bundle(registered, self._models_dir), verify=False)
         except (InputError, MachineError):
             return None
 

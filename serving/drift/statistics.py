@@ -179,7 +179,7 @@ class Kernel:
     def _compare(self, one: Float64, other: Float64) -> Float64:
         from scipy.spatial.distance import cdist
 
-        return np.exp(-cdist(one, other, "sqeuclidean") / self._width)
+        return np.asarray(np.exp(-cdist(one, other, "sqeuclidean") / self._width))
 
 
 def _choose(size: int) -> NDArray[np.int64]:
