@@ -54,9 +54,8 @@ class Experiment:
     @property
     def positive(self) -> str | None:
         """Positive class of a binary label."""
-        if self.kind != "binary":
-            return None
-        return str(self.config["output_features"][0]["preprocessing"]["fallback_true_label"])
+        label = self.config["output_features"][0]
+        return str(label["preprocessing"]["fallback_true_label"]) if self.kind == "binary" else None
 
     def preparation(self, *, size: int, fit: str, decode: str = Decode.FULL) -> Preparation:
         """Return how this experiment's model takes images of a data set imported with `size`, `fit` and `decode`."""
@@ -83,8 +82,7 @@ class Experiment:
             return
         booleans = [name for name in classes if name.lower() in LUDWIG_BOOLEANS]
         if booleans:
-            problem = "Ludwig reads it as a boolean and would mix up the classes; rename it"
-            raise InputError(f"class {booleans[0]!r}: {problem}")
+            raise InputError(f"class {booleans[0]!r}: Ludwig reads it as a boolean and mixes up the classes; rename it")
         if count != 2:
             self.document.fail(kind, f"a binary label has two classes, the data set has {count}: use type: category")
         if self.positive not in classes:

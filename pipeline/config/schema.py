@@ -60,6 +60,11 @@ def read_ludwig_schema() -> Schema:
     return loaded
 
 
+def make_branch(kind: str, options: Schema) -> Schema:
+    """Return the schema of the options that a section has with one value of `type`."""
+    return {"if": {"properties": {"type": {"const": kind}}}, "then": {"properties": options}}
+
+
 def check_schema(document: Document) -> None:
     """Refuse unknown keys, wrong types and values out of range.
 
@@ -70,11 +75,7 @@ def check_schema(document: Document) -> None:
 
 
 def check_decisions(document: Document) -> None:
-    """Check the section `decisions` alone, for a config that another version may have written.
-
-    Raises:
-        InputError: The first problem in it.
-    """
+    """Check the section `decisions` alone, for a config that another version may have written."""
     if DECISIONS in document.data:
         _check(document, (DECISIONS,), document.data[DECISIONS], _DECISIONS_SCHEMA)
 
@@ -84,10 +85,7 @@ def _full_schema() -> Schema:
     """Return Ludwig's schema with the section `decisions` and the options of search algorithms."""
     ludwig = read_ludwig_schema()
     hyperopt = ludwig["properties"]["hyperopt"]
-    branches = [
-        {"if": {"properties": {"type": {"const": kind}}}, "then": {"properties": options}}
-        for kind, options in SEARCHES.items()
-    ]
+    branches = [make_branch(kind, options) for kind, options in SEARCHES.items()]
     search = hyperopt["properties"]["search_alg"] | {"allOf": branches}
     hyperopt = hyperopt | {"properties": hyperopt["properties"] | {"search_alg": search}}
     return ludwig | {"properties": ludwig["properties"] | {"hyperopt": hyperopt, DECISIONS: _DECISIONS_SCHEMA}}

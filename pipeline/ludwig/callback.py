@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,9 @@ from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.files import write_text
 
 if TYPE_CHECKING:
-    from ludwig.trainers.trainer import Trainer
     from ludwig.utils.trainer_utils import ProgressTracker
+
+    from pneumo.pipeline.ludwig.protocols import Trainer
 
 
 class TrainingCallback(Callback):
@@ -70,7 +70,7 @@ class TrainingCallback(Callback):
     def on_epoch_start(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
         """Restore the schedule and the evaluated rounds of a resumed run."""
         if self.metrics:
-            self.metrics.drop()
+            self.metrics.batches = []  # Ludwig resets its metrics at the start of an epoch
         if self.schedule_restored:
             return
         self.schedule_restored = True
@@ -120,7 +120,7 @@ def replay_schedule(trainer: "Trainer", progress_tracker: "ProgressTracker") -> 
     scheduler, config = trainer.scheduler, trainer.config.learning_rate_scheduler
     splits = {TRAINING: progress_tracker.train_metrics, VALIDATION: progress_tracker.validation_metrics}
     metrics = splits.get(config.reduce_eval_split, progress_tracker.test_metrics)
-    rounds: Sequence[Sequence[float]] = metrics.get(trainer.validation_field, {}).get(config.reduce_eval_metric, [])
+    rounds = metrics.get(trainer.validation_field, {}).get(config.reduce_eval_metric, [])
     evaluated = {int(entry[1]): float(entry[-1]) for entry in rounds}  # entries are (epoch, step, value)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

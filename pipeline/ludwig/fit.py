@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,8 +17,9 @@ from pneumo.serving.contracts.errors import InputError, first_line, first_proble
 
 if TYPE_CHECKING:
     import pandas as pd
-    from ludwig.api import LudwigModel
     from ludwig.callbacks import Callback
+
+    from pneumo.pipeline.ludwig import protocols
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class FitOptions:
     profile: Profile | None = None
 
 
-def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOptions) -> "LudwigModel":
+def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOptions) -> "protocols.LudwigModel":
     """Train a network into a run's `model/`, from its checkpoint if there is one, and load its best weights.
 
     The frame holds images, labels and splits; its test split is not used.
@@ -48,13 +49,10 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
 
     from pneumo.pipeline.ludwig.callback import TrainingCallback
     from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
+    from pneumo.pipeline.ludwig.trainer_profile import ProfilingCallback
 
     callback = TrainingCallback(run, experiment.label, options.reporter)
-    callbacks: list[Callback] = [callback]
-    if options.profile:
-        from pneumo.pipeline.ludwig.trainer_profile import ProfilingCallback
-
-        callbacks.append(ProfilingCallback(options.profile))
+    callbacks: list[Callback] = [callback, *([ProfilingCallback(options.profile)] if options.profile else ())]
     backend = PixelBackend()
     if options.placement:
         from pneumo.pipeline.ludwig.cluster.driver import ClusterBackend
@@ -63,7 +61,7 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
     settings = {**experiment.config, "backend": {"type": "local"}}  # loading the saved model must not start a cluster
     try:
         with runtime.skip_schema_check():
-            model = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)
+            model: Any = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)
     except (ConfigValidationError, ValidationError) as error:
         reason = first_problem(error) if isinstance(error, ValidationError) else first_line(error)
         raise InputError(f"{experiment.document.name}: Ludwig refuses it: {reason}") from None
@@ -83,7 +81,8 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
     except KeyboardInterrupt:
         _save_best_weights(run, model)
         raise
-    return model
+    trained: protocols.LudwigModel = model
+    return trained
 
 
 def save_best(run: Run) -> None:
@@ -102,13 +101,13 @@ def save_best(run: Run) -> None:
     if checkpoints.find_best_weights(run) is None:
         raise InputError(f"{run.folder}: no evaluation round was finished; resume it with `pneumo train --resume`")
     with runtime.skip_schema_check():
-        model = LudwigModel(load_json(str(run.model / MODEL_HYPERPARAMETERS_FILE_NAME)), backend="local")
+        model: Any = LudwigModel(load_json(str(run.model / MODEL_HYPERPARAMETERS_FILE_NAME)), backend="local")
         model.training_set_metadata = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
         model._get_or_create_model(model.config_obj)
     _save_best_weights(run, model)
 
 
-def _save_best_weights(run: Run, model: "LudwigModel") -> None:
+def _save_best_weights(run: Run, model: "protocols.LudwigModel") -> None:
     """Save the best weights so far as the run's model, if an evaluation round was finished."""
     best = checkpoints.find_best_weights(run)
     if model.model is None or best is None:

@@ -1,7 +1,7 @@
 """Compute logits with a trained Ludwig model, without Ludwig's own predict, which copies configs at each call."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from pneumo.serving.model.calibration import calibrate_logits
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-    from ludwig.api import LudwigModel as LudwigModel
+
+    from pneumo.pipeline.ludwig import protocols
 
 BATCH = 64
 
 
-def load_model(run: Run) -> "LudwigModel":
+def load_model(run: Run) -> "protocols.LudwigModel":
     """Load a run's Ludwig model.
 
     Raises:
@@ -35,19 +36,20 @@ def load_model(run: Run) -> "LudwigModel":
     from ludwig.api import LudwigModel
 
     with runtime.skip_schema_check():
-        model = LudwigModel.load(str(run.model), backend="local")  # else it joins any Ray cluster of this machine
+        model: Any = LudwigModel.load(str(run.model), backend="local")  # else it joins any Ray cluster of this machine
     if next(model.model.parameters()).device.type == "cpu":  # as in training: faster, and equal to the last bit
         model.model.to(memory_format=torch.channels_last)
-    return model
+    loaded: protocols.LudwigModel = model
+    return loaded
 
 
-def read_class_order(model: "LudwigModel", label: str) -> list[str]:
+def read_class_order(model: "protocols.LudwigModel", label: str) -> list[str]:
     """Return class names in the order of the logits: negative then positive for a binary label."""
     metadata = model.training_set_metadata[label]
     return [str(name) for name in metadata["bool2str" if "bool2str" in metadata else "idx2str"]]
 
 
-def prepare_network(model: "LudwigModel", info: RunInfo) -> "torch.nn.Module":
+def prepare_network(model: "protocols.LudwigModel", info: RunInfo) -> "torch.nn.Module":
     """Return a Ludwig model as a network in evaluation mode: images in, logits [N, K] and embedding [N, D] out."""
     import torch
     from ludwig.utils.torch_utils import Dense
@@ -73,13 +75,13 @@ def prepare_network(model: "LudwigModel", info: RunInfo) -> "torch.nn.Module":
     return Network().eval()
 
 
-def predict_logits(model: "LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> Float32:
+def predict_logits(model: "protocols.LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> Float32:
     """Return logits [N, K] of images, columns in the order of `info.classes`; arguments as in `predict_outputs`."""
     return predict_outputs(model, info, images)[0]
 
 
 def predict_outputs(
-    model: "LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]
+    model: "protocols.LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[Float32, Float32]:
     """Return logits [N, K] and embeddings [N, D] of images; D is 0 if there are no images.
 

@@ -1,7 +1,6 @@
 """`smoothed_binary_cross_entropy`: label smoothing for a binary label, which Ludwig lacks.
 
-Ludwig's `robust_lambda` takes whole numbers only, so that 1 switches the loss off; its `confidence_penalty` works, but
-penalizes confident predictions instead.
+Ludwig's `robust_lambda` takes whole numbers only, so that 1 switches the loss off.
 """
 
 import torch
@@ -23,9 +22,7 @@ class SmoothedBinaryCrossEntropyConfig(BaseLossConfig):
 
     type: str = ProtectedString(NAME)
     smoothing: float = FloatRange(0.1, False, "Labels become smoothing / 2 and 1 - smoothing / 2.", min=0, max=0.9)
-    positive_class_weight: float | None = FloatRange(
-        None, True, "Weight of the positive class; null: 1.", min=0.001, max=1000
-    )
+    positive_class_weight: float | None = FloatRange(None, True, "Null: no class weights.", min=0.001, max=1000)
     weight: float = NonNegativeFloat(1.0, description="Weight of the loss.")
 
     @classmethod

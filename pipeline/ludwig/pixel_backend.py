@@ -60,7 +60,7 @@ class PixelDataset(PandasDataset):
         **_: object,
     ) -> Iterator[RandomAccessBatcher]:
         """Yield batches as Ludwig's own data set does for images in memory."""
-        sampler = DistributedSampler(len(self), should_shuffle, random_seed, distributed)
+        sampler = DistributedSampler(len(self), should_shuffle, random_seed, distributed)  # type: ignore[arg-type]
         yield CountedBatcher(self, sampler, batch_size, ignore_last, augmentation_pipeline)
 
 

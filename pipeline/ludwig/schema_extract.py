@@ -4,28 +4,21 @@ import inspect
 import json
 from pathlib import Path
 
-from pneumo.pipeline.config.schema import Schema
+from pneumo.pipeline.config.schema import Schema, make_branch
 from pneumo.pipeline.ludwig import runtime
 
 TARGET = Path(__file__).parents[1] / "config" / "ludwig_schema.json"
 INPUTS, OUTPUTS, COMBINERS = ("image",), ("binary", "category"), ("concat",)
+_SHARE = {"type": "number", "exclusiveMinimum": 0}
 _WORKERS: Schema = {
     "num_workers": {"type": "integer", "minimum": 1},
     "use_gpu": {"type": "boolean"},
-    "resources_per_worker": {
-        "type": "object",
-        "properties": {name: {"type": "number", "exclusiveMinimum": 0} for name in ("CPU", "GPU")},
-    },
+    "resources_per_worker": {"type": "object", "properties": {"CPU": _SHARE, "GPU": _SHARE}},
 }
 BACKEND: Schema = {
     "type": "object",
     "properties": {"type": {"enum": ["local", "ray"]}},
-    "allOf": [
-        {
-            "if": {"properties": {"type": {"const": "ray"}}},
-            "then": {"properties": {"trainer": {"type": "object", "properties": _WORKERS}}},
-        }
-    ],
+    "allOf": [make_branch("ray", {"trainer": {"type": "object", "properties": _WORKERS}})],
 }
 """Schema of `backend`, which Ludwig's leaves open. These keys mean the same to Ludwig's own Ray backend."""
 _PROSE = {"description", "title", "parameter_metadata", "enumDescriptions", "additionalProperties"}

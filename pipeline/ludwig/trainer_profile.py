@@ -10,8 +10,9 @@ from torch.profiler import ProfilerAction, ProfilerActivity
 from pneumo.pipeline.runs.training_profile import OPERATORS, STEPS, Operator, Profile
 
 if TYPE_CHECKING:
-    from ludwig.trainers.trainer import Trainer
     from ludwig.utils.trainer_utils import ProgressTracker
+
+    from pneumo.pipeline.ludwig.protocols import Trainer
 
 _PARTS = {
     "_forward_pass": "forward",
@@ -46,8 +47,8 @@ class ProfilingCallback(Callback):
             checkpoint.save = self._time(checkpoint.save, "checkpoint")  # the best weights are saved while evaluating
             return checkpoint
 
-        trainer._forward_pass = count_images  # type: ignore[method-assign,assignment]
-        trainer.create_checkpoint_handle = create_timed_checkpoint  # type: ignore[method-assign]
+        trainer._forward_pass = count_images
+        trainer.create_checkpoint_handle = create_timed_checkpoint
         for name, part in _PARTS.items():
             setattr(trainer, name, self._time(getattr(trainer, name), part))
 
@@ -86,8 +87,8 @@ class ProfilingCallback(Callback):
         self.watch.end("data")
         self.profile.steps += 1
         if self.profiler is not None:
-            is_recorded = self.profiler.current_action in (ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE)
-            self.profile.traced_steps += is_recorded
+            recording = (ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE)
+            self.profile.traced_steps += self.profiler.current_action in recording
             self.profiler.step()
 
     def on_trainer_train_teardown(self, *_: object, **__: object) -> None:

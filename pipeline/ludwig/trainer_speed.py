@@ -10,7 +10,7 @@ from ludwig.modules.metric_modules import MeanMetric
 from ludwig.modules.metric_registry import get_metric_tensor_input
 
 if TYPE_CHECKING:
-    from ludwig.trainers.trainer import Trainer
+    from pneumo.pipeline.ludwig.protocols import Trainer
 
 Tensors = dict[str, torch.Tensor]
 
@@ -56,7 +56,7 @@ class RoundMetrics:
         self.model = trainer.model
         self.batches: list[tuple[Tensors, dict[str, Tensors]]] = []  # targets, predictions
         if not trainer.evaluate_training_set:
-            trainer._update_training_metrics = self.keep  # type: ignore[method-assign]
+            trainer._update_training_metrics = self.keep
 
     def keep(self, outputs: Tensors, targets: Tensors) -> None:
         """Store a batch's predictions, in place of `Trainer._update_training_metrics`."""
@@ -67,10 +67,6 @@ class RoundMetrics:
             for feature, tensors in predictions.items()
         }
         self.batches.append((targets, detached))
-
-    def drop(self) -> None:
-        """Drop the batches: Ludwig resets its metrics at the start of an epoch."""
-        self.batches = []
 
     def flush(self) -> None:
         """Update Ludwig's metrics with the batches, just before it reads them."""

@@ -15,8 +15,7 @@ from pneumo.pipeline.training.environment import restore_signals
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 
-TRIES = 3
-"""Ray gives parts of itself 15 s to start, which a busy machine may miss."""
+TRIES = 3  # Ray gives parts of itself 15 s to start, which a busy machine may miss
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send usage statistics to its makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced future default
@@ -29,14 +28,10 @@ _SETTINGS = {
 
 @contextlib.contextmanager
 def connect_ray(workers: Workers | None) -> Iterator[Placement | None]:
-    """Start or join a cluster for workers, and end everything of this process in it afterwards.
-
-    Yields:
-        The resources of the workers; None if `workers` is None, which needs no cluster.
+    """Start or join a cluster for workers, as `start_or_join_ray` does, and yield their resources.
 
     Raises:
-        InputError: There is no cluster at the address.
-        MachineError: The cluster cannot be started, or is too small.
+        MachineError: The cluster is too small.
     """
     if workers is None:
         yield None

@@ -5,19 +5,19 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pneumo.pipeline.ludwig import runtime
 
 
 @contextlib.contextmanager
-def restore_signals() -> Iterator[None]:
-    """Restore the handlers of SIGINT and SIGTERM at the end, if this is the main thread."""
+def restore_signals() -> Iterator[Collection[signal.Signals]]:
+    """Restore the handlers of SIGINT and SIGTERM at the end; outside the main thread there are none to restore."""
     in_main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
     try:
-        yield
+        yield handlers.keys()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -26,10 +26,9 @@ def restore_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def interrupt_on_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGINT and SIGTERM inside the context, if this is the main thread."""
-    with restore_signals():
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.default_int_handler)
+    with restore_signals() as numbers:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
         yield
 
 

@@ -31,7 +31,7 @@ from pneumo.serving.images.preparation import Preparation
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pneumo.pipeline.ludwig.inference import LudwigModel
+    from pneumo.pipeline.ludwig.protocols import LudwigModel
 
 SEED = 42
 
@@ -66,12 +66,12 @@ def train(
     Args:
         experiment: A checked config.
         dataset: The data set; its validation split chooses the best epoch.
-        root: Folder that gets the run folder.
+        root: Parent of the run folder.
         seed: Seed of weights and shuffling.
         address: Ray cluster to join, for a config with `backend: {type: ray}`; without it, one is started here.
         profile: Write the time of each part into `profile/` of the run folder.
         tracking: Mode of Weights & Biases.
-        command: The command line, for the record.
+        command: The command line, for `run.json`.
         reporter: Receives progress.
 
     Raises:
@@ -229,7 +229,9 @@ def execute_run(
             with record.stage("load"):
                 runtime.load_ludwig(hooks.reporter)
             record.update(hardware=provenance.read_hardware())
-            _warn_of_precision(experiment, workers, hooks.reporter)
+            wants_gpu = workers is None and experiment.config["trainer"].get("use_mixed_precision")
+            if wants_gpu and not record.info.hardware["accelerators"]:
+                hooks.reporter.message("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
             hooks.reporter.message(f"training {run.name} on {len(frame)} images ...")
             with track_run(run, info, experiment, hooks) as reporter:
                 with record.stage("train"), runtime.log_to_file(run.log), use_scratch_folder(run.folder):
@@ -260,14 +262,6 @@ def execute_run(
     record.finish(Status.DONE)
     _remove_leftovers(run)
     return run
-
-
-def _warn_of_precision(experiment: Experiment, workers: Workers | None, reporter: Reporter) -> None:
-    if workers is None and experiment.config["trainer"].get("use_mixed_precision"):
-        import torch
-
-        if not torch.cuda.is_available():
-            reporter.message("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
 
 
 def check_data(experiment: Experiment, dataset: Dataset) -> None:

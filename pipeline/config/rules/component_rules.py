@@ -1,5 +1,7 @@
 """Rules about augmentations, encoders and losses: checks beyond Ludwig's schema, and options that Ludwig ignores."""
 
+from typing import Any
+
 from pneumo.pipeline.config.document import Document
 from pneumo.pipeline.config.schema import Schema, read_ludwig_schema
 
@@ -16,7 +18,7 @@ def check_augmentation(document: Document) -> None:
         if not isinstance(entry, dict) or "type" not in entry:
             document.reject(place, "must be a mapping with a type")
         options = find_component_schema("augmentation", entry["type"])
-        values = {name: option.get("default") for name, option in options.items()} | entry
+        values: dict[str, Any] = {name: option.get("default") for name, option in options.items()} | entry
         for low in options:
             high = f"{low.removesuffix('min')}max"
             if low.endswith("min") and high in options and values[low] > values[high]:

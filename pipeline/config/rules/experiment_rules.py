@@ -43,13 +43,9 @@ def check_features(document: Document) -> None:
 
 def check_image_mode(document: Document) -> None:
     """Require `eager`: `lazy` decodes in every epoch, `lazy_cached` can use test images for validation."""
-    mode = document.get(f"{_PIXELS}.mode")
-    if mode != "eager":
-        why = {
-            "lazy_cached": "Ludwig's cache mixes up data sets of equal size, so validation can become test",
-            None: "Ludwig's default 'lazy' decodes every image again in each epoch",
-        }.get(mode, "it decodes every image again in each epoch")
-        document.reject(f"{_PIXELS}.mode", f"must be 'eager': {why}")
+    if document.get(f"{_PIXELS}.mode") != "eager":
+        why = "lazy, the default, decodes all images in every epoch; lazy_cached can use test images for validation"
+        document.reject(f"{_PIXELS}.mode", f"must be 'eager' ({why})")
 
 
 def check_image_size(document: Document) -> None:

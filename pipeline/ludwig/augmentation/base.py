@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from ludwig.constants import IMAGE
@@ -23,6 +23,9 @@ def number(default: float, least: float, most: float, description: str) -> Any:
 
 class RadiographConfig(BaseAugmentationConfig):
     """Base of the schemas; refuses `x_min` above `x_max`."""
+
+    if TYPE_CHECKING:
+        probability: float
 
     @classmethod
     def model_validate(cls, *arguments: Any, **options: Any) -> Self:

@@ -66,9 +66,7 @@ class RadiographErasingConfig(base.RadiographConfig):
     area_max: float = base.number(0.1, 0, 1, "Largest share of the image that a rectangle takes.")
     aspect: float = base.number(3.0, 1, 10, "Largest ratio of width to height, or inverse, in shares of the sides.")
     count: int = IntegerRange("Largest number of rectangles.", 2, min=1, max=16)
-    fill: str = StringOptions(
-        ["mean", "noise"], "mean", description="Fill with the image's mean, or with noise of its mean and deviation."
-    )
+    fill: str = StringOptions(["mean", "noise"], "mean", description="The image's mean, or noise around it.")
 
 
 @base.register_augmentation(RadiographErasingConfig)

@@ -25,9 +25,7 @@ class RadiographIntensityConfig(base.RadiographConfig):
     contrast_max: float = base.number(1.25, 0.01, 20, "Largest factor around mid-gray.")
     brightness_min: float = base.number(-0.1, -1, 1, "Smallest addition, as a share of full scale.")
     brightness_max: float = base.number(0.1, -1, 1, "Largest addition.")
-    curve: float = base.number(
-        0.2, 0, 3, "Bend of a random smooth rising tone curve: standard deviation of the logarithm of its slope."
-    )
+    curve: float = base.number(0.2, 0, 3, "Bend of a random tone curve: standard deviation of its slope's logarithm.")
     invert: float = base.number(0.0, 0, 1, "Chance that a changed image becomes its negative.")
 
 
@@ -67,9 +65,7 @@ class RadiographNoiseConfig(base.RadiographConfig):
     type: str = ProtectedString("radiograph_noise")
     probability: float = base.number(0.5, 0, 1, "Chance that an image gets noise and an uneven field.")
     gaussian: float = base.number(0.02, 0, 1, "Largest deviation of constant noise, as a share of full scale.")
-    poisson: float = base.number(
-        0.02, 0, 1, "Largest deviation, at full scale, of noise that grows with the signal's square root."
-    )
+    poisson: float = base.number(0.02, 0, 1, "Largest deviation of Poisson-like noise, at full scale.")
     bias: float = base.number(0.1, 0, 1, "Largest change of brightness by a smooth field, as a share of it.")
 
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 Result = tuple[dict[str, "torch.Tensor"], list[object]]
 """Weights, and metrics of training, validation and test by round."""
 
-MIN_INTERVAL = 0.2
-"""Smallest number of seconds between two progress reports: each is a message to the driver."""
+MIN_INTERVAL = 0.2  # seconds between two progress reports: each is a message to the driver
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ from pneumo.pipeline.runs.run import Run
 if TYPE_CHECKING:
     from ludwig.callbacks import Callback
     from ludwig.schema.trainer import ECDTrainerConfig
-    from ludwig.trainers.trainer import Trainer
+    from ludwig.trainers.trainer import Trainer as LudwigTrainer
     from ludwig.utils.trainer_utils import ProgressTracker
+
+    from pneumo.pipeline.ludwig.protocols import Trainer
 else:
-    Trainer = object
+    LudwigTrainer = object
 
 
 class DataParallel(LocalStrategy):
@@ -44,11 +46,11 @@ class DataParallel(LocalStrategy):
             broadcast_buffers=False,  # averaged before an evaluation instead, see `InParallel`
             find_unused_parameters=True,  # encoders carry heads that Ludwig does not use
         )
-        return wrapped, create_optimizer(model, trainer_config.optimizer, base_learning_rate)
+        return wrapped, create_optimizer(model, trainer_config.optimizer, base_learning_rate)  # type: ignore[arg-type]
 
     def to_device(self, model: torch.nn.Module, device: torch.device | None = None) -> torch.nn.Module:
         """Move a model to a device, unless it is wrapped."""
-        return model if isinstance(model, DistributedDataParallel) else super().to_device(model, device)
+        return model if isinstance(model, DistributedDataParallel) else super().to_device(model, device)  # type: ignore[arg-type]
 
     def allreduce(self, t: torch.Tensor) -> torch.Tensor:
         """Sum over the workers, in place."""
@@ -67,13 +69,15 @@ class DataParallel(LocalStrategy):
         return values[0]
 
     @contextlib.contextmanager
-    def prepare_model_update(self, model: DistributedDataParallel, should_step: bool) -> Iterator[None]:
+    def prepare_model_update(  # type: ignore[override]
+        self, model: DistributedDataParallel, should_step: bool
+    ) -> Iterator[None]:
         """Average gradients only before an optimizer step."""
         with contextlib.nullcontext() if should_step else model.no_sync():
             yield
 
 
-class InParallel(Trainer):
+class InParallel(LudwigTrainer):
     """Mixin for Ludwig's trainer: does on every worker what it does on one."""
 
     def callback(self, fn: "Callable[[Callback], object]", coordinator_only: bool = True) -> None:
@@ -81,7 +85,7 @@ class InParallel(Trainer):
         for callback in self.callbacks:
             fn(callback)
 
-    def _eval_and_checkpoint(self, **values: object) -> object:
+    def _eval_and_checkpoint(self, **values: object) -> object:  # type: ignore[override]
         """Average the batch-norm statistics, so that all workers evaluate and keep one model."""
         for buffer in self.model.buffers():
             if buffer.is_floating_point():

@@ -20,11 +20,7 @@ class Placement:
     gpus: float
 
     def share(self, name: str, size: int) -> int:
-        """Return each worker's share of a batch.
-
-        Raises:
-            InputError: The batch cannot be shared evenly.
-        """
+        """Return each worker's share of a batch; raise InputError if it cannot be shared evenly."""
         if size % self.number:
             raise InputError(
                 f"{name} is {size}, the batch of all workers together: it must be a multiple of the {self.number} "

@@ -2,7 +2,6 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +35,11 @@ class Task:
 
 
 def run_worker(settings: dict[str, Any]) -> None:
-    """Train as one worker of several, and send the driver log and result.
-
-    Args:
-        settings: From the driver through Ray Train: `task`, a reference to a `Task`, and `queue`, to the driver.
-    """
-    with _use_own_folder() as folder:
+    """Train as one worker of several, with `task`, a reference to a `Task`, and `queue`, to the driver."""
+    # Ludwig gives all workers the same relative path to save to. This one's own folder lies in Ray's, so that it is
+    # removed with the cluster if the worker is killed.
+    with tempfile.TemporaryDirectory(prefix="pneumo-", dir=Path.cwd()) as name, contextlib.chdir(name):
+        folder = Path(name)
         log = folder / "train.log"
         with runtime.log_to_file(log):
             runtime.load_ludwig()
@@ -91,13 +89,3 @@ def _train(task: Task, folder: Path, rank: int, outbox: Outbox | None) -> Result
         save_path=MODEL,  # in the working folder, which is each worker's own
     )
     return {name: tensor.cpu() for name, tensor in model.state_dict().items()}, metrics
-
-
-@contextlib.contextmanager
-def _use_own_folder() -> Iterator[Path]:
-    """Make a working folder for this worker: Ludwig gives all workers the same relative path to save to.
-
-    It lies in Ray's folder, so that it is removed with the cluster if the worker is killed.
-    """
-    with tempfile.TemporaryDirectory(prefix="pneumo-", dir=Path.cwd()) as name, contextlib.chdir(name):
-        yield Path(name)

@@ -19,9 +19,7 @@ class BackboneConfig(NetworkConfig):
     type: str = ProtectedString("backbone")
     library: str = StringOptions(list(LIBRARIES), "timm", description="Library of the network.")
     network: str = String("Its name in that library.", "resnet18")
-    weights: str | None = String(
-        f"A .safetensors or .pth file; {CACHED}: the library's earlier download; null: random.", None, allow_none=True
-    )
+    weights: str | None = String(f"A .safetensors or .pth file, {CACHED}, or null: random.", None, allow_none=True)
     drop_path: float = FloatRange(0.0, min=0, max=0.9, description="Stochastic depth; timm only.")
 
     def is_pretrained(self) -> bool:

@@ -52,17 +52,11 @@ class NetworkConfig(ImageEncoderConfig):
 
     trainable: bool = Boolean(True, "Train the network; if false, its batch-norm statistics stay as well.")
     dropout: float = FloatRange(0.2, min=0, max=0.95, description="Share of pooled features dropped in training.")
-    batch_norm: str = StringOptions(
-        ["train", "frozen"], "train", description="frozen: batch-norm statistics stay as loaded while weights train."
-    )
-    normalization: str = StringOptions(
-        ["none", "standardize"], "none", description="standardize: give images the mean and deviation of photographs."
-    )
+    batch_norm: str = StringOptions(["train", "frozen"], "train", description="frozen: keep the loaded statistics.")
+    normalization: str = StringOptions(["none", "standardize"], "none", description="standardize: each image.")
     views: int = IntegerOptions([1, 2], 1, description="2: average with the mirror image's features, in evaluation.")
     size: int | None = IntegerRange("Resize images to this many pixels.", None, True, min=8, max=4096)
-    weight_average: float | None = FloatRange(
-        None, True, "Decay of a moving average of the weights, which evaluates and is exported.", min=0, max=0.99999
-    )
+    weight_average: float | None = FloatRange(None, True, "Decay of a moving average.", min=0, max=0.99999)
 
 
 class RegisteredEncoder[C: ImageEncoderConfig](ImageEncoder):

@@ -8,7 +8,7 @@ shift stay separate parameters, get the same gradients but for rounding, and kee
 
 import copy
 from functools import partial
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch.nn import BatchNorm2d, Conv2d, functional
@@ -74,36 +74,32 @@ def _find_pairs(network: torch.nn.Module, images: torch.Tensor) -> list[tuple[st
     return list(dict.fromkeys(pairs))
 
 
-def _is_norm(module: torch.nn.Module) -> TypeGuard[BatchNorm2d]:
+def _is_norm(module: Any) -> TypeGuard[Any]:
     """Return whether it is a batch norm with statistics and parameters: torch's, or timm's with an activation."""
     if type(module) is BatchNorm2d or type(module).__name__ == "BatchNormAct2d":
         return module.running_mean is not None and module.weight is not None
     return False
 
 
-def _fold(convolution: torch.nn.Module, norm: torch.nn.Module) -> None:
+def _fold(convolution: Any, norm: Any) -> None:
     convolution.forward = partial(_convolve, convolution, norm)
     norm.forward = partial(_skip_norm, norm)
 
 
-def _is_folded(norm: BatchNorm2d) -> bool:
-    return torch.is_grad_enabled() and not norm.training
-
-
-def _convolve(convolution: Conv2d, norm: BatchNorm2d, images: torch.Tensor) -> torch.Tensor:
+def _convolve(convolution: Conv2d, norm: Any, images: torch.Tensor) -> torch.Tensor:
     """Convolve; if gradients flow past frozen statistics, apply the batch norm as well."""
-    if not _is_folded(norm):
+    if norm.training or not torch.is_grad_enabled():
         return type(convolution).forward(convolution, images)
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     if convolution.bias is not None:
         shift = shift + convolution.bias * scale
     weight = convolution.weight * scale.view(-1, 1, 1, 1)
-    padding = convolution.padding
+    padding: Any = convolution.padding
     if type(convolution) is not Conv2d:
         from timm.layers.padding import pad_same
 
-        images, padding = pad_same(images, weight.shape[-2:], convolution.stride, convolution.dilation), 0
+        images, padding = pad_same(images, weight.shape[-2:], convolution.stride, convolution.dilation), 0  # type: ignore[arg-type]
     return functional.conv2d(
         images, weight, shift, convolution.stride, padding, convolution.dilation, convolution.groups
     )
@@ -111,6 +107,6 @@ def _convolve(convolution: Conv2d, norm: BatchNorm2d, images: torch.Tensor) -> t
 
 def _skip_norm(norm: BatchNorm2d, images: torch.Tensor) -> torch.Tensor:
     """Apply a batch norm without the part that its convolution has applied."""
-    if not _is_folded(norm):
+    if norm.training or not torch.is_grad_enabled():
         return type(norm).forward(norm, images)
-    return images if type(norm) is BatchNorm2d else norm.act(norm.drop(images))
+    return images if type(norm) is BatchNorm2d else norm.act(norm.drop(images))  # type: ignore[operator]

@@ -2,8 +2,10 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +45,7 @@ def from_timm(name: str, *, weights: str | None, load: bool, drop_path: float) -
     if not timm.is_model(name):
         names = timm.list_models() if "." not in name else timm.list_pretrained()
         raise InputError(f"{place} is not in timm{_suggest_name(name, names)}")
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:
@@ -52,11 +54,12 @@ def from_timm(name: str, *, weights: str | None, load: bool, drop_path: float) -
         return Network(network)
     if load:  # not timm's own loading: without a classifier it keeps random weights for tensors that a file lacks
         _load(network, _find_in_timm_cache(name) if weights == CACHED else _find_file(weights), place)
-    return Network(network, tuple(network.pretrained_cfg["mean"]), tuple(network.pretrained_cfg["std"]))
+    stated: Any = network.pretrained_cfg
+    return Network(network, tuple(stated["mean"]), tuple(stated["std"]))
 
 
 def from_torchvision(name: str, *, weights: str | None, load: bool, drop_path: float) -> Network:
-    """Build a classifier of torchvision without its last layer; arguments and errors as in `from_timm`."""
+    """Build a classifier of torchvision without its last layer; arguments and errors are those of `from_timm`."""
     import torchvision.models
 
     place = f"encoder backbone: {name!r}"
@@ -74,7 +77,9 @@ def from_torchvision(name: str, *, weights: str | None, load: bool, drop_path: f
     if weights is not None:
         stated = torchvision.models.get_model_weights(name).DEFAULT
         if load:
-            file = _find_in_torchvision_cache(name, stated.url) if weights == CACHED else _find_file(weights)
+            code = f"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')"
+            places = [_download_of(stated.url)]
+            file = _choose_file(name, places, places, code) if weights == CACHED else _find_file(weights)
             _load(network, file, place, last)
         transforms = stated.transforms()
         built = Network(network, tuple(transforms.mean), tuple(transforms.std))
@@ -109,31 +114,26 @@ def _find_in_timm_cache(name: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    stated = timm.get_pretrained_cfg(name)
-    files, places = [], []
+    stated: Any = timm.get_pretrained_cfg(name)
+    files: list[object] = []
+    places: list[str] = []
     if stated is not None and stated.hf_hub_id:
         names = [stated.hf_hub_filename] if stated.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
         files += [try_to_load_from_cache(stated.hf_hub_id, file) for file in names]
         places.append(f"{HF_HUB_CACHE}/models--{stated.hf_hub_id.replace('/', '--')}")
     if stated is not None and stated.url:
-        files.append(_download_of(stated.url))
-        places.append(files[-1])
+        places.append(_download_of(stated.url))
+        files.append(places[-1])
     if not places:
         raise InputError(f"encoder backbone: timm has no weights for {name!r}; set weights: null, or name another")
     return _choose_file(name, files, places, f"import timm; timm.create_model('{name}', pretrained=True)")
-
-
-def _find_in_torchvision_cache(name: str, url: str) -> Path:
-    """Return the file of an earlier download by torchvision."""
-    code = f"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')"
-    return _choose_file(name, [_download_of(url)], [_download_of(url)], code)
 
 
 def _download_of(url: str) -> str:
     return str(Path(torch.hub.get_dir(), "checkpoints", Path(url).name))
 
 
-def _choose_file(name: str, files: list[object], places: list[str], code: str) -> Path:
+def _choose_file(name: str, files: Sequence[object], places: list[str], code: str) -> Path:
     for file in files:
         if isinstance(file, str) and Path(file).is_file():
             return Path(file)

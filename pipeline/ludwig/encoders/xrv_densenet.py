@@ -18,8 +18,7 @@ from pneumo.serving.contracts.install_hints import install_hint
 
 FEATURES = 1024
 RELEASES = "https://github.com/mlmed/torchxrayvision/releases/tag/v1"
-_DEVIATION = 0.5 / 1024
-"""Divides [-0.5, 0.5] into the [-1024, 1024] that the weights were trained on."""
+_DEVIATION = 0.5 / 1024  # divides [-0.5, 0.5] into the [-1024, 1024] that the weights were trained on
 
 
 class XrvDenseNetConfig(NetworkConfig):

@@ -45,4 +45,4 @@ def track_bundle(
     tracked = TrackedRun("-".join((source, job, *aliases)), facts, info.data_fingerprint, job_type=job)
     tracker = Tracker.start(mode, tracked, folder, reporter)
     names = tuple(dict.fromkeys((info.version, *aliases)))
-    tracker.finish(metrics, artifacts=[Artifact(info.name, bundle.folder, aliases=names, facts=facts | metrics)])
+    tracker.finish(metrics, artifact=Artifact(info.name, bundle.folder, aliases=names, facts=facts | metrics))

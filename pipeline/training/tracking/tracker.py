@@ -30,16 +30,12 @@ Values = Mapping[str, object]
 PROJECT = "pneumo"
 _SERVERS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 """wandb's default servers, before and since its move; a key for one is valid for the other."""
-_INIT_TIMEOUT = 20.0
-"""Seconds that a server may take to answer when a run begins."""
-_FINISH_TIMEOUT = 60.0
-"""Seconds that sending the rest may take when a run ends."""
-_FLUSH_INTERVAL = 1.0
-"""Seconds after which tracked values are on disk, so that a kill -9 loses no more."""
+_INIT_TIMEOUT = 20.0  # seconds that a server may take to answer when a run begins
+_FINISH_TIMEOUT = 60.0  # seconds that sending the rest may take when a run ends
+_FLUSH_INTERVAL = 1.0  # seconds after which tracked values are on disk, so that a kill -9 loses no more
 _QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 """wandb reads these when it is imported and when its service starts; it has no such settings."""
-_POINTS = 100
-"""Largest number of points per uploaded curve."""
+_POINTS = 100  # largest number of points per uploaded curve
 _IMAGES = frozenset((".png", ".jpg", ".jpeg", ".dcm", ".bmp", ".tif", ".tiff", ".gif", ".webp"))
 _ENVIRONMENT = threading.Lock()
 
@@ -128,15 +124,15 @@ class Tracker:
             return
         self._try(lambda run: _draw(run, plots))
 
-    def finish(self, metrics: Values | None = None, status: str = "done", artifacts: Sequence[Artifact] = ()) -> None:
+    def finish(self, metrics: Values | None = None, status: str = "done", artifact: Artifact | None = None) -> None:
         """End the tracked run with nested metrics as its summary; a second call does nothing.
 
         Any status other than `done`, `finished` or `stopped` counts as a failure.
         """
 
         def end(run: "wandb.Run") -> None:
-            run.summary.update({**_flatten(metrics or {}), "status": status})  # type: ignore[no-untyped-call]
-            for artifact in artifacts:
+            run.summary.update({**_flatten(metrics or {}), "status": status})
+            if artifact:
                 _upload(run, artifact)
             with _silence_wandb():
                 run.finish(exit_code=0 if status in ("done", "finished", "stopped") else 1)

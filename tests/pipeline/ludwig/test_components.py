@@ -33,12 +33,12 @@ def experiment(*overrides: str) -> Experiment:
 
 
 def stored_logits(run: Run) -> np.ndarray:
-    """Logits that the model in memory gave at the end of training."""
+    """Return the logits that the model in memory gave at the end of training."""
     return np.stack(pd.read_parquet(run.predictions)["logits"].to_list())
 
 
 def loaded_logits(run: Run, dataset: Dataset) -> np.ndarray:
-    """Logits of the same images after the model was read from its files."""
+    """Return the logits of the same images after loading the model from its files."""
     return np.stack(inference.predict_dataset(run, dataset)["logits"].to_list())
 
 
@@ -80,7 +80,7 @@ def test_an_ensemble_with_every_augmentation_and_smoothing_trains_and_exports(da
 
 @pytest.fixture(scope="module")
 def uneven(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The phantoms with three of four NORMAL training images left out."""
+    """Write the phantoms without three of four NORMAL training images."""
     folder = tmp_path_factory.mktemp("uneven") / "data"
     training_rows = [row for row in dataset.select(Split.TRAIN) if row.label == "NORMAL"]
     dropped = {row.image for position, row in enumerate(training_rows) if position % 4}
@@ -93,8 +93,8 @@ def uneven(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Datase
     return manifest.read_dataset(folder)
 
 
-def images_an_epoch(run: Run) -> tuple[int, int]:
-    """Fewest and most training images that one epoch can have had, from its steps of 16."""
+def images_per_epoch(run: Run) -> tuple[int, int]:
+    """Return the smallest and largest number of training images of one epoch, from its steps of 16."""
     first = json.loads(run.history.read_text(encoding="utf-8"))[0]["step"]
     return 16 * (first - 1) + 1, 16 * first
 
@@ -107,7 +107,7 @@ def test_ludwig_balances_the_training_images_of_a_binary_label(uneven: Dataset, 
 
     run = training.train(experiment("trainer.epochs=1", f"preprocessing.{how}=1"), uneven, root=tmp_path, seed=1)
 
-    least, most = images_an_epoch(run)
+    least, most = images_per_epoch(run)
     expected = 2 * many if how == "oversample_minority" else 2 * few
     assert least <= expected <= most
     assert len(stored_logits(run)) == len(uneven.rows)  # every image is predicted once, none twice

@@ -20,7 +20,7 @@ COMPONENTS = ("good_component", "broken_component", "late_component")
 
 @pytest.fixture
 def hooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of modules: one that the hook waits for, and three components of which one cannot be imported."""
+    """Write a folder of modules: one that the hook waits for, and three components, one of them broken."""
     (tmp_path / f"{LUDWIG}.py").write_text("value = 1\n")
     for name in COMPONENTS:
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('no such\\nlayer')" if "broken" in name else "")

@@ -8,7 +8,7 @@ NAME = "smoothed_binary_cross_entropy"
 
 
 def make(ludwig: ModuleType, **options: Any) -> Any:
-    """The loss as Ludwig makes it."""
+    """Make the loss as Ludwig does."""
     from ludwig.modules.loss_modules import create_loss
     from ludwig.schema.features.loss.loss import get_loss_cls
 
@@ -55,7 +55,7 @@ def test_a_checkpoint_holds_nothing_of_it(ludwig: ModuleType) -> None:
 
 
 def test_ludwigs_robust_lambda_of_one_switches_its_loss_off(ludwig: ModuleType) -> None:
-    """The trap that our rule closes: it takes whole numbers only."""
+    """Show why a rule refuses it: it takes whole numbers only."""
     import torch
     from ludwig.modules.loss_modules import create_loss
     from ludwig.schema.features.loss.loss import BWCEWLossConfig

@@ -34,7 +34,7 @@ def test_what_ludwig_says_goes_to_the_file_alone(tmp_path: Path, capfd: pytest.C
 
 def test_a_service_in_this_process_takes_no_warning_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        warnings, "formatwarning", lambda *known: "left out"
+        warnings, "formatwarning", lambda *_: "left out"
     )  # as `pneumo.serving.telemetry.logs.configure` leaves it
     before = warnings.showwarning
     with runtime.log_to_file(tmp_path / "log.txt"):
@@ -85,7 +85,7 @@ def test_ludwigs_training_command_takes_a_config_as_it_is(ludwig: ModuleType, da
 @pytest.mark.slow
 @pytest.mark.lengthy
 def test_the_ludwig_command_knows_our_encoder_in_a_process_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
-    """Nothing imports pneumo there: torch's entry point makes Ludwig know `efficientnet_lite`."""
+    """Rely on torch's entry point alone: nothing imports pneumo there, and Ludwig knows `efficientnet_lite`."""
     document = yaml.safe_load((CONFIGS / "efficientnet_lite0.yaml").read_text(encoding="utf-8"))
     document["trainer"]["epochs"] = 1
     document["input_features"][0]["preprocessing"] |= {"height": 32, "width": 32}

@@ -24,14 +24,14 @@ CATEGORY = ["output_features.0={name: label, type: category}", "trainer.validati
 
 @pytest.fixture(scope="module")
 def frame(dataset: Dataset) -> pd.DataFrame:
-    """Training and validation images of the phantoms at 32 pixels."""
+    """Return training and validation images of the phantoms at 32 pixels."""
     rows = [row for row in dataset.rows if row.split is not Split.TEST]
     images = read_images(dataset, rows, Preparation(size=64, height=32, width=32, channels=1))
     return ludwig_frame(rows, images, image="image", label="label")
 
 
 def fit(experiment: Experiment, frame: pd.DataFrame, folder: Path, callback: Any, backend: Any = None) -> Any:
-    """A network trained by Ludwig for two epochs, and what Ludwig measured on the way."""
+    """Train a network for two epochs with Ludwig."""
     from ludwig.api import LudwigModel
 
     model = LudwigModel(experiment.config, callbacks=[callback], backend=backend)
@@ -44,7 +44,7 @@ def variant(tiny: Experiment, overrides: list[str]) -> Experiment:
 
 
 def make_watch() -> Any:
-    """A callback that keeps what Ludwig measured; a subclass may begin something with the trainer."""
+    """Make a callback class that keeps Ludwig's metrics; a subclass may start something with the trainer."""
     from ludwig.callbacks import Callback
 
     class Watch(Callback):
@@ -62,7 +62,7 @@ def make_watch() -> Any:
 
 @pytest.fixture(scope="module")
 def plain(ludwig: ModuleType, tiny: Experiment, frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A network of a binary label that Ludwig trained as it comes, and the callback that watched."""
+    """Train a network for a binary label with plain Ludwig; return it and its callback."""
     watch = make_watch()()
     return fit(variant(tiny, BINARY), frame, tmp_path_factory.mktemp("plain"), watch), watch
 
@@ -83,7 +83,7 @@ def test_pixels_kept_as_bytes_and_metrics_once_a_round_change_no_bit(
             return RoundMetrics(trainer)
 
         def on_epoch_start(self, *_: Any, **__: Any) -> None:
-            self.metrics.drop()
+            self.metrics.batches = []
 
         def on_eval_start(self, *_: Any, **__: Any) -> None:
             assert self.metrics.batches
@@ -131,7 +131,7 @@ def test_channels_last_and_the_fused_optimizer_change_rounding_only(
 
 
 def test_moments_of_another_layout_are_laid_out_as_their_weights(ludwig: ModuleType) -> None:
-    """A run that began where weights are not channels last, on a GPU or on several workers, goes on here."""
+    """Resume a run that began without channels last: on a GPU or on several workers."""
     from types import SimpleNamespace
 
     import torch
@@ -148,7 +148,7 @@ def test_moments_of_another_layout_are_laid_out_as_their_weights(ludwig: ModuleT
             if step and fused:
                 state = optimizer.state[weights]
                 state.update({name: state[name].contiguous() for name in ("exp_avg", "exp_avg_sq")})
-                use_fused_optimizer(SimpleNamespace(device="cpu", optimizer=optimizer))
+                use_fused_optimizer(SimpleNamespace(device="cpu", optimizer=optimizer))  # type: ignore[arg-type]
             optimizer.step()
         return weights.detach()
 
@@ -190,6 +190,7 @@ def test_mixed_precision_without_a_gpu_is_off_and_said_in_a_line(
     ludwig: ModuleType, tiny: Experiment, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     said: list[str] = []
 
     run = training.train(

@@ -12,7 +12,7 @@ from pneumo.pipeline.data.manifest import Dataset
 
 
 def rates(tiny: Experiment, dataset: Dataset, root: Path, schedule: str) -> list[float]:
-    """Learning rate at the end of each epoch, with a schedule that the rules would refuse."""
+    """Return the learning rate at the end of each epoch, with a schedule that the rules would refuse."""
     document = tiny.document.override([f"trainer.learning_rate_scheduler={schedule}", "trainer.epochs=4"])
     run = training.train(dataclasses.replace(tiny, document=document), dataset, root=root)
     return [entry["learning_rate"] for entry in json.loads(run.history.read_text(encoding="utf-8"))]

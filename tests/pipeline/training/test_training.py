@@ -29,7 +29,7 @@ PREPARATION = Preparation(size=64, height=32, width=32, channels=3)
 
 
 def copy_of(dataset: Dataset, folder: Path) -> Dataset:
-    """A data set of one's own to break."""
+    """Copy the data set, to damage it."""
     for row in dataset.rows:
         target = folder / row.image
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def test_an_image_changed_under_the_same_path_changes_what_is_trained_on(
 
 @dataclass(frozen=True)
 class Copied:
-    """A run of the tiny model on a copy of the data, with the default seed and a temporary folder of its own."""
+    """Train the tiny model on a copy of the data, with the default seed and its own temporary folder."""
 
     run: Run
     data: Path
@@ -352,7 +352,7 @@ def test_a_run_killed_with_sigkill_is_resumed_to_its_end(tiny: Experiment, datas
 
 
 def interrupted(tiny: Experiment, dataset: Dataset, root: Path, *, step: int) -> Run:
-    """A run that was stopped after a step."""
+    """Train and stop after a step; return the run."""
     with pytest.raises(TrainingInterruptedError) as stopped:
         training.train(tiny, dataset, root=root, seed=3, reporter=StopAt(step))
     return stopped.value.run

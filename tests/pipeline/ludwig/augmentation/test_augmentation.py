@@ -8,7 +8,7 @@ NAMES = ("affine", "intensity", "sharpness", "noise", "erasing", "style")
 
 
 def make(name: str, **options: Any) -> Any:
-    """An operation as Ludwig makes it: from a section of a config, out of its registries."""
+    """Make an operation as Ludwig does: from a section of a config, out of its registries."""
     from ludwig.schema.features.augmentation.utils import get_augmentation_cls
     from ludwig.utils.augmentation_utils import get_augmentation_op
 
@@ -17,7 +17,7 @@ def make(name: str, **options: Any) -> Any:
 
 
 def batch(count: int = 8, channels: int = 1) -> Any:
-    """Smooth random images, uint8 [N, C, 40, 48]; channels are equal."""
+    """Return smooth random images, uint8 [N, C, 40, 48], with equal channels."""
     import torch
 
     random = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_ludwigs_way_to_uint8_and_back_moves_no_pixel(ludwig: ModuleType) -> Non
 
 
 def disc(x: float, y: float) -> Any:
-    """A white disc of radius 4 at a place from the centre, on black, [1, 1, 41, 41]."""
+    """Draw a white disc of radius 4 on black, x and y from the centre, [1, 1, 41, 41]."""
     import torch
 
     rows, columns = torch.meshgrid(torch.arange(-20, 21), torch.arange(-20, 21), indexing="ij")
@@ -132,7 +132,7 @@ def disc(x: float, y: float) -> Any:
 
 
 def centre_of(image: Any) -> tuple[float, float]:
-    """Centre of mass, from the centre of the image."""
+    """Return the centre of mass, from the centre of the image."""
     import torch
 
     weights = image[0, 0] / image.sum()

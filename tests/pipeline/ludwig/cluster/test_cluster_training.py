@@ -129,7 +129,7 @@ def test_of_several_failures_the_first_cause_is_named(ludwig: object) -> None:
 
 @pytest.fixture
 def quiet_machine() -> Iterator[None]:
-    """What a training on Ray starts here has ended, and its folders are gone, when the test ends."""
+    """Check at the end that the processes of Ray have ended and their folders are removed."""
     yield
     _, alive = psutil.wait_procs(ray_processes(), timeout=30)
     assert not alive

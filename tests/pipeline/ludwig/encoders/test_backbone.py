@@ -69,7 +69,7 @@ def test_a_network_gives_its_features_for_one_channel_and_three(library: str, na
         ({"name": "resnet10t", "weights": "cached"}, r"models--timm--resnet10t.*python -c"),
     ],
 )
-def test_what_cannot_be_built_is_one_line_with_a_mend(options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_built_is_one_line_with_a_fix(options: dict[str, Any], message: str) -> None:
     with pytest.raises((InputError, MachineError), match=message) as caught:
         make(**options)
     assert "\n" not in str(caught.value)

@@ -124,7 +124,7 @@ def test_the_passes_of_frozen_norms_are_spared_where_gradients_flow_and_nowhere_
 
 
 def forked() -> Any:
-    """The output of the convolution is added to its norm's."""
+    """Add the output of the convolution to its norm's."""
     import torch
 
     class Forked(torch.nn.Module):
@@ -140,7 +140,7 @@ def forked() -> Any:
 
 
 def twice() -> Any:
-    """Two norms take the output of one convolution."""
+    """Give the output of one convolution to two norms."""
     import torch
 
     class Twice(torch.nn.Module):
@@ -157,7 +157,7 @@ def twice() -> Any:
 
 
 def circular() -> Any:
-    """Its padding is none that a convolution alone does."""
+    """Pad in a way that a convolution alone does not."""
     from torch import nn
 
     convolution = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")
@@ -165,7 +165,7 @@ def circular() -> Any:
 
 
 def by_name() -> Any:
-    """The norm takes its input by keyword."""
+    """Give the norm its input by keyword."""
     import torch
 
     class ByName(torch.nn.Module):

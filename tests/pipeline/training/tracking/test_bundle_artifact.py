@@ -19,7 +19,7 @@ from tests.support.wandb_files import records
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No account, whatever this machine has, and artifacts wait in a folder of the test."""
+    """Hide any account of this machine, and keep artifacts in a folder of the test."""
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -27,7 +27,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def kept(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """The run, its artifact, and what the artifact says of itself."""
+    """Return the run, its artifact, and the artifact's metadata."""
     every = records(folder)
     (artifact,) = (record.artifact for record in every if record.HasField("artifact"))
     return next(record.run for record in every if record.HasField("run")), artifact, json.loads(artifact.metadata)

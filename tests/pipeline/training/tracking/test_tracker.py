@@ -31,7 +31,7 @@ NO_ACCOUNT = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "W
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No account, whatever this machine has."""
+    """Hide any account of this machine."""
     for name in NO_ACCOUNT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -40,10 +40,8 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def begin(
     folder: Path, mode: TrackingMode | str = TrackingMode.OFFLINE, said: list[str] | None = None, **given: Any
 ) -> Tracker:
-    tracked = TrackedRun(
-        **{"name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
-    )
-    return Tracker.start(mode, tracked, folder, SILENT if said is None else Reporter(said.append))
+    given = {"name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
+    return Tracker.start(mode, TrackedRun(**given), folder, SILENT if said is None else Reporter(said.append))
 
 
 def test_each_evaluation_round_becomes_one_step(tmp_path: Path) -> None:
@@ -91,7 +89,7 @@ def test_neither_images_nor_code_nor_console_nor_commit_are_in_it(
         (bundle / name).write_bytes(name.encode())
     tracker = begin(tmp_path)
     print("said to the console")
-    tracker.finish(artifacts=[Artifact("model of mine", bundle, aliases=("champion",))])
+    tracker.finish(artifact=Artifact("model of mine", bundle, aliases=("champion",)))
 
     every = records(tmp_path)
     (kept,) = (record.artifact for record in every if record.HasField("artifact"))

@@ -1,0 +1,32 @@
+"""The parts of Ludwig's objects that pneumo uses; Ludwig's own annotations leave most of them open, or None."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+
+class Trainer(Protocol):
+    """Ludwig's trainer, as its callbacks see it."""
+
+    config: Any
+    device: str
+    distributed: Any
+    evaluate_training_set: bool
+    model: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    total_steps: int
+    validation_field: str
+    validation_metric: str
+    _forward_pass: Callable[..., object]
+    _update_training_metrics: Callable[..., None]
+    create_checkpoint_handle: Callable[[], Any]
+
+
+class LudwigModel(Protocol):
+    """Ludwig's model after training or loading."""
+
+    model: Any
+    training_set_metadata: dict[str, dict[str, Any]]
+    save: Callable[[str], None]
