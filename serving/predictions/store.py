@@ -97,7 +97,8 @@ class LogStore:
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         """Return an INSERT that knows ON CONFLICT, which SQLAlchemy has for each database apart."""
-        return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
+        is_postgresql = self.engine.dialect.name == "postgresql"
+        return postgresql.insert(table) if is_postgresql else sqlite.insert(table)
 
 
 def find_edge(
