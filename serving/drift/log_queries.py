@@ -96,7 +96,10 @@ def count_over_time(store: LogStore, window: Window, step: timedelta, positive_c
     flags = (func.sum(case((column, 0), else_=1)) for column in (table.certain, table.in_distribution))
     query = select(start, func.count(), *flags, *sums).where(window.match()).group_by(start).order_by(start)
     with store.engine.connect() as connection:
-        return [Span(*row[:4], ProbabilitySums(*row[4:])) for row in connection.execute(query)]
+        return [
+            Span(start, images, uncertain, outliers, ProbabilitySums(*rest))
+            for start, images, uncertain, outliers, *rest in connection.execute(query)
+        ]
 
 
 def read_sample(store: LogStore, window: Window, images: int, *, most: int = SAMPLE) -> dict[str, Float64]:
