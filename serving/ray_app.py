@@ -14,7 +14,7 @@ This is the only module of the service that imports Ray; nothing imports it.
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import Field, ValidationError, model_validator
 from ray import serve
@@ -80,7 +80,7 @@ def app(args: dict[str, str]) -> serve.Application:
     Raises:
         InputError: A setting is invalid.
     """
-    settings = Settings.from_environment(**args)
+    settings = Settings.from_environment(os.environ, **args)
     settings = settings.model_copy(update={"workers": 1, "threads": settings.threads or 1})
     scale = Scale.from_environment()
 
@@ -136,7 +136,7 @@ def _build(settings: Settings) -> "FastAPI":
     start = application.router.lifespan_context
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object] | None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         async with start(app) as state:
             await application.state.service.wait_until_loaded()
             yield state

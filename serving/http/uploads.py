@@ -176,7 +176,18 @@ async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_imag
         raise ProblemError("unreadable-body", detail)
     form = _Form(max_images)
     try:
-        parser = MultipartParser(boundary, {name: getattr(form, name) for name in _CALLBACKS})
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": form.on_part_begin,
+                "on_header_field": form.on_header_field,
+                "on_header_value": form.on_header_value,
+                "on_header_end": form.on_header_end,
+                "on_headers_finished": form.on_headers_finished,
+                "on_part_data": form.on_part_data,
+                "on_end": form.on_end,
+            },
+        )
         await receive_chunks(request, max_bytes, parser.write)
     except FormParserError:
         raise ProblemError("unreadable-body", "not valid multipart/form-data") from None
@@ -228,9 +239,6 @@ class _Form:
 
     def on_end(self) -> None:
         self.ended = True
-
-
-_CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
 
 
 def _decode_text(value: bytes) -> str:
