@@ -63,10 +63,8 @@ def test_defaults_and_limits_are_in_the_reference(generated: Any) -> None:
 
     assert "| `--size <int>` | `224` | Side of the prepared square images, in pixels. |" in lines
     assert "| `--images <int range>` | `400` | Number of images. (x>=1) |" in lines
-    assert (
-        "| `--split <train|validation|test>` | test, if there is one | Split to show, and to show first in the report. |"
-        in (lines)
-    )
+    split = "| `--split <train|validation|test>` | test, if there is one | "
+    assert split + "Split to show, and to show first in the report. |" in lines
 
 
 def test_exit_codes_are_those_of_the_errors(generated: Any) -> None:

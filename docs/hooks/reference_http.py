@@ -39,7 +39,7 @@ def _openapi() -> Json:
 def _route(method: str, path: str, route: Json) -> str:
     parts = [f"### `{method} {path}`", f"{route['summary']}.", route.get("description", "")]
     if "security" in route:
-        parts.append("Asks for a key where the service asks for keys.")
+        parts.append("Needs a key if the service asks for keys.")
     parameters = [
         [f"`{one['name']}`", one["in"], _type(one["schema"]), one.get("description", "")]
         for one in route.get("parameters", [])

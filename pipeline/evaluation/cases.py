@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,7 @@ class Cases:
 def take_images[T: (Scores, Cases)](table: T, mask: Mask) -> T:
     """Return the images in a mask [N]; numbers of patients stay, so that a draw of patients fits the result too."""
     columns = {each.name: getattr(table, each.name) for each in fields(table)}
-    arrays = {name: column[mask] for name, column in columns.items() if isinstance(column, np.ndarray)}
+    arrays: dict[str, Any] = {name: column[mask] for name, column in columns.items() if isinstance(column, np.ndarray)}
     image = [name for name, keep in zip(table.image, mask, strict=True) if keep]
     return replace(table, image=image, groups={name: values[mask] for name, values in table.groups.items()}, **arrays)
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from pneumo.pipeline.ludwig.protocols import LudwigModel
+
 TOLERANCE = 1e-4
 """Largest difference in probability between ONNX Runtime and Ludwig."""
 
@@ -55,15 +57,6 @@ PARITY_IMAGES = 64
 MAP_IMAGES = 128
 """Fewest real images, if there are as many, for the proof of activation maps and their agreement with occlusion."""
 _BATCH = 32
-
-
-class _LudwigModel(Protocol):
-    """The part of a Ludwig model for the parity check."""
-
-    def predict(
-        self, *, dataset: "pd.DataFrame", batch_size: int, skip_save_predictions: bool
-    ) -> "tuple[pd.DataFrame, object]":
-        """Return a column of probabilities per class."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +272,7 @@ def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
     return (*rows, *others[: max(0, PARITY_IMAGES - len(rows))])
 
 
-def _check_parity(model: _LudwigModel, info: RunInfo, dataset: Dataset, outputs: _Outputs) -> Parity:
+def _check_parity(model: "LudwigModel", info: RunInfo, dataset: Dataset, outputs: _Outputs) -> Parity:
     """Compare a graph's outputs with Ludwig's own predict, which gets arrays as in training.
 
     Raises:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import pandas as pd
 import torch
 
 
@@ -27,6 +28,9 @@ class Trainer(Protocol):
 class LudwigModel(Protocol):
     """Ludwig's model after training or loading."""
 
+    backend: Any
+    config_obj: Any
     model: Any
+    predict: Callable[..., tuple[pd.DataFrame, object]]
     training_set_metadata: dict[str, dict[str, Any]]
     save: Callable[[str], None]

@@ -152,7 +152,7 @@ def _check_accelerator() -> Finding:
 
 def _check_ray(environment: Mapping[str, str]) -> Finding:
     address = environment.get("RAY_ADDRESS", "")
-    if not address and Path("/tmp/ray/ray_current_cluster").is_file():
+    if not address and Path("/tmp/ray/ray_current_cluster").is_file():  # noqa: S108 - Ray writes it
         address = "a cluster that was started on this machine"
     if address:
         return Finding("cluster", "Ray", "ok", f"`--address auto` joins {address}")

@@ -291,13 +291,20 @@ def _check_options(options: dict[str, Any], kind: str, fail: Callable[[str], NoR
     if missing := [key for key in required if key not in options]:
         fail(f"needs {missing[0]!r}")
     if kind in ("choice", "grid_search"):
-        values = options[required[0]]
-        if not isinstance(values, list) or not values:
-            fail(f"needs {required[0]!r}, a list of values")
-        texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
-        if repeated := [text for text in texts if texts.count(text) > 1]:
-            fail(f"lists {repeated[0]} twice")
-        return
+        _check_values(required[0], options[required[0]], fail)
+    else:
+        _check_range(options, kind, fail)
+
+
+def _check_values(name: str, values: object, fail: Callable[[str], NoReturn]) -> None:
+    if not isinstance(values, list) or not values:
+        fail(f"needs {name!r}, a list of values")
+    texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
+    if repeated := [text for text in texts if texts.count(text) > 1]:
+        fail(f"lists {repeated[0]} twice")
+
+
+def _check_range(options: dict[str, Any], kind: str, fail: Callable[[str], NoReturn]) -> None:
     for key, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             fail(f"has {key}: {value!r}, which is no number{number_hint(value) if isinstance(value, str) else ''}")

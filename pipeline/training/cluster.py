@@ -81,7 +81,7 @@ def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[
         yield
 
 
-def _remove_abandoned_folders(temp: Path = Path("/tmp")) -> None:
+def _remove_abandoned_folders(temp: Path = Path("/tmp")) -> None:  # noqa: S108 - see start_or_join_ray
     """Remove the folders of clusters whose process was killed."""
     for folder in temp.glob(f"{FOLDER_PREFIX}*-*"):
         pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]

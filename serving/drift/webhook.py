@@ -77,7 +77,8 @@ def post_message(
     for attempt in range(1, ATTEMPTS + 1):
         wait = 2.0 ** (attempt - 1) * (0.5 + chance())
         try:
-            request = urllib.request.Request(url, json.dumps(content).encode(), headers, method="POST")
+            body = json.dumps(content).encode()
+            request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - settings take http and https alone
             with opener.open(request, timeout=TIMEOUT_S):
                 return
         except urllib.error.HTTPError as error:

@@ -62,7 +62,7 @@ def run_workers(
         announced = False
         try:
             while not stop.is_set():
-                wait([worker.process.sentinel for worker in workers], timeout=0.2)
+                wait([worker.process.sentinel for worker in workers], timeout=0.2 if announced else 0.02)
                 if not announced and any(worker.ready.value for worker in workers):
                     announced = True
                     on_ready()

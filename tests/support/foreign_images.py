@@ -10,7 +10,7 @@ from pneumo.pipeline.drift.grades import PHOTOGRAPHS
 ORGANS = ("hand", "skull", "pelvis")
 
 
-def strangers(xrays: Sequence[np.ndarray], seed: int = 0) -> dict[str, list[np.ndarray]]:
+def make_foreign_images(xrays: Sequence[np.ndarray], seed: int = 0) -> dict[str, list[np.ndarray]]:
     """Kinds of images that a chest X-ray model must not take, each uint8 [S, S] as the X-rays are."""
     rng = np.random.default_rng(seed)
     size = xrays[0].shape[0]

@@ -21,7 +21,7 @@ from pneumo.serving.predictions.store import LogStore
 
 POSITIVE, OTHER = "PNEUMONIA", "NORMAL"
 THRESHOLD = 0.4
-STRANGE = 0.9
+OUTLIER_LIMIT = 0.9
 DIMENSIONS = 8
 
 
@@ -91,7 +91,7 @@ def rows(
             "embedding": found["embedding"][number].astype("<f4").tobytes(),
             "label": said[number],
             "certain": not uncertain[number],
-            "in_distribution": bool(found["outlier_score"][number] <= STRANGE),
+            "in_distribution": bool(found["outlier_score"][number] <= OUTLIER_LIMIT),
             "latency_ms": 8.0,
             **dict(zip(names, numbers, strict=True)),
         }
@@ -123,7 +123,7 @@ def with_reference(bundle: Bundle, *, images: int = 400) -> Bundle:
     buffer = io.BytesIO()
     frame.to_parquet(buffer)
     (bundle.folder / "reference.parquet").write_bytes(buffer.getvalue())
-    limits = {"outlier": {"limit": STRANGE, "quantile": 0.99}, "thresholds": {"default": THRESHOLD}}
+    limits = {"outlier": {"limit": OUTLIER_LIMIT, "quantile": 0.99}, "thresholds": {"default": THRESHOLD}}
     seal_bundle(bundle.folder, BundleInfo.model_validate(bundle.info.model_dump() | limits | {"files": {}}))
     return Bundle.open(Path(bundle.folder))
 

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -129,9 +129,7 @@ def _curves(parts: Mapping[str, Cases], classes: list[str], lead: str) -> Iterat
                 yield _plain(name), truth, cases.probabilities[:, column], style
         return
     others = [name for name in parts if name != lead]
-    styles: dict[str, _Style] = {
-        name: {"color": _SERIES[1 + number % 2], "linewidth": 1} for number, name in enumerate(others)
-    }
+    styles = {name: {"color": _SERIES[1 + number % 2], "linewidth": 1} for number, name in enumerate(others)}
     for name, style in (styles | {lead: {"color": _SERIES[0], "linewidth": 2}}).items():
         part = parts[name]
         if _has_both(part):
@@ -171,7 +169,7 @@ def _frame(axes: "Axes", x: str, y: str) -> None:
         spine.set_color(_LINE)
 
 
-def _legend(axes: "Axes", place: str) -> None:
+def _legend(axes: "Axes", place: Literal["lower right", "lower left", "upper right", "upper left", "best"]) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc=place, frameon=False, fontsize=9, labelcolor=_INK)
 

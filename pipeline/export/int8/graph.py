@@ -124,7 +124,7 @@ def quantize_graph(model: "ModelProto", ranges: "TensorsData", nodes: Collection
     quantized: ModelProto = quantizer.model.model
     quantized.ClearField("metadata_props")
     quantized.metadata_props.extend(model.metadata_props)
-    return quantized.SerializeToString()
+    return bytes(quantized.SerializeToString())
 
 
 def run_graph(graph: bytes, images: Sequence[Gray]) -> Float32:

@@ -47,7 +47,7 @@ class BucketStore:
             files, path = open_files(self._address)
             for name in (*bundle.info.files, INFO):
                 content, target = (bundle.folder / name).read_bytes(), f"{path}/{place}/{name}"
-                digest = base64.b64encode(hashlib.md5(content).digest()).decode()
+                digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
                 try:
                     same = files.info(target).get("md5Hash") == digest  # Google Cloud Storage stores it
                 except FileNotFoundError:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pneumo.pipeline.sweep.parameter_format import axes, cut, duration, number
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
@@ -47,7 +47,7 @@ def write_table(folder: SweepFolder, sweep: Sweep) -> Path:
     return folder.table
 
 
-def document(sweep: Sweep) -> dict[str, object]:
+def document(sweep: Sweep) -> dict[str, Any]:
     """Return the JSON of `pneumo sweep --json`: facts of the sweep, the winner, all trials; no NaN.
 
     The winner has its parameters, the value of its best seed, and over all its seeds `mean`, `interval` (95%, Student's

@@ -29,9 +29,12 @@ async def explain(
     class_name: Annotated[
         str | None, Query(alias="class", description="The class of the heat map; by default the positive class.")
     ] = None,
-    format: Annotated[
+    output: Annotated[
         Literal["png", "json"],
-        Query(description="`png`: the heat map over the image; `json`: the prediction, image and heat map apart."),
+        Query(
+            alias="format",
+            description="`png`: the heat map over the image; `json`: the prediction, image and heat map apart.",
+        ),
     ] = "png",
     method: Annotated[
         Method | None,
@@ -50,7 +53,7 @@ async def explain(
             raise ProblemError.from_image_error(error, filename=uploads[0].filename, index=0, count=1) from None
         except (UnknownClassError, NoMapsError) as error:
             raise ProblemError("wrong-fields", str(error)) from None
-        if format == "png":
+        if output == "png":
             return Response(await asyncio.to_thread(explanation.overlay), media_type="image/png")
         answer = await asyncio.to_thread(explanation.to_response, request.state.request_id, model)
         return Response(answer.model_dump_json(), media_type="application/json")

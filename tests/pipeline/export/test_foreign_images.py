@@ -16,7 +16,7 @@ from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.preparation import encode_png
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
-from tests.support.foreign_images import strangers
+from tests.support.foreign_images import make_foreign_images
 from tests.support.paths import CONFIGS
 
 
@@ -33,7 +33,7 @@ def check(bundle: Bundle, dataset: Dataset, rows: Sequence[Row]) -> None:
     known = pixels(dataset, rows)
     inside = [said.outlier_score for said in judge(predictor, known)]
     found, flagged = {}, {}
-    for kind, images in strangers(known).items():
+    for kind, images in make_foreign_images(known).items():
         said = judge(predictor, images)
         outside = [one.outlier_score for one in said]
         found[kind] = roc_auc_score([0] * len(inside) + [1] * len(outside), inside + outside)

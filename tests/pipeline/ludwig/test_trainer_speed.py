@@ -148,7 +148,7 @@ def test_moments_of_another_layout_are_laid_out_as_their_weights(ludwig: ModuleT
             if step and fused:
                 state = optimizer.state[weights]
                 state.update({name: state[name].contiguous() for name in ("exp_avg", "exp_avg_sq")})
-                use_fused_optimizer(SimpleNamespace(device="cpu", optimizer=optimizer))  # type: ignore[arg-type]
+                use_fused_optimizer(SimpleNamespace(device="cpu", optimizer=optimizer))
             optimizer.step()
         return weights.detach()
 

@@ -24,7 +24,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
 
-STRANGER = ("203.0.113.7", 50000)
+CLIENT = ("203.0.113.7", 50000)
 NEEDS_A_KEY = (
     "/v1/predict",
     "/v1/model",
@@ -66,7 +66,7 @@ def make_app(settings: Settings) -> Starlette:
     )
 
 
-def make_client(settings: Settings, peer: tuple[str, int] = STRANGER, scheme: str = "http") -> TestClient:
+def make_client(settings: Settings, peer: tuple[str, int] = CLIENT, scheme: str = "http") -> TestClient:
     return TestClient(make_app(settings), base_url=f"{scheme}://testserver", client=peer)
 
 
@@ -252,7 +252,7 @@ def test_wrong_keys_make_an_address_wait(client, key):
 
 def test_a_guesser_locks_out_no_other_address(guarded, key):
     app = make_app(guarded)
-    guesser, other = TestClient(app, client=STRANGER), TestClient(app, client=("203.0.113.8", 1))
+    guesser, other = TestClient(app, client=CLIENT), TestClient(app, client=("203.0.113.8", 1))
     for _ in range(WRONG_KEYS.count + 1):
         response = guesser.get("/v1/model", headers=bearer(wrong(key)))
     assert response.status_code == 429
@@ -320,10 +320,10 @@ def test_this_machine_is_not_limited():
 
 def test_metrics_answer_this_machine_or_a_key(guarded, key):
     app = make_app(guarded)
-    stranger, here = TestClient(app, client=STRANGER), TestClient(app, client=("127.0.0.1", 1))
+    remote, here = TestClient(app, client=CLIENT), TestClient(app, client=("127.0.0.1", 1))
     assert here.get("/metrics").status_code == 200
-    assert stranger.get("/metrics").status_code == 401
-    assert stranger.get("/metrics", headers=bearer(key)).status_code == 200
+    assert remote.get("/metrics").status_code == 401
+    assert remote.get("/metrics", headers=bearer(key)).status_code == 200
     public = make_client(guarded.model_copy(update={"metrics_public": True}))
     assert public.get("/metrics").status_code == 200
 
@@ -490,7 +490,7 @@ def test_the_guard_lets_a_request_with_a_key_through_before_its_body_is_read(pat
     async def send(_message):
         return None
 
-    anyio.run(guarded, scope_of("/v1/predict", headers, client=STRANGER, scheme="http"), receive, send)
+    anyio.run(guarded, scope_of("/v1/predict", headers, client=CLIENT, scheme="http"), receive, send)
     assert answered == [1]
 
 

@@ -25,9 +25,13 @@ def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> Non
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
 
-    with pytest.raises(ValueError, match="halfway"), atomic_path(target) as partial:
-        partial.write_bytes(b"ne")
-        raise ValueError("halfway")
+    def write_half() -> None:
+        with atomic_path(target) as partial:
+            partial.write_bytes(b"ne")
+            raise ValueError("halfway")
+
+    with pytest.raises(ValueError, match="halfway"):
+        write_half()
 
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]

@@ -4,6 +4,7 @@ import json
 import socket
 import urllib.error
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,7 +96,7 @@ def test_an_address_that_cannot_be_is_not_shown(url):
 
 
 def test_a_message_has_words_for_slack_and_a_link():
-    found = build_message(check(), Verdict.OK, "https://ward.example/drift")
+    found: Any = build_message(check(), Verdict.OK, "https://ward.example/drift")
     assert found["text"].startswith("pneumo drift: drift, was ok: images are darker")
     section, context = found["blocks"]
     assert section["text"]["type"] == "mrkdwn"
@@ -107,7 +108,7 @@ def test_a_message_has_words_for_slack_and_a_link():
 
 @given(st.text())
 def test_no_name_of_a_class_becomes_a_mention_or_a_link(name):
-    found = build_message(check(summary=f"{name} is said more often <!channel>"), None, None)
+    found: Any = build_message(check(summary=f"{name} is said more often <!channel>"), None, None)
     assert "<" not in json.dumps(found)
     assert len(found["blocks"][0]["text"]["text"]) <= 3000
 

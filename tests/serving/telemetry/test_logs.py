@@ -1,5 +1,7 @@
 import base64
+import contextlib
 import io
+import itertools
 import json
 import logging
 import re
@@ -324,15 +326,12 @@ def test_nothing_that_a_client_sends_is_logged(written, bundle, capfd, log_forma
             sent += 1
             time.sleep(0.05)
         paths = [*app.openapi()["paths"], "/", "/docs", f"/{SECRET}", f"/v1/{SECRET}/predict", "/bug", "/half"]
-        for path in paths:
-            for method in ("GET", "POST", "PUT", "OPTIONS"):
-                try:
-                    client.request(
-                        method, re.sub(r"\{\w+\}", SECRET, path), params={"q": SECRET}, content=SECRET.encode()
-                    )
-                except (httpx.RemoteProtocolError, httpx.ReadError):  # cut short, or reset with its body unread
-                    assert path == "/half"
-                sent += 1
+        for path, method in itertools.product(paths, ("GET", "POST", "PUT", "OPTIONS")):
+            address = re.sub(r"\{\w+\}", SECRET, path)
+            cut = (httpx.RemoteProtocolError, httpx.ReadError)  # cut short, or reset with its body unread
+            with contextlib.suppress(*(cut if path == "/half" else ())):
+                client.request(method, address, params={"q": SECRET}, content=SECRET.encode())
+            sent += 1
         for name, data in secret_images():
             client.post("/v1/predict", files={"file": (name, data, f"image/{SECRET}")})
             client.post("/v1/predict", files={SECRET: (name, data)})

@@ -208,7 +208,7 @@ def test_seeds_have_a_section_only_where_there_are_several(full, synthesise_swee
 def test_a_winner_of_the_best_mean_is_the_one_that_is_marked(full) -> None:
     choice = choose_winner(full)
     assert choice is not None
-    data = page_data(full, choice, measure_importance(full))
+    data: Any = page_data(full, choice, measure_importance(full))
     marked = {trial["name"] for trial in data["trials"] if trial["winner"]}
     assert marked == {trial.name for trial in choice.family.trials}
 
@@ -216,7 +216,7 @@ def test_a_winner_of_the_best_mean_is_the_one_that_is_marked(full) -> None:
 def test_the_parameter_that_matters_is_drawn_first(synthesise_sweep) -> None:
     sweep = synthesise_sweep(24)
     sweep.space = dict(reversed(sweep.space.items()))
-    data = page_data(sweep, choose_winner(sweep), measure_importance(sweep))
+    data: Any = page_data(sweep, choose_winner(sweep), measure_importance(sweep))
     assert data["axes"][0]["name"] == "trainer.learning_rate"
     assert data["axes"][0]["kind"] == "log"
     rate = data["trials"][0]["places"][0]
