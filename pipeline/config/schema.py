@@ -12,6 +12,8 @@ import math
 import operator
 from typing import Any
 
+import yaml
+
 from pneumo.pipeline.config.document import Document, KeyPath, format_key_path
 
 Schema = dict[str, Any]
@@ -166,11 +168,13 @@ def _has_type(value: object, types: list[str]) -> bool:
 
 
 def number_hint(value: str) -> str:
-    """Return the spelling of a number that YAML 1.1 reads as text, such as `1e-3`; empty for other text."""
+    """Return how to write a number that is text in YAML 1.1, such as `1e-3` or `"25"`; empty for other text."""
     try:
         mantissa, _, exponent = f"{float(value):e}".partition("e")
     except ValueError:
         return ""
+    if not isinstance(yaml.safe_load(value), str):
+        return f" (the quotes make it text; write {value.strip()})"
     return f" (YAML reads it as text; write {float(mantissa)}e{int(exponent):+d})"
 
 

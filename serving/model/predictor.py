@@ -85,10 +85,13 @@ class Predictor:
         expected = ((2, len(bundle.info.classes)), (2, self.outlier_scorer.embedding.dimensions))
         shapes = (outputs.logits.shape, outputs.embedding.shape)
         if shapes != expected:
-            reason = f"logits and embedding of shapes {shapes} for two images, but the bundle needs {expected}"
+            given, needed = (f"logits {logits} and embedding {embedding}" for logits, embedding in (shapes, expected))
+            reason = f"the graph gives {given} for two images; the bundle needs {needed}"
             raise BundleError(f"{bundle.folder / MODEL}: {reason}; export the model again")
         if maps is not None and (maps.ndim != 4 or maps.shape[:2] != expected[0]):
-            reason = f"maps of shape {maps.shape} for two images, but the bundle needs {expected[0]}, height and width"
+            reason = (
+                f"the graph gives maps {maps.shape} for two images; the bundle needs {expected[0]}, height and width"
+            )
             raise BundleError(f"{bundle.folder / MODEL}: {reason}; export the model again")
 
     def run(self, batch: Float32) -> Outputs:

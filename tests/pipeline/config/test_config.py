@@ -40,6 +40,7 @@ def test_every_shipped_config_passes(path: Path) -> None:
         ("epochs: 25", "epochs: 0", 29, "trainer.epochs is 0; the least is 1"),
         ("learning_rate: 0.002", "learning_rate: 5", 32, "trainer.learning_rate is 5; it must be above 0"),
         ("learning_rate: 0.002", "learning_rate: 2e-3", 32, "YAML reads it as text; write 2.0e-3"),
+        ("learning_rate: 0.002", 'learning_rate: "0.002"', 32, "the quotes make it text; write 0.002"),
         ("type: adamw", "type: adamq", 33, "trainer.optimizer.type is 'adamq'; did you mean 'adam"),
         ("weight_decay", "weigth_decay", 33, "did you mean 'weight_decay'?"),
         ("      type: stacked_cnn", "      type: stacked_cnnn", 7, "did you mean 'stacked_cnn'?"),

@@ -345,7 +345,5 @@ def test_maps_that_do_not_fit_the_bundle_are_refused(tmp_path: Path) -> None:
     model.graph.output.append(onnx.helper.make_tensor_value_info("maps", onnx.TensorProto.FLOAT, ["N", 6, "H", "W"]))
     bundle = make_bundle(tmp_path / "odd", network=model.SerializeToString())
 
-    with pytest.raises(
-        BundleError, match=r"maps of shape \(2, 6, 28, 28\) for two images, but the bundle needs \(2, 2\)"
-    ):
+    with pytest.raises(BundleError, match=r"gives maps \(2, 6, 28, 28\) for two images; the bundle needs \(2, 2\)"):
         Predictor(bundle)
