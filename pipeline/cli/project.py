@@ -36,14 +36,14 @@ def doctor(as_json: options.JsonOption = False) -> None:
     findings = examine_environment()
     missing = [each.name for each in findings if each.needed and each.state == "missing"]
     if as_json:
-        print_json({"ready": not missing, "findings": [asdict(each) for each in findings]})
+        print_json({"ready": not missing, "findings": [each.to_dict() for each in findings]})
     else:
         styles = {"ok": "green", "missing": "red", "off": "yellow"}
         rows: list[Row] = []
         for area in dict.fromkeys(each.area for each in findings):
             rows.append([style_text(area, "bold")])
             for each in (each for each in findings if each.area == area):
-                text = f"{each.told}: {each.mend}" if each.mend else each.told
+                text = f"{each.told}: {each.fix}" if each.fix else each.told
                 rows.append([style_text(f"  {each.state}", styles[each.state]), each.name, text])
         print_list(rows)
     if missing:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +56,7 @@ class Finding:
         name: Name of the check.
         state: `ok`; `missing` if it must be fixed; `off` if it is absent and optional.
         told: Description of the result.
-        mend: How to fix it; empty if there is nothing to do.
+        fix: How to fix it; empty if there is nothing to do.
         needed: Whether training and serving a model need it.
     """
 
@@ -64,8 +64,12 @@ class Finding:
     name: str
     state: State
     told: str
-    mend: str = ""
+    fix: str = ""
     needed: bool = False
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the entry of `pneumo doctor --json`, whose key for the fix is `mend`."""
+        return {"mend" if key == "fix" else key: value for key, value in asdict(self).items()}
 
 
 def examine_environment(folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> list[Finding]:
@@ -89,8 +93,8 @@ def examine_environment(folder: Path = Path(), environment: Mapping[str, str] = 
 def _check_packages() -> Iterator[Finding]:
     """Yield one finding for Python and one per extra of pneumo's own metadata."""
     good = (3, 12) <= sys.version_info[:2] < (3, 14)
-    mend = "" if good else "make an environment with Python 3.12: `uv venv --python 3.12`"
-    yield Finding("packages", "Python", "ok" if good else "missing", platform.python_version(), mend, needed=True)
+    fix = "" if good else "make an environment with Python 3.12: `uv venv --python 3.12`"
+    yield Finding("packages", "Python", "ok" if good else "missing", platform.python_version(), fix, needed=True)
     requirements = [Requirement(line) for line in importlib.metadata.requires("pneumo") or []]
     for extra, purpose in _PURPOSES.items():
         asked = (each for each in requirements if each.name != "pneumo" and _belongs_to(each, extra))
@@ -126,9 +130,9 @@ def _find_problem(requirement: Requirement) -> str | None:
 def _check_machine(folder: Path) -> Iterator[Finding]:
     yield Finding("machine", "cores", "ok", f"{available_cores()} ({platform.machine()}, {platform.system()})")
     free = shutil.disk_usage(folder).free / 1e9
-    mend = "" if free >= _LOW_FREE else "free some space, or work on another disk"
+    fix = "" if free >= _LOW_FREE else "free some space, or work on another disk"
     state: State = "ok" if free >= _LEAST_FREE else "missing"
-    yield Finding("machine", "free disk", state, f"{free:.1f} GB", mend, needed=True)
+    yield Finding("machine", "free disk", state, f"{free:.1f} GB", fix, needed=True)
 
 
 def _check_accelerator() -> Finding:
@@ -142,8 +146,8 @@ def _check_accelerator() -> Finding:
     except subprocess.SubprocessError:
         names = []
     if not names:
-        mend = "see the output of `nvidia-smi`: driver and kernel module may differ"
-        return Finding("machine", "accelerator", "off", "nvidia-smi answers nothing", mend)
+        fix = "see the output of `nvidia-smi`: driver and kernel module may differ"
+        return Finding("machine", "accelerator", "off", "nvidia-smi answers nothing", fix)
     told = "; ".join(name.strip() for name in names)
     if importlib.util.find_spec("torch") and "+cpu" in importlib.metadata.version("torch"):
         return Finding("machine", "accelerator", "off", told, "this torch has no CUDA: install one that has")
@@ -165,14 +169,14 @@ def _check_presence(folder: Path) -> Iterator[Finding]:
     configs, data, registry = (
         folder / name for name in ("ludwig_configs", "data/manifest.csv", "models/registry.yaml")
     )
-    for area, name, present, told, mend in (
+    for area, name, present, told, fix in (
         ("tracking", "git", shutil.which("git"), "runs record the commit they came from", "install git"),
         ("tracking", "dvc", dvc, "versions the data set", "`pip install 'dvc[gs]'`"),
         ("project", "configs", configs.exists(), str(configs), "`pneumo init NAME` makes a project with them"),
         ("project", "data set", data.exists(), str(data), "`pneumo data import SRC --out data` makes one"),
         ("project", "registry", registry.exists(), str(registry), "`pneumo promote latest` fills it"),
     ):
-        yield Finding(area, name, "ok" if present else "off", told, "" if present else mend)
+        yield Finding(area, name, "ok" if present else "off", told, "" if present else fix)
 
 
 def _check_dvc_remote(folder: Path, environment: Mapping[str, str]) -> Finding:
@@ -182,8 +186,8 @@ def _check_dvc_remote(folder: Path, environment: Mapping[str, str]) -> Finding:
     section = f'remote "{name}"'
     url = config.get(f"'{section}'", "url", fallback="") or config.get(section, "url", fallback="")
     if not url:
-        mend = "`pneumo init NAME` makes one, `dvc remote add -d` adds it"
-        return Finding("tracking", "DVC remote", "off", "no project with a default remote in this folder", mend)
+        fix = "`pneumo init NAME` makes one, `dvc remote add -d` adds it"
+        return Finding("tracking", "DVC remote", "off", "no project with a default remote in this folder", fix)
     if url.startswith("gs://"):
         if importlib.util.find_spec("dvc_gs") is None:
             return Finding("tracking", "DVC remote", "missing", f"{name}: {url}", "`pip install 'dvc[gs]'`")

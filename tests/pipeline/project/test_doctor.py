@@ -21,6 +21,7 @@ def test_this_machine_is_ready_and_the_command_says_so(pneumo):
     assert f"ludwig {importlib.metadata.version('ludwig')}" in outcome.out
     document = json.loads(pneumo("doctor", "--json").out)
     assert document["ready"]
+    assert list(document["findings"][0]) == ["area", "name", "state", "told", "mend", "needed"]
     assert {each["area"] for each in document["findings"]} == {"packages", "machine", "cluster", "tracking", "project"}
 
 
@@ -43,7 +44,7 @@ def test_a_missing_package_of_the_basic_loop_exits_3_with_the_fix(pneumo, monkey
 def test_what_is_optional_is_off_not_missing(monkeypatch):
     monkeypatch.setattr(doctor, "_find_problem", lambda each: "no evidently" if each.name == "evidently" else None)
     found = by_name(examine_environment())["extra drift"]
-    assert (found.state, found.needed, found.mend) == (
+    assert (found.state, found.needed, found.fix) == (
         "off",
         False,
         "run `pip install '.[drift]'` in a checkout of pneumo",
@@ -55,7 +56,7 @@ def test_a_full_disk_is_needed_space(monkeypatch, tmp_path):
     monkeypatch.setattr("pneumo.pipeline.project.doctor.shutil.disk_usage", lambda _: usage(10**12, 10**12, 10**8))
     found = by_name(examine_environment(tmp_path))["free disk"]
     assert (found.state, found.needed) == ("missing", True)
-    assert "free some space" in found.mend
+    assert "free some space" in found.fix
 
 
 def test_a_bucket_as_remote_needs_credentials(tmp_path):

@@ -72,7 +72,7 @@ def test_the_config_itself_stays_as_it_was() -> None:
         ("hyperopt.goal: {space: choice, categories: [maximize]}", "cannot be varied"),
     ],
 )
-def test_a_wrong_parameter_is_refused_with_its_line_and_the_mend(parameters: str, said: str) -> None:
+def test_a_wrong_parameter_is_refused_with_its_line_and_the_fix(parameters: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         read(parameters).check()
     assert said in str(caught.value)
