@@ -194,3 +194,16 @@ def test_a_shadow_that_breaks_harms_nobody(models, png, started):
         client.app.state.service.slots.shadow.predictor.run = broken
         assert client.post("/v1/predict", files={"file": png}).status_code == 200
         until(lambda: metric(client, 'pneumo_images_total{lane="shadow",result="failed"}') == 1)
+
+
+def test_a_shadow_whose_queue_is_full_is_skipped_and_delays_nobody(models, png, started):
+    registry.promote(models.parent / "2", alias="challenger", root=models)
+    with started(app_of(models, shadow=True)) as client:
+        room = threading.Semaphore(0)
+        client.app.state.service.slots.shadow.batcher._room = room
+        late = threading.Timer(5, room.release)  # ends a wait for room, which must not happen
+        late.start()
+        assert client.post("/v1/predict", files={"file": png}).status_code == 200
+        until(lambda: metric(client, 'pneumo_images_total{lane="shadow",result="failed"}') == 1, timeout=20)
+        late.cancel()
+        assert metric(client, 'pneumo_images_total{lane="shadow",result="predicted"}') == 0
