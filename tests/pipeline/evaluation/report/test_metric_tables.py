@@ -67,6 +67,9 @@ def test_the_command_writes_tables_of_the_own_data_set_only(
     assert pneumo("evaluate", run.folder, "--tables", tmp_path / "tables").code == 0
     assert (tmp_path / "tables" / "roc.csv").is_file()
 
+    refused = pneumo("evaluate", run.folder, "--tables", tmp_path / "other", "--data", tmp_path)
+    assert refused.code == 2
+    assert "--tables holds results of the run's own data set; leave out --tables" in refused.err
     refused = pneumo("evaluate", run.folder, "--tables", tmp_path / "other", "--stress")
     assert refused.code == 2
-    assert "leave out --tables" in refused.err
+    assert "--stress uses the run's own validation images and threshold; leave out --tables" in refused.err
