@@ -21,8 +21,8 @@ from PIL import Image
 
 from pneumo.pipeline.data.phantom import draw_radiograph
 from pneumo.serving.images.decode import read_stored
-from pneumo.serving.images.preparation import fit
-from pneumo.serving.images.types import Decode, Fit, Gray
+from pneumo.serving.images.preparation import Storage, fit
+from pneumo.serving.images.types import DECODING_RULES, Decode, Fit, Gray
 
 SIZE = 224
 REPEATS = {(SIZE, SIZE): 400, (1500, 1200): 60}
@@ -48,7 +48,7 @@ def squash(gray: Gray) -> Gray:
 
 
 def pillow(decode: Decode) -> Reader:
-    return lambda data: read_stored(data, size=SIZE, how=Fit.SQUASH, decode=decode).gray
+    return lambda data: read_stored(data, Storage(size=SIZE, decode=decode, rules=DECODING_RULES)).gray
 
 
 def opencv(scaled: bool) -> Reader:

@@ -67,7 +67,7 @@ def plain_loop(network: Any, dataset: Dataset, experiment: Experiment, folder: P
 
     result = Measured()
     called = Clock.read()
-    preparation = experiment.preparation(size=dataset.info.size, fit=dataset.info.fit.value)
+    preparation = experiment.preparation(dataset.info)
     positive = experiment.positive
     sets = []
     for split in (Split.TRAIN, Split.VALIDATION):

@@ -244,6 +244,8 @@ def _show_dataset(data: "Dataset", out: Path) -> None:
     _show_counts(info.counts, info.classes, info.patients)
     for note in info.split.get("notes", []):
         say(f"note: {note}")
+    for count in info.remarks:
+        say(f"remark: {count.images} images, such as {count.example}: {count.remark}")
     for entry in info.skipped[:_SHOWN]:
         others = f" and {int(entry['count']) - 1} more" if "count" in entry else ""
         say(f"skipped: {entry['source']}{others}: {entry['reason']}")

@@ -1,10 +1,9 @@
 """`pneumo predict`: offline prediction of image files."""
 
-import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -13,6 +12,7 @@ import typer
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import Row, print_table, say, style_text
 from pneumo.pipeline.cli.progress import count_bar
+from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ COLUMNS = (
     "in_distribution",
     "outlier_score",
     "elapsed_ms",
+    "remarks",
     "error",
 )
 
@@ -96,14 +97,16 @@ def _write_json(results: Sequence["FileResult"], info: "BundleInfo", file: TextI
 
 def _write_csv(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
     probabilities = {name: f"probability_{name}" for name in info.classes}
-    writer = csv.DictWriter(file, [*COLUMNS, *probabilities.values()], lineterminator="\n")
-    writer.writeheader()
+    columns = [*COLUMNS, *probabilities.values()]
+    rows: list[Iterable[object]] = [columns]
     for result in results:
         cells: dict[str, object] = {"file": str(result.path), "error": result.error}
         if result.prediction:
             cells |= result.prediction.model_dump(include=set(COLUMNS) - cells.keys())
+            cells["remarks"] = "; ".join(result.prediction.remarks)
             cells |= {column: result.prediction.probabilities[name] for name, column in probabilities.items()}
-        writer.writerow(cells)
+        rows.append([cells.get(column) for column in columns])
+    file.write(format_csv(rows))
 
 
 def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
@@ -114,6 +117,7 @@ def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: Text
         if row := result.prediction:
             inside = "yes" if row.in_distribution else f"no ({row.outlier_score:.1f})"
             rows.append([str(result.path), row.label, f"{row.probability:.3f}", row.certainty, inside])
+            rows += [["", f"remark: {remark}"] for remark in row.remarks]
         else:
             rows.append([str(result.path), style_text(f"unreadable: {result.error}", "red")])
     columns = ["image", "label", f"p({info.positive_class or 'label'})", "certainty", "in distribution"]

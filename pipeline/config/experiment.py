@@ -12,8 +12,7 @@ from pneumo.pipeline.config.rules.experiment_rules import check_rules
 from pneumo.pipeline.config.schema import DECISIONS, check_decisions, check_schema
 from pneumo.pipeline.decisions.policies import DecisionRules, Policy
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Preparation
-from pneumo.serving.images.types import Decode
+from pneumo.serving.images.preparation import Preparation, Storage
 
 LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "false", "f", "0", "0.0", "-1", "-1.0"))
 """Words that Ludwig reads as true or false before it looks at `fallback_true_label`."""
@@ -57,11 +56,11 @@ class Experiment:
         label = self.config["output_features"][0]
         return str(label["preprocessing"]["fallback_true_label"]) if self.kind == "binary" else None
 
-    def preparation(self, *, size: int, fit: str, decode: str = Decode.FULL) -> Preparation:
-        """Return how this experiment's model takes images of a data set imported with `size`, `fit` and `decode`."""
+    def preparation(self, storage: Storage) -> Preparation:
+        """Return how this experiment's model takes images of a data set that stores them so."""
         image = self.config["input_features"][0]["preprocessing"]
         shape = {"height": image["height"], "width": image["width"], "channels": image["num_channels"]}
-        return Preparation.model_validate({"size": size, "fit": fit, "decode": decode, **shape})
+        return Preparation.model_validate({**storage.settings(), **shape})
 
     def to_yaml(self) -> str:
         """Return the resolved config as YAML."""

@@ -3,14 +3,14 @@
 import hashlib
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
-from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
+from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, RemarkCount, Row, Split
 from pneumo.pipeline.data.sources import Item, Skipped
 from pneumo.pipeline.data.splits import Sample, carve_validation, split_images
 from pneumo.pipeline.data.staging import IMAGES
@@ -25,6 +25,8 @@ class Prepared:
         sha256: Digest of the original bytes; width and height are those of the original too.
         staged: The prepared PNG, under a temporary name.
         digest: SHA-256 of the prepared PNG.
+        format: Container format of the original, as Pillow names it.
+        remarks: Remarks about the original file.
     """
 
     item: Item
@@ -33,6 +35,8 @@ class Prepared:
     digest: str
     width: int
     height: int
+    format: str
+    remarks: tuple[str, ...]
 
 
 def assemble_dataset(
@@ -67,18 +71,17 @@ def assemble_dataset(
                 width=image.width,
                 height=image.height,
                 groups=settings.group_rule.groups(image.item),
+                bytes=image.item.size,
+                format=image.format,
             )
         )
     rows.sort(key=lambda row: (row.split, row.image))
     by_split = {split.name.lower(): [row for row in rows if row.split is split] for split in Split}
-    size, fit, decode = settings.size, settings.fit, settings.decode
     info = DatasetInfo(
         classes=sorted({row.label for row in rows}),
         counts={name: dict(sorted(Counter(row.label for row in some).items())) for name, some in by_split.items()},
         patients={name: len({row.patient for row in some}) for name, some in by_split.items()},
-        size=size,
-        fit=fit,
-        decode=decode,
+        **settings.storage.settings(),
         split={
             "method": settings.split.value,
             "seed": settings.seed,
@@ -91,7 +94,8 @@ def assemble_dataset(
         },
         source=source.resolve().name,
         skipped=[entry.to_dict() for entry in sorted(skipped, key=lambda entry: (entry.source, entry.reason))],
-        fingerprint=manifest.compute_fingerprint(rows, size=size, fit=fit, decode=decode, digests=digests),
+        remarks=_count_remarks(images),
+        fingerprint=manifest.compute_fingerprint(rows, settings.storage, digests),
     )
     manifest.write_dataset(folder, rows, info, digests)
     return Dataset(folder=folder, rows=tuple(rows), info=info, digests=digests)
@@ -141,6 +145,15 @@ def _note_unknown_patients(images: Sequence[Prepared], settings: ImportSettings)
         f"{len(own)} of {len(images)} images, such as {min(own)!r}, count as a patient of their own, since neither a "
         "table nor their names give the patient; --patient-regex groups them"
     ]
+
+
+def _count_remarks(images: Sequence[Prepared]) -> list[RemarkCount]:
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for image in images:
+        for remark in image.remarks:
+            names[remark].append(image.item.name)
+    counts = (RemarkCount(remark=remark, images=len(some), example=min(some)) for remark, some in names.items())
+    return sorted(counts, key=lambda count: (-count.images, count.remark))
 
 
 def _choose_paths(samples: Sequence[Sample], splits: dict[str, Split]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from pneumo.pipeline.data.groups import GroupRule
 from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.types import Decode, Fit
+from pneumo.serving.images.preparation import Storage
+from pneumo.serving.images.types import DECODING_RULES, Decode, Fit
 
 
 class SplitMethod(StrEnum):
@@ -50,6 +51,11 @@ class ImportSettings:
         if not 8 <= self.size <= 4096:
             raise InputError(f"--size {self.size}: must be 8 to 4096 pixels")
         _ = self.patient_rule  # refuses a wrong regular expression
+
+    @property
+    def storage(self) -> Storage:
+        """How each file becomes a stored image, under today's decoding rules."""
+        return Storage(size=self.size, fit=self.fit, decode=self.decode, rules=DECODING_RULES)
 
     @cached_property
     def patient_rule(self) -> PatientRule:

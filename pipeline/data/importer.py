@@ -15,6 +15,7 @@ from pneumo.pipeline.data.staging import is_same_dataset, lock_staging, publish,
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.preparation import encode_png
+from pneumo.serving.images.types import DECODING_RULES
 
 __all__ = ["ImportSettings", "SplitMethod", "import_dataset"]
 
@@ -107,19 +108,21 @@ def _find_replaceable(out: Path, source: Source, settings: ImportSettings, *, fo
     except InputError as error:
         raise InputError(f"{error}; --force replaces it") from None
     names = {item.name for item in source.items}
-    alike = (old.info.size, old.info.fit, old.info.decode) == (settings.size, settings.fit, settings.decode)
-    if not alike or any(row.source not in names for row in old.rows):
-        raise _different(out)
+    if old.info.settings() != settings.storage.settings() or any(row.source not in names for row in old.rows):
+        raise _different(out, old.info.rules)
     return old
 
 
-def _different(out: Path) -> InputError:
-    return InputError(f"{out}: holds a different data set; use --force to replace it, or choose another --out")
+def _different(out: Path, rules: int = DECODING_RULES) -> InputError:
+    old = "" if rules == DECODING_RULES else f", imported under decoding rules {rules} (now {DECODING_RULES})"
+    return InputError(f"{out}: holds a different data set{old}; use --force to replace it, or choose another --out")
 
 
 def _prepare_image(settings: ImportSettings, folder: Path, item: Item, blob: Blob) -> Prepared:
-    picture = read_stored(blob.data, size=settings.size, how=settings.fit, decode=settings.decode)
+    picture = read_stored(blob.data, settings.storage)
     png = encode_png(picture.gray)
     target = folder / f"{hashlib.sha256(item.name.encode()).hexdigest()}.png"
     target.write_bytes(png)
-    return Prepared(item, blob.sha256, target, hashlib.sha256(png).hexdigest(), picture.width, picture.height)
+    digest = hashlib.sha256(png).hexdigest()
+    facts = (picture.width, picture.height, picture.format, picture.remarks)
+    return Prepared(item, blob.sha256, target, digest, *facts)

@@ -16,7 +16,8 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import atomic_path
 from pneumo.serving.contracts.models import FrozenModel
-from pneumo.serving.images.types import Decode, Fit
+from pneumo.serving.images.preparation import Storage
+from pneumo.serving.images.types import Decode
 
 MANIFEST = "manifest.csv"
 DATASET = "dataset.json"
@@ -61,6 +62,8 @@ class Row:
         width: Width of the original, in pixels.
         height: Height of the original, in pixels.
         groups: Its subgroups: value by name, such as `kind` and `virus`; never an empty value.
+        bytes: Size of the original file, in bytes; None in data sets of older versions.
+        format: Container format of the original as Pillow names it, or `DICOM`; None in data sets of older versions.
     """
 
     image: Annotated[_Text, AfterValidator(_check_inside)]
@@ -72,13 +75,17 @@ class Row:
     width: int
     height: int
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
+    bytes: int | None = None
+    format: str | None = None
 
     def values(self) -> tuple[str | int, ...]:
         """Return the values of `COLUMNS`."""
         return tuple(getattr(self, name) for name in COLUMNS)
 
 
-COLUMNS = tuple(column.name for column in fields(Row) if column.name != "groups")
+OPTIONAL = ("bytes", "format")
+"""The columns that manifests of older versions lack."""
+COLUMNS = tuple(column.name for column in fields(Row) if column.name not in ("groups", *OPTIONAL))
 """The columns that every manifest has."""
 
 _ROW = TypeAdapter(Row)
@@ -95,19 +102,25 @@ class SplitInfo(TypedDict, total=False):
     notes: list[str]
 
 
-class DatasetInfo(FrozenModel):
+class RemarkCount(FrozenModel):
+    """A remark about original files: how many images have it, and the first one's name in the source."""
+
+    remark: str
+    images: int
+    example: str
+
+
+class DatasetInfo(Storage):
     """`dataset.json`: the content of a data set and how it was made.
 
     Attributes:
         classes: Class names, sorted.
         counts: Images by split name and class.
         patients: Patients by split name.
-        size: Side of the prepared square images, in pixels.
-        fit: How rectangles became squares.
-        decode: How JPEGs were decoded; `full` in data sets without the key.
         split: How the splits were made.
         source: The imported file or folder, by name only.
         skipped: Images left out: `source` and `reason` of each.
+        remarks: Remarks about the original files, such as a guessed depth; those of most images first.
         fingerprint: SHA-256 over every row, prepared image and the preparation: equal data, equal fingerprint.
     """
 
@@ -115,12 +128,10 @@ class DatasetInfo(FrozenModel):
     classes: list[str]
     counts: dict[str, dict[str, int]]
     patients: dict[str, int]
-    size: int
-    fit: Fit
-    decode: Decode = Decode.FULL
     split: SplitInfo
     source: str
     skipped: list[dict[str, str]]
+    remarks: list[RemarkCount] = []
     fingerprint: str
 
 
@@ -159,25 +170,27 @@ class Dataset:
 
 
 def compute_fingerprint(
-    rows: Iterable[Row], *, size: int, fit: Fit, decode: Decode = Decode.FULL, digests: Mapping[str, str] | None = None
+    rows: Iterable[Row], storage: Storage, digests: Mapping[str, str] | None = None
 ) -> str:
     """Return a SHA-256 over rows (in any order) and preparation, hexadecimal.
 
     Args:
         rows: The images.
-        size: Side of the prepared square images, in pixels.
-        fit: How rectangles became squares.
-        decode: How JPEGs were decoded.
+        storage: How the files became the prepared images.
         digests: SHA-256 of each prepared image by `Row.image`, to be covered too; an import always gives them.
     """
-    preparation = f"size={size} fit={fit.value}"
-    if decode is not Decode.FULL:  # data sets made before `decode` was an option keep their fingerprints
-        preparation += f" decode={decode.value}"
+    preparation = f"size={storage.size} fit={storage.fit.value}"
+    if storage.decode is not Decode.FULL:  # data sets made before `decode` was an option keep their fingerprints
+        preparation += f" decode={storage.decode.value}"
+    if storage.rules > 1:
+        preparation += f" rules={storage.rules}"
     digest = hashlib.sha256(f"{preparation}\n".encode())
     for row in sorted(rows, key=lambda row: row.image):
         values: list[object] = [*row.values(), *([] if digests is None else [digests[row.image]])]
         if row.groups:
             values.append(sorted(row.groups.items()))
+        if row.format:
+            values.append([row.bytes, row.format])
         digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
@@ -202,10 +215,12 @@ def write_dataset(
     with atomic_path(folder / MANIFEST) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = group_names(rows)
-        writer.writerow([*COLUMNS, *(GROUP + name for name in names)])
+        optional = OPTIONAL if any(row.format for row in rows) else ()
+        writer.writerow([*COLUMNS, *optional, *(GROUP + name for name in names)])
         for row in rows:
             plain = [int(value) if isinstance(value, Split) else value for value in row.values()]
-            writer.writerow([*plain, *(row.groups.get(name, "") for name in names)])
+            optional_values = [getattr(row, name) for name in optional]
+            writer.writerow([*plain, *optional_values, *(row.groups.get(name, "") for name in names)])
 
 
 def group_names(rows: Iterable[Row]) -> list[str]:
@@ -274,4 +289,5 @@ def _parse_row(record: dict[str, str | None]) -> Row:
     groups = {
         name.removeprefix(GROUP): value for name, value in record.items() if value and (name or "").startswith(GROUP)
     }
-    return _ROW.validate_python({**{name: record[name] for name in COLUMNS}, "groups": groups})
+    optional = {name: record.get(name) or None for name in OPTIONAL}
+    return _ROW.validate_python({**{name: record[name] for name in COLUMNS}, **optional, "groups": groups})

@@ -219,7 +219,7 @@ def _start_board(record: Sweep) -> "ActorHandle[BestValue]":
 def _read_pixels(dataset: Dataset) -> NDArray[np.uint8]:
     """Read and check all images once for all trials; return them as stored, uint8 [N, size, size]."""
     size = dataset.info.size
-    stored = Preparation(size=size, fit=dataset.info.fit, height=size, width=size, channels=1)
+    stored = Preparation(**dataset.info.settings(), height=size, width=size, channels=1)
     return np.stack([each[:, :, 0] for each in read_images(dataset, dataset.rows, stored)])
 
 

@@ -104,9 +104,7 @@ def describe_run(
         data_fingerprint=stored.fingerprint,
         classes=stored.classes,
         positive=experiment.positive,
-        preparation=experiment.preparation(size=stored.size, fit=stored.fit, decode=stored.decode).model_dump(
-            mode="json"
-        ),
+        preparation=experiment.preparation(stored).model_dump(mode="json"),
         image=experiment.image,
         label=experiment.label,
         seed=seed,

@@ -32,6 +32,7 @@ class ImagePrediction(BaseModel, frozen=True):
         in_distribution: Whether the image resembles the training images: its score is at most the outlier limit.
         outlier_score: Out-of-distribution score: about 0 for a typical held-out image, 1 near the limit.
         elapsed_ms: Time to decode this image plus its share of the network's time, in milliseconds.
+        remarks: Remarks such as a DICOM file of another modality or a guessed depth; they quote nothing of the file.
     """
 
     filename: str | None
@@ -43,18 +44,13 @@ class ImagePrediction(BaseModel, frozen=True):
     in_distribution: bool
     outlier_score: float
     elapsed_ms: float
+    remarks: list[str] = []
 
 
 class ServedPrediction(ImagePrediction, frozen=True):
-    """A prediction with the position of its image in the request, and remarks about the file.
-
-    Attributes:
-        index: Position in the request, from 0.
-        remarks: Remarks such as a DICOM file of another modality; they quote only terms of the standard.
-    """
+    """A prediction with the position of its image in the request, from 0."""
 
     index: int
-    remarks: list[str] = []
 
     @classmethod
     def from_prediction(

@@ -56,7 +56,7 @@ def describe_files(
         for path in paths:
             try:
                 data = path.read_bytes()
-                yield read_stored(data, size=preparation.size, how=preparation.fit, decode=preparation.decode)
+                yield read_stored(data, preparation)
             except ImageError as error:
                 unreadable[path] = str(error)
             except OSError as error:

@@ -18,7 +18,7 @@ from pneumo.serving.contracts.errors import ImageError, first_line
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
 from pneumo.serving.images.grayscale import to_gray
 from pneumo.serving.images.library_warnings import silence_libraries
-from pneumo.serving.images.preparation import Preparation, fit, fit_image, inner_size, to_input
+from pneumo.serving.images.preparation import Preparation, Storage, fit, fit_image, inner_size, to_input
 from pneumo.serving.images.size_limits import find_excess
 from pneumo.serving.images.types import Decode, Fit, Gray, Picture, Size
 
@@ -58,33 +58,43 @@ def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return _read(data, max_pixels, _decode_fully)
 
 
-def read_stored(
-    data: bytes, *, size: int, how: Fit, decode: Decode = Decode.FULL, max_pixels: int = MAX_PIXELS
-) -> Picture:
+def read_stored(data: bytes, storage: Storage, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an image file as a data set stores it: gray uint8 [size, size].
 
     Args:
         data: A whole image file.
-        size: Side of the square, in pixels.
-        how: How a rectangle becomes the square.
-        decode: How a JPEG is decoded.
+        storage: The square, and how the file becomes it.
         max_pixels: As for `read_gray`.
 
     Raises:
-        ImageError: As for `read_gray`.
+        ImageError: As for `read_gray`, or the decoding rules of the storage read another image in the file.
     """
-    if decode is Decode.SCALED and data.startswith(b"\xff\xd8"):
-        return _read(data, max_pixels, partial(_decode_scaled, size=size, how=how))
-    picture = read_gray(data, max_pixels=max_pixels)
-    return replace(picture, gray=fit(picture.gray, size, how))
+    if storage.decode is Decode.SCALED and data.startswith(b"\xff\xd8"):
+        picture = _read(data, max_pixels, partial(_decode_scaled, size=storage.size, how=storage.fit))
+    else:
+        picture = read_gray(data, max_pixels=max_pixels)
+        picture = replace(picture, gray=fit(picture.gray, storage.size, storage.fit))
+    check_rules(picture, storage)
+    return picture
+
+
+def check_rules(picture: Picture, storage: Storage) -> None:
+    """Refuse an image that the decoding rules of a data set or model would have read as another one.
+
+    Raises:
+        ImageError: It is such an image.
+    """
+    if picture.rules > storage.rules:
+        raise ImageError(
+            "unreadable",
+            f"decoding rules {storage.rules}, under which the data were imported, read such a file wrongly; save it as "
+            "an 8-bit PNG, or import the data again and train a new model",
+        )
 
 
 def prepare(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> Float32:
     """Turn the bytes of an image file into a model's input, float32 [C, H, W] in [0, 1], or raise an `ImageError`."""
-    picture = read_stored(
-        data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels
-    )
-    return to_input(picture.gray, preparation)
+    return to_input(read_stored(data, preparation, max_pixels=max_pixels).gray, preparation)
 
 
 def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image], tuple[Gray, Size]]) -> Picture:

@@ -9,32 +9,53 @@ image of the stored size is not changed, so a prepared PNG and its original give
 """
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.models import FrozenModel
-from pneumo.serving.images.types import Decode, Fit, Gray, Size
+from pneumo.serving.images.types import DECODING_RULES, Decode, Fit, Gray, Size
 
 
-class Preparation(FrozenModel):
-    """Preparation of the images of a data set, and of a model's input.
+class Storage(FrozenModel):
+    """How an image file becomes the gray square that a data set stores.
 
     Attributes:
-        size: Side of the stored square image, in pixels.
-        fit: How a rectangle became that square.
-        decode: How JPEGs were decoded; `full` in data sets and bundles that do not say.
-        height: Height of the model's input, in pixels; the stored image is resized to it.
-        width: Width of the model's input, in pixels.
-        channels: 1, or 3 for the gray image three times.
+        size: Side of the square, in pixels.
+        fit: How a rectangle becomes the square.
+        decode: How JPEGs are decoded; `full` in data sets and bundles that do not say.
+        rules: Version of the decoding rules (`types.DECODING_RULES`); 1 in data sets and bundles that do not say.
     """
 
     size: int = Field(ge=8, le=4096)
     fit: Fit = Fit.SQUASH
     decode: Decode = Decode.FULL
+    rules: int = Field(default=1, ge=1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of these fields alone, for a model that has them among others."""
+        return {name: getattr(self, name) for name in Storage.model_fields}
+
+    @field_validator("rules")
+    @classmethod
+    def _check_rules(cls, rules: int) -> int:
+        if rules > DECODING_RULES:
+            raise ValueError(f"made under decoding rules {rules}, this pneumo knows {DECODING_RULES}; upgrade pneumo")
+        return rules
+
+
+class Preparation(Storage):
+    """Preparation of a model's input: the storage of its data set, and the shape of the network's input.
+
+    Attributes:
+        height: Height of the model's input, in pixels; the stored image is resized to it.
+        width: Width of the model's input, in pixels.
+        channels: 1, or 3 for the gray image three times.
+    """
+
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     channels: Literal[1, 3] = 1

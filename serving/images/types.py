@@ -10,6 +10,13 @@ Gray = NDArray[np.uint8]
 Size = tuple[int, int]
 """Width and height in pixels."""
 
+DECODING_RULES = 2
+"""Version of the rules that turn a file into gray pixels; it grows when they give other pixels for any kind of file.
+
+Version 2 (December 2026): the declared depth of deep images, white-is-zero and palette TIFFs, alpha, DICOM's padding,
+big-endian bytes and narrow windows.
+"""
+
 
 class Fit(StrEnum):
     """How a rectangle becomes a square: `squash` ignores the aspect, `pad` adds black, `crop` keeps the centre."""
@@ -42,6 +49,7 @@ class Picture:
         width: Width of the original in pixels, after orientation.
         height: Height of the original in pixels, after orientation.
         remarks: Remarks about the file, in words that quote nothing of it.
+        rules: First version of the decoding rules that gave these pixels; 1 if all versions agree on this file.
     """
 
     gray: Gray
@@ -50,3 +58,4 @@ class Picture:
     width: int
     height: int
     remarks: tuple[str, ...] = ()
+    rules: int = 1

@@ -43,8 +43,6 @@ class DecodedImage:
 def decode_image(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode an image file of at most `max_pixels` (width times height); raise an `ImageError` if that fails."""
     began = time.perf_counter()
-    picture = read_stored(
-        data, size=preparation.size, how=preparation.fit, decode=preparation.decode, max_pixels=max_pixels
-    )
+    picture = read_stored(data, preparation, max_pixels=max_pixels)
     image = to_input(picture.gray, preparation)
     return DecodedImage(image, picture, began, time.perf_counter() - began)

@@ -11,7 +11,7 @@ from pneumo.serving.contracts.arrays import Float32, Float64
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.schemas import ExplainResponse, ImagePrediction, ModelName
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
-from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.decode import check_rules, read_gray
 from pneumo.serving.images.preparation import encode_png, fit, to_input
 from pneumo.serving.images.types import Decode, Gray
 from pneumo.serving.model.bundle import BundleInfo
@@ -139,7 +139,9 @@ def explain_image(
         raise UnknownClassError(f"class {class_name[:100]!r} is not one of {', '.join(info.classes)}")
     method = _choose_method(predictor, method)  # fails before decoding
     began = time.perf_counter()
-    gray, preparation = read_gray(data, max_pixels=max_pixels).gray, info.preparation
+    picture, preparation = read_gray(data, max_pixels=max_pixels), info.preparation
+    check_rules(picture, preparation)
+    gray = picture.gray
     if preparation.decode is Decode.FULL:
         image = to_input(fit(gray, preparation.size, preparation.fit), preparation)
     else:  # the model saw a decoding at another resolution
@@ -152,7 +154,7 @@ def explain_image(
     film = scale_film(gray)
     values = evidence.values[index].astype(np.float32)
     return Explanation(
-        prediction=name_prediction(prediction, filename, decoding_s * 1000),
+        prediction=name_prediction(prediction, filename, decoding_s * 1000, picture.remarks),
         class_name=class_name,
         method=method,
         film=film,

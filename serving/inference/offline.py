@@ -1,6 +1,5 @@
 """Offline prediction of image files, with the code of the service."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -70,22 +69,22 @@ def predict_files(
         paths: Image files.
         max_pixels: Largest image, width times height.
     """
+    from pneumo.serving.inference.decoding import decode_image
     from pneumo.serving.model.predictor import BATCH, name_prediction
 
     for chunk in batched(paths, BATCH):
-        inputs, times, errors = [], [], {}
+        decoded, errors = {}, {}
+        preparation = predictor.bundle.info.preparation
         for path in chunk:
-            began = time.perf_counter()
             try:
-                inputs.append(predictor.prepare(path.read_bytes(), max_pixels=max_pixels))
+                decoded[path] = decode_image(path.read_bytes(), preparation, max_pixels=max_pixels)
             except (ImageError, OSError) as error:
                 errors[path] = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror}"
-            else:
-                times.append((time.perf_counter() - began) * 1000)
-        predictions = iter(zip(predictor.predict(inputs), times, strict=True))
+        predictions = iter(predictor.predict([each.image for each in decoded.values()]))
         for path in chunk:
             if path in errors:
                 yield FileResult(path, None, errors[path])
             else:
-                prediction, decoding_ms = next(predictions)
-                yield FileResult(path, name_prediction(prediction, str(path), decoding_ms), None)
+                image = decoded[path]
+                named = name_prediction(next(predictions), str(path), image.took_s * 1000, image.picture.remarks)
+                yield FileResult(path, named, None)

@@ -16,7 +16,7 @@ import pytest
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import DatasetInfo, Row, Split
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
-from pneumo.serving.images.preparation import encode_png
+from pneumo.serving.images.preparation import Storage, encode_png
 from pneumo.serving.images.types import Fit
 
 SynthesiseRun = Callable[..., Run]
@@ -74,7 +74,7 @@ def build_run(
         )
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(png)
-    fingerprint = manifest.compute_fingerprint(rows, size=16, fit=Fit.SQUASH)
+    fingerprint = manifest.compute_fingerprint(rows, Storage(size=16))
     info = DatasetInfo(
         classes=list(classes),
         counts={},

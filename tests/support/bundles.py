@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.thumbnails import make_thumbnails
+from pneumo.serving.images.types import DECODING_RULES
 from pneumo.serving.model.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, seal_bundle
 from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
 
@@ -66,7 +67,7 @@ def make_info(**changes: object) -> BundleInfo:
         "version": "1",
         "classes": ["NORMAL", "PNEUMONIA"],
         "positive_class": "PNEUMONIA",
-        "preparation": Preparation(size=32, height=28, width=28, channels=1),
+        "preparation": Preparation(size=32, height=28, width=28, channels=1, rules=DECODING_RULES),
         "temperature": 1.5,
         "thresholds": {"default": 0.4},
         "policy": "max balanced accuracy",

@@ -105,10 +105,7 @@ def _audit_dataset(data: Dataset, near: int, workers: int | None, progress: Prog
                 progress(len(results))
     records = [result for result in results if isinstance(result, Record)]
     problems = [result for result in results if isinstance(result, _Problem)]
-    actual = manifest.compute_fingerprint(
-        data.rows, size=info.size, fit=info.fit, decode=info.decode, digests=data.digests
-    )
-    if actual != info.fingerprint:
+    if manifest.compute_fingerprint(data.rows, info, data.digests) != info.fingerprint:
         problems.append(
             _Problem(Kind.CHANGED, MANIFEST, f"it or {DIGESTS} does not match the fingerprint in {DATASET}")
         )

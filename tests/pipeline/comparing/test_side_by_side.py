@@ -69,7 +69,7 @@ def test_images_are_told_by_their_digest_where_data_sets_differ(synthesise_run):
     shutil.copytree(dataset.folder, other)
     moved = [row for row in dataset.rows if row.patient != "person2"]
     changed = dataset.info.model_copy(
-        update={"fingerprint": manifest.compute_fingerprint(moved, size=16, fit=dataset.info.fit)}
+        update={"fingerprint": manifest.compute_fingerprint(moved, dataset.info)}
     )
     manifest.write_dataset(other, moved, changed)
     second.save(second.info().model_copy(update={"data": str(other), "data_fingerprint": changed.fingerprint}))

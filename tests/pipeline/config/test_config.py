@@ -10,6 +10,7 @@ from pneumo.pipeline import config
 from pneumo.pipeline.config.document import Document, parse_document
 from pneumo.pipeline.decisions import DecisionRules, Policy
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Storage
 from tests.support.paths import ROOT
 
 CONFIGS = sorted((ROOT / "ludwig_configs").glob("[!g]*.yaml"))  # gate.yaml is no config
@@ -90,11 +91,14 @@ def test_an_error_names_the_line_of_the_key(tmp_path: Path) -> None:
     [
         ("", "mine.yaml:1: a config is a mapping"),
         ("- 1", "mine.yaml:1: a config is a mapping"),
-        ("a: [", "mine.yaml:1: not YAML"),
-        ("input_features: &a [*a]\noutput_features: []", "or an anchor that contains itself"),
-        ("a: " + "[" * 3000, "mine.yaml: nested too deeply"),
+        ("a: [", "mine.yaml:1: cannot be read as YAML"),
+        (
+            "input_features: &a [*a]\noutput_features: []",
+            "mine.yaml:1: cannot be read as YAML: an anchor that contains itself",
+        ),
+        ("a: " + "[" * 3000, "mine.yaml:1: cannot be read as YAML: nested deeper than 100 levels"),
         ("a: 1\na: 2", "mine.yaml:2: duplicate key 'a'; the first is in line 1"),
-        ("a: !!python/object:os.system 1", "mine.yaml:1: not YAML"),
+        ("a: !!python/object:os.system 1", "mine.yaml:1: cannot be read as YAML"),
         ("input_features: []", "mine.yaml:1: missing top-level key 'output_features'"),
         ("input_features: {}\noutput_features: []", "input_features must be a list"),
         ("input_features: []\noutput_features: []", "exactly one feature, an image; it holds 0"),
@@ -128,7 +132,7 @@ def test_torchvision_encoders_are_refused_because_their_scaling_is_lost_at_expor
 def test_overrides_replace_values_and_are_named_in_errors() -> None:
     experiment = config.load_config(SMOKE, ["trainer.epochs=2", "input_features.0.preprocessing.height=96"])
     assert experiment.config["trainer"]["epochs"] == 2
-    assert experiment.preparation(size=224, fit="pad").height == 96
+    assert experiment.preparation(Storage(size=224)).height == 96
 
     with pytest.raises(InputError, match=r"^-o trainer\.epochs: trainer\.epochs is 0"):
         config.load_config(SMOKE, ["trainer.epochs=0"])

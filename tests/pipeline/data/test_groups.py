@@ -15,6 +15,7 @@ from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import MANIFEST, Dataset
 from pneumo.pipeline.data.sources import Item
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Storage
 
 
 def png(seed: int) -> bytes:
@@ -72,7 +73,7 @@ def test_groups_of_names_are_imported_written_and_read_back(tmp_path: Path) -> N
     assert found["person1_virus_1"] == {"kind": "virus"}
     assert found["NORMAL2-IM-0000-0001"] == {"source": "NORMAL2-IM"}
     header = (data.folder / MANIFEST).read_text().splitlines()[0]
-    assert header == ",".join([*manifest.COLUMNS, "group:kind", "group:source"])
+    assert header == ",".join([*manifest.COLUMNS, *manifest.OPTIONAL, "group:kind", "group:source"])
     assert manifest.read_dataset(data.folder) == data
     assert is_dataset(data.folder / MANIFEST)
 
@@ -116,12 +117,15 @@ def plain(folder: Path) -> Dataset:
 
 def test_a_data_set_without_groups_has_the_fingerprint_and_the_columns_of_before(tmp_path: Path) -> None:
     data = plain(tmp_path)
+    assert (data.folder / MANIFEST).read_text().splitlines()[0] == ",".join([*manifest.COLUMNS, *manifest.OPTIONAL])
+    rows = [dataclasses.replace(row, bytes=None, format=None) for row in data.rows]
+    manifest.write_dataset(data.folder, rows, data.info, data.digests)
     assert (data.folder / MANIFEST).read_text().splitlines()[0] == ",".join(manifest.COLUMNS)
     one = manifest.Row("images/a.png", "A", manifest.Split.TRAIN, "p", "a.png", "0" * 64, 3, 4)
-    made = manifest.compute_fingerprint([one], size=16, fit=data.info.fit)
+    made = manifest.compute_fingerprint([one], Storage(size=16))
     assert made == "d1c63972978d4dff659bc081fdd166da885609d5063e83d2af1bd7f7ec15b256"
     grouped = dataclasses.replace(one, groups={"sex": "f"})
-    assert manifest.compute_fingerprint([grouped], size=16, fit=data.info.fit) != made
+    assert manifest.compute_fingerprint([grouped], Storage(size=16)) != made
 
 
 def test_groups_are_covered_by_the_fingerprint(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Split
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.images.decode import prepare, read_gray
-from pneumo.serving.images.preparation import Preparation, to_input
-from pneumo.serving.images.types import Decode, Fit
+from pneumo.serving.images.preparation import Preparation, Storage, to_input
+from pneumo.serving.images.types import DECODING_RULES, Decode, Fit
 from tests.support.dicoms import make_dicom
 from tests.support.paths import ROOT
 from tests.support.waiting import until
@@ -67,10 +67,8 @@ def test_what_was_imported_is_read_back(source: Path, tmp_path: Path) -> None:
     assert sum(data.info.patients.values()) == 12
     assert data.info.fingerprint == manifest.compute_fingerprint(
         data.rows,
-        size=16,
-        fit=Fit.SQUASH,
-        decode=Decode.SCALED,
-        digests={row.image: sha256(data.path(row)) for row in data.rows},
+        Storage(size=16, decode=Decode.SCALED, rules=DECODING_RULES),
+        {row.image: sha256(data.path(row)) for row in data.rows},
     )
     for row in data.rows:
         with Image.open(data.path(row)) as image:
@@ -475,7 +473,7 @@ def test_a_data_set_without_the_decode_key_is_read_as_decoded_in_full(films: Pat
     file.write_text("".join(line for line in file.read_text().splitlines(True) if '"decode"' not in line))
     again = manifest.read_dataset(data.folder)
     assert again.info.decode is Decode.FULL
-    expected = manifest.compute_fingerprint(again.rows, size=64, fit=Fit.SQUASH, digests=again.digests)
+    expected = manifest.compute_fingerprint(again.rows, Storage(size=64, rules=DECODING_RULES), again.digests)
     assert again.info.fingerprint == expected
 
 

@@ -42,11 +42,10 @@ def test_a_prepared_image_is_checked_against_its_digest(data: Dataset) -> None:
 
 
 def test_the_fingerprint_covers_the_prepared_images_where_their_digests_are_given(data: Dataset) -> None:
-    settings = {"size": data.info.size, "fit": data.info.fit, "decode": data.info.decode}
-    assert manifest.compute_fingerprint(data.rows, **settings, digests=data.digests) == data.info.fingerprint  # type: ignore[arg-type]
+    assert manifest.compute_fingerprint(data.rows, data.info, data.digests) == data.info.fingerprint
     changed = {**data.digests, data.rows[0].image: "0" * 64}
-    assert manifest.compute_fingerprint(data.rows, **settings, digests=changed) != data.info.fingerprint  # type: ignore[arg-type]
-    assert manifest.compute_fingerprint(data.rows, **settings) != data.info.fingerprint  # type: ignore[arg-type]
+    assert manifest.compute_fingerprint(data.rows, data.info, changed) != data.info.fingerprint
+    assert manifest.compute_fingerprint(data.rows, data.info) != data.info.fingerprint
 
 
 def test_lost_or_damaged_digests_are_refused_with_the_fix(data: Dataset) -> None:

@@ -88,7 +88,7 @@ def uneven(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Datase
     for row in rows:
         (folder / row.image).parent.mkdir(parents=True, exist_ok=True)
         (folder / row.image).write_bytes(dataset.path(row).read_bytes())
-    fingerprint = manifest.compute_fingerprint(rows, size=dataset.info.size, fit=dataset.info.fit)
+    fingerprint = manifest.compute_fingerprint(rows, dataset.info)
     manifest.write_dataset(folder, rows, dataset.info.model_copy(update={"fingerprint": fingerprint}))
     return manifest.read_dataset(folder)
 

@@ -22,7 +22,7 @@ from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.training.run import TrainingError, TrainingInterruptedError
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Preparation, encode_png
+from pneumo.serving.images.preparation import Preparation, Storage, encode_png
 from tests.support.reporters import RecordingReporter, StopAt
 
 PREPARATION = Preparation(size=64, height=32, width=32, channels=3)
@@ -189,7 +189,7 @@ def test_ludwig_sees_the_pixels_that_were_read(
     from pneumo.pipeline.ludwig.inference import load_model
 
     model = load_model(trained)
-    preparation = tiny.preparation(size=64, fit="squash")
+    preparation = tiny.preparation(Storage(size=64))
     images = read_images(dataset, dataset.rows[:5], preparation)
     frame = ludwig_frame(dataset.rows[:5], images, image="image", label="label")
 

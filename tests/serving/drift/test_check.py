@@ -75,7 +75,7 @@ def test_files_are_predicted_and_described_as_the_service_does(judged, tmp_path)
         assert row.probability == pytest.approx(expected.probability, abs=1e-6)
         assert (row.label, row.in_distribution) == (expected.label, expected.in_distribution)
         preparation = judged.info.preparation
-        picture = read_stored(path.read_bytes(), size=preparation.size, how=preparation.fit)
+        picture = read_stored(path.read_bytes(), preparation)
         assert row.descriptors == compute_descriptors(picture, picture.gray)
 
 

@@ -17,8 +17,8 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from pneumo.serving.contracts.errors import ImageError, InputError
 from pneumo.serving.images.decode import prepare, read_gray, read_stored
-from pneumo.serving.images.preparation import Preparation
-from pneumo.serving.images.types import Decode, Fit
+from pneumo.serving.images.preparation import Preparation, Storage
+from pneumo.serving.images.types import DECODING_RULES, Decode, Fit, Picture
 from tests.support.paths import ROOT
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
@@ -29,6 +29,10 @@ def encode(image: Image.Image, format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def store(data: bytes, size: int, how: Fit, decode: Decode) -> Picture:
+    return read_stored(data, Storage(size=size, fit=how, decode=decode, rules=DECODING_RULES))
 
 
 def reason_of(data: bytes, **options: int) -> str:
@@ -362,7 +366,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 def test_a_scaled_decode_keeps_place_and_brightness(how, mode):
     for height, width in ((523, 777), (777, 523), (401, 401), (64, 900), (900, 130)):
         content = encode(Image.fromarray(smooth(height, width)).convert(mode), "JPEG", quality=95)
-        full, scaled = (read_stored(content, size=96, how=how, decode=decode) for decode in Decode)
+        full, scaled = (store(content, 96, how, decode) for decode in Decode)
         apart = np.abs(full.gray.astype(int) - scaled.gray)
         assert apart.mean() < 0.5, (height, width)
         assert apart.max() <= 6, (height, width)
@@ -383,7 +387,7 @@ def test_a_scaled_decode_is_never_coarser_than_the_square_needs(how, height, wid
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JpegImagePlugin.JpegImageFile, "draft", spy)
-        stored = read_stored(content, size=size, how=how, decode=Decode.SCALED)
+        stored = store(content, size, how, Decode.SCALED)
     needed = size / (max(height, width) if how is Fit.PAD else min(height, width))
     for whole, kept in zip((width, height), drafted[0], strict=True):
         assert kept == whole or kept >= np.floor((size if how is Fit.SQUASH else whole * needed) - 0.5)
@@ -400,7 +404,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
         return load(self)
 
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", watched_load)
-    read_stored(content, size=224, how=Fit.SQUASH, decode=Decode.SCALED)
+    store(content, 224, Fit.SQUASH, Decode.SCALED)
     assert set(loaded) == {(375, 300)}
 
 
@@ -411,7 +415,7 @@ def test_a_scaled_decode_turns_the_image_upright(how, mode):
         exif = Image.Exif()
         exif[0x0112] = orientation
         content = encode(Image.fromarray(smooth(523, 777)).convert(mode), "JPEG", quality=95, exif=exif)
-        full, scaled = (read_stored(content, size=96, how=how, decode=decode) for decode in Decode)
+        full, scaled = (store(content, 96, how, decode) for decode in Decode)
         assert (full.width, full.height) == (scaled.width, scaled.height)
         assert (full.width, full.height) == ((777, 523) if orientation < 5 else (523, 777)), orientation
         assert np.abs(full.gray[:, 2:-2].astype(int) - scaled.gray[:, 2:-2]).mean() < 1.5, orientation
@@ -420,7 +424,7 @@ def test_a_scaled_decode_turns_the_image_upright(how, mode):
 @pytest.mark.parametrize("how", Fit)
 def test_files_of_other_formats_are_the_same_however_jpegs_are_decoded(how):
     for name in SAMPLES.keys() - {"jpeg gray", "jpeg rgb"}:
-        full, scaled = (read_stored(SAMPLES[name], size=16, how=how, decode=decode) for decode in Decode)
+        full, scaled = (store(SAMPLES[name], 16, how, decode) for decode in Decode)
         np.testing.assert_array_equal(full.gray, scaled.gray, err_msg=name)
 
 
@@ -429,7 +433,7 @@ def test_a_gray_jpeg_of_the_stored_size_is_the_same_however_it_is_decoded(mode):
     content = encode(
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96)).astype(np.uint8)).convert(mode), "JPEG"
     )
-    full, scaled = (read_stored(content, size=96, how=Fit.SQUASH, decode=decode) for decode in Decode)
+    full, scaled = (store(content, 96, Fit.SQUASH, decode) for decode in Decode)
     np.testing.assert_array_equal(full.gray, scaled.gray)
 
 

@@ -31,8 +31,8 @@ from pydicom.uid import (
 from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.images import dicom
 from pneumo.serving.images.decode import prepare, read_gray, read_stored
-from pneumo.serving.images.preparation import Preparation
-from pneumo.serving.images.types import Decode, Fit, Picture
+from pneumo.serving.images.preparation import Preparation, Storage
+from pneumo.serving.images.types import DECODING_RULES, Decode, Fit, Picture
 from tests.support import dicoms as _made
 from tests.support.paths import ROOT
 
@@ -51,6 +51,10 @@ def encode(pixels: np.ndarray, format: str, **options: object) -> bytes:
 
 def read(pixels: np.ndarray, **attributes: Any) -> Picture:
     return read_gray(make_dicom(pixels, **attributes))
+
+
+def store(data: bytes, size: int, how: Fit, decode: Decode) -> Picture:
+    return read_stored(data, Storage(size=size, fit=how, decode=decode, rules=DECODING_RULES))
 
 
 def refused(data: bytes, reason: str, **options: int) -> str:
@@ -314,7 +318,7 @@ def test_the_pixel_limit_is_checked_before_decoding(monkeypatch):
 @pytest.mark.parametrize("how", Fit)
 def test_a_dicom_is_prepared_as_any_image(how):
     data = make_dicom(np.tile(RAMP, (2, 3)))
-    full, scaled = (read_stored(data, size=32, how=how, decode=decode) for decode in Decode)
+    full, scaled = (store(data, 32, how, decode) for decode in Decode)
     np.testing.assert_array_equal(full.gray, scaled.gray)
     assert (full.width, full.height) == (192, 128)
     assert prepare(data, Preparation(size=32, fit=how, height=24, width=28, channels=3)).shape == (3, 24, 28)

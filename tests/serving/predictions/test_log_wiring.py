@@ -42,7 +42,7 @@ def test_a_row_holds_what_was_said_and_what_the_image_was_like(rows, bundle, png
     assert row["probability"] == pytest.approx(expected.probability, abs=1e-6)
     assert (row["label"], bool(row["certain"])) == (expected.label, expected.certainty == "certain")
     preparation = bundle.info.preparation
-    picture = read_stored(pngs[0], size=preparation.size, how=preparation.fit, decode=preparation.decode)
+    picture = read_stored(pngs[0], preparation)
     descriptors = compute_descriptors(picture, picture.gray)
     assert row["mean"] == pytest.approx(descriptors.mean)
     assert (row["width"], row["height"], row["aspect"]) == (40, 50, 0.8)

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from pneumo.pipeline.data import audit, manifest
 from pneumo.pipeline.data.audit import AuditReport
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
-from pneumo.serving.images.preparation import Preparation, encode_png
+from pneumo.serving.images.preparation import Preparation, Storage, encode_png
 from pneumo.serving.images.types import Fit
 from pneumo.serving.model.bundle import Bundle
 from tests.support import bundles as _made
@@ -52,7 +52,7 @@ def write_dataset(folder: Path, *, test: int = 400, seed: int = 0) -> Dataset:
         split={},
         source="synthetic",
         skipped=[],
-        fingerprint=manifest.compute_fingerprint(rows, size=SIDE, fit=Fit.SQUASH, digests=digests),
+        fingerprint=manifest.compute_fingerprint(rows, Storage(size=SIDE), digests),
     )
     manifest.write_dataset(folder, rows, info, digests)
     return manifest.read_dataset(folder)
