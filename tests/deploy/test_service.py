@@ -110,7 +110,14 @@ def test_kustomize_puts_the_files_together() -> None:
         "HorizontalPodAutoscaler",
         "PodDisruptionBudget",
         "NetworkPolicy",
+        "PersistentVolumeClaim",
     }
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in found["Deployment"]["spec"]["template"]["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    ]
+    assert claims == [found["PersistentVolumeClaim"]["metadata"]["name"]]
     assert {each["metadata"]["namespace"] for each in found.values()} == {"pneumo"}
     (serve,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert serve["image"] == f"{DOCKER}:TAG"

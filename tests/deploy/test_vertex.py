@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from pneumo.pipeline.cli import app
 from pneumo.pipeline.sweep.sweep_settings import parse_seconds
 from tests.support.paths import ROOT
 from tests.support.ray_configs import TEXT, WHOLE, closed, every
+from tests.support.waiting import until
 
 JOBS = sorted((ROOT / "deploy" / "gcp" / "vertex").glob("*.yaml"))
 IMAGE = "REGION-docker.pkg.dev/PROJECT/pneumo/train:TAG"
@@ -77,7 +79,7 @@ def test_image_and_account_are_those_that_terraform_makes(path: Path) -> None:
 
 @by_name
 def test_commands_are_those_of_the_command_line(path: Path) -> None:
-    lines = [line for line in script(path).splitlines() if line.startswith("pneumo ")]
+    lines = [line for line in map(str.strip, script(path).splitlines()) if line.startswith("pneumo ")]
     assert lines
     for line in lines:
         command: Any = get_command(app)
@@ -93,26 +95,67 @@ def test_a_sweeps_deadline_lies_beyond_its_time_budget() -> None:
     assert parse_seconds(budget) < int(job(path)["scheduling"]["timeout"][:-1])
 
 
+def in_folders(path: Path, folder: Path, program: str) -> tuple[list[str], dict[str, Any]]:
+    """The job's own script, with folders for buckets and a program that notes what it was asked for."""
+    (folder / "PROJECT-pneumo" / "data" / "images").mkdir(parents=True)
+    (folder / "PROJECT-pneumo" / "data" / "images" / "a.png").write_bytes(b"film")
+    (folder / "PROJECT-pneumo" / "unfinished").mkdir()
+    (folder / "bin").mkdir()
+    (folder / "bin" / "pneumo").write_text(program)
+    (folder / "bin" / "pneumo").chmod(0o755)
+    local = script(path).replace('filesystem("gs")', 'filesystem("file")')
+    local = re.sub(r"(?<![/\w])PROJECT-pneumo/", f"{folder}/PROJECT-pneumo/", local)
+    assert local != script(path)
+    path_of_programs = f"{folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    return ["bash", "-euc", local], {"env": {"PATH": path_of_programs, "CLOUD_ML_JOB_ID": "7"}, "text": True}
+
+
+NOTES = """#!/bin/bash
+cat data/images/a.png > /dev/null
+mkdir -p runs sweeps
+echo "$@" | tee -a runs/asked >> sweeps/asked
+"""
+
+
 @by_name
 def test_the_script_brings_data_runs_and_takes_the_result_away(path: Path, tmp_path: Path) -> None:
-    """The job's own script, with folders for buckets and a program that notes what it was asked for."""
-    (tmp_path / "PROJECT-pneumo" / "data" / "images").mkdir(parents=True)
-    (tmp_path / "PROJECT-pneumo" / "data" / "images" / "a.png").write_bytes(b"film")
-    program = tmp_path / "bin" / "pneumo"
-    program.parent.mkdir()
-    program.write_text(
-        "#!/bin/sh\ncat data/images/a.png > /dev/null\nmkdir -p runs sweeps\n"
-        'echo "$@" | tee -a runs/asked >> sweeps/asked\n'
-    )
-    program.chmod(0o755)
-    local = script(path).replace('filesystem("gs")', 'filesystem("file")')
-    local = re.sub(r"(?<![/\w])PROJECT-pneumo/", f"{tmp_path}/PROJECT-pneumo/", local)
-    assert local != script(path)
-    env = {"PATH": f"{program.parent}:{Path(sys.executable).parent}:/usr/bin:/bin"}
+    command, options = in_folders(path, tmp_path, NOTES)
     (tmp_path / "work").mkdir()
-    done = subprocess.run(
-        ["bash", "-euc", local], cwd=tmp_path / "work", env=env, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run(command, cwd=tmp_path / "work", capture_output=True, timeout=120, **options)
     assert done.returncode == 0, done.stderr
     (asked,) = (tmp_path / "PROJECT-pneumo").glob("*/asked")
     assert asked.read_text().startswith(path.stem)
+    assert not any((tmp_path / "PROJECT-pneumo" / "unfinished").iterdir())
+
+
+@by_name
+def test_a_job_whose_machine_is_taken_away_continues_on_another(path: Path, tmp_path: Path) -> None:
+    stays = 'if [[ "$*" != *--resume* && $1 != e* ]]; then touch started; sleep 60; fi\n'
+    command, options = in_folders(path, tmp_path, NOTES + stays)
+    (tmp_path / "first").mkdir()
+    with subprocess.Popen(command, cwd=tmp_path / "first", **options) as job:
+        until((tmp_path / "first" / "started").exists)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=60) != 0
+    (saved,) = (tmp_path / "PROJECT-pneumo" / "unfinished").iterdir()
+    assert saved.name == "7.tar"
+
+    (tmp_path / "second").mkdir()
+    done = subprocess.run(command, cwd=tmp_path / "second", capture_output=True, timeout=120, **options)
+    assert done.returncode == 0, done.stderr
+    (asked,) = (tmp_path / "PROJECT-pneumo").glob("*/asked")
+    first, second, *_ = asked.read_text().splitlines()
+    assert first.startswith(path.stem)
+    assert "--resume" not in first
+    assert second.startswith(f"{path.stem} --resume latest")
+    assert not saved.exists()
+
+
+def test_a_program_that_fails_fails_the_job(tmp_path: Path) -> None:
+    path = next(each for each in JOBS if each.stem == "train")
+    command, options = in_folders(path, tmp_path, NOTES + "[ $1 != evaluate ]\n")
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(command, cwd=tmp_path / "work", capture_output=True, timeout=120, **options)
+    assert done.returncode == 1
+    assert not (tmp_path / "PROJECT-pneumo" / "runs").exists()
+    assert "export" not in (tmp_path / "work" / "runs" / "asked").read_text()

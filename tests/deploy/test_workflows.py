@@ -258,18 +258,38 @@ def test_the_revision_that_is_deployed_has_its_project_and_the_image_that_was_bu
     assert (tmp_path / "output").read_text() == "url=https://pneumo.example\n"
 
 
-@pytest.mark.parametrize(("code", "told"), [(0, ""), (1, "The images have drifted"), (3, "failed with exit 3")])
-def test_the_night_fails_on_drift_and_on_a_check_that_fails(tmp_path: Path, code: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("execution", "succeeded", "code", "told"),
+    [
+        ("pneumo-drift-x", "1", "", ""),  # Google leaves out a code of zero
+        ("pneumo-drift-x", "1", "0", ""),
+        ("pneumo-drift-x", "", "1", "The images have drifted"),
+        ("pneumo-drift-x", "", "3", "failed with exit 3"),
+        ("pneumo-drift-x", "", "", "failed with exit unknown"),  # its machine was lost, or it was cancelled
+        ("", "1", "0", "not started"),
+    ],
+)
+def test_the_night_is_green_only_after_a_check_that_found_no_drift(
+    tmp_path: Path, execution: str, succeeded: str, code: str, told: str
+) -> None:
     text = f"""
 case "$*" in
-  *"jobs execute"*) echo pneumo-drift-x; [ {code} = 0 ] ;;
-  *"tasks list"*"--execution pneumo-drift-x"*) [ {code} = 0 ] || echo {code} ;;
+  *"jobs execute pneumo-drift "*--async*) echo {execution} ;;
+  *"describe pneumo-drift-x"*completionTime*) [ -e waited ] && echo 2026-11-29T03:41:00Z; touch waited ;;
+  *"describe pneumo-drift-x"*succeededCount*) echo {succeeded} ;;
+  *"tasks list"*"--execution pneumo-drift-x"*) echo {code} ;;
   *) exit 9 ;;
 esac
 """
-    done = run("bash", "-ec", step_of("drift", "check", "Run the job"), env=stand_in(tmp_path, text))
-    assert (done.returncode == 0) is (code == 0)
+    step = step_of("drift", "check", "Run the job").replace("sleep 10", "sleep 0.1")
+    done = run("bash", "-ec", step, env=stand_in(tmp_path, text), cwd=tmp_path)
+    assert (done.returncode == 0) is (not told), done.stdout + done.stderr
     assert told in done.stdout
+
+
+def test_a_night_whose_job_cannot_be_started_is_red(tmp_path: Path) -> None:
+    env = stand_in(tmp_path, '[[ "$*" == *execute* ]] && exit 1\necho 1\n')
+    assert run("bash", "-ec", step_of("drift", "check", "Run the job"), env=env).returncode != 0
 
 
 @pytest.mark.slow
