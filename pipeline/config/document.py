@@ -7,10 +7,20 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pneumo.serving.contracts.errors import InputError, first_line
+from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.yaml_text import (
+    MAX_DEPTH,
+    compose_yaml,
+    construct_yaml,
+    explain_yaml_error,
+    parse_yaml,
+    read_yaml,
+)
 
 KeyPath = tuple[str | int, ...]
 """Position of a value: keys and list positions from the top level down."""
+
+_POSITIVE, _TEXT = "fallback_true_label", "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,15 @@ class Document:
             key, equals, text = assignment.partition("=")
             if not equals or not key.strip():
                 raise InputError(f"{name}: write it as key.key=value, such as trainer.epochs=3")
-            try:
-                node = yaml.compose(text, Loader=yaml.SafeLoader)
-            except yaml.YAMLError:
-                raise InputError(f"{name}: the value is not YAML") from None
             path = parse_key_path(key.strip())
-            _assign(data, path, None if node is None else _construct(node, name), name)
+            if len(path) > MAX_DEPTH:
+                raise InputError(f"-o: a key of more than {MAX_DEPTH} parts")
+            try:
+                value = parse_yaml(text)
+                is_class = path[-1] == _POSITIVE and isinstance(value, bool | int | float)
+                _assign(data, path, text.strip() if is_class else value, name)
+            except yaml.YAMLError as error:
+                raise InputError(explain_yaml_error(error, f"-o {key}")) from None
             lines = {place: line for place, line in lines.items() if place[: len(path)] != path} | {path: 0}
         return Document(self.name, data, lines)
 
@@ -78,7 +91,7 @@ def read_document(path: pathlib.Path) -> Document:
         InputError: There is no such file, it is not YAML, or it is not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_yaml(path).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -95,16 +108,14 @@ def parse_document(text: str, name: str) -> Document:
         InputError: The text is not YAML, has a duplicate key, or is not a mapping at the top level.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = compose_yaml(text)
         if not isinstance(node, yaml.MappingNode):
             raise InputError(f"{name}:1: a config is a mapping with input_features and output_features")
         lines: dict[KeyPath, int] = {(): 1}
         _collect_lines(node, (), lines, name)
-        return Document(name, _construct(node, name), lines)
+        return Document(name, construct_yaml(node), lines)
     except yaml.YAMLError as error:
-        raise _invalid_yaml(error, name) from None
-    except RecursionError:
-        raise InputError(f"{name}: nested too deeply, or an anchor that contains itself") from None
+        raise InputError(explain_yaml_error(error, name)) from None
 
 
 def parse_key_path(path: KeyPath | str) -> KeyPath:
@@ -120,8 +131,9 @@ def format_key_path(path: KeyPath) -> str:
 
 
 def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
+    """Collect the line of each value, and make the name of the positive class text: it may be `yes` or `1`."""
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        for index, (key, value) in enumerate(node.value):
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError(f"{name}:{line}: a key must be a word")
@@ -130,30 +142,13 @@ def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], na
                     f"{name}:{line}: duplicate key {key.value!r}; the first is in line {lines[*path, key.value]}"
                 )
             lines[*path, key.value] = line
+            if key.value == _POSITIVE and isinstance(value, yaml.ScalarNode) and not value.tag.endswith(":null"):
+                node.value[index] = (key, yaml.ScalarNode(_TEXT, value.value, value.start_mark, value.end_mark))
             _collect_lines(value, (*path, key.value), lines, name)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[*path, index] = value.start_mark.line + 1
             _collect_lines(value, (*path, index), lines, name)
-
-
-def _construct(node: yaml.Node, name: str) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise _invalid_yaml(error, name) from None
-    except ValueError as error:  # a date such as 2026-99-99
-        raise InputError(f"{name}: not YAML: {error}") from None
-    finally:
-        loader.dispose()
-
-
-def _invalid_yaml(error: yaml.YAMLError, name: str) -> InputError:
-    if isinstance(error, yaml.MarkedYAMLError):
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return InputError(f"{name}:{line}: not YAML: {error.problem}")
-    return InputError(f"{name}: not YAML: {first_line(error)}")
 
 
 def _copy(value: Any) -> Any:

@@ -12,9 +12,8 @@ import math
 import operator
 from typing import Any
 
-import yaml
-
 from pneumo.pipeline.config.document import Document, KeyPath, format_key_path
+from pneumo.serving.contracts.yaml_text import parse_yaml
 
 Schema = dict[str, Any]
 """A JSON schema, or a part of one."""
@@ -126,11 +125,11 @@ def _check_value(document: Document, path: KeyPath, value: object, schema: Schem
         choices = [str(choice) for choice in schema["enum"] if choice is not None]
         near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
-        document.reject(path, f"is {value!r}; {hint}")
+        document.reject(path, f"is {value!r:.100}; {hint}")
     types = _types_of(schema)
     if not _has_type(value, types):
         hint = number_hint(value) if isinstance(value, str) and {"number", "integer"} & set(types) else ""
-        document.reject(path, f"must be {_name_types(types)}, not {value!r}{hint}")
+        document.reject(path, f"must be {_name_types(types)}, not {value!r:.100}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         document.reject(path, f"is {value}; it must be a finite number")
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -170,10 +169,13 @@ def _has_type(value: object, types: list[str]) -> bool:
 def number_hint(value: str) -> str:
     """Return how to write a number that is text in YAML 1.1, such as `1e-3` or `"25"`; empty for other text."""
     try:
-        mantissa, _, exponent = f"{float(value):e}".partition("e")
+        number = float(value)
     except ValueError:
         return ""
-    if not isinstance(yaml.safe_load(value), str):
+    if not math.isfinite(number):
+        return ""
+    mantissa, _, exponent = f"{number:e}".partition("e")
+    if not isinstance(parse_yaml(value), str):
         return f" (the quotes make it text; write {value.strip()})"
     return f" (YAML reads it as text; write {float(mantissa)}e{int(exponent):+d})"
 

@@ -25,6 +25,7 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError, model_v
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.files import atomic_path, open_locked
 from pneumo.serving.contracts.models import FrozenModel
+from pneumo.serving.contracts.yaml_text import parse_yaml, read_yaml
 
 KeyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -172,9 +173,13 @@ class KeyRing:
 
     def find_key(self, presented: str) -> Key | None:
         """Return the key whose public id a client presented; `matches_key` must still check the secret."""
-        self._refresh()
         match = _KEY.fullmatch(presented)
-        return self._keys.get(match[1]) if match else None
+        return self.find_id(match[1] if match else "")
+
+    def find_id(self, public_id: str) -> Key | None:
+        """Return the key with a public id."""
+        self._refresh()
+        return self._keys.get(public_id)
 
     def _refresh(self) -> None:
         now = self._clock()
@@ -211,17 +216,14 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 
 def _load(path: Path) -> KeyDocument:
     try:
-        # The C loader: the event loop stands still while a service reads new keys.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        loaded = yaml.load(path.read_bytes(), loader)  # noqa: S506 - both loaders are safe
-        return KeyDocument.model_validate(loaded)
+        return KeyDocument.model_validate(parse_yaml(read_yaml(path)))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); the service's user must be able to") from None
     except ValidationError as error:
         raise InputError(f"{path}: {_describe_problem(error)}; {_FIX}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML; {_FIX}") from None
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.setting_types import Root, is_address
+from pneumo.serving.contracts.yaml_text import explain_yaml_error, parse_yaml, read_yaml
 from pneumo.serving.model import remote_registry
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError, Name, Sha256
 from pneumo.serving.model.remote_registry import format_path
@@ -134,7 +135,7 @@ def read_registry(root: Root = MODELS) -> Registry:
     """
     path = format_path(root, REGISTRY)
     try:
-        content = remote_registry.read_file(root, REGISTRY) if is_address(root) else Path(path).read_bytes()
+        content = remote_registry.read_file(root, REGISTRY) if is_address(root) else read_yaml(Path(path))
     except FileNotFoundError:
         return Registry()
     except OSError as error:
@@ -145,13 +146,9 @@ def read_registry(root: Root = MODELS) -> Registry:
 def parse_registry(content: bytes, path: str) -> Registry:
     """Parse the content of a registry's file, or raise an `InputError` that names `path`."""
     try:
-        loaded = yaml.safe_load(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
+        loaded = parse_yaml(content)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML; restore it from version control") from None
+        raise InputError(f"{explain_yaml_error(error, path)}; restore it from version control") from None
     try:
         return Registry.model_validate(loaded)
     except ValidationError as error:

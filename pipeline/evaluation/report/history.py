@@ -27,7 +27,7 @@ def read_curves(run: Run) -> list[Curve]:
     """Read the loss of a run, and its AUROC or else accuracy; empty if `history.json` has nothing usable."""
     try:
         rounds = json.loads(run.history.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     rounds = [entry for entry in rounds if isinstance(entry, dict)] if isinstance(rounds, list) else []
     over = "epoch" if len({entry.get("epoch") for entry in rounds}) == len(rounds) else "step"

@@ -42,6 +42,6 @@ def current_bundle(run: Run) -> Path | None:
     try:
         bundle = Bundle.open(folder)
         metrics = json.loads(run.metrics.read_bytes())
-    except (InputError, OSError, ValueError):
+    except (InputError, OSError, ValueError, RecursionError):
         return None
     return folder if bundle.info.metrics == metrics else None

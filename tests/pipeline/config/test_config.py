@@ -91,7 +91,7 @@ def test_an_error_names_the_line_of_the_key(tmp_path: Path) -> None:
     [
         ("", "mine.yaml:1: a config is a mapping"),
         ("- 1", "mine.yaml:1: a config is a mapping"),
-        ("a: [", "mine.yaml:1: cannot be read as YAML"),
+        ("a: [", "mine.yaml:2: cannot be read as YAML"),
         (
             "input_features: &a [*a]\noutput_features: []",
             "mine.yaml:1: cannot be read as YAML: an anchor that contains itself",

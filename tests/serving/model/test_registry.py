@@ -125,5 +125,5 @@ def test_bytes_that_are_no_text_are_one_line(root):
 
 def test_a_wrong_line_is_numbered(root):
     (root / "registry.yaml").write_text("schema_version: 1\nversions: [\n")
-    with pytest.raises(InputError, match=r"registry\.yaml:3: not valid YAML"):
+    with pytest.raises(InputError, match=r"registry\.yaml:3: cannot be read as YAML"):
         read_registry(root)

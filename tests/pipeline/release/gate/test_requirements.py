@@ -26,7 +26,7 @@ def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch):
         ("margins:\n  sensitivity: -1\n", "gate.yaml:2: margins.sensitivity: "),
         ("undecided: maybe\n", "gate.yaml:1: undecided: "),
         ("aliases: [champion, 1 2]\n", "gate.yaml:1: aliases.1: "),
-        ("seed: [\n", "gate.yaml:2: not YAML"),
+        ("seed: [\n", "gate.yaml:2: cannot be read as YAML"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_place(tmp_path, text, said):
