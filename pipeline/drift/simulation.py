@@ -12,6 +12,7 @@ from pneumo.pipeline.drift.changed_images import Scene, predict_changes
 from pneumo.pipeline.drift.grades import Grade, list_grades
 from pneumo.pipeline.drift.plot import draw_simulation
 from pneumo.pipeline.drift.simulation_result import Point, Simulation
+from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.install_hints import missing_module
@@ -121,15 +122,13 @@ def write_simulation(simulation: Simulation, folder: Path) -> list[Path]:
     Raises:
         MachineError: matplotlib is not installed.
     """
-    import pandas as pd
-
     folder.mkdir(parents=True, exist_ok=True)
     picture, document, table = paths = [folder / name for name in (PICTURE, DOCUMENT, TABLE)]
     picture.write_bytes(draw_simulation(simulation))
     write_text(document, simulation.model_dump_json(indent=2) + "\n")
     points = [simulation.unchanged, *simulation.points]
-    frame = pd.DataFrame([point.model_dump() | {"columns": " ".join(point.columns)} for point in points])
-    write_text(table, frame.to_csv(index=False))
+    rows = [(point.model_dump() | {"columns": " ".join(point.columns)}).values() for point in points]
+    write_text(table, format_csv([Point.model_fields, *rows]))
     return paths
 
 

@@ -9,6 +9,7 @@ from itertools import batched
 from pydantic import Field, ValidationError
 from sqlalchemy import select
 
+from pneumo.serving.contracts.csv_text import unescape_formula
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.contracts.problems import ProblemError
@@ -88,7 +89,7 @@ def _parse_json(body: bytes) -> Labels:
 
 
 def read_csv(body: bytes) -> Labels:
-    """Read a table with the columns `request_id`, `label` and, if not all are 0, `index`.
+    """Read a table with the columns `request_id`, `label` and, if not all are 0, `index`; formulas may be escaped.
 
     Raises:
         ProblemError: Not a table, other columns, wrong values, or too many rows.
@@ -110,7 +111,7 @@ def read_csv(body: bytes) -> Labels:
             if "" in row or None in row.values():
                 raise ProblemError("wrong-fields", f"{place}: as many values as the header has names are needed")
             try:
-                labels[place] = FeedbackItem.model_validate(row)
+                labels[place] = FeedbackItem.model_validate({name: unescape_formula(row[name]) for name in names})
             except ValidationError as error:
                 detail = f"{place}: {first_problem(error)}"[:300]
                 raise ProblemError("wrong-fields", detail, index=index) from None

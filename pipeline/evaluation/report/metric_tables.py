@@ -7,6 +7,7 @@ from pneumo.pipeline.evaluation.report.history import read_curves
 from pneumo.pipeline.evaluation.report.points import read_cases, roc_points
 from pneumo.pipeline.evaluation.results import read_metrics, values_by_split
 from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.files import write_text
 
 
@@ -45,5 +46,5 @@ def write_tables(run: Run, folder: Path, *, lead: str) -> list[Path]:
     values = json.dumps(values_by_split(metrics.model_dump()), indent=2, allow_nan=False)
     write_text(folder / "metrics.json", values + "\n")
     for name, table in tables.items():
-        table.to_csv(folder / name, index=False, lineterminator="\n")
+        write_text(folder / name, format_csv([table.columns, *table.itertuples(index=False, name=None)]))
     return [folder / name for name in ("metrics.json", *tables)]

@@ -1,7 +1,5 @@
 """The table of all trials: `trials.csv`, one JSON document, and a table for the terminal."""
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -19,6 +17,7 @@ from pneumo.pipeline.sweep.seed_repeats import (
     group_by_parameters,
     order_trials,
 )
+from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.files import write_text
 
 if TYPE_CHECKING:
@@ -37,13 +36,11 @@ def write_table(folder: SweepFolder, sweep: Sweep) -> Path:
     """
     facts = list(_facts(sweep, Trial(name="", parameters={}, seed=0)))
     names = [axis.name for axis in axes(sweep)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*facts, *(f"parameters.{name}" if name in facts else name for name in names)])
+    rows: list[list[object]] = [[*facts, *(f"parameters.{name}" if name in facts else name for name in names)]]
     for trial in sweep.trials:
         parameters = (_cell(trial.parameters[name]) if name in trial.parameters else "" for name in names)
-        writer.writerow([*_facts(sweep, trial).values(), *parameters])
-    write_text(folder.table, buffer.getvalue())
+        rows.append([*_facts(sweep, trial).values(), *parameters])
+    write_text(folder.table, format_csv(rows))
     return folder.table
 
 

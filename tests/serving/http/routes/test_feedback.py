@@ -217,3 +217,8 @@ def test_many_labels_are_taken_at_once(client):
     answer = client.post("/v1/feedback", content=table.encode(), headers=CSV).json()
     assert (answer["taken"], answer["matched"], len(answer["unmatched"])) == (count, 0, 1000)
     assert (datetime.now(UTC) - began).total_seconds() < 5
+
+
+def test_cells_that_the_page_escaped_for_spreadsheets_are_read_back():
+    items = reading.read_csv(b"request_id,index,label\n'-a,0,'=1+1\n-b,1,-0.5\n")
+    assert [(each.request_id, each.label) for each in items.values()] == [("-a", "=1+1"), ("-b", "-0.5")]
