@@ -1,6 +1,7 @@
 """From a run to a bundle: an ONNX graph, proven equal to the Ludwig model from the stored file bytes on."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
-from pneumo.pipeline.data.training_images import ludwig_frame, read_images
+from pneumo.pipeline.data.training_images import ludwig_frame, name_for_ludwig, read_images
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, sample_rows
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
@@ -26,6 +27,7 @@ from pneumo.pipeline.ludwig import inference, runtime
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
 from pneumo.serving.contracts.arrays import Float32
+from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.descriptors import compute_descriptors
@@ -42,7 +44,9 @@ from pneumo.serving.model.bundle import (
     seal_bundle,
 )
 from pneumo.serving.model.calibration import calibrate_logits
+from pneumo.serving.model.graph_check import find_objection
 from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
+from pneumo.serving.model.predictor import open_session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,11 +113,13 @@ def export_run(
     try:
         runtime.load_ludwig(reporter)
         preparation = Preparation.model_validate(info.preparation)
+        rules = ClassDecisions(info.classes, info.positive, decisions)
         with runtime.log_to_file(run.log):
             model = inference.load_model(run)
             reporter.message("writing the graph ...")
             write_graph(inference.prepare_network(model, info), preparation, graph)
         _add_maps(graph, info, dataset, reporter)
+        graph.write_bytes(describe_graph(graph.read_bytes(), preparation, rules))
         reporter.message("checking the graph against Ludwig ...")
         compared = _run_graph(graph, dataset, _parity_rows(dataset), preparation)
         with runtime.log_to_file(run.log):
@@ -123,7 +129,6 @@ def export_run(
         quantization = None
         if int8:
             sample = Sample(validation, read_images(dataset, validation, preparation), held_out.logits)
-            rules = ClassDecisions(info.classes, info.positive, decisions)
             content, quantization = quantize(graph.read_bytes(), sample, rules, int8, reporter)
             graph.write_bytes(content)
             held_out = _run_graph(graph, dataset, validation, preparation)
@@ -187,6 +192,9 @@ def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path
     """Export a network to ONNX: `image` [N, C, H, W] in, `logits` [N, K] and `embedding` [N, D] out, for any N.
 
     Metadata of nodes, which holds names of source files, is removed.
+
+    Raises:
+        CheckFailedError: The graph would be more than data (`pneumo.serving.model.graph_check`).
     """
     import onnx
     import torch
@@ -210,7 +218,27 @@ def write_graph(network: "torch.nn.Module", preparation: Preparation, path: Path
             item.ClearField("metadata_props")
             item.ClearField("doc_string")
     onnx.checker.check_model(graph)
-    path.write_bytes(graph.SerializeToString())
+    content = graph.SerializeToString()
+    if objection := find_objection(content):
+        raise CheckFailedError(f"the exported graph was refused: {objection}; no bundle was written")
+    path.write_bytes(content)
+
+
+def describe_graph(graph: bytes, preparation: Preparation, rules: ClassDecisions) -> bytes:
+    """Return a graph whose metadata hold, as JSON, what a user without pneumo needs: they may have no other file."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    entries = {
+        "classes": rules.classes,
+        "positive_class": rules.positive,
+        "preparation": preparation.model_dump(mode="json"),
+        "temperature": rules.decisions.temperature,
+        "threshold": rules.decisions.threshold,
+    }
+    for key, value in entries.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    return bytes(model.SerializeToString())
 
 
 def _add_maps(path: Path, info: RunInfo, dataset: Dataset, reporter: Reporter) -> None:
@@ -240,9 +268,7 @@ def _add_maps(path: Path, info: RunInfo, dataset: Dataset, reporter: Reporter) -
 
 def _run_graph(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Preparation) -> _Outputs:
     """Run the exported graph over stored images like the service: from their bytes."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
+    session = open_session(graph.read_bytes(), available_cores())
     logits, embeddings, thumbnails, descriptors = [], [], [], []
     for start in range(0, len(rows), _BATCH):
         inputs = []
@@ -281,7 +307,8 @@ def _check_parity(model: "LudwigModel", info: RunInfo, dataset: Dataset, outputs
     images = read_images(dataset, outputs.rows, Preparation.model_validate(info.preparation))
     frame = ludwig_frame(outputs.rows, images, image=info.image, label=info.label)
     answers, _ = model.predict(dataset=frame[[info.image]], batch_size=_BATCH, skip_save_predictions=True)
-    theirs = np.stack([answers[f"{info.label}_probabilities_{name}"].to_numpy(float) for name in info.classes], 1)
+    columns = [f"{info.label}_probabilities_{name_for_ludwig(name)}" for name in info.classes]
+    theirs = np.stack([answers[column].to_numpy(float) for column in columns], 1)
     difference = float(np.abs(calibrate_logits(outputs.logits, 1.0) - theirs).max())
     if not difference <= TOLERANCE:
         raise CheckFailedError(

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.serving.contracts.arrays import Float32, Float64
+from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.model.predictor import MAPS
+from pneumo.serving.model.predictor import MAPS, open_session
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -241,7 +242,5 @@ def _read_tensors(model: "ModelProto", names: Sequence[str], images: Float32) ->
 
 
 def start_session(model: "ModelProto") -> "InferenceSession":
-    """Load a graph into ONNX Runtime, on the processor."""
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    """Load a graph as the service does, with threads for the available cores."""
+    return open_session(model.SerializeToString(), available_cores())

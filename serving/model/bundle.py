@@ -15,6 +15,7 @@ from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.model.graph_check import find_objection
 
 INFO = "bundle.json"
 MODEL = "model.onnx"
@@ -182,10 +183,11 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> "Bundle":
-        """Read a bundle and, unless `verify` is false, check that its checksums match.
+        """Read a bundle and, unless `verify` is false, check its checksums and its graph.
 
         Raises:
-            BundleError: No bundle, an unknown schema version, a missing or unknown file, or a checksum that differs.
+            BundleError: No bundle, an unknown schema version, a missing or unknown file, a checksum that differs, or a
+                graph that is more than data.
         """
         path = folder / INFO
         try:
@@ -198,17 +200,16 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Check the checksum of every file; raise a `BundleError` if a file is missing, unknown, or changed."""
+        """Check every file's checksum and the graph; raise a `BundleError` for a file missing, unknown, or changed."""
         present, listed = set(_list_files(self.folder)), self.info.files
         for name in sorted({MODEL, EMBEDDING_SPACE} - listed.keys()):
             raise BundleError(f"{self.folder / INFO}: {name} is not listed; export the model again")
         for name in sorted(present - listed.keys()):
             raise BundleError(f"{self.folder / name}: not part of the bundle; remove it or export the model again")
-        for name, expected in listed.items():
-            if name not in present:
-                raise BundleError(_MISSING.format(self.folder / name))
-            if compute_digest(self.folder / name) != expected:
-                raise BundleError(_CHANGED.format(self.folder / name))
+        for name in listed:
+            content = self.read(name)
+            if name == MODEL and (objection := find_objection(content)):
+                raise BundleError(f"{self.folder / name}: refused: {objection}; export the model again")
 
     def read(self, name: str) -> bytes:
         """Read one file of the bundle; raise a `BundleError` unless its bytes are the sealed ones."""

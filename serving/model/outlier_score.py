@@ -1,7 +1,6 @@
 """Out-of-distribution score of an image, from three views: its embedding, its thumbnail, its turned thumbnails."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -205,7 +204,9 @@ class OutlierScorer:
                     return cls(embedding)
                 thumbnail = EmbeddingSpace.from_arrays(arrays, _THUMBNAIL)
                 scale = np.asarray(arrays[_SCALE], dtype=np.float64)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except InputError:
+            raise
+        except Exception as error:  # NumPy and zipfile raise many kinds for damaged files, MemoryError among them
             raise InputError(f"not an embedding space: {type(error).__name__}; export the model again") from None
         if thumbnail.dimensions != SIDE**2 or scale.shape != (_VIEWS, 2):
             raise InputError("not an embedding space: wrong shapes or values; export the model again")

@@ -1,5 +1,6 @@
 """Run a bundle with ONNX Runtime: image bytes to predictions."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pneumo.serving.images.decode import prepare
 from pneumo.serving.images.thumbnails import make_thumbnails
 from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
+from pneumo.serving.model.graph_check import find_objection
 from pneumo.serving.model.outlier_score import OutlierScorer
 
 BATCH = 8
@@ -190,7 +192,12 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
         model: The graph.
         threads: Threads per run. Several processes on the same cores get cores / processes each (docs/benchmarks.md),
             since ONNX Runtime knows of no other process, nor of a container's quota.
+
+    Raises:
+        InputError: The graph is more than data (`pneumo.serving.model.graph_check`).
     """
+    if objection := find_objection(model):
+        raise InputError(f"refused: {objection}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -200,5 +207,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if integers_overflow():  # else an INT8 graph would answer otherwise than in its evaluation; slow, so only then
         options.add_session_config_entry("session.x64quantprecision", "1")
+    # A second barrier behind the check above: without it, external data would be looked for in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = 3  # errors only: warnings name nodes of the graph, which does not help an operator
     return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])

@@ -1,12 +1,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pandas as pd
 import pytest
+import torch
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
@@ -65,6 +67,37 @@ def test_the_graph_names_no_source_file(exported: Path) -> None:
     assert b".py" not in content
     assert b"site-packages" not in content
     onnx.checker.check_model(onnx.load_from_string(content))
+
+
+def test_the_graph_says_how_to_use_it(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
+    told = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    info = Bundle.open(exported).info
+
+    assert told == {
+        "classes": info.classes,
+        "positive_class": info.positive_class,
+        "preparation": info.preparation.model_dump(mode="json"),
+        "temperature": info.temperature,
+        "threshold": info.thresholds["default"],
+    }
+
+
+@pytest.mark.parametrize("flaw", ["external data", "domain 'mine'"])
+def test_a_graph_that_is_more_than_data_is_not_written(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: str
+) -> None:
+    graph = onnx.load(exported / "model.onnx")
+    if flaw == "external data":
+        graph.graph.initializer[0].external_data.add(key="location", value=".env")
+    else:
+        graph.graph.node[0].domain = "mine"
+    monkeypatch.setattr("onnx.checker.check_model", lambda model: None)
+    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: SimpleNamespace(model_proto=graph))
+
+    with pytest.raises(CheckFailedError, match=f"exported graph was refused.*{flaw}.*no bundle was written"):
+        exporting.write_graph(torch.nn.Identity(), Bundle.open(exported).info.preparation, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_bundle_gives_the_probabilities_of_the_run(exported: Path, trained: Run, dataset: Dataset) -> None:

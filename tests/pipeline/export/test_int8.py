@@ -407,6 +407,11 @@ def test_the_card_tells_what_changed_and_on_what_machine() -> None:
     assert "1.80 with a batch of 1 and 2.10 with a batch of 8 (a processor" in text
 
 
+def read_metadata(folder: Path) -> dict[str, str]:
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return dict(session.get_modelmeta().custom_metadata_map)
+
+
 @pytest.fixture(scope="module")
 def int8(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's bundle in integers, whatever that changes."""
@@ -422,6 +427,7 @@ def test_a_quantised_bundle_keeps_float_parity_and_its_own_figures_apart(int8: P
     assert ours.quantization is not None
     assert ours.quantization.integer_nodes == 1
     assert "-int8-" in ours.version
+    assert read_metadata(int8) == read_metadata(exported)
     assert ours.files["model.onnx"] != plain.files["model.onnx"]
     card = (int8 / "card.md").read_text(encoding="utf-8")
     assert "8-bit integers" in card

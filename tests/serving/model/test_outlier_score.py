@@ -1,4 +1,5 @@
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -151,11 +152,20 @@ def damaged(**changes: object) -> bytes:
     return buffer.getvalue()
 
 
+def claiming_a_petabyte() -> bytes:
+    buffer, header = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**47,)})
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("mean.npy", header.getvalue())
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"not a zip",
+        claiming_a_petabyte(),
         damaged()[:300],
         damaged(mean=None),
         damaged(mean=np.zeros(3)),

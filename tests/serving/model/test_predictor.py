@@ -170,9 +170,12 @@ def reseal(bundle: Bundle, **files: bytes) -> Bundle:
     return Bundle.open(bundle.folder)
 
 
-def test_a_model_that_is_no_onnx_is_a_bundle_error(own_bundle):
-    with pytest.raises(BundleError, match=r"model\.onnx: does not run"):
-        Predictor(reseal(own_bundle, model__onnx=b"no network"))
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"no network", "refused: no ONNX graph, or a damaged one"), (b"", "does not run")]
+)
+def test_a_model_that_is_no_onnx_is_a_bundle_error(own_bundle, content, reason):
+    with pytest.raises(BundleError, match=rf"model\.onnx: {reason}.*export the model again"):
+        Predictor(reseal(own_bundle, model__onnx=content))
 
 
 def test_an_embedding_space_of_another_network_is_a_bundle_error(own_bundle):
