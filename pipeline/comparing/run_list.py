@@ -35,10 +35,8 @@ def summarise_runs(root: Path = RUNS, *, now: datetime | None = None) -> list[Ru
 def find_best_run(runs: Iterable[Run]) -> Run:
     """Return the finished run with the highest validation AUROC, of those on the newest run's data (newer first).
 
-    Refits do not take part: they were trained on their validation images.
-
-    Raises:
-        InputError: None of them is finished and evaluated.
+    Refits do not take part: they were trained on their validation images. Raises an `InputError` if no run was
+    evaluated.
     """
     finished = [(run, info) for run in runs if (info := _read_finished(run)) and not info.refit_of]
     if not finished:

@@ -51,10 +51,8 @@ class RunComparison(FrozenModel):
 def compare_runs(first: Run, second: Run, *, split: str = "test", resamples: int = 2000) -> RunComparison:
     """Compare two finished runs; differences are the second run minus the first.
 
-    An image counts if both runs have it in this split. Resamples draw the same patients for both runs.
-
-    Raises:
-        InputError: A run did not finish or was not evaluated, or the two have different classes.
+    An image counts if both runs have it in this split. Resamples draw the same patients for both runs. Raises an
+    `InputError` if a run was not evaluated, or the two have different classes.
     """
     infos = first.info(), second.info()
     if infos[0].classes != infos[1].classes or infos[0].positive != infos[1].positive:

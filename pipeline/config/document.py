@@ -85,11 +85,7 @@ class Document:
 
 
 def read_document(path: pathlib.Path) -> Document:
-    """Read a YAML file.
-
-    Raises:
-        InputError: There is no such file, it is not YAML, or it is not a mapping.
-    """
+    """Read a YAML file; raise an `InputError` if it is missing, cannot be read, or is no mapping."""
     try:
         text = read_yaml(path).decode("utf-8")
     except FileNotFoundError:
@@ -102,11 +98,7 @@ def read_document(path: pathlib.Path) -> Document:
 
 
 def parse_document(text: str, name: str) -> Document:
-    """Parse YAML text; messages begin with `name`.
-
-    Raises:
-        InputError: The text is not YAML, has a duplicate key, or is not a mapping at the top level.
-    """
+    """Parse YAML text; an `InputError` about a bad value, a duplicate key or no mapping begins with `name`."""
     try:
         node = compose_yaml(text)
         if not isinstance(node, yaml.MappingNode):

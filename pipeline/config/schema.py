@@ -67,11 +67,7 @@ def make_branch(kind: str, options: Schema) -> Schema:
 
 
 def check_schema(document: Document) -> None:
-    """Refuse unknown keys, wrong types and values out of range.
-
-    Raises:
-        InputError: The first problem, with file, line and a suggestion.
-    """
+    """Refuse unknown keys, wrong types and values out of range, with file, line and a suggestion."""
     _check(document, (), document.data, _full_schema())
 
 

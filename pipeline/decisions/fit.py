@@ -23,14 +23,12 @@ class Decisions(FrozenModel):
         temperature: Logits are divided by it before the softmax.
         threshold: An image is positive if the calibrated probability of the positive class is at or above it; None
             with more than two classes, when the largest probability wins.
-        policy: The rule that chose the threshold.
         equivalent: The lowest and the highest threshold that do as well on the split, within two standard errors;
             None if the rule is a floor.
         conformal_level: Share of images whose prediction set should hold the ground truth.
         conformal_limit: Classes with 1 - probability at or below it stay in the set.
         outlier_quantile: Share of validation images below the outlier limit.
         fitted_on: Name of the split that all of these come from.
-        images: Images in that split.
         notes: Values that could not be fitted, and their replacements.
     """
 
@@ -115,11 +113,7 @@ def save_decisions(run: Run, decisions: Decisions) -> None:
 
 
 def read_decisions(run: Run) -> Decisions:
-    """Read `decisions.json` of a run.
-
-    Raises:
-        InputError: The run was not evaluated, or the file is damaged.
-    """
+    """Read `decisions.json` of a run; raise an `InputError` if it was not evaluated, or the file is damaged."""
     path = run.folder / FILE
     if not path.is_file():
         raise InputError(f"{path}: missing; run `pneumo evaluate {run.name}`")

@@ -60,14 +60,8 @@ class OutlierLimit:
     ) -> "OutlierLimit":
         """Learn the limit from a run's data set, as an export would.
 
-        Args:
-            embed: Returns embeddings [N, D] of model inputs, uint8 [H, W, C] each.
-            info: The run.
-            dataset: Its data set.
-            quantile: Share of validation images below the limit.
-
-        Raises:
-            InputError: An image is missing, damaged or changed since the import.
+        `embed` returns embeddings [N, D] of model inputs, uint8 [H, W, C] each; `quantile` is the share of validation
+        images below the limit. Raises an `InputError` if an image is missing, damaged or changed since the import.
         """
         from pneumo.pipeline.data.training_images import read_images
 

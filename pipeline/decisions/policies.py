@@ -43,15 +43,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, *, place: str = "--policy") -> "Policy":
-        """Parse a rule such as those in `EXAMPLES`; case and spaces do not matter.
-
-        Args:
-            text: The rule.
-            place: Option or file that the rule comes from, for messages.
-
-        Raises:
-            InputError: The text is no rule, the floor lies outside (0, 1], or a cost is 0.
-        """
+        """Parse a rule such as those in `EXAMPLES`; an `InputError` begins with `place`, its option or file."""
         plain = " ".join(text.lower().split())
         if plain == DEFAULT_POLICY:
             return cls()
@@ -92,7 +84,6 @@ class DecisionRules:
     """How decisions are fitted on validation.
 
     Attributes:
-        policy: Rule for the threshold.
         level: Wanted coverage of the prediction sets, in (0, 1).
         outlier_quantile: Share of validation images below the outlier limit, in (0, 1).
     """

@@ -34,7 +34,6 @@ class Scene:
     """The images that windows are drawn from.
 
     Attributes:
-        plain: Unchanged images.
         changed: Images under each change, by its title.
         photographs: Images that are no radiographs; None without any.
         patients: Patient of each image, [N].
@@ -97,16 +96,9 @@ def predict_changes(
 ) -> Scene:
     """Predict and describe images under every change, exactly as the service does.
 
-    Args:
-        predictor: A loaded bundle.
-        dataset: The data set, prepared as the bundle needs it.
-        rows: Images of the data set.
-        grades: The changes.
-        photographs: Images that are no radiographs, uint8 [S, S].
-        progress: Called with the title of each change before it is made.
-
-    Raises:
-        InputError: An image is missing, damaged or changed since the import, or the data set is prepared otherwise.
+    Photographs are images that are no radiographs, uint8 [S, S]. `progress` is called with the title of each change
+    before it is made. Raises an `InputError` if an image is missing, damaged or changed since the import, or is
+    prepared otherwise.
     """
     info = predictor.bundle.info
     side = info.preparation.size

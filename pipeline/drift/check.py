@@ -61,11 +61,7 @@ def open_log(url: str | None) -> LogStore:
 
 
 def parse_time(text: str, now: datetime | None = None) -> datetime:
-    """Parse `24h`, `90m`, `7d` or `2w` before now, or a date or time such as `2026-11-24T08:00`, by default in UTC.
-
-    Raises:
-        InputError: It is neither.
-    """
+    """Parse `24h`, `7d` or `2w` before now, or a date or time such as `2026-11-24T08:00` (UTC); raise `InputError`."""
     if span := _SPAN.fullmatch(text):
         return (now or datetime.now(UTC)) - int(span[1]) * _UNITS[span[2]]
     try:
@@ -80,14 +76,7 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
 def check_log(
     bundle: Bundle, store: LogStore, *, last: int | None = None, since: str | None = None, lane: str | None = "champion"
 ) -> DriftResult:
-    """Check the images that a model answered.
-
-    Args:
-        bundle: The model.
-        store: The log.
-        last: Maximum images, the newest; by default `LAST`, or all with `since`.
-        since: Start of the window, see `parse_time`.
-        lane: Model slot of the model; None takes every slot.
+    """Check the images that a model answered: the newest `last`, by default `LAST`, or all since a time (`parse_time`).
 
     Raises:
         InputError: The bundle has no reference, or `since` cannot be read.
@@ -104,11 +93,7 @@ def check_log(
 
 
 def count_other_rows(store: LogStore, bundle: Bundle) -> int:
-    """Count the images of other models, versions or model slots in the log.
-
-    Raises:
-        MachineError: The database cannot be reached.
-    """
+    """Count the log's images of other models, versions or slots; raise a `MachineError` if it cannot be reached."""
     with store.translate_errors():
         return count_rows(store, Window(lane=None)) - count_rows(store, Window(bundle.info.name, bundle.info.version))
 
@@ -116,15 +101,7 @@ def count_other_rows(store: LogStore, bundle: Bundle) -> int:
 def check_files(
     bundle: Bundle, paths: Sequence[Path], *, progress: Callable[[int], object] = lambda count: None
 ) -> tuple[DriftResult, dict[Path, str]]:
-    """Check image files, predicted and described as the service does.
-
-    Args:
-        bundle: The model.
-        paths: Files and folders.
-        progress: Called with 1 after each file.
-
-    Returns:
-        The check, and the reason for each file that could not be read.
+    """Check image files as the service sees them; return the check, and the reason for each file that cannot be read.
 
     Raises:
         InputError: A path does not exist, a folder has no images, or the bundle has no reference.
@@ -144,11 +121,7 @@ def check_files(
 def write_drift_report(checked: DriftResult, folder: Path) -> list[Path]:
     """Write Evidently's page and the check as JSON; with too few images to draw, delete an older page.
 
-    Returns:
-        The written files.
-
-    Raises:
-        MachineError: Evidently is not installed.
+    Returns the written files; raises a `MachineError` if Evidently is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page, document = folder / PAGE, folder / DOCUMENT

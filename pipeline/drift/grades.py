@@ -62,11 +62,7 @@ def list_grades() -> tuple[Grade, ...]:
 
 
 def load_photographs(size: int) -> list[Gray]:
-    """Load scikit-image's photographs and four turned parts of each, uint8 [size, size].
-
-    Raises:
-        ModuleNotFoundError: scikit-image is not installed.
-    """
+    """Load photographs and four turned parts of each, uint8 [size, size]; without scikit-image ModuleNotFoundError."""
     import skimage.data
     from PIL import Image
 

@@ -20,11 +20,7 @@ _UNITS = re.compile(r" of images| levels| photons| degrees|contrast x |exponent 
 
 
 def draw_simulation(simulation: Simulation) -> bytes:
-    """Draw AUROC, accuracy and alarms of each kind of change as a PNG, from no change to the strongest.
-
-    Raises:
-        MachineError: matplotlib is not installed.
-    """
+    """Draw AUROC, accuracy and alarms of each kind of change as a PNG; raise a `MachineError` without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

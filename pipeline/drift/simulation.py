@@ -31,10 +31,8 @@ class Plan:
 
     Attributes:
         split: Split of the images; those of the reference raise too few alarms.
-        windows: Windows per point.
         size: Images per window.
         images: Maximum images, evenly over the split; all of them by default.
-        seed: Seed of the windows.
     """
 
     split: Split = Split.TEST
@@ -54,12 +52,7 @@ def simulate_drift(
 ) -> Simulation:
     """Change the images of a split more and more, and measure the model's errors and the alarms of the drift check.
 
-    Args:
-        bundle: The model.
-        dataset: Prepared as the model needs it, with ground truth.
-        plan: Size of the simulation.
-        photographs: Images that are no radiographs, uint8 [S, S].
-        progress: Called with the title of each step before it begins.
+    Photographs are images that are no radiographs, uint8 [S, S]; `progress` is called with the title of each step.
 
     Raises:
         InputError: Too few images in the split, other classes or another preparation, or the bundle has no reference.
@@ -117,11 +110,7 @@ def measure_grade(scene: Scene, judge: ColumnTests, grade: Grade | None, windows
 
 
 def write_simulation(simulation: Simulation, folder: Path) -> list[Path]:
-    """Write plot, JSON and CSV, and return their paths.
-
-    Raises:
-        MachineError: matplotlib is not installed.
-    """
+    """Write plot, JSON and CSV, and return their paths; raise a `MachineError` without matplotlib."""
     folder.mkdir(parents=True, exist_ok=True)
     picture, document, table = paths = [folder / name for name in (PICTURE, DOCUMENT, TABLE)]
     picture.write_bytes(draw_simulation(simulation))

@@ -13,16 +13,10 @@ SURE = 0.95
 
 
 class Point(FrozenModel):
-    """Performance and alarms at one grade of a change.
+    """Performance and alarms at one grade of a change; `label` is its strength.
 
-    Attributes:
-        kind: Kind of change.
-        label: Strength of the change.
-        auroc: AUROC of the radiographs; None with more than two classes.
-        accuracy: Share of radiographs with the right label.
-        alarms: Share of windows with a warning or drift.
-        drifts: Share of windows with drift.
-        columns: Columns with the most alarms, at most three.
+    `auroc` is None with more than two classes. `alarms` is the share of windows with a warning or drift, `drifts` that
+    with drift, `columns` are those with the most alarms, at most three.
     """
 
     kind: str
@@ -35,17 +29,9 @@ class Point(FrozenModel):
 
 
 class Simulation(FrozenModel):
-    """A drift simulation of one model on one split.
+    """A drift simulation of one model on one split, in windows of `size` images.
 
-    Attributes:
-        data: Name of the data set.
-        images: Number of images.
-        patients: Number of patients.
-        windows: Windows per point.
-        size: Images per window.
-        unchanged: The unchanged images; their alarms are false alarms.
-        points: Points by kind of change, mildest first.
-        notice: Limits of its use.
+    Alarms of the `unchanged` images are false alarms. Points are ordered by kind of change, mildest first.
     """
 
     schema_version: int = 1

@@ -159,11 +159,7 @@ def positive_column(classes: list[str], positive: str | None) -> int | None:
 
 
 def read_predictions(run: Run) -> "pd.DataFrame":
-    """Read `predictions.parquet` of a run.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
+    """Read `predictions.parquet` of a run; raise an `InputError` if it is missing or damaged."""
     import pandas as pd
 
     if not run.predictions.is_file():

@@ -51,11 +51,7 @@ class _Source:
 
 
 def evaluate(run: Run, *, split: Split = Split.TEST, resamples: int = 1000) -> EvaluationReport:
-    """Measure one split of a finished run without writing anything.
-
-    Raises:
-        InputError: The run has no predictions, or they do not fit it, or the split is empty.
-    """
+    """Measure one split of a finished run without writing anything; raise the `InputError`s of `evaluate_run`."""
     info = run.info()
     source = _read_own(run, info)
     name = source.choose_split(split)
@@ -123,11 +119,7 @@ def evaluate_data(
 def evaluate_folder(
     run: Run, folder: Path, *, split: Split | None = None, policy: str | None = None
 ) -> EvaluationReport:
-    """Predict a data set folder with a run's model and measure it, see `evaluate_data`.
-
-    Raises:
-        InputError: No data set in the folder, other classes than the run's, or an error of `evaluate_data`.
-    """
+    """Predict a data set folder with a run's model and measure it, with arguments and errors of `evaluate_data`."""
     dataset = manifest.read_dataset(folder)
     classes = run.info().classes
     unknown = sorted(set(dataset.info.classes) - set(classes))

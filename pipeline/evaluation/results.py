@@ -198,11 +198,7 @@ def values_by_split(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def read_metrics(run: Run) -> Metrics:
-    """Read `metrics.json` of a run.
-
-    Raises:
-        InputError: The run was not evaluated, or the file is damaged.
-    """
+    """Read `metrics.json` of a run; raise an `InputError` if it was not evaluated, or the file is damaged."""
     if not run.metrics.is_file():
         raise InputError(f"{run.folder}: not evaluated yet; run `pneumo evaluate {run.name}`")
     try:

@@ -9,11 +9,7 @@ from pneumo.serving.contracts.errors import InputError
 
 
 def read_run_dataset(info: RunInfo) -> Dataset:
-    """Read the data set that a run was trained on.
-
-    Raises:
-        InputError: It cannot be read, or it has changed since.
-    """
+    """Read the data set that a run was trained on; raise an `InputError` if it cannot be read, or has changed."""
     try:
         dataset = manifest.read_dataset(Path(info.data))
     except InputError as error:

@@ -59,14 +59,6 @@ def run_demo(folder: Path, config: Path, *, reporter: "Reporter") -> Demo:
     """Draw images, import, audit, train, export, promote, predict over HTTP, and check for drift.
 
     A second call reuses what is still valid: the images, the data set, the finished run and its bundle.
-
-    Args:
-        folder: Folder of all results.
-        config: Config to train.
-        reporter: Receives progress.
-
-    Raises:
-        PneumoError: A step failed.
     """
     from pneumo.pipeline import training
     from pneumo.pipeline.config import load_config

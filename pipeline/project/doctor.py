@@ -51,13 +51,8 @@ _LOGIN = "`gcloud auth application-default login`, or name a key file in GOOGLE_
 class Finding:
     """The result of one check.
 
-    Attributes:
-        area: Heading of the check.
-        name: Name of the check.
-        state: `ok`; `missing` if it must be fixed; `off` if it is absent and optional.
-        told: Description of the result.
-        fix: How to fix it; empty if there is nothing to do.
-        needed: Whether training and serving a model need it.
+    `state` is `ok`, `missing` if it must be fixed, or `off` if it is absent and optional; `fix` is empty if there is
+    nothing to do. `needed` tells whether training and serving a model need it.
     """
 
     area: str

@@ -97,12 +97,7 @@ def find_starter(path: Path) -> Path:
 
 
 def create_project(folder: Path, reporter: Reporter = SILENT) -> Project:
-    """Create a project in a new or empty folder.
-
-    Raises:
-        InputError: The folder is not empty.
-        MachineError: The folder cannot be written.
-    """
+    """Create a project in a new or empty folder; raise an `InputError` or `MachineError` if that cannot be."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: exists and is not empty; give the name of a new folder")

@@ -64,13 +64,8 @@ def judge_model(
 ) -> Candidate:
     """Find a model's bundle and judge it by the gate; a run without a current bundle is exported.
 
-    Args:
-        what: Run, alias, version, or path of a bundle with a slash; `best` is the winner of `sweep`, or of all runs.
-        alias: Alias to point at the model.
-        gate: File with the requirements; `ludwig_configs/gate.yaml` if None.
-        sweep: With `best`: folder, name, or unique prefix of the name of a sweep.
-        places: Registry and folders.
-        reporter: Receives progress.
+    `what` is a run, alias, version, or path of a bundle with a slash; `best` is the winner of `sweep` (folder, name, or
+    unique prefix of a name), or of all runs. Without a `gate` its requirements are `ludwig_configs/gate.yaml`.
 
     Raises:
         InputError: There is no such model, or alias, gate or data set are wrong.

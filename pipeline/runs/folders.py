@@ -30,7 +30,6 @@ class RecordFolder:
     """A folder named after time and config, with a JSON record, a config and a lock file.
 
     Attributes:
-        folder: The folder.
         RECORD: File name of the record.
         KIND: Word for such a folder in messages.
         COMMAND: Command that makes such a folder.
@@ -93,11 +92,7 @@ class RecordFolder:
         raise InputError(f"{name}: no such {cls.KIND} in {root}; {hint}")
 
     def read_record[Record: BaseModel](self, model: type[Record]) -> Record:
-        """Read the record.
-
-        Raises:
-            InputError: It is missing or damaged.
-        """
+        """Read the record; raise an `InputError` if it is missing or damaged."""
         path = self.record_file
         try:
             return model.model_validate_json(path.read_text(encoding="utf-8"))
@@ -108,11 +103,7 @@ class RecordFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder for this process; the system frees the lock when the process ends, however it ends.
-
-        Raises:
-            InputError: Another process holds the lock.
-        """
+        """Lock the folder until this process ends, however it ends; raise an `InputError` if another one holds it."""
         try:
             lock = open_locked(self.folder / ".lock")
         except BlockingIOError:

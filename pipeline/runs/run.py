@@ -32,16 +32,12 @@ class RunInfo(BaseModel):
     """`run.json`: provenance and status of a run.
 
     Attributes:
-        name: The run's folder name.
-        command: The command line.
         config: Name of the config file.
         data: Folder of the data set, absolute.
-        data_fingerprint: Fingerprint of the data set.
         classes: Class names; the index of a class is its column in `logits`.
         positive: The positive class; None with more than two classes.
         preparation: Preparation of the images: `size`, `fit`, `decode`, `height`, `width`, `channels`.
         image: Name of the image feature and its column; `label` is that of the label feature.
-        seed: Seed of weights and shuffling.
         refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
         versions: Versions of Python and of the packages that can change a result.
         git_commit: Commit of the working directory, with `-dirty` if files differ; None outside git.

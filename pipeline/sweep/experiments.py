@@ -105,13 +105,10 @@ def plan_stages(folder: SweepFolder, record: Sweep, space: Space, settings: Swee
 
 
 def run_stage(stage: Stage, recorder: Recorder, pixels: NDArray[np.uint8]) -> list[TuneTrial]:
-    """Run a stage on the stored images [N, size, size]; resume it if Ray Tune has a record of it.
+    """Run or resume a stage on the stored images [N, size, size]; return Ray Tune's trials, finished or not.
 
-    Returns:
-        Ray Tune's trials, finished or not: Ray Tune handles Ctrl-C itself and returns early.
-
-    Raises:
-        MachineError: The sweep has trials of an earlier session, but Ray Tune's record of them is missing.
+    Ray Tune handles Ctrl-C itself and returns early. Raises a `MachineError` if its record of earlier trials is
+    missing.
     """
     record = recorder.sweep
     tune_callbacks.use_recorder(recorder, repeating=stage.repeats)

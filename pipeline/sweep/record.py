@@ -102,13 +102,10 @@ class Sweep(BaseModel):
 
     Attributes:
         metric: Metric on the validation split that is optimised towards `goal`.
-        space: `hyperopt.parameters` of the config.
         wanted: Requested number of trials, without repeats.
         epochs: Epochs of a trial that nothing stops early.
         seeds: Number of seeds of each of the `top` best trials; `seed` is the first of them.
-        refit: Train the winner again on training and validation images.
         cpus: Cores per trial; `gpus` is the number of GPUs.
-        concurrency: Largest number of trials at a time.
         address: Ray cluster that was joined, or None for a cluster on this machine.
         storage: Path or address where Ray Tune keeps the trials, or None for the sweep's folder.
         seconds: Wall time of all sessions.

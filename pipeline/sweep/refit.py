@@ -27,16 +27,11 @@ if TYPE_CHECKING:
 
 
 def refit(folder: SweepFolder, *, reporter: Reporter = SILENT) -> Run:
-    """Train the winner's config with its seed on training and validation images.
+    """Train the winner's config with its seed on training and validation images; return the run, beside the others.
 
     All epochs are run, with the winner's schedule. The best epoch is chosen on images that were trained on, so it is
-    one of the last. An interrupted refit starts again; a finished one is returned.
-
-    Returns:
-        The new run, beside the sweep's others, with `refit_of` in its `run.json`.
-
-    Raises:
-        InputError: The sweep has no winner, or its data set has changed since.
+    one of the last. An interrupted refit starts again; a finished one is returned. Raises an `InputError` if the sweep
+    has no winner, or its data set has changed since.
     """
     winner = best_run(folder)
     before = winner.info()

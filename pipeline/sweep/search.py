@@ -33,18 +33,9 @@ def run_sweep(
     command: Sequence[str] = (),
     reporter: SweepReporter = SWEEP_SILENT,
 ) -> SweepFolder:
-    """Search a space, measure the winner, and write `best.yaml`, `trials.csv` and `sweep.html`.
+    """Search a space, measure the winner, write `best.yaml`, `trials.csv` and `sweep.html`; return the folder.
 
-    Args:
-        space: The space, from `read_search` or `plan_search`.
-        dataset: Training data; its validation split ranks the trials.
-        plan: Settings that override or complete the config.
-        root: Parent of the sweep's folder.
-        command: Command line, for the record.
-        reporter: Receives progress.
-
-    Returns:
-        The folder, with status `done`.
+    The validation split ranks the trials. Settings of the plan override or complete those of the config.
 
     Raises:
         InputError: Config, space or data are wrong; nothing was started.
@@ -62,17 +53,9 @@ def resume_sweep(
 ) -> SweepFolder:
     """Continue an interrupted sweep: its search, the measuring of its winner, or its refit.
 
-    Args:
-        folder: The sweep.
-        address: Ray cluster to join; the sweep's earlier cluster by default.
-        refit: Train the winner again on training and validation images, even if the sweep began without a refit.
-        reporter: Receives progress.
-
-    Raises:
-        InputError: Nothing is left to do, or its data set has changed since.
-        MachineError: There is no cluster, or it is too small.
-        SweepInterruptedError: Ctrl-C or SIGTERM.
-        SweepError: Every trial failed.
+    The cluster is the sweep's earlier one by default. With `refit` the winner is trained again on training and
+    validation images, even if the sweep began without a refit. Raises the errors of `run_sweep`, and an `InputError` if
+    nothing is left to do or the data set has changed.
     """
     with _reporting():
         if folder.read().status != "done" or is_finished(folder):
@@ -81,11 +64,7 @@ def resume_sweep(
 
 
 def read_search(config: Path, overrides: Sequence[str] = ()) -> Space:
-    """Read the search space of a config with overrides applied.
-
-    Raises:
-        InputError: The file is missing or not YAML, or a value or an override is wrong.
-    """
+    """Read the search space of a config with overrides applied; raise an `InputError` if a value is wrong."""
     document = read_document(config).override(overrides)
     build_experiment(document, config.stem)
     return read_space(document, config.stem)
@@ -99,14 +78,9 @@ def plan_search(
     time_budget: float | None = None,
     reporter: SweepReporter = SWEEP_SILENT,
 ) -> Space:
-    """Choose a search space from data set, machine and time budget.
+    """Choose a search space from data set, machine and time budget in seconds, `AUTO_BUDGET` by default.
 
-    Args:
-        dataset: Training data.
-        config: Config to search around; without one, a network is chosen too.
-        overrides: `key=value` assignments to the config.
-        time_budget: Seconds that the sweep should take; `AUTO_BUDGET` by default.
-        reporter: Receives the chosen config line by line, as YAML.
+    Without a config to search around, a network is chosen too. The reporter receives the config line by line, as YAML.
 
     Raises:
         InputError: The config is wrong, there are overrides without a config, or the time is too short.

@@ -19,11 +19,7 @@ _SHARES = frozenset(
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds.
-
-    Attributes:
-        low: Lower end of the 95% t interval, `high` its upper end; None for fewer than two values.
-    """
+    """A mean over seeds; `low` and `high` end its 95% t interval, None for fewer than two values."""
 
     value: float
     low: float | None
@@ -61,13 +57,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Choice:
-    """The winner.
+    """The winner: the best family, and its trial with the best seed.
 
-    Attributes:
-        family: The best family.
-        trial: Its trial with the best seed.
-        difference: Lead over the next best repeated family.
-        remark: How sure the choice is, in words; None if nothing was repeated.
+    `difference` is the lead over the next best repeated family; `remark` tells how sure the choice is, None if nothing
+    was repeated.
     """
 
     family: Family
@@ -139,15 +132,7 @@ def compare_families(sweep: Sweep, one: Family, other: Family) -> Difference:
 
 
 def mean_of(values: Sequence[float], *, bounds: tuple[float, float] | None = None) -> Mean:
-    """Return the mean of one or more values, with its 95% interval by Student's t.
-
-    Args:
-        values: (N,), N >= 1.
-        bounds: Range of the metric, to which the interval is clipped.
-
-    Raises:
-        ValueError: There is no value.
-    """
+    """Return the mean of values (N,), N >= 1, with its 95% interval by Student's t, clipped to `bounds`."""
     count = len(values)
     if not count:
         raise ValueError("no values to take the mean of")

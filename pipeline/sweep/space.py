@@ -142,11 +142,7 @@ class Space:
         return {parameter.name: parameter.decode(drawn[parameter.name]) for parameter in self.parameters}
 
     def experiment(self, values: Mapping[str, Any]) -> config.Experiment:
-        """Return the complete, checked config of some parameters' values, without its `hyperopt` section.
-
-        Raises:
-            InputError: The point makes no valid config: file, line of the parameter, problem.
-        """
+        """Return the checked config of parameters' values, without `hyperopt`; raise an `InputError` if it is wrong."""
         document = substitute(self.document, values)
         document.data.pop("hyperopt", None)
         return config.build_experiment(document, self.name)
@@ -175,11 +171,7 @@ class Space:
 
 
 def read_space(document: Document, name: str) -> Space:
-    """Read `hyperopt.parameters` of a config.
-
-    Raises:
-        InputError: It is missing, a parameter is not in Ludwig's language, or its name has no position in the config.
-    """
+    """Read `hyperopt.parameters` of a config; raise an `InputError` if it is missing or not in Ludwig's language."""
     section = document.get(SECTION)
     if not isinstance(section, dict) or not section:
         document.fail(

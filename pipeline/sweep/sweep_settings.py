@@ -64,11 +64,7 @@ class SweepSettings:
 
 
 def read_settings(space: Space, limits: SweepLimits | None = None) -> SweepSettings:
-    """Read the `hyperopt` section of a config that passed the schema.
-
-    Raises:
-        InputError: Two settings contradict each other, or one does not work: file, line, problem, fix.
-    """
+    """Read the `hyperopt` section of a checked config; raise an `InputError` if settings contradict each other."""
     limits = limits or SweepLimits()
     document = space.document
     executor: dict[str, Any] = document.get(("hyperopt", "executor")) or {}
@@ -99,11 +95,7 @@ def read_settings(space: Space, limits: SweepLimits | None = None) -> SweepSetti
 
 
 def parse_seconds(text: str) -> float:
-    """Return the seconds of a duration such as `90`, `90s`, `30m`, `1.5h`, `1h30m`, `2d`.
-
-    Raises:
-        InputError: It is not a duration, or not positive.
-    """
+    """Return the seconds of `90`, `90s`, `30m`, `1.5h`, `1h30m` or `2d`; raise an `InputError` if it is no duration."""
     units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
     compact = "".join(text.lower().split())
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd]?)+", compact):

@@ -110,11 +110,7 @@ class Recorder(Callback, Stopper):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, object], **_: object
     ) -> None:
-        """Record a trial's report.
-
-        Raises:
-            OSError: The disk is full: this ends the sweep, which can be resumed with more room, not the trial.
-        """
+        """Record a trial's report; a full disk raises an `OSError`, which ends the sweep until it is resumed."""
         if VALUE not in result:
             return
         record, report = self.find_trial(trial), cast(Report, result)

@@ -76,11 +76,7 @@ def correct_run_info(run: Run, data: Path, error: str | None) -> None:
 
 
 def best_run(folder: SweepFolder) -> Run:
-    """Return the run of a sweep's winner, measured.
-
-    Raises:
-        InputError: The sweep has no winner yet, or its run is missing.
-    """
+    """Return the run of a sweep's winner, measured; raise an `InputError` without a winner, or if its run is gone."""
     sweep = folder.read()
     trial = sweep.trial(sweep.winner)
     if trial is None:

@@ -28,11 +28,7 @@ _SETTINGS = {
 
 @contextlib.contextmanager
 def connect_ray(workers: Workers | None) -> Iterator[Placement | None]:
-    """Start or join a cluster for workers, as `start_or_join_ray` does, and yield their resources.
-
-    Raises:
-        MachineError: The cluster is too small.
-    """
+    """Start or join a cluster for workers and yield their resources; raise a `MachineError` if it is too small."""
     if workers is None:
         yield None
         return
@@ -48,9 +44,7 @@ def connect_ray(workers: Workers | None) -> Iterator[Placement | None]:
 def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[None]:
     """Start or join a Ray cluster, and end everything of this process in it afterwards.
 
-    Args:
-        address: The cluster to join; None starts one on this machine.
-        cpus: Cores that a started cluster is told it has; None for those that this process may use.
+    Without an address one is started here with `cpus` cores, by default those that this process may use.
 
     Raises:
         InputError: There is no cluster at the address.

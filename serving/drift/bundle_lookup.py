@@ -39,12 +39,7 @@ class BundleLookup:
 
 
 def load_reference(bundle: Bundle) -> Sample:
-    """Read the reference of a bundle as `read_reference` does, and cache it.
-
-    Raises:
-        InputError: The bundle has no reference.
-        ImportError: A library that reads it is not installed.
-    """
+    """Read the reference of a bundle and cache it; raise as `read_reference`, or `ImportError` without its packages."""
     return _load_reference(bundle.folder, bundle.digest)
 
 

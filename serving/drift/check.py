@@ -27,15 +27,10 @@ class DriftResult:
 def check_drift(
     bundle: Bundle, rows: Sequence[Columns], *, window: str, served: bool = True, now: datetime | None = None
 ) -> DriftResult:
-    """Compare rows of the prediction log with a bundle's reference.
+    """Compare rows of the prediction log, in any order, with a bundle's reference.
 
-    Args:
-        bundle: The model that answered.
-        rows: Its answers in any order, from `pneumo.serving.predictions.windows.read_window` or
-            `pneumo.serving.drift.describe_files`.
-        window: The rows in words, such as `the last 500 images`.
-        served: False if the times of the rows are not those of requests.
-        now: Time of the check, UTC; by default the current time.
+    `window` names the rows in words, such as `the last 500 images`. With `served` false their times are not those of
+    requests. The check is dated `now`, in UTC.
 
     Raises:
         InputError: The bundle has no reference, or the rows are of another model.

@@ -20,11 +20,7 @@ LANE = "offline"
 
 
 def describe_images(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[LogRow]:
-    """Predict images and compute their descriptors, in order.
-
-    Args:
-        predictor: A loaded bundle.
-        pictures: Images as `read_stored` fits them for this bundle: gray uint8 [S, S].
+    """Predict images, gray uint8 [S, S] as `read_stored` fits them for this bundle, and compute their descriptors.
 
     Raises:
         BundleError: The network's output is not finite.

@@ -129,13 +129,7 @@ def _too_many() -> ProblemError:
 def store_feedback(store: LogStore, models: BundleLookup, labels: Labels) -> list[tuple[str, int]]:
     """Write labels into the log, all or none; a later label of an image replaces an earlier one.
 
-    Args:
-        store: The log.
-        models: Bundles of the models that answered, for their classes.
-        labels: Labels to write.
-
-    Returns:
-        Images that are not in the log, or not yet; their labels are stored too.
+    Returns the images that are not in the log, or not yet; their labels are stored too.
 
     Raises:
         ProblemError: A label is no class of the model that answered.

@@ -45,15 +45,7 @@ class ServedVersion:
 
 @dataclass(frozen=True)
 class Span:
-    """Counts of one hour or day.
-
-    Attributes:
-        start: Start of the hour or day, UTC.
-        images: Number of images.
-        uncertain: Number of uncertain answers.
-        out_of_distribution: Number of out-of-distribution images.
-        sums: Sums over the probabilities.
-    """
+    """Counts of one hour or day, which begins at `start`, UTC; `sums` are those over the probabilities."""
 
     start: datetime
     images: int
@@ -76,13 +68,9 @@ def list_versions(store: LogStore) -> list[ServedVersion]:
 
 
 def count_over_time(store: LogStore, window: Window, step: timedelta, positive_class: str | None) -> list[Span]:
-    """Count the images of each interval that has any, oldest first.
+    """Count the images of each interval that has any, oldest first; intervals begin at whole multiples since 1970.
 
-    Args:
-        store: The log.
-        window: Images to count.
-        step: Length of an interval; intervals begin at whole multiples of it since 1970.
-        positive_class: Class of the probabilities; None with more than two classes, if each is of its own label.
+    `positive_class` is the class of the probabilities; None with more than two classes, if each is of its own label.
     """
     table = predictions.c
     positive = sa.true() if positive_class is None else table.label == positive_class
@@ -113,14 +101,9 @@ def read_sample(store: LogStore, window: Window, images: int, *, most: int = SAM
 def read_labelled_answers(
     store: LogStore, window: Window, images: int, classes: Sequence[str] | None, *, most: int = LABELLED
 ) -> LabelledAnswers:
-    """Read the answers that have ground truth, oldest first, or a random sample of them.
+    """Read about `most` answers with ground truth of a window of so many `images`, oldest first.
 
-    Args:
-        store: The log.
-        window: Answers to read.
-        images: Number of images in the window.
-        classes: Classes of the model; other labels, sent before the image was logged, are left out. None takes all.
-        most: Maximum answers to read, about.
+    Labels that are none of `classes`, sent before their image was logged, are left out; None takes all.
     """
     table = predictions.c
     query = (

@@ -53,11 +53,8 @@ class Performance:
 class LabelledAnswers:
     """N answers with ground truth.
 
-    Attributes:
-        day: Whole number that rises with time, [N].
-        truth: Ground truth, [N].
-        predicted: Predicted class, [N].
-        probability: Calibrated, of the positive class, or of the predicted class with more than two, [N].
+    `day` is a whole number that rises with time. Probabilities are calibrated, those of the positive class, or of the
+    predicted class with more than two.
     """
 
     day: NDArray[np.int64]
@@ -119,17 +116,13 @@ def _estimate_mean(hits: Mask) -> Estimate | None:
 
 
 def estimate_auroc(positive: Mask, scores: Float64) -> Estimate | None:
-    """Estimate the area under the ROC curve; None without images of both classes.
+    """Estimate the area under the ROC curve of scores [N] and truth [N]; None without images of both classes.
 
     The variance is that of DeLong et al. (Comparing the Areas under Two or More Correlated ROC Curves, 1988), computed
     by ranks (Sun and Xu, Fast Implementation of DeLong's Algorithm, 2014). The interval is symmetric in log odds. If
     that variance is zero, as with equal scores, the largest possible one replaces it: A (1 - A) over the images of the
     rarer class (van Dantzig, 1951). An area of 0 or 1 gets an exact bound: that of a share of as many pairs as there
     are images of the rarer class.
-
-    Args:
-        positive: Truth, [N].
-        scores: Higher for positive images, [N].
     """
     ones, zeros = scores[positive], scores[~positive]
     rarer = min(len(ones), len(zeros))
@@ -188,15 +181,9 @@ def compute_calibration_error(probability: Float64, came_true: Mask) -> float:
 class ProbabilitySums:
     """Sums over the probabilities p of answers, which a database can compute.
 
-    With more than two classes every answer counts as positive, and p is that of the predicted class.
-
-    Attributes:
-        positive: Number of images called positive.
-        positive_sum: Sum of their p.
-        positive_spread: Sum of their p (1 - p).
-        negative: Number of images called negative.
-        negative_sum: Sum of their p, of the positive class too.
-        negative_spread: Sum of their p (1 - p).
+    `positive` images are called positive and `negative` ones are not; of both, the sum of p, of the positive class, and
+    as spread that of p (1 - p). With more than two classes every answer counts as positive, and p is that of the
+    predicted class.
     """
 
     positive: int = 0
@@ -219,9 +206,6 @@ class ProbabilitySums:
         expected confusion matrix. The interval holds the metric of these images if their probabilities are calibrated:
         it is normal, with the variance of independent draws, to first order for ratios, and half an image wider since
         images are whole. It cannot know of a shift that spoils the calibration.
-
-        Args:
-            two_classes: True if there is a positive class.
         """
         images = self.positive + self.negative
         if not images:

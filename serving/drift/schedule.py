@@ -61,15 +61,7 @@ class Schedule:
         *,
         command: Callable[[Bundle], Sequence[str]] = build_job_command,
     ) -> None:
-        """Start the thread.
-
-        Args:
-            settings: When to check, and the settings of the job.
-            store: The prediction log.
-            metrics: Metrics of checks.
-            champion: Returns the served bundle, or None before it is loaded.
-            command: Builds the command that makes a check and prints it.
-        """
+        """Start the thread; `champion` returns the served bundle, `command` the arguments of the job."""
         self._settings = settings
         self._store = store
         self._metrics = metrics

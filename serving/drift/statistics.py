@@ -20,17 +20,11 @@ DRAWS = 2000
 
 
 def anderson_darling(values: Float64, windows: Mask) -> Float64:
-    """Return the distance of the distributions of one number inside and outside of windows.
+    """Return the distances [B] of the distributions of values [L] inside and outside of windows [B, L].
 
     Scholz & Stephens, K-Sample Anderson-Darling Tests, 1987, for two samples with ties. It notices tails and small
-    shifts earlier than the statistic of Kolmogorov and Smirnov (docs/drift.md).
-
-    Args:
-        values: [L].
-        windows: [B, L], each with images inside and outside.
-
-    Returns:
-        [B]; about 1 for equal distributions, 0 if all values are the same.
+    shifts earlier than the statistic of Kolmogorov and Smirnov (docs/drift.md). It is about 1 for equal distributions,
+    0 if all values are the same. Each window needs images inside and outside.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -92,16 +86,8 @@ def draw_windows(groups: NDArray[np.integer], size: int, *, draws: int = DRAWS, 
     """Draw windows of whole groups from a reference; the last group of a window is cut when the window is full.
 
     Images of one patient are alike, and a window often holds several of them. Tests that take images as independent
-    then raise three to four times as many false alarms as they promise (docs/drift.md).
-
-    Args:
-        groups: Number of each image's patient, [N].
-        size: Images of a window, from 1 to N - 1.
-        draws: Number of windows.
-        seed: Seed of the draws.
-
-    Returns:
-        Masks [draws, N], each with `size` images.
+    then raise three to four times as many false alarms as they promise (docs/drift.md). `groups` are the numbers of the
+    images' patients, [N]. Returns masks [draws, N], each with `size` images, from 1 to N - 1.
     """
     rng = np.random.default_rng(seed)
     order = np.argsort(groups, kind="stable")

@@ -70,18 +70,9 @@ def add_check(store: LogStore, check: DriftCheck, page: bytes | None, snapshot: 
 
 
 def store_result(store: LogStore, checked: DriftResult, *, without_page: bool = False) -> str:
-    """Store a check with Evidently's page, for `/drift` and for Evidently's user interface.
+    """Store a check with Evidently's page, for `/drift` and for Evidently's user interface; return its id.
 
-    Args:
-        store: The log.
-        checked: The check with its samples.
-        without_page: Store the verdict alone if Evidently is not installed.
-
-    Returns:
-        The check's id.
-
-    Raises:
-        MachineError: Evidently is not installed.
+    Without Evidently this raises a `MachineError`, or stores the verdict alone if `without_page` is true.
     """
     page = snapshot = None
     if checked.check.columns:

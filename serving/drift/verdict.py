@@ -34,14 +34,12 @@ class ColumnResult(BaseModel, frozen=True):
     """One column, reference against window.
 
     Attributes:
-        name: Name of the column.
         test: Test of the column, see `TestName`.
         statistic: Statistic of that test; for a share the difference to the reference.
         p_value: Share of windows drawn from the reference that differ as much, for this column alone.
         adjusted: P-value after Holm's correction for all columns.
         distance: 0 to about 1: largest difference of the distribution functions, difference of the shares, or root of
             the discrepancy.
-        verdict: Verdict of this column.
         reference: Quantiles in the reference; None for the embedding.
         window: Quantiles in the window.
         words: The difference in words, or None without one.
@@ -63,19 +61,13 @@ class DriftCheck(BaseModel, frozen=True):
     """The comparison of a window with the reference.
 
     Attributes:
-        time: Time of the check, UTC.
-        model: Name of the model.
-        version: Version of the model.
         window: The window in words.
         first: Time of the first image of the window, if it was served.
         last: Time of the last image.
-        images: Number of images in the window.
-        reference_images: Number of images in the reference.
         verdict: Verdict of all columns together.
         top: Columns with the strongest evidence, at most three.
         summary: The verdict in a sentence.
         columns: All tested columns, the strongest first.
-        notice: Limits of its use.
     """
 
     time: datetime

@@ -61,16 +61,10 @@ def post_message(
     pause: Callable[[float], object] = time.sleep,
     chance: Callable[[], float] = random.random,
 ) -> None:
-    """Post a message, with two retries if the server may only be busy.
+    """Post a message, with two retries if the server may only be busy; raise a `WebhookError` if it did not arrive.
 
-    Args:
-        url: `http://` or `https://`; a redirect is not followed.
-        content: The message.
-        pause: Waits for seconds.
-        chance: Random number in [0, 1), so that many senders do not retry together.
-
-    Raises:
-        WebhookError: It did not arrive.
+    A redirect is not followed. `pause` waits for seconds; `chance` is random in [0, 1), so that many senders do not
+    retry together.
     """
     opener = urllib.request.build_opener(_NoRedirect)
     headers = {"Content-Type": "application/json", "User-Agent": "pneumo"}

@@ -10,19 +10,17 @@ from pneumo.serving.predictions.store import LogStore
 
 
 class Lease:
-    """A lock that one process holds at a time and must renew; a process that died loses it when it expires."""
+    """A lock that one process holds at a time and must renew; a process that died loses it when it expires.
+
+    Methods raise `SQLAlchemyError` if the database cannot be reached; a lease that was held may then be lost.
+    """
 
     def __init__(
         self, store: LogStore, name: str, holder: str, *, lasts: timedelta, clock: Callable[[], datetime] | None = None
     ) -> None:
-        """Describe the lease without taking it.
+        """Describe the lease of a named work (50 characters) for a unique `holder` (64), without taking it.
 
-        Args:
-            store: The database, whose tables exist.
-            name: Name of the work, at most 50 characters.
-            holder: Unique name of this process, at most 64 characters.
-            lasts: Time from taking to expiry.
-            clock: Current time; by default the clock of the database's machine, since clocks of replicas differ.
+        The clock is by default that of the database's machine, since clocks of replicas differ.
         """
         self.name = name
         self.holder = holder
@@ -31,11 +29,7 @@ class Lease:
         self._clock = clock
 
     def take(self) -> bool:
-        """Take or renew the lease; return True if it is held now.
-
-        Raises:
-            SQLAlchemyError: The database cannot be reached; the lease may be lost.
-        """
+        """Take or renew the lease; return True if it is held now."""
         with self._store.engine.begin() as connection:
             now = self._read_clock(connection)
             insert = self._store.insert(leases).values(name=self.name, holder=self.holder, until=now + self._lasts)
@@ -47,11 +41,7 @@ class Lease:
             return connection.execute(taken).first() is not None
 
     def release(self) -> None:
-        """Give the lease up if it is held.
-
-        Raises:
-            SQLAlchemyError: The database cannot be reached; the lease expires later.
-        """
+        """Give the lease up if it is held."""
         with self._store.engine.begin() as connection:
             connection.execute(leases.delete().where(leases.c.name == self.name, leases.c.holder == self.holder))
 

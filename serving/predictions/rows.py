@@ -22,14 +22,7 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The request and the model that a row belongs to.
-
-    Attributes:
-        time: Time of the answer, UTC.
-        request_id: Id of the request, which the client may have chosen.
-        image_index: Position of the image in the request, from 0.
-        lane: Model slot, such as `champion`.
-    """
+    """The request, whose id the client may have chosen, the place in it from 0, and the model that a row belongs to."""
 
     time: datetime
     request_id: str
@@ -47,11 +40,7 @@ class LogRow(Origin):
         format: Container format of the file, such as `JPEG`.
         descriptors: See `pneumo.serving.images.descriptors`.
         embedding: float32 [P], whitened coordinates along the principal axes of training embeddings.
-        label: Predicted class.
         probability: Calibrated; of the positive class, or of the label with more than two classes.
-        certain: True if the prediction set holds the label alone.
-        in_distribution: True if the out-of-distribution score is within the limit.
-        outlier_score: Out-of-distribution score.
         latency_ms: Milliseconds from decoding to the answer.
         id: Key of the row, so that it is not written twice.
     """

@@ -70,11 +70,7 @@ class LogStore:
             connection.execute(insert, rows)
 
     def trim(self, *, before: datetime | None = None, most: int | None = None) -> int:
-        """Delete rows older than a time, then the oldest rows beyond a number.
-
-        Returns:
-            Number of deleted rows.
-        """
+        """Delete rows older than a time, then the oldest rows beyond a number; return how many."""
         deleted = 0
         with self.engine.begin() as connection:
             if before is not None:

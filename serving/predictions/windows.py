@@ -24,16 +24,7 @@ CHUNK = 2000
 
 @dataclass(frozen=True)
 class Window:
-    """A selection of rows; None takes every value.
-
-    Attributes:
-        model: Name of the model.
-        version: Version of the model.
-        lane: Model slot that answered.
-        since: First time.
-        last: Maximum number of rows, the newest.
-        until: Time before which rows end.
-    """
+    """A selection of rows, from `since` to before `until`, at most the `last` newest ones; None takes every value."""
 
     model: str | None = None
     version: str | None = None
@@ -73,11 +64,7 @@ def count_rows(store: LogStore, window: Window, *, most: int | None = None) -> i
 
 
 def read_labelled(store: LogStore, window: Window) -> Iterator[list[Columns]]:
-    """Read all columns of a window without regard to its `last`, oldest row first.
-
-    Yields:
-        Chunks of rows, each with the ground truth or None as `true_label`.
-    """
+    """Yield all columns of a window in chunks, oldest first, the ground truth or None as `true_label`; no `last`."""
     query = (
         sa.select(predictions, feedback.c.label.label("true_label"))
         .select_from(predictions.outerjoin(feedback, has_feedback))

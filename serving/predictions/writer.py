@@ -47,16 +47,7 @@ class LogWriter:
         dropped: Callable[[int], object] = lambda count: None,
         written: Callable[[int], object] = lambda count: None,
     ) -> None:
-        """Start the thread.
-
-        Args:
-            store: The database.
-            spool: Files for rows while the database cannot be reached.
-            keep_days: Delete older rows.
-            keep_rows: Delete the oldest rows beyond this number.
-            dropped: Called with the number of lost rows.
-            written: Called with the number of rows that the database took.
-        """
+        """Start the thread; `dropped` and `written` are called with numbers of rows that were lost or stored."""
         self._store = store
         self._spool = spool
         self._keep_days = keep_days
@@ -85,8 +76,7 @@ class LogWriter:
     def put(self, row: LogRow | MakeRow) -> bool:
         """Queue a row, or a function that builds it in the writer's thread, without waiting for the database.
 
-        Returns:
-            False if the row was dropped, because `WAITING` rows are queued.
+        Returns False if the row was dropped, because `WAITING` rows are queued.
         """
         waiting = self._rows.qsize()
         if waiting >= WAITING:

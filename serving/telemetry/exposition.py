@@ -18,11 +18,7 @@ _HIDDEN_AT_ZERO = frozenset({"pneumo_model_info", "pneumo_model_loaded_timestamp
 
 
 class Exposition(Collector):
-    """All metrics but those of unloaded models and the `_created` series, which double the size and which few read.
-
-    Attributes:
-        registry: Registry of this process's metrics.
-    """
+    """All metrics but those of unloaded models and the `_created` series, which double the size and which few read."""
 
     def __init__(self, folder: Path | None) -> None:
         """Expose the registry and metrics of the process; or, with a folder, the metrics that workers share in it."""

@@ -11,11 +11,7 @@ _PIXELS = "input_features.0.preprocessing"
 
 
 def check_rules(document: Document) -> None:
-    """Apply every rule.
-
-    Raises:
-        InputError: The first broken rule, with file, line and fix.
-    """
+    """Apply every rule; raise an `InputError` for the first that is broken, with file, line and fix."""
     for rule in RULES:
         rule(document)
 

@@ -39,8 +39,6 @@ class ShiftResult(FrozenModel):
     """Metrics under one change, by the names in `results.TITLES`; rates are at the run's decision threshold.
 
     Attributes:
-        name: Kind of change.
-        strength: Strength with its unit.
         crossed_auroc: The lower AUROC if only the positive or only the negative images are changed: the effect of a
             change that comes with the diagnosis, such as a ward with another scanner. None with more classes.
         flagged: Share of images called out-of-distribution; None in some reports of an older pneumo.
@@ -102,14 +100,8 @@ def run_stress_test(
 ) -> StressReport:
     """Measure validation images under every change of `list_shifts`; write `stress.json` into the run folder.
 
-    Args:
-        run: A finished and evaluated run.
-        images: Most images to change, evenly over the validation split.
-        resamples: Bootstrap resamples, over patients.
-        progress: Called before each step with its title.
-
-    Raises:
-        InputError: No model or decisions, or the data set is gone, has changed or has no validation images.
+    At most `images` are changed, evenly over the split. `progress` is called with the title of each step. Raises an
+    `InputError` without model or decisions, or if the data set is gone, has changed or has no validation images.
     """
     from pneumo.pipeline.ludwig.inference import load_model, predict_outputs
 

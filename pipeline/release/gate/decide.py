@@ -23,15 +23,7 @@ CARD = "card.md"
 
 @dataclass(frozen=True)
 class GateContext:
-    """Registry, data and earlier results for the gate.
-
-    Attributes:
-        root: The registry.
-        data: Folder of the challenger's data set, if a person named it.
-        runs: Folders of runs that may hold the challenger's run.
-        audit: Audit of its data set, if there is a recent one.
-        reporter: Receives progress.
-    """
+    """Registry, reporter, the challenger's data set if a person named it, folders of runs, and an audit of its data."""
 
     root: Root = MODELS
     data: Path | None = None

@@ -14,13 +14,7 @@ Outcome = Literal["good", "worse", "undecided"]
 
 
 class Check(FrozenModel):
-    """One requirement of a bundle.
-
-    Attributes:
-        name: Its name, in a word or two.
-        passed: Whether it is met.
-        told: The result, and the fix if it is not met.
-    """
+    """One requirement of a bundle: its name, whether it passed, and as `told` the result, and the fix if it failed."""
 
     name: str
     passed: bool
@@ -73,13 +67,8 @@ class Verdict(FrozenModel):
 
     Attributes:
         model: `name:version` of the challenger, or its folder if it is no bundle.
-        alias: Alias to point at it.
         champion: Version that the alias points at; None if there is none.
-        compared: Whether the two were compared.
         split: Split of the comparison; `images` of `patients`.
-        checks: Checks of the bundle and its data.
-        figures: Metrics of both.
-        notes: Remarks for a reader.
         objections: Reasons of a refusal; empty if the model passes.
     """
 

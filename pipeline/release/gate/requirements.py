@@ -17,7 +17,6 @@ class Margins(FrozenModel):
     """How much lower than the champion's each metric may be.
 
     Attributes:
-        auroc: AUROC.
         sensitivity: At the bundle's threshold; with more than two classes the sensitivity of each class.
         specificity: At the bundle's threshold; with two classes.
     """
@@ -38,11 +37,9 @@ class Gate(FrozenModel):
         aliases: Aliases that the gate guards: a model for one of them is compared with its present version.
         split: Images of the comparison; nothing was fitted on test images.
         confidence: Required confidence that no metric is lower by more than its margin (one-sided).
-        margins: How much lower a metric may be.
         undecided: Decision on a model with too few images to tell.
         parity: Largest allowed difference in probability between bundle and trained model.
         resamples: Bootstrap resamples of patients.
-        seed: Seed of the bootstrap.
     """
 
     aliases: list[Alias] = Field(default=["champion"], min_length=1)

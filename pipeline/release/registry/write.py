@@ -20,13 +20,10 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Admission:
-    """The gate's verdict, as the registry records it.
+    """The gate's verdict for the record.
 
-    Attributes:
-        before: Version that the alias pointed at when the gate judged; None if there was none.
-        compared: Whether the two were compared.
-        forced: A person's reason to promote although the gate refused.
-        objections: The gate's reasons to refuse.
+    `before` is the version that the alias pointed at then. `forced` is a person's reason to promote although the gate
+    refused.
     """
 
     before: str | None
@@ -43,14 +40,7 @@ def promote(
     now: datetime | None = None,
     admission: Admission | None = None,
 ) -> Version:
-    """Copy a bundle into the registry, unless it is there, and point an alias at it.
-
-    Args:
-        bundle_folder: A sealed bundle.
-        alias: Alias to point at it.
-        root: The registry.
-        now: Time of the promotion; the present time if None.
-        admission: The gate's verdict (`pneumo.pipeline.release.gate`); None if there is none.
+    """Copy a sealed bundle into the registry, unless it is there, and point an alias at it; record the gate's verdict.
 
     Raises:
         InputError: The bundle was changed, another bundle has its version, or the alias is invalid.

@@ -101,12 +101,7 @@ def divide_machine(hardware: Hardware, *, images_gib: float = 0.0) -> Share:
 def trial_seconds(encoder: Mapping[str, Any], size: int, images: Images, epochs: int, share: Share) -> float:
     """Return the seconds of a trial that nothing stops early: epochs with their evaluations, then predictions.
 
-    Args:
-        encoder: The section `encoder` of a config; its own `size` takes precedence.
-        size: Side of the model's images, in pixels.
-        images: Number of images.
-        epochs: Number of epochs.
-        share: Resources of the trial.
+    `encoder` is that section of a config; its own `size` has priority over `size`, the side of the images in pixels.
     """
     factor = GPU_FACTOR if share.gpus else (share.cpus / 2) ** 0.8
     trained = min(GPU_MOST if share.gpus else MOST * factor, factor / _image_seconds(encoder, size))

@@ -42,15 +42,11 @@ _HEALTHY = frozenset(("normal", "negative", "healthy", "no finding", "no_finding
 def make_plan(
     dataset: Dataset, hardware: Hardware, *, budget: float, base: Experiment | None = None, weights: bool | None = None
 ) -> Plan:
-    """Choose a search space.
+    """Choose a search space for a sweep of `budget` seconds.
 
-    Args:
-        dataset: Training data: its counts, classes and stored size decide.
-        hardware: The machine.
-        budget: Seconds for the whole sweep.
-        base: A config to search around. Its values stay, except the learning rate, the weight decay and the batch size,
-            which are searched around its values, and the epochs if the budget is too small for them.
-        weights: ImageNet weights are available; by default, if the package of the extra `pretrained` is installed.
+    The values of `base` stay, except the learning rate, the weight decay and the batch size, which are searched around
+    its values, and the epochs if the budget is too small for them. `weights` tells if ImageNet weights are available;
+    by default, if the package of the extra `pretrained` is installed.
 
     Raises:
         InputError: Nothing useful fits into the budget (the message has the smallest that does), `base` has a

@@ -48,8 +48,6 @@ class Importance:
     Attributes:
         shares: The largest first; empty if the importance is unknown.
         explained: R^2 of the forest on trials left out of the fit, or None without shares.
-        reason: Reason why the importance is unknown.
-        remark: Warning about the shares.
     """
 
     shares: tuple[Share, ...]

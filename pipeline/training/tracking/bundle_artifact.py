@@ -20,15 +20,8 @@ def track_bundle(
 ) -> None:
     """Upload a bundle as an artifact of kind `model`, in a tracked run that names its training run and data.
 
-    The training run is not changed. The same bundle under another alias is the same version there.
-
-    Args:
-        bundle: The sealed bundle.
-        mode: Mode of tracking.
-        job: `export` or `promote`.
-        folder: Parent of wandb's files.
-        aliases: Aliases of this version besides its own name, such as `champion`.
-        reporter: Receives warnings.
+    The training run is not changed. The same bundle under another alias is the same version there. `job` is `export` or
+    `promote`, `folder` the parent of wandb's files.
     """
     info = bundle.info
     source = str(info.provenance.get("run") or info.id)

@@ -125,7 +125,6 @@ class Board:
         chosen: The selected version; None if the log is empty.
         bundle: Bundle of that version, if it is loaded or registered.
         spans: Hours or days with images; `step` is their length.
-        latest: The newest check of this version.
         verdicts: Verdicts of this version in the selected days, by day.
         checks: The newest of these checks.
         distributions: Histograms of columns; none without a reference, or with fewer than `LEAST` images.
@@ -168,17 +167,7 @@ class Board:
 
 
 def gather_board(store: LogStore, models: BundleLookup, query: BoardQuery, *, now: datetime) -> Board:
-    """Gather the content of a page from the log.
-
-    Args:
-        store: The log.
-        models: Bundles of the models in the log.
-        query: Selection of the reader.
-        now: Current time, UTC.
-
-    Raises:
-        SQLAlchemyError: The database cannot be reached.
-    """
+    """Gather the content of a page from the log; raise `SQLAlchemyError` if the database cannot be reached."""
     store.prepare()
     versions = list_versions(store)
     if not versions:

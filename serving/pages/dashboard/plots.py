@@ -43,12 +43,10 @@ class Plot:
     """One plot.
 
     Attributes:
-        id: Id of its element.
         x: Dates in ISO format, or numbers; of bars between edges the middles.
         unit: Unit of y; a share is shown in percent.
         names: Name of each x in the table, if other than x.
         compact: Whether it is one of many small plots.
-        diagonal: Whether to draw the line y = x.
         intervals: Whether the series have 95% intervals.
         percent: Whether x is a share, shown in percent.
     """
