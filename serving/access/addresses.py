@@ -15,6 +15,11 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or (address is not None and address.is_loopback)
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address, not a name."""
+    return _parse(host) is not None
+
+
 def identify_client(scope: Scope) -> str:
     """Return the address that a rate limit counts for; for IPv6 the /64 network, since one client owns all of it."""
     client = scope.get("client")

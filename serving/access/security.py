@@ -1,41 +1,38 @@
 """Access control, rate limits and security headers, as pure ASGI middlewares."""
 
-import base64
 import functools
-import logging
-from datetime import UTC, datetime
+from urllib.parse import quote
 
 from fastapi import Request
+from starlette._utils import get_route_path  # the router's own: access control and routing must see the same path
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumo.serving.access import addresses
-from pneumo.serving.access.api_keys import Key, KeyRing, matches_key
+from pneumo.serving.access.authentication import Authenticator, open_keys, read_key, too_many
+from pneumo.serving.access.origins import OriginPolicy
 from pneumo.serving.access.rate_limits import RateDecision, RateLimiter
 from pneumo.serving.contracts import problems
-from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
 
-Headers = tuple[tuple[bytes, bytes], ...]
+HeaderList = tuple[tuple[bytes, bytes], ...]
 
-OPEN = frozenset(
-    {
-        *("/", "/favicon.ico", "/docs", "/docs/oauth2-redirect", "/openapi.json"),
-        *("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"),
-    }
-)
-"""Paths that need no key: probes, the upload page (which asks for a key) and the API documentation."""
+PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""Paths that answer everybody, under any host name: Kubernetes, for one, names an address of the pod."""
+
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+OPEN = PROBES | {"/", "/favicon.ico", "/docs", "/docs/oauth2-redirect", "/openapi.json", SIGN_IN, SIGN_OUT}
+"""Paths that need no key: probes, the upload page (which asks for a key), signing in, and the API documentation."""
 
 OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 METRICS = "/metrics"
 PAGES = "/drift"
-"""Pages that need a key. A browser that follows a link cannot send one, but it can ask for a password."""
-
-WRONG_KEYS = Rate(20, 60)
-"""Wrong keys that an address may try."""
+"""Pages that need a key; a browser without a session is sent to the sign-in page."""
 
 _COMMON = "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
 
@@ -56,31 +53,14 @@ POLICIES = {
 }
 """The Content-Security-Policy of each kind of page."""
 
-_log = logging.getLogger("pneumo.service")
-
-
-def needs_keys(settings: Settings) -> bool:
-    """Return whether requests need a key: by default only if other machines can reach the service."""
-    return settings.auth == "on" or (settings.auth == "auto" and not addresses.is_loopback(settings.host))
-
-
-def open_keys(settings: Settings) -> KeyRing | None:
-    """Return the valid API keys, or None if none is needed; raise an `InputError` if there is no valid one."""
-    if not needs_keys(settings):
-        return None
-    keys = KeyRing(settings.keys)
-    if not keys.list_valid(datetime.now(UTC)):
-        place = "PNEUMO_AUTH=on" if settings.auth == "on" else f"--host {settings.host}"
-        raise InputError(
-            f"{place}: needs an API key, and {settings.keys} holds none that is valid; "
-            "`pneumo keys add NAME` makes one, --no-auth serves without keys"
-        )
-    return keys
+_BASIC = 'Basic realm="pneumo (the key is the password)", charset="UTF-8"'
 
 
 def build_middleware(settings: Settings) -> list[Middleware]:
     """Build the middlewares before the routes, outermost first: CORS first, since preflight requests carry no key."""
-    access = Middleware(AccessMiddleware, settings=settings, keys=open_keys(settings))
+    keys = open_keys(settings)
+    authenticator = Authenticator(keys) if keys else None
+    access = Middleware(AccessMiddleware, settings=settings, authenticator=authenticator)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -93,83 +73,80 @@ def build_middleware(settings: Settings) -> list[Middleware]:
 
 
 class AccessMiddleware:
-    """Checks API keys and rate limits; a request is refused before any of its body is read.
+    """Checks host, page, API key and rate limit; a request is refused before any of its body is read.
 
-    `scope["state"]["key_name"]` names the owner of the key. Keys are never logged.
+    `scope["state"]` gets `authenticator`, for signing in, and `key_name`, the owner of the key. Keys are never logged.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, keys: KeyRing | None) -> None:
-        """Wrap an application; without `keys` every client is let in."""
+    def __init__(self, app: ASGIApp, *, settings: Settings, authenticator: Authenticator | None) -> None:
+        """Wrap an application; without `authenticator` no key is needed."""
         self._app = app
-        self._keys = keys
+        self._authenticator = authenticator
         self._metrics_public = settings.metrics_public
+        self._origins = OriginPolicy(settings)
+        self._checks_host = authenticator is None or bool(settings.hosts)
         # `uvicorn --host 0.0.0.0 pneumo.serving.http.app:...` does not listen where the settings say.
-        self._local_only = keys is None and settings.auth == "auto"
-        limited = keys is not None or not addresses.is_loopback(settings.host)
+        self._local_only = authenticator is None and settings.auth == "auto"
+        limited = authenticator is not None or not addresses.is_loopback(settings.host)
         self._limiter = RateLimiter(settings.rate) if settings.rate and limited else None
-        self._wrong_keys = RateLimiter(WRONG_KEYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on or refuse one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = get_route_path(scope)
+        scope.setdefault("state", {})["authenticator"] = self._authenticator
         try:
-            if self._local_only and addresses.is_reachable_remotely(scope):
-                raise ProblemError(
-                    "unauthorized",
-                    "this service was set up for its own machine alone, but other machines can reach it; its operator "
-                    "must set PNEUMO_HOST to the address it listens on, and add a key or PNEUMO_AUTH=off",
-                )
-            if not self._is_open(scope):
-                client = self._authenticate(scope)
+            self._check_source(scope, path)
+            if not self._is_open(scope, path):
+                client = self._identify_client(scope)
                 if self._limiter:
                     rate, decision = self._limiter.rate, self._limiter.take(client)
                     send = _with_headers(send, _rate_headers(rate, decision))
                     if not decision.allowed:
-                        raise _too_many(f"more than {rate.count} requests in {rate.seconds} s", decision)
+                        raise too_many(f"more than {rate.count} requests in {rate.seconds} s", decision)
         except ProblemError as error:
-            response = problems.respond(Request(scope), error)
-            if error.kind == "unauthorized":
-                response.headers["WWW-Authenticate"] = _challenge(scope)
-            await response(scope, receive, send)
+            await _refuse(scope, path, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _is_open(self, scope: Scope) -> bool:
-        path: str = scope["path"]
+    def _check_source(self, scope: Scope, path: str) -> None:
+        """Raise a `ProblemError` if the request may come from a page that is not the service's own."""
+        if self._local_only and addresses.is_reachable_remotely(scope):
+            raise ProblemError(
+                "unauthorized",
+                "this service was set up for its own machine alone, but other machines can reach it; its operator "
+                "must set PNEUMO_HOST to the address it listens on, and add a key or PNEUMO_AUTH=off",
+            )
+        if path in PROBES:
+            return
+        if self._checks_host:
+            self._origins.check_host(scope)
+        if self._authenticator is None or path in (SIGN_IN, SIGN_OUT):
+            self._origins.check_page(scope, proof=path in (SIGN_IN, SIGN_OUT))
+
+    def _is_open(self, scope: Scope, path: str) -> bool:
         if path in OPEN or path.startswith(OPEN_FOLDERS):
             return True
         return path == METRICS and (self._metrics_public or addresses.is_local_request(scope))
 
-    def _authenticate(self, scope: Scope) -> str:
+    def _identify_client(self, scope: Scope) -> str:
         """Return the client that a rate limit counts for: the name of its key, or its address without keys."""
-        if self._keys is None:
+        if self._authenticator is None:
             return addresses.identify_client(scope)
-        presented = _read_key(scope)
-        if presented is None:
-            raise ProblemError(
-                "unauthorized", "this needs an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
-            )
-        name = self._check_key(scope, presented, self._keys.find_key(presented)).name
-        scope.setdefault("state", {})["key_name"] = name
-        return name
-
-    def _check_key(self, scope: Scope, presented: str, key: Key | None) -> Key:
-        # Wrong secrets lock one key for one address: a client with a mistyped key must not lock out others behind the
-        # same proxy. Unknown ids are counted together.
-        guesser = (addresses.identify_client(scope), key.id if key else "")
-        decision = self._wrong_keys.peek(guesser)
-        if not decision.allowed:
-            raise _too_many("too many wrong keys came from this address", decision)
-        if not matches_key(key, presented) or key is None:
-            self._wrong_keys.take(guesser)
-            _log.warning("request %s: wrong key from %s", scope["state"]["request_id"], guesser[0])
-            raise ProblemError("unauthorized", "unknown API key; it may have been revoked")
-        if key.is_expired(datetime.now(UTC)):
-            _log.warning("request %s: the key of %s has expired", scope["state"]["request_id"], key.name)
-            raise ProblemError("unauthorized", "this API key has expired; ask for a new one")
-        return key
+        presented = read_key(scope)
+        if presented is not None:
+            key = self._authenticator.check_key(scope, presented)
+        else:
+            session = self._authenticator.find_session(scope)
+            if session is None:
+                detail = "this needs an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+                raise ProblemError("unauthorized", detail)
+            self._origins.check_page(scope, proof=True)
+            key = session
+        scope["state"]["key_name"] = key.name
+        return key.name
 
 
 class HeadersMiddleware:
@@ -181,10 +158,10 @@ class HeadersMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request with security headers."""
         if scope["type"] == "http":
-            path: str = scope["path"]
+            path = get_route_path(scope)
             headers = _security_headers(
                 "docs" if path == "/docs" or path.startswith("/docs/") else "page",
-                private=path.startswith(("/v1", "/v2", PAGES)),
+                private=path.startswith(("/v1", "/v2", PAGES, SIGN_IN)),
                 https=scope.get("scheme") == "https",
             )
             send = _with_headers(send, headers)
@@ -192,13 +169,13 @@ class HeadersMiddleware:
 
 
 @functools.cache
-def _security_headers(policy: str, *, private: bool, https: bool) -> Headers:
+def _security_headers(policy: str, *, private: bool, https: bool) -> HeaderList:
     headers = {
         "content-security-policy": POLICIES[policy],
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-        "referrer-policy": "no-referrer",
+        "referrer-policy": "same-origin",  # without it, forms of our own pages send `Origin: null`
         "x-content-type-options": "nosniff",
         "x-frame-options": "SAMEORIGIN",  # the drift dashboard shows reports in frames
     }
@@ -209,7 +186,7 @@ def _security_headers(policy: str, *, private: bool, https: bool) -> Headers:
     return tuple((name.encode(), value.encode()) for name, value in headers.items())
 
 
-def _rate_headers(rate: Rate, decision: RateDecision) -> Headers:
+def _rate_headers(rate: Rate, decision: RateDecision) -> HeaderList:
     """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
     return (
         (b"ratelimit-policy", b'"default";q=%d;w=%d' % (rate.count, rate.seconds)),
@@ -217,7 +194,7 @@ def _rate_headers(rate: Rate, decision: RateDecision) -> Headers:
     )
 
 
-def _with_headers(send: Send, headers: Headers) -> Send:
+def _with_headers(send: Send, headers: HeaderList) -> Send:
     """Return a `send` that adds the headers that an answer does not set itself."""
 
     async def send_with_headers(message: Message) -> None:
@@ -230,33 +207,35 @@ def _with_headers(send: Send, headers: Headers) -> Send:
     return send_with_headers
 
 
-def _too_many(reason: str, decision: RateDecision) -> ProblemError:
-    detail = f"{reason}; try again in {decision.retry_s} s"
-    return ProblemError("too-many-requests", detail, retry_after=decision.retry_s)
+def _refuse(scope: Scope, path: str, error: ProblemError) -> Response:
+    is_page = path == PAGES or path.startswith(PAGES + "/")
+    headers = Headers(scope=scope)
+    if is_page and error.kind == "unauthorized" and read_key(scope) is None and _opens_page(headers):
+        return _ask_to_sign_in(scope, path, headers)
+    response = problems.respond(Request(scope), error)
+    if error.kind == "unauthorized":
+        invalid = "" if read_key(scope) is None else ', error="invalid_token"'
+        # A browser would ask for a password, which our own page does better.
+        basic = is_page and "sec-fetch-mode" not in headers
+        response.headers["WWW-Authenticate"] = _BASIC if basic else f'Bearer realm="pneumo"{invalid}'
+    return response
 
 
-def _challenge(scope: Scope) -> str:
-    """Return the `WWW-Authenticate` header; for pages it makes the browser ask for a password."""
-    path: str = scope["path"]
-    if path == PAGES or path.startswith(PAGES + "/"):
-        return 'Basic realm="pneumo (the key is the password)", charset="UTF-8"'
-    return 'Bearer realm="pneumo"' if _read_key(scope) is None else 'Bearer realm="pneumo", error="invalid_token"'
+def _opens_page(headers: Headers) -> bool:
+    """Return whether a browser opens a page, and not a script or another program asks."""
+    mode = headers.get("sec-fetch-mode")
+    return mode == "navigate" or (mode is None and "text/html" in headers.get("accept", ""))
 
 
-def _read_key(scope: Scope) -> str | None:
-    """Return the key that a request presents, None if it presents none, or "" if it cannot be decoded.
+def _ask_to_sign_in(scope: Scope, path: str, headers: Headers) -> Response:
+    """Return the way to the sign-in page and back.
 
-    A password counts for GET and HEAD only: browsers also send it when another site's page posts a form.
+    A browser sends no cookie for a link on another site. There the page is loaded once more, by itself.
     """
-    headers = dict(scope["headers"])
-    if own := headers.get(b"x-api-key"):  # first, since a gateway in front may use `Authorization` for itself
-        return str(own.decode("latin-1"))
-    scheme, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() == "bearer":
-        return str(credentials.strip())
-    if scheme.lower() == "basic" and scope["method"] in ("GET", "HEAD"):
-        try:
-            return base64.b64decode(credentials, validate=True).decode("latin-1").partition(":")[2]
-        except ValueError:  # not base64
-            return ""
-    return None
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        again = '<!doctype html><meta http-equiv="refresh" content="0"><title>pneumo</title>'
+        return HTMLResponse(again, 401, {"WWW-Authenticate": 'Bearer realm="pneumo"'})
+    query = scope.get("query_string", b"").decode("latin-1")
+    back = quote(path[1:] + (f"?{query}" if query else ""), safe="")
+    up = "../" * (path.count("/") - 1)  # relative, since a proxy may publish the service at any path
+    return Response(status_code=303, headers={"Location": f"{up}{SIGN_IN[1:]}?next={back}"})

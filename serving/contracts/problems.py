@@ -26,6 +26,8 @@ Kind = Literal[
     "unsupported-media-type",
     "wrong-fields",
     "unauthorized",
+    "cross-site",
+    "wrong-host",
     "too-many-requests",
     "request-timeout",
     "over-capacity",
@@ -44,6 +46,8 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "unsupported-media-type": (415, "Unsupported media type"),
     "wrong-fields": (422, "Wrong fields"),
     "unauthorized": (401, "Unauthorized"),
+    "cross-site": (403, "Sent by another site"),
+    "wrong-host": (421, "Wrong host"),
     "too-many-requests": (429, "Too many requests"),
     "request-timeout": (408, "Request timeout"),
     "over-capacity": (503, "Over capacity"),
@@ -65,7 +69,17 @@ RESPONSES = describe_responses(400, 401, 408, 413, 415, 422, 429, 503)
 """Problems of routes that take images."""
 
 _UNREAD: frozenset[Kind] = frozenset(
-    {"unauthorized", "too-many-requests", "too-large", "too-many-images", "over-capacity", "not-ready", "log-off"}
+    {
+        "unauthorized",
+        "cross-site",
+        "wrong-host",
+        "too-many-requests",
+        "too-large",
+        "too-many-images",
+        "over-capacity",
+        "not-ready",
+        "log-off",
+    }
 )
 """Kinds of problem that are answered before the request body is read."""
 
@@ -188,4 +202,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
     detail = _DETAILS.get(status, str(error.detail))
-    return _respond(request, error.headers, title=HTTPStatus(status).phrase, status=status, detail=detail)
+    headers = dict(error.headers or {})
+    if "GET" in headers.get("Allow", ""):
+        headers["Allow"] = "GET, HEAD"  # see `pneumo.serving.http.methods`
+    return _respond(request, headers, title=HTTPStatus(status).phrase, status=status, detail=detail)

@@ -1,5 +1,7 @@
 """Settings of the service, from options or from the environment."""
 
+import difflib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -10,13 +12,17 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.contracts.setting_types import MAX_PIXELS, Rate, Root, parse_root
+from pneumo.serving.contracts.setting_types import MAX_PIXELS, MAX_REQUEST_PIXELS, Rate, Root, parse_root
 
 PREFIX = "PNEUMO_"
+OTHERS = ("CACHE", "DEBUG", "DRIFT_UNTOLD", "RAY_MIN_REPLICAS", "RAY_MAX_REPLICAS", "REAL_DATA")
+"""Variables that are no settings of the service."""
 LOG_URL = "sqlite:///predictions.sqlite3"
 """Default prediction log of `pneumo serve` and `pneumo drift`."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?|\*")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+|\*")
+_PATH = r"^(/[A-Za-z0-9._~-]+)*$"
 _SECRET = frozenset({"drift_webhook", "log_url"})
 """Settings whose values no error shows."""
 
@@ -39,6 +45,14 @@ def _parse_origins(value: str | tuple[str, ...]) -> tuple[str, ...]:
     if not all(map(_ORIGIN.fullmatch, origins)):
         raise ValueError("must be origins such as https://ward.example:8443, without a path, with commas between")
     return origins
+
+
+def _parse_hosts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Split host names at commas, as the environment holds them."""
+    hosts = tuple(host.strip().lower() for host in value.split(",")) if isinstance(value, str) else value
+    if not all(map(_HOST.fullmatch, hosts)):
+        raise ValueError("must be names such as xray.example or *.ward.example, without a port, with commas between")
+    return hosts
 
 
 def _check_web_address(value: str) -> str:
@@ -68,11 +82,21 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         max_bytes: Largest request body, in bytes.
         max_pixels: Largest image, width times height.
         max_images: Most images per request.
+        max_request_pixels: Most pixels of all images of a request together.
         threads: Threads per network run; by default the available cores, shared by the workers.
         workers: Processes that serve.
         timeout_s: Seconds in which a request body must arrive, and in which its answer must be sent.
         max_wait_s: Load shedding: a request whose predicted wait for the network is longer, in seconds, is refused.
         max_pending_bytes: Most bytes of request bodies in memory at a time.
+        body_pause_s: Longest pause in a request body, in seconds.
+        min_body_rate: Least mean rate of a request body after that time, in bytes per second.
+        header_s: Seconds in which the headers of a request must arrive.
+        max_header_bytes: Most bytes of the first line and the headers of a request.
+        max_headers: Most headers of a request.
+        max_url_bytes: Longest path and query of a request, in bytes.
+        max_connections: Most open connections per worker; the one that has been idle longest makes room.
+        max_client_connections: Most of them per client address, or per /64 network for IPv6; 0 sets no limit. The
+            proxies in `FORWARDED_ALLOW_IPS` (by default this machine) have none.
         keep_alive_s: Seconds that an idle connection stays open.
         drain_s: Graceful shutdown: seconds from the stop signal to the end of new connections.
         reload_s: Seconds between checks of the registry for another version; 0 never checks.
@@ -86,13 +110,17 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         drift_rows: Images between drift checks; by default no check is made by number.
         drift_window: Window of a drift check: the newest images of the champion.
         drift_webhook: Secret address to which a change of the verdict is posted, as JSON that Slack accepts.
-        public_url: Public address of the service, for the link in that message.
+        public_url: Public address of the service, for the link in that message; its pages count as the service's own.
         log_format: Format of log lines: `text` for people, `json` for log collectors.
         auth: Whether clients need an API key; `auto` requires one unless `host` is this machine alone.
         keys: File of API keys.
         rate: Rate limit per API key, such as `600/minute`; per client address if no keys are required and `host` is
             not this machine alone. By default unlimited. Each worker counts its own requests.
         cors_origins: Other origins whose pages may send requests.
+        hosts: Host names at which the service answers, besides `localhost`, its addresses and that of `public_url`;
+            `*.ward.example` names all below a domain, `*` any. They are checked if no keys are required, or if set.
+        root_path: Path at which a proxy publishes the service, such as `/pneumo`; by default the proxy's
+            `X-Forwarded-Prefix`.
         metrics_public: Whether `/metrics` answers without a key to clients outside this machine.
     """
 
@@ -103,11 +131,20 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     max_bytes: int = Field(default=20_000_000, ge=1)
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     max_images: int = Field(default=32, ge=1)
+    max_request_pixels: int = Field(default=MAX_REQUEST_PIXELS, ge=1)
     threads: int | None = Field(default=None, ge=1)
     workers: int = Field(default=1, ge=1, le=64)
     timeout_s: float = Field(default=30, gt=0)
     max_wait_s: float = Field(default=5, gt=0)
     max_pending_bytes: int = Field(default=200_000_000, ge=1)
+    body_pause_s: float = Field(default=10, gt=0)
+    min_body_rate: int = Field(default=1000, ge=0)
+    header_s: float = Field(default=10, gt=0)
+    max_header_bytes: int = Field(default=32_768, ge=1024)
+    max_headers: int = Field(default=100, ge=10)
+    max_url_bytes: int = Field(default=8192, ge=256)
+    max_connections: int = Field(default=500, ge=1)
+    max_client_connections: int = Field(default=250, ge=0)
     keep_alive_s: int = Field(default=75, ge=1)
     drain_s: float = Field(default=0.5, ge=0)
     reload_s: float = Field(default=2, ge=0)
@@ -127,7 +164,18 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     keys: Path = Path("keys.yaml")
     rate: Annotated[Rate | None, BeforeValidator(_parse_rate)] = None
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_parse_origins)] = ()
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_parse_hosts)] = ()
+    root_path: Annotated[str, Field(pattern=_PATH)] = ""
     metrics_public: bool = False
+
+    @classmethod
+    def warn_of_unknown_variables(cls, environment: Mapping[str, str] = os.environ) -> None:
+        """Log a warning for each variable with our prefix that sets nothing, with the nearest name that does."""
+        known = [PREFIX + name for name in (*map(str.upper, cls.model_fields), *OTHERS)]
+        for variable in sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
+            nearest = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            logging.getLogger("pneumo.settings").warning("%s: no such setting%s", variable, hint)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **options: Any) -> "Settings":
@@ -141,6 +189,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
             for name in cls.model_fields
             if environment.get(variable := PREFIX + name.upper())
         }
+        cls.warn_of_unknown_variables(environment)
         options = {name: value for name, value in options.items() if value is not None}
         try:
             return cls.model_validate(values | options)

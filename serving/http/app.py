@@ -10,14 +10,17 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
+from pneumo.serving.access.proxies import PrefixMiddleware
 from pneumo.serving.access.security import HeadersMiddleware, build_middleware
 from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.errors import PneumoError
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.api_description import EXAMPLES
+from pneumo.serving.http.methods import HeadMiddleware
 from pneumo.serving.http.middleware import RequestMiddleware, SheddingMiddleware
-from pneumo.serving.http.routes import drift, explain, feedback, health, page, predict, protocol
+from pneumo.serving.http.request_body import BodyMiddleware
+from pneumo.serving.http.routes import drift, explain, feedback, health, page, predict, protocol, sign_in
 from pneumo.serving.inference.service import Service
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import resolve
@@ -56,18 +59,22 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         version=f"{bundle.info.name} {bundle.info.version}",
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,  # Starlette would redirect to the host that a request names
         middleware=[
+            Middleware(PrefixMiddleware, root_path=service.settings.root_path),
             Middleware(HeadersMiddleware),
             Middleware(RequestMiddleware, service=service),
             *build_middleware(service.settings),
             Middleware(SheddingMiddleware, service=service),
+            Middleware(BodyMiddleware, service=service),
+            Middleware(HeadMiddleware),
         ],
     )
     app.state.service = service
-    for routes in (page, health):
-        app.include_router(routes.router)
-    for routes in (predict, explain, feedback, drift, protocol):
-        app.include_router(routes.router, dependencies=_KEYS)
+    app.state.routes = []  # for the log line of a request that is refused before routing
+    for module in (page, sign_in, health, predict, explain, feedback, drift, protocol):
+        app.include_router(module.router, dependencies=[] if module in (page, sign_in, health) else _KEYS)
+        app.state.routes += module.router.routes
     problems.install_handlers(app)
     return app
 

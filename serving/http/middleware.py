@@ -5,6 +5,7 @@ import time
 import uuid
 
 from fastapi import Request
+from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,7 +65,7 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
         state = scope["state"]
-        route = state.get("route") or getattr(scope.get("route"), "path", "-")
+        route = _find_route(scope)
         fields = {name: state[name] for name in ("images", "bytes", "model", "lane") if name in state}
         self.service.metrics.count_request(route, scope["method"], status, seconds)
         span.set(**fields)
@@ -83,6 +84,14 @@ class RequestMiddleware:
         )
 
 
+def _find_route(scope: Scope) -> str:
+    """Return the template of a request's route, even if it was refused before routing; `-` if there is none."""
+    if found := scope["state"].get("route") or getattr(scope.get("route"), "path", None):
+        return str(found)
+    path, routes = get_route_path(scope), getattr(scope["app"].state, "routes", ())
+    return next((route.path for route in routes if route.path_regex.match(path)), "-")
+
+
 class SheddingMiddleware:
     """Sheds requests with images before routing, as long as their predicted wait is too long.
 
@@ -95,11 +104,11 @@ class SheddingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on or refuse one request."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in COSTLY:
+        if scope["type"] == "http" and scope["method"] == "POST" and (path := get_route_path(scope)) in COSTLY:
             try:
                 self.service.load_shedding.check_wait()
             except ProblemError as error:
-                scope["state"]["route"] = scope["path"]
+                scope["state"]["route"] = path
                 await problems.respond(Request(scope), error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)

@@ -16,7 +16,9 @@ _NO_MODEL = {
 }
 
 
-def render_upload_page(info: BundleInfo | None, state: State, *, max_bytes: int, logs: bool = False) -> str:
+def render_upload_page(
+    info: BundleInfo | None, state: State, *, max_bytes: int, logs: bool = False, account: str = "", root: str = ""
+) -> str:
     """Render the page as HTML.
 
     Args:
@@ -24,11 +26,15 @@ def render_upload_page(info: BundleInfo | None, state: State, *, max_bytes: int,
         state: State of the service.
         max_bytes: Largest request body, in bytes.
         logs: Whether a prediction log is kept, which the drift dashboard needs.
+        account: The way to sign in or out, as HTML.
+        root: Start of links: the path at which a proxy publishes the service, or nothing for relative links.
     """
     return read_template("index.html").substitute(
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
         release=escape(importlib.metadata.version("pneumo")),
-        drift='<a href="drift">Drift</a> ' if logs else "",
+        drift=f'<a href="{root}drift">Drift</a> ' if logs else "",
+        account=account,
+        root=root,
         max_bytes=max_bytes,
         max_size=_format_size(max_bytes),
         model=_render_model(info, state).rstrip(),

@@ -1,25 +1,31 @@
 """One server process, with graceful shutdown."""
 
 import asyncio
+import math
 import multiprocessing
 import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
+from typing import override
 
 import uvicorn
-from fastapi import FastAPI
 
-from pneumo.serving.access.security import open_keys
+from pneumo.serving.access.authentication import open_keys
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.inference.service import Service, State
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import resolve
+from pneumo.serving.process.connections import Connections
 
 GRACE_S = 10
-"""Seconds for requests under way, after the server stopped taking new ones."""
+"""Seconds for requests under way, after `drain_s`."""
+
+_LAST_S = 0.2
+"""Seconds in which the last connections are taken while the system accepts no further ones."""
 
 
 def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None:
@@ -35,8 +41,9 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
     bundle = Bundle.open(resolve(settings.model, settings.models_dir))
     open_keys(settings)  # fails here once, not in every worker
     listener = _bind(settings)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{host}:{listener.getsockname()[1]}"
+    place, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place, settings.host)  # noqa: S104  # all addresses: one that opens
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     try:
         if settings.workers == 1:
             run(settings, bundle, listener, lambda: announce(bundle, address))
@@ -50,9 +57,21 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
 
 def run(settings: Settings, bundle: Bundle, listener: socket.socket, on_ready: Callable[[], object]) -> None:
     """Serve a bundle on a bound socket, and call `on_ready` when ready; raise a `PneumoError` if loading fails."""
+    server = build_server(settings, bundle, on_ready)
+    server.run(sockets=[listener])
+    if server.failure:
+        raise server.failure
+
+
+def build_server(settings: Settings, bundle: Bundle, on_ready: Callable[[], object]) -> "Server":
+    """Build the server that `run` runs."""
     app = create_app(bundle, settings)
+    service: Service = app.state.service
+    connections = Connections(settings, service.metrics.count_refused_connection)
     config = uvicorn.Config(
         app,
+        http=connections,  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         log_level="warning",
         access_log=False,  # it shows paths as clients send them; the service writes its own lines
@@ -60,22 +79,27 @@ def run(settings: Settings, bundle: Bundle, listener: socket.socket, on_ready: C
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, app, on_ready)
-    server.run(sockets=[listener])
-    if server.failure:
-        raise server.failure
+    return Server(config, service, connections, on_ready)
 
 
-class _Server(uvicorn.Server):
-    """Shuts down in two steps: for `drain_s` answers end their connections, then no new ones are taken."""
+class Server(uvicorn.Server):
+    """Shuts down in two steps: from the signal on answers end their connections; once all are given, no new are taken.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, on_ready: Callable[[], object]) -> None:
+    A load balancer may open connections for some time after the signal. They are answered, not reset.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, connections: Connections, on_ready: Callable[[], object]
+    ) -> None:
+        """Be ready to run; as soon as the models are loaded, `on_ready` is called."""
         super().__init__(config)
         self.failure: Exception | None = None
-        self._service: Service = app.state.service
+        self._service = service
+        self._connections = connections
         self._on_ready = on_ready
         self._task: asyncio.Task[None] | None = None
 
+    @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._task = asyncio.create_task(self._announce())
@@ -89,6 +113,7 @@ class _Server(uvicorn.Server):
             if not self.should_exit:
                 self._on_ready()
 
+    @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGINT and multiprocessing.parent_process():  # the parent gets Ctrl-C too, and stops workers
             return
@@ -99,6 +124,21 @@ class _Server(uvicorn.Server):
             self.should_exit = True
         else:
             asyncio.get_running_loop().call_later(self._service.settings.drain_s, setattr, self, "should_exit", True)
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ends = time.monotonic() + GRACE_S
+        await self._answer_until(ends)
+        for listener in sockets or ():
+            listener.listen(0)  # a socket that is closed resets the connections that the system accepted for it
+        await asyncio.sleep(_LAST_S)
+        await self._answer_until(ends)
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - time.monotonic()))
+        await super().shutdown(sockets)
+
+    async def _answer_until(self, ends: float) -> None:
+        while self._connections.unanswered and time.monotonic() < ends:
+            await asyncio.sleep(0.02)
 
 
 def _bind(settings: Settings) -> socket.socket:

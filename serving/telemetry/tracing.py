@@ -7,12 +7,14 @@ header, a file name or the message of an exception.
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from starlette._utils import get_route_path
 from starlette.types import Scope
 
 from pneumo.serving.contracts.install_hints import missing_module
@@ -33,7 +35,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
 
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBES = re.compile(r"/healthz|/readyz|/metrics|/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready")
 """Paths without traces: machines request them every few seconds."""
 
 FLUSH_S = 2.0
@@ -109,7 +111,7 @@ class Tracer:
 
     def request(self, scope: Scope) -> AbstractContextManager[Span]:
         """Record the answering of an HTTP request by its ASGI scope; spans of its tasks and threads become children."""
-        if self._provider is None or scope["path"] in PROBES:
+        if self._provider is None or PROBES.fullmatch(get_route_path(scope)):
             return _NOT_RECORDED
         given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
         parent = self._propagator.extract({"traceparent": given}, context=self._no_parent)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 from pydantic import BaseModel
 
+from pneumo.serving.access.authentication import Authenticator
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ModelName
 from pneumo.serving.http.uploads import FIELD, JsonImages, read_uploads
 from pneumo.serving.inference.decoding import Upload
 from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service
+from pneumo.serving.pages.sign_in_page import render_account
 
 if TYPE_CHECKING:  # only a service with a prediction log needs them
     from pneumo.serving.drift.bundle_lookup import BundleLookup
@@ -73,7 +75,13 @@ async def receive_images(request: Request, service: Service) -> AsyncIterator[li
     """Receive the images of a request if a model is ready and load shedding admits them."""
     service.pick_slot(request.state.request_id)
     settings = service.settings
-    read = partial(read_uploads, request, max_bytes=settings.max_bytes, max_images=settings.max_images)
+    read = partial(
+        read_uploads,
+        request,
+        max_bytes=settings.max_bytes,
+        max_images=settings.max_images,
+        max_pixels=settings.max_request_pixels,
+    )
     async with receive_body(request, service, read) as uploads:
         request.state.images = len(uploads)
         request.state.bytes = sum(len(upload.data) for upload in uploads)
@@ -82,18 +90,16 @@ async def receive_images(request: Request, service: Service) -> AsyncIterator[li
 
 @contextlib.asynccontextmanager
 async def receive_body[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
-    """Receive a body with `read` if load shedding admits it; it counts as memory in use until the block ends."""
-    settings = service.settings
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else settings.max_bytes
-    with service.load_shedding.admit_body(min(size, settings.max_bytes)):
-        try:
-            async with asyncio.timeout(settings.timeout_s):
-                body = await read()
-        except TimeoutError:
-            detail = f"the body did not arrive within {settings.timeout_s:g} s; send less, or over a faster connection"
-            raise ProblemError("request-timeout", detail) from None
-        yield body
+    """Receive a body with `read` if load shedding admits it."""
+    timeout_s = service.settings.timeout_s
+    service.load_shedding.check_wait()
+    try:
+        async with asyncio.timeout(timeout_s):
+            body = await read()
+    except TimeoutError:
+        detail = f"the body did not arrive within {timeout_s:g} s; send less, or over a faster connection"
+        raise ProblemError("request-timeout", detail) from None
+    yield body
 
 
 def record_model(request: Request, slot: ModelSlot) -> ModelName:
@@ -101,6 +107,19 @@ def record_model(request: Request, slot: ModelSlot) -> ModelName:
     info = slot.bundle.info
     request.state.lane, request.state.model = slot.name, info.id
     return ModelName(name=info.name, version=info.version, positive_class=info.positive_class)
+
+
+def find_root(request: Request) -> str:
+    """Return the start of links: the path at which a proxy publishes the service, or nothing for relative links."""
+    root: str = request.scope.get("root_path", "")
+    return f"{root}/" if root else ""
+
+
+def describe_account(request: Request) -> str:
+    """Return the way to sign in or out for the top of a page."""
+    authenticator: Authenticator | None = request.state.authenticator
+    signed_in = authenticator is not None and authenticator.find_session(request.scope) is not None
+    return render_account(find_root(request), needs_key=authenticator is not None, signed_in=signed_in)
 
 
 def is_not_modified(request: Request, tag: str) -> bool:

@@ -18,6 +18,7 @@ from pneumo.serving.drift.verdict import DriftCheck
 from pneumo.serving.http.routes.common import (
     ServiceDependency,
     build_bundle_lookup,
+    describe_account,
     is_not_modified,
     require_log,
     run_on_log,
@@ -28,7 +29,7 @@ PLOTLY = "/static/vendor/plotly.min.js"
 router = APIRouter()
 
 
-@router.api_route("/drift", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/drift", include_in_schema=False)
 async def dashboard(request: Request, service: ServiceDependency) -> Response:
     """Return the dashboard of one model: verdict, trends, distributions, performance, reports."""
     try:
@@ -40,14 +41,14 @@ async def dashboard(request: Request, service: ServiceDependency) -> Response:
             from pneumo.serving.pages.dashboard.dashboard_page import render_dashboard
 
             board = gather_board(store, models, BoardQuery.from_query(request.query_params), now=datetime.now(UTC))
-            return render_dashboard(board, draws=_plotly() is not None)
+            return render_dashboard(board, draws=_plotly() is not None, account=describe_account(request))
 
         return _respond_page(await run_on_log(store, render))
     except ProblemError as error:
         return _respond_problem(error)
 
 
-@router.api_route("/drift/reports/{key}", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/drift/reports/{key}", include_in_schema=False)
 async def report(request: Request, service: ServiceDependency, key: str) -> Response:
     """Return Evidently's report of a stored check, in a sandbox."""
     try:
@@ -98,7 +99,7 @@ async def latest(
     return Response(check.model_dump_json(), media_type="application/json")
 
 
-@router.api_route(PLOTLY, methods=["GET", "HEAD"], include_in_schema=False)
+@router.get(PLOTLY, include_in_schema=False)
 def plotly(request: Request) -> Response:
     """Return plotly.js from the installed Python package."""
     script = _plotly()

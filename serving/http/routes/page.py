@@ -3,15 +3,15 @@
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
-from pneumo.serving.http.routes.common import ServiceDependency, is_not_modified
+from pneumo.serving.http.routes.common import ServiceDependency, describe_account, find_root, is_not_modified
 from pneumo.serving.pages.assets import Asset, read_assets
 from pneumo.serving.pages.upload_page import render_upload_page
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
-async def page(service: ServiceDependency) -> Response:
+@router.get("/")
+async def page(request: Request, service: ServiceDependency) -> Response:
     """Return the upload page, with the champion and its metrics."""
     champion = service.slots.get_champion_bundle()
     html = render_upload_page(
@@ -19,12 +19,14 @@ async def page(service: ServiceDependency) -> Response:
         service.state,
         max_bytes=service.settings.max_bytes,
         logs=service.store is not None,
+        account=describe_account(request),
+        root=find_root(request),
     )
     # `no-cache`: after a promotion the page must show the new model.
     return Response(html, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
-@router.api_route("/static/{name}", methods=["GET", "HEAD"])
+@router.get("/static/{name}")
 async def static(request: Request, name: str) -> Response:
     """Return a script, a style sheet or a picture of the page; browsers cache it and revalidate."""
     asset = read_assets().get(name)
@@ -33,7 +35,7 @@ async def static(request: Request, name: str) -> Response:
     return _respond(request, asset)
 
 
-@router.api_route("/favicon.ico", methods=["GET", "HEAD"])
+@router.get("/favicon.ico")
 async def favicon(request: Request) -> Response:
     """Return the icon at its traditional address."""
     return _respond(request, read_assets()["icon.svg"])

@@ -38,15 +38,22 @@ _OLD = timedelta(days=2)
 """Age from which the page warns that a check is old."""
 
 
-def render_dashboard(board: Board, *, draws: bool) -> str:
-    """Render the dashboard; `draws` says whether plotly.js is installed to draw plots."""
+def render_dashboard(board: Board, *, draws: bool, account: str = "") -> str:
+    """Render the dashboard.
+
+    Args:
+        board: What the dashboard shows.
+        draws: Whether plotly.js is installed to draw plots.
+        account: The way to sign in or out, as HTML.
+    """
     if board.chosen is None:
         return _render_document(
             note(
                 "No images have been logged yet.",
                 "Send one to <code>/v1/predict</code> or drop one on the <a href='./'>upload page</a>; it appears here "
                 "within a second.",
-            )
+            ),
+            account=account,
         )
     plots = list_plots(board)
     parts = [
@@ -62,7 +69,7 @@ def render_dashboard(board: Board, *, draws: bool) -> str:
         _render_reports(board),
         _render_versions(board),
     ]
-    return _render_document("\n".join(filter(None, parts)), plots if draws else ())
+    return _render_document("\n".join(filter(None, parts)), plots if draws else (), account)
 
 
 def render_problem(title: str, words: str) -> str:
@@ -70,7 +77,7 @@ def render_problem(title: str, words: str) -> str:
     return _render_document(note(escape(title), words, error=True))
 
 
-def _render_document(body: str, plots: Sequence[Plot] = ()) -> str:
+def _render_document(body: str, plots: Sequence[Plot] = (), account: str = "") -> str:
     scripts = ""
     if plots:
         data = json.dumps([plot.data() for plot in plots], separators=(",", ":"), allow_nan=False)
@@ -79,6 +86,7 @@ def _render_document(body: str, plots: Sequence[Plot] = ()) -> str:
         scripts = f'<script type="application/json" id="plots">{block}</script>\n{_DRAW}'
     return read_template("drift.html").substitute(
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
+        account=account,
         release=escape(importlib.metadata.version("pneumo")),
         body=body,
         scripts=scripts,

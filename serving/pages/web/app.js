@@ -4,7 +4,7 @@ import { Card } from "./card.js";
 import { table } from "./csv.js";
 import { fromClipboard, fromDrop, fromInput } from "./files.js";
 import { Pool } from "./pool.js";
-import { Service } from "./service.js";
+import { ROOT, Service } from "./service.js";
 import { plural, spoken, summary } from "./wording.js";
 
 const AT_ONCE = 2;
@@ -15,7 +15,7 @@ const byId = (id) => document.getElementById(id);
 const drop = byId("drop");
 const cards = [];
 const pool = new Pool(AT_ONCE);
-const service = new Service(askForKey);
+const service = new Service(askForKey, () => refreshModel());
 const environment = {
   service,
   pool,
@@ -38,7 +38,7 @@ for (const id of ["files", "folder"]) {
   });
 }
 byId("sample").addEventListener("click", async () => {
-  const answer = await fetch("static/sample.png").catch(() => null);
+  const answer = await fetch(new URL("static/sample.png", ROOT)).catch(() => null);
   if (answer?.ok) add([{ file: await answer.blob(), name: "Synthetic sample, not a patient" }]);
   else say("The sample could not be loaded: the service does not answer.");
 });
@@ -176,10 +176,10 @@ async function refreshModel(model) {
   const id = model ? `${model.name}:${model.version}` : "";
   if (asked.has(id)) return;
   if (id) asked.add(id);
-  const answer = await fetch("./", { cache: "no-store" }).catch(() => null);
+  const answer = await fetch(ROOT, { cache: "no-store" }).catch(() => null);
   if (!answer?.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  byId("model").replaceWith(document.adoptNode(page.getElementById("model")));
+  for (const id of ["model", "account"]) byId(id).replaceWith(document.adoptNode(page.getElementById(id)));
   for (const card of cards) card.nameModel();
 }
 

@@ -13,7 +13,7 @@ export class Card {
   #leaving = new AbortController();
   #urls = [];
   #mapping = false;
-  #drawn; // promise: whether the browser can show the file itself
+  #drawn; // promise: whether the browser shows the file itself
 
   /**
    * `environment`: `service`, `pool`, `maxBytes`, `modelShown()` (the model that the page shows), and the events
@@ -64,7 +64,8 @@ export class Card {
       this.prediction = prediction;
       this.model = answer.model;
       this.#showAnswer();
-      this.#drawn.then((drawn) => drawn || this.#queueMap());
+      // A remark tells of a file that the service and a browser may read differently.
+      this.#drawn.then((drawn) => (drawn && !prediction.remarks?.length) || this.#queueFilm());
     } catch (failure) {
       if (this.#leaving.signal.aborted) return;
       this.#showTrouble(asProblem(failure));
@@ -106,11 +107,34 @@ export class Card {
   #showFile() {
     const picture = this.#part(".picture");
     picture.addEventListener("load", () => this.#pictureLoaded());
-    this.#drawn = new Promise((resolve) => {
-      picture.addEventListener("load", () => resolve(true), { once: true });
-      picture.addEventListener("error", () => resolve(false), { once: true }); // DICOM, TIFF: the service draws it
-    });
-    picture.src = this.#url(this.#file);
+    this.#drawn = browsersMisread(this.#file).then(
+      (misread) =>
+        !misread &&
+        new Promise((resolve) => {
+          picture.addEventListener("load", () => resolve(true), { once: true });
+          picture.addEventListener("error", () => resolve(false), { once: true }); // DICOM, 12-bit JPEG
+          picture.src = this.#url(this.#file);
+        }),
+    );
+  }
+
+  /** Let the service draw the file: a browser shows it black, otherwise than the model sees it, or not at all. */
+  #queueFilm() {
+    if (this.#mapping || this.map) return; // a heat map brings its film
+    const { signal } = this.#leaving;
+    this.#environment.pool.add(() => this.#showFilm(), { later: true, signal });
+  }
+
+  async #showFilm() {
+    if (this.map) return;
+    try {
+      const hooks = { signal: this.#leaving.signal };
+      this.#part(".picture").src = this.#url(await this.#environment.service.ask("v1/explain?format=film", this.#file, hooks));
+    } catch (failure) {
+      if (this.#leaving.signal.aborted) return;
+      const { title, detail } = trouble(asProblem(failure));
+      this.#part(".heat-words").textContent = `No picture: ${[title, detail].filter(Boolean).join(". ")}`;
+    }
   }
 
   #pictureLoaded() {
@@ -259,6 +283,14 @@ export class Card {
   #part(selector) {
     return this.element.querySelector(selector);
   }
+}
+
+/** Return whether a file is a TIFF or a PNG of 16 bits, whose 10 or 12 used bits browsers show as black. */
+async function browsersMisread(file) {
+  const head = new Uint8Array(await file.slice(0, 25).arrayBuffer().catch(() => new ArrayBuffer(0)));
+  const begins = (...bytes) => bytes.every((byte, place) => head[place] === byte);
+  const isTiff = [42, 43].some((kind) => begins(0x49, 0x49, kind, 0) || begins(0x4d, 0x4d, 0, kind));
+  return isTiff || (begins(0x89, 0x50, 0x4e, 0x47) && head[24] === 16);
 }
 
 function png(base64) {

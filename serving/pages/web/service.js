@@ -1,6 +1,8 @@
-// Requests to the service: API key, retries, and problems in words.
+// Requests to the service: sign-in, retries, and problems in words.
 
-const KEY = "pneumo-api-key";
+/** The address of the service, from this file's: a proxy may publish it at any path. */
+export const ROOT = new URL("../", import.meta.url);
+
 const PATIENCE_S = 300;
 const TRIES_WITHOUT_ANSWER = 3;
 const SILENCE_MS = 120_000;
@@ -15,35 +17,32 @@ export class Problem extends Error {
 
 export class Service {
   #askForKey;
+  #signedIn;
   #asking = null;
+  #signIns = 0;
   #knocked = null;
   #pausedUntil = 0;
   #pausedFor = "";
   #declined = false;
-  #key = null;
 
-  /** `askForKey(reason)` returns a promise of a key, or of null if the user has none. */
-  constructor(askForKey) {
+  /** `askForKey(reason)` returns a promise of a key, or of null if the user has none; `signedIn` is told of success. */
+  constructor(askForKey, signedIn) {
     this.#askForKey = askForKey;
-    try {
-      this.#key = sessionStorage.getItem(KEY);
-    } catch {
-      // Storage may be blocked: then the key is lost with the page.
-    }
+    this.#signedIn = signedIn;
   }
 
   /**
-   * Send an image and return the answer's JSON.
+   * Send an image and return the answer: JSON, or a picture as a blob.
    *
    * `hooks`: `signal` to abort, `sending(share)` while bytes leave, `waiting(words)` between retries.
    */
   async ask(path, file, hooks) {
     await this.#knock(hooks);
     // The file's own name can be a patient's: it is not sent.
-    return this.#persist(hooks, (key) => {
+    return this.#persist(hooks, () => {
       const form = new FormData();
       form.append("file", file, "image");
-      return exchange("POST", path, key, form, hooks);
+      return exchange("POST", path, form, hooks);
     });
   }
 
@@ -55,7 +54,7 @@ export class Service {
   /** Return the state of the service: `loading`, `ready`, `draining`, `failed`, or `away`. */
   async state() {
     try {
-      return JSON.parse((await exchange("GET", "readyz", null, null, {})).responseText).status;
+      return JSON.parse(text(await exchange("GET", "readyz", null, {}))).status;
     } catch {
       return "away";
     }
@@ -63,7 +62,7 @@ export class Service {
 
   /** Send a small request first: an image that is refused while it is sent looks like a broken connection. */
   #knock(hooks) {
-    this.#knocked ??= this.#persist({ waiting: hooks.waiting }, (key) => exchange("GET", "v1/model", key, null, {})).catch(
+    this.#knocked ??= this.#persist({ waiting: hooks.waiting }, () => exchange("GET", "v1/model", null, {})).catch(
       (problem) => {
         this.#knocked = null;
         throw problem;
@@ -77,10 +76,10 @@ export class Service {
     let unanswered = 0;
     for (let tries = 0; ; tries += 1) {
       await this.#pause(hooks);
-      const key = this.#key;
+      const signIns = this.#signIns;
       let answer;
       try {
-        answer = await attempt(key);
+        answer = await attempt();
       } catch (failure) {
         if (!(failure instanceof Silence)) throw failure;
         if (!navigator.onLine) {
@@ -95,7 +94,7 @@ export class Service {
       }
       if (answer.status >= 200 && answer.status < 300) return parsed(answer);
       if (answer.status === 401) {
-        await this.#renewKey(key, problemOf(answer));
+        await this.#signIn(signIns);
         continue;
       }
       const problem = problemOf(answer);
@@ -109,28 +108,41 @@ export class Service {
     }
   }
 
-  async #renewKey(refused, problem) {
-    if (this.#key !== refused) return; // another request has asked
+  /** Start a session; a browser sends its cookie by itself. */
+  async #signIn(before) {
+    if (this.#signIns !== before) return; // for another request
     if (!this.#declined) {
-      this.#asking ??= this.#askForKey(refused === null ? "" : problem.detail).finally(() => {
+      this.#asking ??= this.#askUntilSignedIn().finally(() => {
         this.#asking = null;
       });
     }
-    const key = await this.#asking;
-    if (key === null) {
-      this.#declined = true; // once for all waiting images
-      throw new Problem({
-        status: 401,
-        title: "This service requires an API key",
-        fix: "Try again and enter the key that the operator of the service gave you.",
-        mayTryAgain: true,
-      });
-    }
-    this.#key = key;
-    try {
-      sessionStorage.setItem(KEY, key);
-    } catch {
-      // Storage may be blocked.
+    if (await this.#asking) return;
+    this.#declined = true; // once for all waiting images
+    throw new Problem({
+      status: 401,
+      title: "This service requires an API key",
+      fix: "Try again and enter the key that the operator of the service gave you.",
+      mayTryAgain: true,
+    });
+  }
+
+  async #askUntilSignedIn() {
+    let reason = this.#signIns ? "the session has ended, or this browser accepts no cookies" : "";
+    for (;;) {
+      const key = await this.#askForKey(reason);
+      if (key === null) return false;
+      try {
+        const answer = await exchange("POST", "sign-in", new URLSearchParams({ key }), {});
+        if (answer.status === 204) {
+          this.#signIns += 1;
+          this.#signedIn();
+          return true;
+        }
+        const { detail, title } = problemOf(answer);
+        reason = detail || title;
+      } catch {
+        reason = "the service does not answer";
+      }
     }
   }
 
@@ -154,13 +166,13 @@ export class Service {
 /** No answer came through the connection. */
 class Silence extends Error {}
 
-function exchange(method, path, key, body, { signal, sending }) {
+function exchange(method, path, body, { signal, sending }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch cannot tell how much was sent
-    request.open(method, path);
+    request.open(method, new URL(path, ROOT));
     request.timeout = SILENCE_MS;
+    request.responseType = "arraybuffer";
     request.setRequestHeader("Accept", "application/json");
-    if (key !== null) request.setRequestHeader("X-API-Key", key);
     if (sending) {
       request.upload.onprogress = (event) => event.lengthComputable && sending(event.loaded / event.total);
       request.upload.onload = () => sending(1);
@@ -173,9 +185,15 @@ function exchange(method, path, key, body, { signal, sending }) {
   });
 }
 
+function text(answer) {
+  return new TextDecoder().decode(answer.response);
+}
+
 function parsed(answer) {
+  const type = answer.getResponseHeader("Content-Type");
+  if (type === "image/png") return new Blob([answer.response], { type });
   try {
-    return JSON.parse(answer.responseText);
+    return JSON.parse(text(answer));
   } catch {
     throw new Problem({ status: answer.status, title: "The answer cannot be read", detail: "a proxy may have changed it", mayTryAgain: true });
   }
@@ -184,7 +202,7 @@ function parsed(answer) {
 function problemOf(answer) {
   let problem = {};
   try {
-    problem = JSON.parse(answer.responseText) ?? {};
+    problem = JSON.parse(text(answer)) ?? {};
   } catch {
     // A proxy sent its own answer.
   }

@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 
 from pneumo.serving.access.addresses import is_loopback
 from pneumo.serving.access.api_keys import add_key, revoke_key
-from pneumo.serving.access.security import OPEN, WRONG_KEYS, HeadersMiddleware, build_middleware, needs_keys
+from pneumo.serving.access.authentication import WRONG_KEYS, needs_keys
+from pneumo.serving.access.security import OPEN, HeadersMiddleware, build_middleware
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
@@ -435,7 +436,7 @@ def test_browsers_are_never_allowed_to_send_credentials_by_themselves(guarded, k
 def test_every_answer_has_the_security_headers(client, key, route, with_key):
     found = client.get(route, headers=bearer(key) if with_key else {}).headers
     assert found["x-content-type-options"] == "nosniff"
-    assert found["referrer-policy"] == "no-referrer"
+    assert found["referrer-policy"] == "same-origin"
     assert found["x-frame-options"] == "SAMEORIGIN"
     assert found["cross-origin-opener-policy"] == found["cross-origin-resource-policy"] == "same-origin"
     assert "camera=()" in found["permissions-policy"]
