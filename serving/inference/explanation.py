@@ -12,7 +12,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.schemas import ExplainResponse, ImagePrediction, ModelName
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
 from pneumo.serving.images.decode import check_rules, read_gray
-from pneumo.serving.images.preparation import encode_png, fit, to_input
+from pneumo.serving.images.preparation import Preparation, encode_png, fit, to_input
 from pneumo.serving.images.types import Decode, Gray
 from pneumo.serving.model.bundle import BundleInfo
 from pneumo.serving.model.heatmap import encode_heat, encode_overlay, project_on_film, scale_film
@@ -161,6 +161,17 @@ def explain_image(
         margin=float(evidence.margins[index]),
         evidence=project_on_film(values, preparation, _shape(gray), _shape(film)),
     )
+
+
+def draw_film(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return a PNG of an image file in the gray levels that the model sees, whole and for display; no network runs.
+
+    Raises:
+        ImageError: The bytes cannot be read as an image.
+    """
+    picture = read_gray(data, max_pixels=max_pixels)
+    check_rules(picture, preparation)
+    return encode_png(scale_film(picture.gray))
 
 
 def measure_evidence(predictor: Predictor, image: Float32, method: Method | None = None) -> Evidence:

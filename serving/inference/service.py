@@ -18,7 +18,7 @@ from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.images.types import Picture
 from pneumo.serving.inference.batching import Answer, BatchResult
 from pneumo.serving.inference.decoding import DecodedImage, Upload, decode_image
-from pneumo.serving.inference.explanation import Explanation, Method, explain_image
+from pneumo.serving.inference.explanation import Explanation, Method, draw_film, explain_image
 from pneumo.serving.inference.load_shedding import LoadShedding
 from pneumo.serving.inference.model_slots import ModelSlot, ModelSlots, count_network_threads
 from pneumo.serving.model.bundle import Bundle
@@ -202,9 +202,17 @@ class Service:
             method=method,
             max_pixels=self.settings.max_pixels,
         )
+        return await self._run_in_decoder(slot, explain)
+
+    async def draw_film(self, slot: ModelSlot, upload: Upload) -> bytes:
+        """Return one image as the model reads it; raise as `explanation.draw_film`, or a `ProblemError`."""
+        preparation, max_pixels = slot.bundle.info.preparation, self.settings.max_pixels
+        return await self._run_in_decoder(slot, partial(draw_film, upload.data, preparation, max_pixels=max_pixels))
+
+    async def _run_in_decoder[T](self, slot: ModelSlot, work: Callable[[], T]) -> T:
         with self.load_shedding.admit_images(1), slot.in_use():
             async with self.limit_time():
-                return await asyncio.get_running_loop().run_in_executor(self._decoders, explain)
+                return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
     @contextlib.asynccontextmanager
     async def limit_time(self) -> AsyncIterator[None]:

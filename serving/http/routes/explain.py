@@ -30,10 +30,11 @@ async def explain(
         str | None, Query(alias="class", description="The class of the heat map; by default the positive class.")
     ] = None,
     output: Annotated[
-        Literal["png", "json"],
+        Literal["png", "json", "film"],
         Query(
             alias="format",
-            description="`png`: the heat map over the image; `json`: the prediction, image and heat map apart.",
+            description="`png`: the heat map over the image; `json`: the prediction, image and heat map apart; "
+            "`film`: the image alone, as a PNG in the gray levels that the model sees.",
         ),
     ] = "png",
     method: Annotated[
@@ -48,6 +49,8 @@ async def explain(
         slot = service.pick_slot(request.state.request_id)
         model = record_model(request, slot)
         try:
+            if output == "film":
+                return Response(await service.draw_film(slot, uploads[0]), media_type="image/png")
             explanation = await service.explain(slot, uploads[0], class_name, method)
         except ImageError as error:
             raise ProblemError.from_image_error(error, filename=uploads[0].filename, index=0, count=1) from None

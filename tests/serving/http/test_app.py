@@ -408,6 +408,15 @@ def test_a_heat_map_comes_as_an_overlay_or_apart_with_the_prediction(client, png
             assert (image.size, image.mode) == ((40, 50), mode)
 
 
+def test_an_image_alone_comes_as_the_model_sees_it_and_is_not_logged(client, png):
+    film = client.post("/v1/explain?format=film", files={"file": ("Jane Doe.png", png)})
+    assert (film.status_code, film.headers["content-type"]) == (200, "image/png")
+    apart = client.post("/v1/explain?format=json", files={"file": png}).json()
+    assert film.content == base64.b64decode(apart["film"])
+    refused(client.post("/v1/explain?format=film", files=[("file", png), ("file", png)]), 422, "wrong-fields")
+    refused(client.post("/v1/explain?format=film", files={"file": b"text"}), 415, "not-an-image")
+
+
 def test_a_heat_map_is_of_one_image_and_of_a_class_that_there_is(client, png):
     refused(client.post("/v1/explain", files=[("file", png), ("file", png)]), 422, "wrong-fields")
     problem = refused(client.post("/v1/explain?class=FRACTURE", files={"file": png}), 422, "wrong-fields")
