@@ -13,8 +13,9 @@ from typing import Annotated, TypedDict
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from pneumo.serving.contracts.csv_text import format_csv, unescape_formula
 from pneumo.serving.contracts.errors import InputError, first_problem
-from pneumo.serving.contracts.files import atomic_path
+from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.images.preparation import Storage
 from pneumo.serving.images.types import Decode
@@ -212,15 +213,13 @@ def write_dataset(
     lines = [f"{digests[row.image]}  {row.image}\n" for row in rows]
     (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
     (folder / DATASET).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with atomic_path(folder / MANIFEST) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        names = group_names(rows)
-        optional = OPTIONAL if any(row.format for row in rows) else ()
-        writer.writerow([*COLUMNS, *optional, *(GROUP + name for name in names)])
-        for row in rows:
-            plain = [int(value) if isinstance(value, Split) else value for value in row.values()]
-            optional_values = [getattr(row, name) for name in optional]
-            writer.writerow([*plain, *optional_values, *(row.groups.get(name, "") for name in names)])
+    names, optional = group_names(rows), OPTIONAL if any(row.format for row in rows) else ()
+    header = [*COLUMNS, *optional, *(GROUP + name for name in names)]
+    cells = (
+        [*row.values(), *(getattr(row, name) for name in optional), *(row.groups.get(name) for name in names)]
+        for row in rows
+    )
+    write_text(folder / MANIFEST, format_csv([header, *cells]))
 
 
 def group_names(rows: Iterable[Row]) -> list[str]:
@@ -286,8 +285,7 @@ def _read_digests(path: Path, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _parse_row(record: dict[str, str | None]) -> Row:
-    groups = {
-        name.removeprefix(GROUP): value for name, value in record.items() if value and (name or "").startswith(GROUP)
-    }
-    optional = {name: record.get(name) or None for name in OPTIONAL}
-    return _ROW.validate_python({**{name: record[name] for name in COLUMNS}, **optional, "groups": groups})
+    texts = {name: value and unescape_formula(value) for name, value in record.items() if name}
+    groups = {name.removeprefix(GROUP): value for name, value in texts.items() if value and name.startswith(GROUP)}
+    optional = {name: texts.get(name) or None for name in OPTIONAL}
+    return _ROW.validate_python({**{name: texts[name] for name in COLUMNS}, **optional, "groups": groups})

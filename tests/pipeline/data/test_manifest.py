@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -87,3 +88,22 @@ def test_a_field_too_long_for_a_csv_is_refused_with_its_line(data: Dataset, line
     path.write_text("\n".join(lines))
     with pytest.raises(InputError, match=f"{MANIFEST}:{line + 1}: not a CSV"):
         manifest.read_dataset(data.folder)
+
+
+def test_names_that_a_spreadsheet_would_run_come_back_unchanged(tmp_path: Path) -> None:
+    for number in range(16):
+        folder = tmp_path / "raw" / ("=cmd", "'@sum")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8))
+        image.save(folder / ("-a.png", "+1.png", "'=b.png", "@c, d.png")[number // 2 % 4].replace(".", f"{number}."))
+    dataset = import_dataset(tmp_path / "raw", tmp_path / "data", ImportSettings(size=16))
+    assert dataset.info.classes == ["'@sum", "=cmd"]
+    assert {row.source.partition("/")[0] for row in dataset.rows} == {"'@sum", "=cmd"}
+    assert sorted(row.source for row in dataset.rows) == sorted(
+        path.relative_to(tmp_path / "raw").as_posix() for path in (tmp_path / "raw").rglob("*.png")
+    )
+    read = manifest.read_dataset(tmp_path / "data")
+    assert read.rows == dataset.rows
+    assert manifest.compute_fingerprint(read.rows, read.info, read.digests) == read.info.fingerprint
+    cells = list(csv.reader((tmp_path / "data" / MANIFEST).read_text(encoding="utf-8").splitlines()))[1:]
+    assert not [cell for row in cells for cell in row if cell[:1] in "=+-@" and cell]
