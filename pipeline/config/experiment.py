@@ -11,11 +11,7 @@ from pneumo.pipeline.config.document import Document, read_document
 from pneumo.pipeline.config.rules.experiment_rules import check_rules
 from pneumo.pipeline.config.schema import DECISIONS, check_decisions, check_schema
 from pneumo.pipeline.decisions.policies import DecisionRules, Policy
-from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation, Storage
-
-LUDWIG_BOOLEANS = frozenset(("yes", "y", "true", "t", "1", "1.0", "no", "n", "false", "f", "0", "0.0", "-1", "-1.0"))
-"""Words that Ludwig reads as true or false before it looks at `fallback_true_label`."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,7 @@ class Experiment:
         """Refuse a label feature that does not fit the classes of a data set.
 
         Raises:
-            InputError: Not two classes for a binary label, two for a category, an unknown positive class, or a class
-                name that Ludwig reads as a boolean.
+            InputError: Not two classes for a binary label, two for a category, or an unknown positive class.
         """
         kind, count = "output_features.0.type", len(classes)
         if self.kind != "binary":
@@ -79,9 +74,6 @@ class Experiment:
                 fix = "use type: binary, and state the positive class with preprocessing: {fallback_true_label: ...}"
                 self.document.fail(kind, f"the data set has two classes: {fix}")
             return
-        booleans = [name for name in classes if name.lower() in LUDWIG_BOOLEANS]
-        if booleans:
-            raise InputError(f"class {booleans[0]!r}: Ludwig reads it as a boolean and mixes up the classes; rename it")
         if count != 2:
             self.document.fail(kind, f"a binary label has two classes, the data set has {count}: use type: category")
         if self.positive not in classes:
@@ -101,11 +93,7 @@ def load_config(path: pathlib.Path, overrides: Sequence[str] = ()) -> Experiment
 
 
 def build_experiment(document: Document, name: str) -> Experiment:
-    """Check a document and fill in pneumo's defaults.
-
-    Raises:
-        InputError: A value is wrong.
-    """
+    """Check a document and fill in pneumo's defaults; raise an `InputError` if a value is wrong."""
     check_schema(document)
     check_rules(document)
     if not isinstance(document.data.get("hyperopt"), dict | None):

@@ -16,6 +16,9 @@ from pneumo.serving.images.preparation import Preparation, resize
 if TYPE_CHECKING:
     import pandas as pd
 
+_VALUES = frozenset(("yes", "y", "true", "t", "no", "n", "false", "f", "nan", "inf", "infinity", "none", "null"))
+_PREFIX = "class "
+
 
 def read_images(
     dataset: Dataset, rows: Sequence[Row], preparation: Preparation, *, progress: Callable[[int], None] | None = None
@@ -65,11 +68,18 @@ def read_images(
     return images
 
 
+def name_for_ludwig(label: str) -> str:
+    """Return the name of a class inside Ludwig, which reads `yes`, `0` or `nan` as booleans and numbers."""
+    is_word = label[:1].isalpha() and label.casefold() not in _VALUES and not label.startswith(_PREFIX)
+    return label if is_word else _PREFIX + label
+
+
 def ludwig_frame(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]], *, image: str, label: str) -> "pd.DataFrame":
-    """Return images, labels and splits as the data frame that Ludwig trains on."""
+    """Return images, labels (`name_for_ludwig`) and splits as the data frame that Ludwig trains on."""
     import pandas as pd
 
     column = np.empty(len(images), dtype=object)  # one object per image: pandas would make it one array of pixels
     for position, pixels in enumerate(images):
         column[position] = pixels
-    return pd.DataFrame({image: column, label: [row.label for row in rows], "split": [int(row.split) for row in rows]})
+    labels = [name_for_ludwig(row.label) for row in rows]
+    return pd.DataFrame({image: column, label: labels, "split": [int(row.split) for row in rows]})

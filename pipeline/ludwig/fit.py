@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Split
+from pneumo.pipeline.data.training_images import name_for_ludwig
 from pneumo.pipeline.ludwig import checkpoints, runtime
 from pneumo.pipeline.ludwig.cluster.placement import Placement
 from pneumo.pipeline.runs.reporter import Reporter
@@ -59,6 +60,10 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
 
         backend = ClusterBackend(run, options.placement)
     settings = {**experiment.config, "backend": {"type": "local"}}  # loading the saved model must not start a cluster
+    if experiment.positive is not None:
+        label = experiment.config["output_features"][0]
+        positive = {"fallback_true_label": name_for_ludwig(experiment.positive)}
+        settings["output_features"] = [{**label, "preprocessing": label["preprocessing"] | positive}]
     try:
         with runtime.skip_schema_check():
             model: Any = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)

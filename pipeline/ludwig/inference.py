@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.pipeline.data.manifest import GROUP, Dataset, Row, group_names
+from pneumo.pipeline.data.training_images import name_for_ludwig
 from pneumo.pipeline.ludwig import runtime
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.arrays import Float32
@@ -43,10 +44,11 @@ def load_model(run: Run) -> "protocols.LudwigModel":
     return loaded
 
 
-def read_class_order(model: "protocols.LudwigModel", label: str) -> list[str]:
-    """Return class names in the order of the logits: negative then positive for a binary label."""
-    metadata = model.training_set_metadata[label]
-    return [str(name) for name in metadata["bool2str" if "bool2str" in metadata else "idx2str"]]
+def read_class_order(model: "protocols.LudwigModel", info: RunInfo) -> list[str]:
+    """Return the class names of a run in the order of the logits: negative then positive for a binary label."""
+    metadata = model.training_set_metadata[info.label]
+    own = {name_for_ludwig(name): name for name in info.classes}
+    return [own.get(name, name) for name in map(str, metadata["bool2str" if "bool2str" in metadata else "idx2str"])]
 
 
 def prepare_network(model: "protocols.LudwigModel", info: RunInfo) -> "torch.nn.Module":

@@ -63,16 +63,8 @@ def train(
 ) -> Run:
     """Train a model, predict every split, evaluate; return the run, with status `done`.
 
-    Args:
-        experiment: A checked config.
-        dataset: The data set; its validation split chooses the best epoch.
-        root: Parent of the run folder.
-        seed: Seed of weights and shuffling.
-        address: Ray cluster to join, for a config with `backend: {type: ray}`; without it, one is started here.
-        profile: Write the time of each part into `profile/` of the run folder.
-        tracking: Mode of Weights & Biases.
-        command: The command line, for `run.json`.
-        reporter: Receives progress.
+    The validation split chooses the best epoch. A config with `backend: {type: ray}` joins the cluster at `address`, or
+    starts one. `profile` writes the time of each part into `profile/` of the run folder.
 
     Raises:
         InputError: The data set and the config do not fit, or an image is damaged.
@@ -124,11 +116,7 @@ def resume(
     tracking: TrackingMode = TrackingMode.DISABLED,
     reporter: Reporter = SILENT,
 ) -> Run:
-    """Resume an interrupted run from its last finished epoch, and its learning-rate schedule.
-
-    Raises:
-        InputError: The run is done, is running in another process, or its data set has changed since.
-    """
+    """Resume a run after its last finished epoch; raise an `InputError` if it is done, locked, or its data changed."""
     from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 
     with run.locked():
@@ -236,7 +224,7 @@ def execute_run(
                     model = fit(run, experiment, frame, FitOptions(info.seed, reporter, placement, record.profile))
                 from pneumo.pipeline.ludwig.inference import read_class_order
 
-                record.update(classes=read_class_order(model, experiment.label))
+                record.update(classes=read_class_order(model, info))
                 if hooks.measures():
                     with record.stage("predict"):
                         _predict(run, record.info, model, dataset, frame)
@@ -263,11 +251,7 @@ def execute_run(
 
 
 def check_data(experiment: Experiment, dataset: Dataset) -> None:
-    """Refuse a data set that an experiment cannot be trained on.
-
-    Raises:
-        InputError: Other classes or columns, or a class without an image in training or validation.
-    """
+    """Refuse a data set with other classes or columns, or without an image of a class in training or validation."""
     experiment.check_classes(dataset.info.classes)
     for section, column, expected in (
         ("input_features", experiment.image, "image"),

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pneumo.pipeline import config, training
+from pneumo.pipeline import training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
-from pneumo.pipeline.data.training_images import ludwig_frame, read_images
+from pneumo.pipeline.data.training_images import ludwig_frame, name_for_ludwig, read_images
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.training.run import TrainingError, TrainingInterruptedError
@@ -436,20 +436,26 @@ def test_a_second_signal_stops_at_once(ludwig: object, tmp_path: Path) -> None:
         callback.stop(signal.SIGINT, None)
 
 
-def test_two_classes_need_a_binary_label_and_no_boolean_words(tiny: Experiment, dataset: Dataset) -> None:
+def test_two_classes_need_a_binary_label(tiny: Experiment, dataset: Dataset) -> None:
     category = dataclasses.replace(
         tiny, document=tiny.document.override(["output_features=[{name: label, type: category}]"])
     )
     with pytest.raises(InputError, match="the data set has two classes: use type: binary"):
         category.check_classes(dataset.info.classes)
-    with pytest.raises(InputError, match="class 'N': Ludwig reads it as a boolean"):
-        tiny.check_classes(["N", "PNEUMONIA"])
 
 
-def test_the_words_that_ludwig_takes_for_booleans_are_the_ones_we_refuse(ludwig: object) -> None:
+def test_no_class_has_a_name_that_ludwig_takes_for_a_value(ludwig: object) -> None:
     from ludwig.utils import strings_utils
 
-    assert config.experiment.LUDWIG_BOOLEANS == strings_utils.BOOL_TRUE_STRS | strings_utils.BOOL_FALSE_STRS
+    words = [*strings_utils.all_bool_strs(), "nan", "NaN", "Infinity", "1e3", "2", "٣", "<UNK>", "True", "class 1"]
+    names = [name_for_ludwig(word) for word in words]
+    assert len(set(names)) == len(words)
+    assert not any(strings_utils.is_number(name) or strings_utils.are_conventional_bools([name]) for name in names)
+    assert [name_for_ludwig(word) for word in ("NORMAL", "no finding", "\u00dcbersicht")] == [
+        "NORMAL",
+        "no finding",
+        "\u00dcbersicht",
+    ]
 
 
 def test_what_only_ludwig_refuses_is_an_input_error(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:
