@@ -1,4 +1,4 @@
-"""Values that settings hold: rate limits, the registry's root, the size limit of images."""
+"""Values that settings hold: rate limits, the registry's root, the size limits of images."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import TypeGuard
 
 MAX_PIXELS = 40_000_000
 """Most pixels of an image, width times height: a full-size film has about 15 million."""
+
+MAX_REQUEST_PIXELS = 4 * MAX_PIXELS
+"""Most pixels of all images of a request: they take a few seconds, so that others need not wait for long."""
 
 Root = Path | str
 """Root of a registry: a folder, or an address with `://` in it."""

@@ -171,11 +171,12 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     @classmethod
     def warn_of_unknown_variables(cls, environment: Mapping[str, str] = os.environ) -> None:
         """Log a warning for each variable with our prefix that sets nothing, with the nearest name that does."""
-        known = [PREFIX + name for name in (*map(str.upper, cls.model_fields), *OTHERS)]
-        for variable in sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
-            nearest = difflib.get_close_matches(variable, known, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            logging.getLogger("pneumo.settings").warning("%s: no such setting%s", variable, hint)
+        known = [*map(str.upper, cls.model_fields), *OTHERS]
+        given = sorted(variable.removeprefix(PREFIX) for variable in environment if variable.startswith(PREFIX))
+        for name in (name for name in given if name not in known):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+            logging.getLogger("pneumo.settings").warning("%s%s: no such setting%s", PREFIX, name, hint)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **options: Any) -> "Settings":

@@ -5,11 +5,11 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Security
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
+from pneumo.serving.access.authentication import needs_keys
 from pneumo.serving.access.proxies import PrefixMiddleware
 from pneumo.serving.access.security import HeadersMiddleware, build_middleware
 from pneumo.serving.contracts import problems
@@ -19,6 +19,7 @@ from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.api_description import EXAMPLES
 from pneumo.serving.http.methods import HeadMiddleware
 from pneumo.serving.http.middleware import RequestMiddleware, SheddingMiddleware
+from pneumo.serving.http.openapi import API_VERSION, install_openapi
 from pneumo.serving.http.request_body import BodyMiddleware
 from pneumo.serving.http.routes import drift, explain, feedback, health, page, predict, protocol, sign_in
 from pneumo.serving.inference.service import Service
@@ -30,12 +31,6 @@ from pneumo.serving.telemetry.metrics import Metrics
 if TYPE_CHECKING:  # SQLAlchemy takes a third of a second to import; only a service with a prediction log needs it
     from pneumo.serving.drift.schedule import Schedule
     from pneumo.serving.predictions.store import LogStore
-
-_KEYS = [
-    Security(HTTPBearer(auto_error=False, description="A key from `pneumo keys add`.")),
-    Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in its own header.")),
-]
-"""For the OpenAPI document only: `pneumo.serving.access.security` checks keys before routing."""
 
 
 def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
@@ -56,7 +51,8 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         title="pneumo",
         summary=f"Chest X-ray classification; {NOTICE}",
         description=EXAMPLES,
-        version=f"{bundle.info.name} {bundle.info.version}",
+        version=API_VERSION,
+        generate_unique_id_function=lambda route: route.name,  # names of a generated client's functions
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,  # Starlette would redirect to the host that a request names
@@ -71,11 +67,12 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
         ],
     )
     app.state.service = service
-    app.state.routes = []  # for the log line of a request that is refused before routing
+    app.state.routes = list(app.routes)  # for the log line of a request that is refused before routing
     for module in (page, sign_in, health, predict, explain, feedback, drift, protocol):
-        app.include_router(module.router, dependencies=[] if module in (page, sign_in, health) else _KEYS)
+        app.include_router(module.router)
         app.state.routes += module.router.routes
     problems.install_handlers(app)
+    install_openapi(app, needs_keys=needs_keys(service.settings))
     return app
 
 

@@ -19,7 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.setting_types import MAX_REQUEST_PIXELS
 from pneumo.serving.http.archive import ArchiveError, TooLargeError, TooManyError, is_zip, read_members
+from pneumo.serving.images.declared_size import is_quick
 from pneumo.serving.inference.decoding import Upload
 
 FIELD = "file"
@@ -31,6 +33,7 @@ _MARKS = (b"{", b"[", b",")
 _MARKS_PER_IMAGE = MAX_FILENAME + 10
 """Marks that begin a JSON value: an image has few, and up to as many as fit into its file name."""
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+_BASE64 = rf"^({_DATA_URL.pattern})?([A-Za-z0-9+/]{{4}})*([A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?$"
 _LONG = 2**18
 """Bytes that take longer to convert than a thread takes to start."""
 
@@ -41,7 +44,7 @@ class JsonImage(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     filename: str | None = None
-    data: str = Field(json_schema_extra={"contentEncoding": "base64"})
+    data: str = Field(json_schema_extra={"contentEncoding": "base64", "pattern": _BASE64})
 
 
 class JsonImages(BaseModel):
@@ -52,16 +55,19 @@ class JsonImages(BaseModel):
     images: list[JsonImage] = Field(min_length=1)
 
 
-async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> list[Upload]:
+async def read_uploads(
+    request: Request, *, max_bytes: int, max_images: int, max_pixels: int = MAX_REQUEST_PIXELS
+) -> list[Upload]:
     """Read the images of a request: one as the raw body, or several in a form, a JSON list or a zip.
 
     A file in a form may be a zip too; zips are recognised by their first bytes. `max_bytes` limits the body, and the
-    bytes of all files in zips.
+    bytes of all files in zips; `max_pixels` limits the pixels that all images together declare.
     """
+    expand = partial(_expand, max_bytes=max_bytes, max_images=max_images, max_pixels=max_pixels)
     media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"multipart/form-data":
         parts = await _read_form(request, parameters.get(b"boundary", b""), max_bytes, max_images)
-        return await _expand(parts, max_bytes, max_images)
+        return await expand(parts)
     if not (media_type.startswith(b"image/") or media_type in _RAW_TYPES or media_type == b"application/json"):
         raise ProblemError(
             "unsupported-media-type",
@@ -72,10 +78,10 @@ async def read_uploads(request: Request, *, max_bytes: int, max_images: int) -> 
     body = await read_body(request, max_bytes)
     if media_type == b"application/json":
         parts = await _run_aside(partial(_read_json, body, max_images), len(body))
-        return await _expand(parts, max_bytes, max_images)
+        return await expand(parts)
     if media_type in _ZIP_TYPES and not is_zip(body):
         raise ProblemError("unreadable-body", "not a zip")
-    return await _expand([Upload(filename=None, data=body)], max_bytes, max_images)
+    return await expand([Upload(filename=None, data=body)])
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -107,12 +113,21 @@ async def _run_aside[T](work: Callable[[], T], size: int) -> T:
     return await anyio.to_thread.run_sync(work) if size > _LONG else work()
 
 
-async def _expand(parts: list[Upload], max_bytes: int, max_images: int) -> list[Upload]:
-    """Replace each zip by its files."""
-    if not any(is_zip(part.data) for part in parts):
-        return parts
-    work = partial(_expand_zips, parts, max_bytes, max_images)
-    return await _run_aside(work, sum(len(part.data) for part in parts))
+async def _expand(parts: list[Upload], *, max_bytes: int, max_images: int, max_pixels: int) -> list[Upload]:
+    """Replace each zip by its files, and refuse images of too many pixels together before one is decoded."""
+
+    def expand() -> list[Upload]:
+        zips = any(is_zip(part.data) for part in parts)
+        uploads = _expand_zips(parts, max_bytes, max_images) if zips else parts
+        pixels = sum(upload.pixels for upload in uploads)
+        if pixels > max_pixels:
+            limit = f"a request may hold {max_pixels:,} (PNEUMO_MAX_REQUEST_PIXELS)"
+            detail = f"the images hold {pixels:,} pixels together, {limit}; send fewer or smaller images"
+            raise ProblemError("too-large", detail)
+        return uploads
+
+    quick = all(is_quick(part.data) for part in parts)
+    return await _run_aside(expand, sum(len(part.data) for part in parts) if quick else _LONG + 1)
 
 
 def _expand_zips(parts: Iterable[Upload], max_bytes: int, max_images: int) -> list[Upload]:

@@ -52,10 +52,11 @@ class _Waiting:
 class Answer:
     """Hands the result for an image from another thread to the event loop that waits for it."""
 
-    __slots__ = ("_future", "_loop", "gone")
+    __slots__ = ("_future", "_loop", "gone", "work")
 
-    def __init__(self) -> None:
-        """Belong to the running event loop."""
+    def __init__(self, work: float = 0.0) -> None:
+        """Belong to the running event loop; `work` is what the image counts for in load shedding."""
+        self.work = work
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[BatchResult] = self._loop.create_future()
         self.gone = False
@@ -102,8 +103,8 @@ class Batcher:
     There is no timer: the first image of an idle service runs alone and at once, while the next batch gathers.
     """
 
-    def __init__(self, predictor: Predictor, batched: Callable[[int, float], object] | None = None) -> None:
-        """Start the thread; `batched` is called from it with images and seconds of each batch."""
+    def __init__(self, predictor: Predictor, batched: Callable[[int, float, float], object] | None = None) -> None:
+        """Start the thread; `batched` is called from it with images, seconds and work of each batch."""
         self.predictor = predictor
         self._batched = batched
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -178,7 +179,7 @@ class Batcher:
             results = [error] * len(batch)
         else:
             if self._batched:
-                self._batched(len(batch), took)
+                self._batched(len(batch), took, sum(each.answer.work for each in batch))
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Result]] = defaultdict(list)
         for each, result in zip(batch, results, strict=True):
             by_loop[each.answer._loop].append((each.answer, result))

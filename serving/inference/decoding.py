@@ -2,12 +2,18 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
+from pneumo.serving.images.declared_size import count_pixels
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.preparation import Preparation, to_input
 from pneumo.serving.images.types import Picture
+
+_PIXELS, _PIXELS_JPEG = 200_000, 1_000_000
+"""Pixels that take as long to decode as a small network takes for an image (measured: 18 ms per megapixel of a PNG,
+28 of a WebP, 2 of a JPEG, and 3 ms)."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,16 @@ class Upload:
 
     filename: str | None
     data: bytes
+
+    @cached_property
+    def pixels(self) -> int:
+        """Width times height as the file's header declares them; 0 if it cannot be read."""
+        return count_pixels(self.data)
+
+    @cached_property
+    def work(self) -> float:
+        """Time that the service takes, in small images; a JPEG is decoded at a fraction of its size."""
+        return 1 + self.pixels / (_PIXELS_JPEG if self.data.startswith(b"\xff\xd8") else _PIXELS)
 
 
 @dataclass(frozen=True)

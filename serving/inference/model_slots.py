@@ -82,8 +82,8 @@ class ModelSlots:
     `load` and `refresh` run in a thread; other methods belong to the event loop.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, answered: Callable[[int], object]) -> None:
-        """Start empty; `answered` is called with the number of images after each run of a network, from its thread."""
+    def __init__(self, settings: Settings, metrics: Metrics, answered: Callable[[float], object]) -> None:
+        """Start empty; `answered` is called with the work of the images after each run of a network, from its thread."""
         self._settings = settings
         self._metrics = metrics
         self._answered = answered
@@ -200,8 +200,8 @@ class ModelSlots:
         self._metrics.clear_model(slot.name)
         _log.info("%s is no longer an alias", CHALLENGER)
 
-    def _count_batch(self, images: int, seconds: float) -> None:
-        self._answered(images)
+    def _count_batch(self, images: int, seconds: float, work: float) -> None:
+        self._answered(work)
         self._metrics.observe_batch(images, seconds)
 
     def _read_signature(self) -> object:

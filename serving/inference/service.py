@@ -159,7 +159,8 @@ class Service:
         self, slot: ModelSlot, uploads: Sequence[Upload], request_id: str
     ) -> list[ServedPrediction | ImageError]:
         """Predict images in order; one that cannot be read gives its error. Over capacity raise a `ProblemError`."""
-        with self.load_shedding.admit_images(len(uploads)), slot.in_use():
+        work = sum(upload.work for upload in uploads)
+        with self.load_shedding.admit_images(len(uploads), work), slot.in_use():
             self.metrics.set_queue(self.load_shedding.images)
             try:
                 async with self.limit_time():
@@ -202,15 +203,16 @@ class Service:
             method=method,
             max_pixels=self.settings.max_pixels,
         )
-        return await self._run_in_decoder(slot, explain)
+        return await self._run_in_decoder(slot, upload, explain)
 
     async def draw_film(self, slot: ModelSlot, upload: Upload) -> bytes:
         """Return one image as the model reads it; raise as `explanation.draw_film`, or a `ProblemError`."""
         preparation, max_pixels = slot.bundle.info.preparation, self.settings.max_pixels
-        return await self._run_in_decoder(slot, partial(draw_film, upload.data, preparation, max_pixels=max_pixels))
+        draw = partial(draw_film, upload.data, preparation, max_pixels=max_pixels)
+        return await self._run_in_decoder(slot, upload, draw)
 
-    async def _run_in_decoder[T](self, slot: ModelSlot, work: Callable[[], T]) -> T:
-        with self.load_shedding.admit_images(1), slot.in_use():
+    async def _run_in_decoder[T](self, slot: ModelSlot, upload: Upload, work: Callable[[], T]) -> T:
+        with self.load_shedding.admit_images(1, upload.work), slot.in_use():
             async with self.limit_time():
                 return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
@@ -226,7 +228,7 @@ class Service:
             raise ProblemError("over-capacity", detail, retry_after=5) from None
 
     async def _predict_one(self, slot: ModelSlot, upload: Upload) -> tuple[BatchResult, DecodedImage] | ImageError:
-        answer = Answer()
+        answer = Answer(upload.work)
         decoded: DecodedImage | None = None
 
         def decode() -> Float32:

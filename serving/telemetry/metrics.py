@@ -34,6 +34,9 @@ MAX_SERIES = 500
 
 OTHER = "_OTHER"
 
+REFUSALS = ("connections", "header-time", "headers", "malformed", "pipelined", "upgrade", "url")
+"""Reasons for which a connection is refused before its request reaches the application."""
+
 _Mode = Literal["livesum", "livemax", "livemostrecent"]
 """How the values of several workers become one."""
 
@@ -71,6 +74,8 @@ class Metrics:
         self._durations = self._histograms("http_request_duration_seconds", "Time to answer.", _REQUEST_S, "route")
         self._in_progress = self._gauge("http_requests_in_progress", "Requests being answered.", "livesum")
         self._shed = self._counters("shed", "Requests refused by load shedding or a limit.", "reason")
+        text = "Connections refused, or closed to make room, by a limit."
+        self._refused = self._counters("refused_connections", text, "reason")
         self._decode = self._histogram("decode_seconds", "Time to decode and prepare an image.", _STEP_S)
         self._queue = self._gauge("queue_images", "Images received and not answered yet.", "livesum")
         self._wait = self._histogram("queue_wait_seconds", "Time that an image waited for the network.", _STEP_S)
@@ -109,6 +114,9 @@ class Metrics:
         self._checks = self._counters("drift_checks", "Drift checks that this service made.", "result")
         # A series that begins at its first event hides that event from rate().
         for series, results in (
+            (self._shed, ("wait", "memory", "timeout")),
+            (self._refused, REFUSALS),
+            (self._image_errors, ("not-an-image", "unreadable", "too-large")),
             (self._reloads, ("ok", "failed")),
             (self._log_rows, ("written", "lost")),
             (self._checks, (*_VERDICTS, "failed")),
@@ -146,6 +154,10 @@ class Metrics:
     def count_shed(self, reason: str) -> None:
         """Count a refused request, by a fixed word of the code such as `memory`."""
         self._shed.series(reason).inc()
+
+    def count_refused_connection(self, reason: str) -> None:
+        """Count a refused connection, by a fixed word of the code such as `headers`."""
+        self._refused.series(reason).inc()
 
     def set_queue(self, images: int) -> None:
         """Set the number of images in the service."""

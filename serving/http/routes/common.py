@@ -26,39 +26,26 @@ if TYPE_CHECKING:  # only a service with a prediction log needs them
 _log = logging.getLogger("pneumo.service")
 
 
-def inline_schema(model: type[BaseModel]) -> dict[str, object]:
-    """Return the JSON schema of a model without references, for a request body in the OpenAPI document."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def inline(node: object) -> object:
-        if isinstance(node, list):
-            return [inline(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        definition = definitions.get(node.get("$ref", "").rpartition("/")[2], {})
-        return {key: inline(value) for key, value in (definition | node).items() if key != "$ref"}
-
-    return {key: inline(value) for key, value in schema.items()}
-
-
 BINARY: dict[str, object] = {"type": "string", "format": "binary"}
+
+
+def describe_body(*kinds: type[BaseModel] | str) -> dict[str, object]:
+    """Return the OpenAPI description of a request body: models as JSON, and media types of bytes."""
+    schemas = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds if not isinstance(kind, str)]
+    media = {kind: {"schema": BINARY} for kind in kinds if isinstance(kind, str)}
+    json = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+    return {"requestBody": {"required": True, "content": {"application/json": json, **media}}}
+
+
 _FORM = {
     "type": "object",
     "required": [FIELD],
     "properties": {FIELD: {"type": "array", "items": BINARY, "minItems": 1}},
+    "additionalProperties": False,
 }
-_RAW_TYPES = ("image/*", "application/dicom", "application/zip", "application/octet-stream")
-
-IMAGES_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {"schema": _FORM},
-        "application/json": {"schema": inline_schema(JsonImages)},
-        **{media_type: {"schema": BINARY} for media_type in _RAW_TYPES},
-    },
-}
+IMAGES_BODY = describe_body(JsonImages, "image/*", "application/dicom", "application/zip", "application/octet-stream")
 """The request body of routes that take images, for the OpenAPI document."""
+IMAGES_BODY["requestBody"]["content"] |= {"multipart/form-data": {"schema": _FORM}}
 
 
 async def get_service(request: Request) -> Service:  # FastAPI would call a plain function in another thread

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.requests import Request
 
 from pneumo.serving.contracts.problems import ProblemError
@@ -188,18 +189,44 @@ def test_other_media_types_are_refused_with_what_to_send():
         assert media_type in detail
 
 
-def test_much_is_taken_apart_beside_the_loop(monkeypatch):
+def test_much_is_taken_apart_beside_the_loop(monkeypatch, png):
     threads = []
 
-    def expand(*_given):
+    def count(_upload):
         threads.append(threading.current_thread())
-        return []
+        return 0
 
-    monkeypatch.setattr("pneumo.serving.http.uploads._expand_zips", expand)
-    small = zipped(("a.png", b"x"))
-    received(ZIP, small)
-    received(ZIP, small + bytes(300_000), max_bytes=1_000_000)
-    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+    monkeypatch.setattr(Upload, "pixels", property(count))
+    received("image/png", png)
+    received("image/png", png + bytes(300_000), max_bytes=1_000_000)
+    received(ZIP, zipped(("a.png", png)))
+    received("application/dicom", b"no header that is read quickly")
+    assert [thread is threading.main_thread() for thread in threads] == [True, False, False, False]
+
+
+def blank(width: int, height: int, image_format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1" if image_format == "PNG" else "L", (width, height)).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def test_images_of_too_many_pixels_together_are_refused_by_their_headers(monkeypatch):
+    images = [blank(100, 100), blank(60, 50, "JPEG"), blank(200, 50, "TIFF"), blank(10, 100, "BMP")]
+    monkeypatch.setattr(Image.Image, "load", lambda _image: pytest.fail("an image was decoded"))
+    files = [(f"{index}.png", image) for index, image in enumerate(images)]
+    total = 10_000 + 3_000 + 10_000 + 1_000
+    for media_type, body in ((ZIP, zipped(*files)), form(*files), (JSON, as_json(*[{"data": b64(i)} for i in images]))):
+        assert len(received(media_type, body, max_pixels=total)) == 4
+        problem = refused("too-large", media_type, body, max_pixels=total - 1)
+        assert f"{total:,} pixels" in problem.detail
+        assert f"{total - 1:,} (PNEUMO_MAX_REQUEST_PIXELS)" in problem.detail
+
+
+def test_a_small_zip_of_huge_images_is_refused():
+    body = zipped(*[(f"{index}.png", blank(8000, 5000)) for index in range(32)])
+    assert len(body) < 100_000
+    problem = refused("too-large", ZIP, body, max_images=32, max_bytes=20_000_000)
+    assert "1,280,000,000 pixels together" in problem.detail
 
 
 def test_nothing_touches_the_disk(monkeypatch):

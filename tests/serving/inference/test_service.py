@@ -151,7 +151,7 @@ def test_more_than_the_service_can_do_is_refused_at_once_with_the_time_to_come_b
         refused = client.post("/v1/predict", files={"file": png})
         assert refused.status_code == 503
         assert refused.json()["type"] == "urn:pneumo:problem:over-capacity"
-        assert refused.headers["retry-after"] == "2"
+        assert refused.headers["retry-after"] == "3"  # 3.03 s of work, of which 1 s may be waited for
         assert refused.headers["x-content-type-options"] == "nosniff"
         assert "connection" not in refused.headers  # what is left of a small body is passed over
         assert client.get("/healthz").status_code == 200
@@ -171,7 +171,7 @@ def test_images_are_turned_away_before_a_route_is_looked_for(bundle, png, monkey
         monkeypatch.setattr(app.router, "routes", [])
         assert client.post("/v1/predict", content=png).status_code == 404
         shedding = app.state.service.load_shedding
-        shedding.images, shedding.seconds_per_image = 100, 1.0
+        shedding.work, shedding.seconds_per_image = 100, 1.0
         assert [client.post(path, content=png).status_code for path in ("/v1/predict", "/v1/explain")] == [503, 503]
         assert client.get("/v1/predict").status_code == 404
 

@@ -1,74 +1,17 @@
 """Real servers in processes of their own: signals under load, several workers, processes that are killed."""
 
-import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
+import socket
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from pneumo.serving.model.bundle import Bundle
-from tests.support.paths import ROOT
+from tests.support.server_process import ServerProcess
 from tests.support.waiting import until
-
-SERVER = """
-import sys
-from pneumo.serving.telemetry import logs
-from pneumo.serving.process.server import serve
-from pneumo.serving.contracts.settings import Settings
-
-if __name__ == "__main__":
-    logs.configure("text")
-    settings = Settings(model=sys.argv[1], port=0, threads=1, workers=int(sys.argv[2]))
-    serve(settings, lambda bundle, address: print(address, flush=True))
-"""
-
-
-class Server:
-    def __init__(self, script: Path, bundle: Bundle, workers: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), str(bundle.folder), str(workers)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self.process.stdout.readline().strip()
-
-    def workers(self) -> set[int]:
-        """Processes that serve, without the one that tracks resources."""
-        found = set()
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                parent = int(stat.read_text().rpartition(")")[2].split()[1])
-                if parent == self.process.pid and b"spawn_main" in stat.with_name("cmdline").read_bytes():
-                    found.add(int(stat.parent.name))
-        return found
-
-
-@pytest.fixture
-def serve(tmp_path: Path, bundle: Bundle) -> Iterator[Callable[[int], Server]]:
-    script = tmp_path / "server.py"
-    script.write_text(SERVER)
-    started: list[Server] = []
-
-    def start(workers: int) -> Server:
-        started.append(Server(script, bundle, workers))
-        assert started[-1].address.startswith("http"), started[-1].process.stderr.read()
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.terminate()
-        server.process.communicate(timeout=60)
 
 
 class Load:
@@ -103,7 +46,7 @@ class Load:
             thread.join(60)
 
 
-def stop_under_load(server: Server, png: bytes) -> None:
+def stop_under_load(server: ServerProcess, png: bytes) -> None:
     """Tell a server to stop while clients ask, and see that none of their requests fails."""
     load = Load(server.address, png)
     until(lambda: load.answered > 24)
@@ -115,11 +58,11 @@ def stop_under_load(server: Server, png: bytes) -> None:
 
 
 def test_a_server_told_to_stop_under_load_fails_no_request(serve, png):
-    stop_under_load(serve(1), png)
+    stop_under_load(serve(), png)
 
 
 def test_workers_count_together_replace_one_that_is_killed_and_stop_without_a_failed_request(serve, png):
-    server = serve(2)
+    server = serve(workers=2)
     until(lambda: len(server.workers()) == 2)
     before = server.workers()
 
@@ -145,9 +88,19 @@ def test_workers_count_together_replace_one_that_is_killed_and_stop_without_a_fa
 
 @pytest.mark.slow
 def test_workers_end_with_the_process_that_looks_after_them(serve):
-    server = serve(2)
+    server = serve(workers=2)
     until(lambda: len(server.workers()) == 2)
     workers = server.workers()
     server.process.kill()
     server.process.wait(30)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "localhost"])
+def test_the_address_that_is_told_opens(serve, host):
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    server = serve(host=host, auth="off")
+    assert "0.0.0.0" not in server.address
+    assert "[::]" not in server.address
+    assert httpx.get(f"{server.address}/healthz", timeout=30).status_code == 200

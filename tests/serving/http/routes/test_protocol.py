@@ -296,7 +296,7 @@ def test_a_service_over_capacity_says_when_to_come_again(bundle, started):
     app = create_app(bundle, LIMITS.model_copy(update={"max_wait_s": 0.5}))
     with started(app) as client:
         shedding = app.state.service.load_shedding
-        shedding.images, shedding.seconds_per_image = 100, 1.0
+        shedding.work, shedding.seconds_per_image = 100, 1.0
         response = client.post(INFER, json=asked(images()))
         refused(response, 503)
         assert int(response.headers["retry-after"]) >= 1

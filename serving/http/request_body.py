@@ -1,0 +1,171 @@
+"""Request bodies, received within limits on time and memory, and decompressed if they have a content coding."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.settings import Settings
+from pneumo.serving.inference.service import Service
+
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Content codings (RFC 9110, section 8.4.1) that are decompressed, each with zlib's `wbits`."""
+
+_ACCEPTED = "gzip, deflate"
+
+_PIECE = 2**16
+"""Most decompressed bytes at a time."""
+
+
+class BodyMiddleware:
+    """Lets routes receive a body within limits on its pauses, its rate, and the memory of all bodies.
+
+    Memory is reserved as bytes arrive. An error is raised when a route reads the body, and answered like its others.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on one request."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        settings, headers = self.service.settings, Headers(scope=scope)
+        receive = _limit_time(receive, settings)
+        listed = ",".join(headers.getlist("content-encoding")).lower().split(",")
+        codings = [each for coding in listed if (each := coding.strip()) not in ("", "identity")]
+        if codings and (len(codings) > 1 or codings[0] not in _WINDOWS):
+            receive, send = _refuse(codings), _add_accepted(send)
+        elif codings:
+            receive = _decompress(receive, codings[0], settings.max_bytes)
+        with self.service.load_shedding.hold_body() as reserve:
+            declared = headers.get("content-length", "")
+            size = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
+            await self.app(scope, _reserve_memory(receive, reserve, min(size, settings.max_bytes)), send)
+
+
+def _limit_time(receive: Receive, settings: Settings) -> Receive:
+    received, waited, more = 0, 0.0, True
+
+    async def receive_in_time() -> Message:
+        nonlocal received, waited, more
+        if not more:  # a route that asks whether its client is still there
+            return await receive()
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(settings.body_pause_s):
+                message = await receive()
+        except TimeoutError:
+            detail = f"no byte of the body came for {settings.body_pause_s:g} s; send it without such pauses"
+            raise ProblemError("request-timeout", detail) from None
+        received += len(message.get("body", b""))
+        waited += time.perf_counter() - began
+        more = message.get("more_body", False)
+        if more and received < settings.min_body_rate * (waited - settings.body_pause_s):
+            detail = f"the body comes at less than {settings.min_body_rate:,} bytes a second; use a faster connection"
+            raise ProblemError("request-timeout", detail)
+        return message
+
+    return receive_in_time
+
+
+def _reserve_memory(receive: Receive, reserve: Callable[[int, int], None], declared: int) -> Receive:
+    begun = False
+
+    async def receive_reserved() -> Message:
+        nonlocal begun
+        if not begun:
+            begun = True
+            reserve(0, declared)
+        message = await receive()
+        reserve(len(message.get("body", b"")), 0)
+        return message
+
+    return receive_reserved
+
+
+def _decompress(receive: Receive, coding: str, max_bytes: int) -> Receive:
+    """Return a `receive` that decompresses a body, and reads at most `max_bytes` of it."""
+    stream, received, more = _Decompressor(coding), 0, True
+
+    async def receive_decompressed() -> Message:
+        nonlocal received, more
+        while True:
+            while stream.has_more():
+                await asyncio.sleep(0)  # a few bytes can become many pieces: others have their turn
+                if piece := stream.take():
+                    return {"type": "http.request", "body": piece, "more_body": True}
+            if not more:
+                stream.check_end()
+                return {"type": "http.request", "body": b"", "more_body": False}
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            body, more = message.get("body", b""), message.get("more_body", False)
+            received += len(body)
+            if received > max_bytes:
+                raise ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes")
+            stream.give(body)
+
+    return receive_decompressed
+
+
+class _Decompressor:
+    """A stream of compressed bytes that is decompressed `_PIECE` bytes at a time; errors are `ProblemError`s."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._stream = zlib.decompressobj(_WINDOWS[coding])
+        self._waiting = b""
+        self._full = False
+
+    def give(self, data: bytes) -> None:
+        self._waiting += data
+
+    def has_more(self) -> bool:
+        """Return whether to call `take`: bytes wait, or the last piece was full."""
+        return bool(self._waiting) or self._full
+
+    def take(self) -> bytes:
+        """Return the next piece; it may be empty."""
+        if self._stream.eof:
+            if self._coding == "deflate":
+                raise ProblemError("unreadable-body", "bytes after the end of the deflate data")
+            self._stream = zlib.decompressobj(_WINDOWS[self._coding])  # gzip data may have several members
+        try:
+            piece = self._stream.decompress(self._waiting, _PIECE)
+        except zlib.error:
+            problem = f"not {self._coding} data, as its Content-Encoding says"
+            raise ProblemError("unreadable-body", problem) from None
+        self._waiting = self._stream.unconsumed_tail or self._stream.unused_data
+        self._full = len(piece) == _PIECE and not self._stream.eof
+        return piece
+
+    def check_end(self) -> None:
+        if not self._stream.eof:
+            raise ProblemError("unreadable-body", f"the {self._coding} data are cut off")
+
+
+def _refuse(codings: list[str]) -> Receive:
+    several = f"{len(codings)} content codings"
+    shown = several if len(codings) > 1 else f"the content coding {codings[0][:40]!r}"
+
+    async def refuse() -> Message:
+        raise ProblemError("unsupported-media-type", f"cannot read {shown}; send one of {_ACCEPTED}, or none")
+
+    return refuse
+
+
+def _add_accepted(send: Send) -> Send:
+    async def send_with_codings(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["Accept-Encoding"] = _ACCEPTED
+        await send(message)
+
+    return send_with_codings
