@@ -1,5 +1,6 @@
 """The command line: one module per command group; each command is a few lines over a function."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,8 +55,12 @@ def read_global_options(
         bool, typer.Option("--debug", envvar="PNEUMO_DEBUG", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Keep the options before the command for `main`."""
+    """Keep the options before the command for `main`, and warn of misspelt variables."""
     context.ensure_object(GlobalOptions).debug = debug
+    if context.invoked_subcommand != "serve" and any(name.startswith("PNEUMO_") for name in os.environ):
+        from pneumo.serving.contracts.settings import Settings
+
+        Settings.warn_of_unknown_variables()
 
 
 def main() -> None:

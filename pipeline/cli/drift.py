@@ -64,7 +64,8 @@ def report(
         from pneumo.pipeline.drift.evidently_ui import store_check
 
         store_check(open_log(log), checked)
-        say("stored; the service shows it at /drift")
+        other = "too" if checked.check.columns else "does not, since there are too few images to draw"
+        say(f"stored; the service shows it at /drift, `pneumo drift dashboard` {other}")
     _show(checked.check, as_json)
 
 
@@ -102,12 +103,14 @@ def dashboard(
 ) -> None:
     """Open Evidently's dashboard of stored checks, until Ctrl-C. The service has its own at /drift."""
     from pneumo.pipeline.drift.check import open_log
-    from pneumo.pipeline.drift.evidently_ui import serve_workspace, write_workspace
+    from pneumo.pipeline.drift.evidently_ui import NOT_DRAWN, serve_workspace, write_workspace
 
     store = open_log(log)
     with tempfile.TemporaryDirectory(prefix="pneumo-evidently-") as temporary:
         folder = workspace or Path(temporary)
-        count = write_workspace(store, folder)
+        count, others = write_workspace(store, folder)
+        if others:
+            say(f"not shown: {others} checks {NOT_DRAWN}")
         say(f"{count} checks; Evidently starts on http://{host}:{port} in a few seconds; Ctrl-C stops it")
         say("research software, not a medical device")
         code = serve_workspace(folder, host=host, port=port)

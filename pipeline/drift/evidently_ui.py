@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.drift.check import DriftResult
-from pneumo.serving.drift.stored_checks import list_checks, read_snapshot, store_result
+from pneumo.serving.drift.stored_checks import count_checks, list_checks, read_snapshot, store_result
 from pneumo.serving.predictions.store import LogStore
 
 if TYPE_CHECKING:
     from pneumo.serving.drift.verdict import DriftCheck
+
+NOT_DRAWN = "without Evidently's page (too few images, too old, or made without Evidently): only /drift shows them"
+"""Words about checks that Evidently's user interface leaves out."""
 
 
 def store_check(store: LogStore, checked: DriftResult) -> str:
@@ -29,10 +32,13 @@ def store_check(store: LogStore, checked: DriftResult) -> str:
         return store_result(store, checked)
 
 
-def write_workspace(store: LogStore, folder: Path) -> int:
-    """Write Evidently's workspace into an empty folder, and return its number of runs.
+def write_workspace(store: LogStore, folder: Path) -> tuple[int, int]:
+    """Write Evidently's workspace into an empty folder.
 
-    It has a project for each model version, and a run for each stored check, oldest first.
+    It has a project for each model version, and a run for each stored check with Evidently's snapshot, oldest first.
+
+    Returns:
+        The number of runs, and that of stored checks without a snapshot.
 
     Raises:
         InputError: The folder is not empty, or no check with a snapshot is stored.
@@ -42,15 +48,17 @@ def write_workspace(store: LogStore, folder: Path) -> int:
         raise InputError(f"{folder}: not empty; give a new folder for Evidently's workspace")
     with store.translate_errors():
         store.prepare()
-        snapshots = [(each.check, read_snapshot(store, each.id)) for each in list_checks(store)[::-1] if each.has_page]
+        stored = count_checks(store)
+        snapshots = [(each.check, read_snapshot(store, each.id)) for each in list_checks(store, drawn=True)[::-1]]
     drawn = [(check, snapshot) for check, snapshot in snapshots if snapshot is not None]
     if not drawn:
+        found = f"{stored} drift checks are stored, all {NOT_DRAWN}" if stored else "no drift check is stored"
         raise InputError(
-            f"{store.shown}: no drift check is stored; `pneumo drift report --store` makes one, and with "
-            "PNEUMO_DRIFT_MINUTES=60 the service makes them"
+            f"{store.shown}: {found}; `pneumo drift report --store` makes one, and with PNEUMO_DRIFT_MINUTES=60 the "
+            "service makes them"
         )
     _add_runs(folder, drawn)
-    return len(drawn)
+    return len(drawn), stored - len(drawn)
 
 
 def _add_runs(folder: Path, snapshots: "Iterable[tuple[DriftCheck, bytes]]") -> None:

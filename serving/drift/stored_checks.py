@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
-from sqlalchemy import Column, func, select
+from sqlalchemy import Column, func, select, true
 
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.drift.check import DriftResult
@@ -89,11 +89,22 @@ def latest_check(store: LogStore, model: str | None = None, version: str | None 
     return next(iter(list_checks(store, Window(model, version, lane=None), most=1)), None)
 
 
-def list_checks(store: LogStore, window: Window | None = None, *, most: int = PAGES) -> list[StoredCheck]:
-    """List the newest checks, newest first, of a window's model, version and times (without a lane), or of all."""
+def count_checks(store: LogStore) -> int:
+    """Return the number of checks, of all models."""
+    with store.engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(checks)).scalar_one()
+
+
+def list_checks(
+    store: LogStore, window: Window | None = None, *, most: int = PAGES, drawn: bool = False
+) -> list[StoredCheck]:
+    """List the newest checks, newest first, of a window's model, version and times (without a lane), or of all.
+
+    With `drawn` only those that have Evidently's page and snapshot.
+    """
     query = (
         select(checks.c.id, checks.c.document, checks.c.report.is_not(None))
-        .where((window or Window(lane=None)).match(checks))
+        .where((window or Window(lane=None)).match(checks), checks.c.snapshot.is_not(None) if drawn else true())
         .order_by(checks.c.time.desc())
         .limit(most)
     )

@@ -88,7 +88,8 @@ def _find_route(scope: Scope) -> str:
     """Return the template of a request's route, even if it was refused before routing; `-` if there is none."""
     if found := scope["state"].get("route") or getattr(scope.get("route"), "path", None):
         return str(found)
-    path, routes = get_route_path(scope), getattr(scope["app"].state, "routes", ())
+    root = scope.get("app_root_path", scope.get("root_path", ""))  # a mounted application sees another root
+    path, routes = get_route_path({"path": scope["path"], "root_path": root}), getattr(scope["app"].state, "routes", ())
     return next((route.path for route in routes if route.path_regex.match(path)), "-")
 
 

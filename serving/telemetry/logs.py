@@ -32,6 +32,9 @@ _WARNING = re.compile(r"\w+ at [^\n]{1,200}:\d+")
 
 _IN_MESSAGE = frozenset({"request_id", "method", "route", "status", "duration_ms"})
 
+_ASSETS = ("/static", "/favicon.ico")
+"""First characters of the routes of files that a page loads."""
+
 _log = logging.getLogger("pneumo.request")
 
 
@@ -86,8 +89,9 @@ def configure(log_format: LogFormat = "text", stream: TextIO | None = None) -> N
 
 
 def log_request(request: RequestFields) -> None:
-    """Log an answered request as one line."""
-    level = logging.WARNING if request.status >= 500 else logging.INFO
+    """Log an answered request as one line; files that a page loads only at level DEBUG, unless they are refused."""
+    level = logging.DEBUG if request.status < 400 and request.route.startswith(_ASSETS) else logging.INFO
+    level = logging.WARNING if request.status >= 500 else level
     if _log.isEnabledFor(level):
         names = RequestFields.__dataclass_fields__
         fields = {name: value for name in names if (value := getattr(request, name)) is not None}

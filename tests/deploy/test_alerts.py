@@ -75,7 +75,11 @@ def test_every_alert_has_a_case_where_it_fires_and_one_where_it_does_not():
 def test_an_alert_says_how_urgent_it_is_what_to_read_and_names_what_the_service_tells(rule, told):
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"]["summary"]
-    assert re.fullmatch(r"docs/(service|drift)\.md#[a-z-]+", rule["annotations"]["runbook"])
+    link = re.fullmatch(
+        r"https://github\.com/OWNER/NAME/blob/main/(docs/[a-z]+\.md)#alerts", rule["annotations"]["runbook_url"]
+    )
+    assert link, rule
+    assert "\n## Alerts\n" in (ROOT / link[1]).read_text(encoding="utf-8")
     assert named(rule["expr"]) <= told
     assert named(rule["expr"]) or rule["expr"].startswith("up{")
 

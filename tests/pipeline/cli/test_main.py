@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,16 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
 
     monkeypatch.delenv("PNEUMO_DEBUG", raising=False)
     return install
+
+
+def test_a_misspelt_variable_is_warned_of_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PNEUMO_KEYFILE", str(tmp_path / "keys.yaml"))
+    CliRunner().invoke(app, ["keys", "list", "--keys", str(tmp_path / "keys.yaml")])
+    assert [record.getMessage() for record in caplog.records] == [
+        "PNEUMO_KEYFILE: no such setting; did you mean PNEUMO_KEYS?"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from pneumo.pipeline.drift import evidently_ui
 from pneumo.pipeline.drift.evidently_ui import store_check, write_workspace
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.drift.check import check_drift
-from pneumo.serving.drift.stored_checks import latest_check, list_checks, read_page
+from pneumo.serving.drift.stored_checks import PAGES, add_check, latest_check, list_checks, read_page
+from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.predictions.store import LogStore
 from tests.support import prediction_logs as simulated
 from tests.support.bundles import make_bundle
@@ -58,14 +61,36 @@ def test_a_check_of_too_few_images_is_stored_without_a_page(tmp_path):
     store_check(store, check_drift(bundle, rows, window="the last 60 images"))
     found = latest_check(store)
     assert (found.check.verdict, found.has_page) == ("too_few", False)
+    with pytest.raises(
+        InputError, match=r"1 drift checks are stored, all without Evidently's page.*only /drift shows them"
+    ):
+        write_workspace(store, tmp_path / "workspace")
+
+
+def test_a_log_without_checks_says_how_to_make_one(tmp_path):
+    store = LogStore(f"sqlite:///{tmp_path / 'log.sqlite3'}")
     with pytest.raises(InputError, match="no drift check is stored; `pneumo drift report --store` makes one"):
         write_workspace(store, tmp_path / "workspace")
+
+
+def test_checks_without_a_page_are_counted_and_hide_no_other(log, tmp_path):
+    with (
+        closing(sqlite3.connect(log.engine.url.database)) as from_,
+        closing(sqlite3.connect(tmp_path / "log.sqlite3")) as to,
+    ):
+        from_.backup(to)
+    store = LogStore(f"sqlite:///{tmp_path / 'log.sqlite3'}")
+    newest = list_checks(store)[0].check
+    for number in range(PAGES + 1):
+        late = newest.time + timedelta(hours=number + 1)
+        add_check(store, newest.model_copy(update={"time": late, "verdict": Verdict.TOO_FEW, "columns": []}), None)
+    assert write_workspace(store, tmp_path / "workspace") == (2, PAGES + 1)
 
 
 def test_the_workspace_has_a_project_a_version_and_a_run_a_check(log, tmp_path):
     from evidently.ui.workspace import Workspace
 
-    assert write_workspace(log, tmp_path / "workspace") == 2
+    assert write_workspace(log, tmp_path / "workspace") == (2, 0)
     workspace = Workspace(str(tmp_path / "workspace"))
     (project,) = workspace.list_projects()
     assert project.name == "tiny:1"

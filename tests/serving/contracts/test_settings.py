@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
+from tests.support.paths import ROOT
 
 
 def test_settings_come_from_the_environment():
@@ -13,6 +16,31 @@ def test_settings_come_from_the_environment():
 def test_what_is_given_goes_before_the_environment():
     found = Settings.from_environment({"PNEUMO_PORT": "9000", "PNEUMO_HOST": "0.0.0.0"}, port=1234, host=None)
     assert (found.port, found.host) == (1234, "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("PNEUMO_LOGURL", "PNEUMO_LOGURL: no such setting; did you mean PNEUMO_LOG_URL?"),
+        ("PNEUMO_KEY", "PNEUMO_KEY: no such setting; did you mean PNEUMO_KEYS?"),
+        ("PNEUMO_MODEL_DIR", "PNEUMO_MODEL_DIR: no such setting; did you mean PNEUMO_MODELS_DIR?"),
+        ("PNEUMO_MAX_REPLICAS", "PNEUMO_MAX_REPLICAS: no such setting; did you mean PNEUMO_RAY_MAX_REPLICAS?"),
+        ("PNEUMO_", "PNEUMO_: no such setting"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_warned_of_with_the_nearest_name(variable, words, caplog):
+    Settings.from_environment({variable: "a secret", "PNEUMO_PORT": "9000", "OTHER": "x"})
+    assert [record.getMessage() for record in caplog.records] == [words]
+
+
+def test_no_variable_that_code_documents_or_deployments_name_is_warned_of(caplog):
+    places = [*ROOT.glob("serving/**/*.py"), *ROOT.glob("pipeline/**/*.py"), *ROOT.glob("docs/**/*.md")]
+    places += [*(path for path in ROOT.glob("deploy/**/*") if path.is_file()), ROOT / "Dockerfile", ROOT / "Makefile"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in places)
+    named = set(re.findall(r"(?<!_)PNEUMO_[A-Z][A-Z_]*[A-Z]\b(?!_)", text)) - {"PNEUMO_NAME"}  # which stands for all
+    assert {"PNEUMO_LOG_URL", "PNEUMO_CACHE"} <= named
+    Settings.warn_of_unknown_variables(dict.fromkeys(named, ""))
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_an_empty_variable_counts_as_not_set():

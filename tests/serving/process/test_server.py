@@ -1,15 +1,21 @@
 """Real servers in processes of their own: signals under load, several workers, processes that are killed."""
 
+import contextlib
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from pneumo.serving.model.bundle import Bundle
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import until
 
@@ -61,6 +67,56 @@ def test_a_server_told_to_stop_under_load_fails_no_request(serve, png):
     stop_under_load(serve(), png)
 
 
+def ask_once(port: int) -> str:
+    """What becomes of a request on a connection of its own: a status line, `refused`, or the error."""
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), 10)
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError as error:
+        return repr(error)
+    with connection:
+        try:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while chunk := connection.recv(65536):  # to the end: the answer closes the connection
+                answer += chunk
+        except OSError as error:
+            return repr(error)
+    return answer.split(b"\r\n")[0].decode() or "closed without an answer"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_that_are_opened_during_shutdown_are_answered_until_all_is_done(serve, workers):
+    server = serve(workers=workers)
+    until(lambda: workers == 1 or len(server.workers()) == workers)
+    slow = socket.create_connection(("127.0.0.1", server.port), 20)
+    slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n")
+    server.process.send_signal(signal.SIGTERM)
+    began, fates = time.monotonic(), []
+    while "refused" not in fates:
+        if slow and time.monotonic() > began + 2:  # four times as long as new connections are said to be taken
+            slow.sendall(b"no image.")
+            assert slow.recv(100).startswith(b"HTTP/1.1 415")
+            slow.close()
+            slow = None
+        fates += ThreadPoolExecutor(8).map(ask_once, [server.port] * 8)
+    assert server.process.wait(60) == 0
+    assert set(fates) == {"HTTP/1.1 200 OK", "refused"}
+    assert fates.index("refused") > 100
+
+
+def test_half_sent_requests_do_not_delay_the_end(serve):
+    server = serve()
+    half = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(5)]
+    for each in half:
+        each.sendall(b"GET / HTTP/1.1\r\n")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(9) == 0  # requests under way would get ten seconds and more
+    for each in half:
+        each.close()
+
+
 def test_workers_count_together_replace_one_that_is_killed_and_stop_without_a_failed_request(serve, png):
     server = serve(workers=2)
     until(lambda: len(server.workers()) == 2)
@@ -104,3 +160,69 @@ def test_the_address_that_is_told_opens(serve, host):
     assert "0.0.0.0" not in server.address
     assert "[::]" not in server.address
     assert httpx.get(f"{server.address}/healthz", timeout=30).status_code == 200
+
+
+def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_go_on(serve, own_bundle, png):
+    server = serve(own_bundle.folder, workers=2, reload_s=0)
+    until(lambda: len(server.workers()) == 2)
+    graph = own_bundle.folder / "model.onnx"
+    sealed = graph.read_bytes()
+    graph.write_bytes(sealed + b"damage")
+    killed = min(server.workers())
+    os.kill(killed, signal.SIGKILL)
+    replacements: set[int] = set()
+
+    def try_twice() -> bool:
+        replacements.update(server.workers() - {killed})
+        assert httpx.post(f"{server.address}/v1/predict", files={"file": png}, timeout=30).status_code == 200
+        return len(replacements) >= 3  # the one that goes on, and two that could not start
+
+    until(try_twice)
+    graph.write_bytes(sealed)
+    until(lambda: len(server.workers()) == 2)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    log = server.stop()
+    assert "next try in 2 s" in log
+    assert "model.onnx" in log
+
+
+def is_ready(server: ServerProcess) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{server.address}/readyz", timeout=30).status_code == 200
+    return False
+
+
+def register(root: Path, folder: str) -> None:
+    """Write a registry whose champion lies in a folder below it."""
+    version = {
+        "name": "tiny",
+        "version": "1",
+        "bundle": folder,
+        "digest": Bundle.open(root / folder).digest,
+        "metrics": {},
+        "promoted_at": "2026-11-23T12:00:00Z",
+        "run": None,
+    }
+    aliases = {"aliases": {"champion": "tiny:1"}, "history": {"champion": ["tiny:1"]}}
+    (root / "registry.yaml").write_text(json.dumps({"schema_version": 1, "versions": [version], **aliases}))
+
+
+def test_a_replacement_serves_what_the_alias_leads_to_now(serve, tmp_path, bundle):
+    root = tmp_path / "models"
+    shutil.copytree(bundle.folder, root / "old")
+    register(root, "old")
+    server = serve(Path("champion"), models_dir=root, workers=2, reload_s=0)
+    until(lambda: len(server.workers()) == 2)
+    before = server.workers()
+    (root / "old").rename(root / "new")
+    register(root, "new")
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: len(server.workers() - before) == 1)
+    (replacement,) = server.workers() - before
+    os.kill(max(before), signal.SIGKILL)  # then only the replacement can answer
+    until(lambda: is_ready(server))
+    assert replacement in server.workers()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    assert "cannot start" not in server.stop()

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from prometheus_client import values
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.errors import ImageError, InputError
 from pneumo.serving.telemetry.metrics import MAX_SERIES, SHARED, Metrics
 from tests.support.metrics import busy, prediction, read, series
 from tests.support.paths import ROOT
@@ -35,6 +36,14 @@ def test_a_request_is_counted_by_route_method_and_status():
     assert found["pneumo_http_request_duration_seconds_sum{route=/v1/predict}"] == pytest.approx(0.23)
     assert found["pneumo_http_request_duration_seconds_bucket{le=0.03,route=/v1/predict}"] == 1
     assert found["pneumo_http_request_duration_seconds_bucket{le=0.25,route=/v1/predict}"] == 2
+
+
+def test_a_refusal_can_be_seen_in_rates_from_the_first_one_on():
+    found = series(Metrics())
+    for reason in ("wait", "memory", "timeout"):
+        assert found[f"pneumo_shed_total{{reason={reason}}}"] == 0
+    for reason in get_args(get_type_hints(ImageError.__init__)["reason"]):
+        assert found[f"pneumo_image_errors_total{{reason={reason}}}"] == 0
 
 
 def test_requests_are_in_progress_only_while_they_are_also_when_they_fail():
