@@ -15,7 +15,7 @@ COPY requirements.lock ./
 # The one package that builds ours, of the version and with the hashes of the lock.
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > build.lock \
  && python -m pip install --require-hashes --no-deps -r build.lock
-COPY pyproject.toml setup.py README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE THIRD_PARTY_NOTICES.md ./
 COPY ludwig_configs ludwig_configs
 COPY pneumo pneumo
 COPY serving serving

@@ -92,7 +92,8 @@ notices: setup ## Third-party notices of each image into dist/: name, version, l
 		$(UV) venv --quiet --clear build/notices && \
 		$(UV) pip sync --quiet --python build/notices/bin/python --require-hashes requirements-$$image.lock && \
 		$(UV) tool run --quiet pip-licenses --python=build/notices/bin/python --from=all --format=plain-vertical \
-			--with-urls --with-license-file --with-notice-file --no-license-path --output-file=dist/third-party-notices-$$image.txt || exit 1; \
+			--with-urls --with-license-file --with-notice-file --no-license-path --output-file=build/notices.txt && \
+		cat THIRD_PARTY_NOTICES.md build/notices.txt > dist/third-party-notices-$$image.txt || exit 1; \
 	done
 
 deploy-plan: setup ## Check deploy/ as far as that goes without an account
