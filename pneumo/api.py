@@ -50,6 +50,13 @@ def import_dataset(
     seed: int = 0,
     patient_regex: str | None = None,
     groups: str | None = None,
+    layout: str | None = None,
+    table: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    patient_column: str | None = None,
+    split_column: str | None = None,
+    rename: Sequence[str] = (),
     force: bool = False,
     workers: int | None = None,
 ) -> "Dataset":
@@ -66,6 +73,13 @@ def import_dataset(
         seed: Seed of the splits.
         patient_regex: Regular expression over file names; its group is the patient.
         groups: Columns of the table with subgroups, such as `sex,view`.
+        layout: Levels of folders from the top, such as `split/class`; found out if None.
+        table: Table of images and labels, in the source or beside it.
+        image_column: Its column of file names; `image` if None.
+        label_column: Its column of classes; `label` if None.
+        patient_column: Its column of patients; `patient` if None, `none` ignores it.
+        split_column: Its column of splits; `split` if None, `none` ignores it.
+        rename: New names of classes, such as `no finding=NORMAL`.
         force: Replace a different data set at `out`.
         workers: Processes; chosen by cores if None.
 
@@ -74,9 +88,12 @@ def import_dataset(
         MachineError: `out` cannot be written.
     """
     from pneumo.pipeline.data import importer
+    from pneumo.pipeline.data.sources import SourceOptions
     from pneumo.pipeline.data.splits import Fractions
     from pneumo.serving.images.types import Decode, Fit
 
+    path = None if table is None else str(table)
+    options = SourceOptions(layout, path, image_column, label_column, patient_column, split_column, rename)
     settings = importer.ImportSettings(
         size=size,
         fit=Fit(fit),
@@ -86,6 +103,7 @@ def import_dataset(
         fractions=Fractions(*fractions),
         patient_regex=patient_regex,
         groups=groups,
+        source=options,
     )
     return importer.import_dataset(Path(source), Path(out), settings, force=force, workers=workers)
 

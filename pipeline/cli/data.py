@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from pneumo.serving.contracts.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from pneumo.pipeline.data.audit import AuditReport
+    from pneumo.pipeline.data.interpretation import Interpretation
     from pneumo.pipeline.data.manifest import Dataset
     from pneumo.pipeline.data.versioning import Transfer
 
@@ -23,14 +24,45 @@ FitChoice = Literal["squash", "pad", "crop"]
 DecodeChoice = Literal["full", "scaled"]
 SplitChoice = Literal["grouped", "given"]
 
+_SOURCE, _IMAGES, _SPLITS = "What the source means", "Prepared images", "Splits"
+
+
+def _in_panel(panel: str, text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=panel, **more)
+
+
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="chosen by cores")]
 RegexOption = Annotated[
     str | None,
-    typer.Option(
+    _in_panel(
+        _SOURCE,
+        "Regular expression over file names; its group is the patient. Not needed for Kermany's names; a column or "
+        "folder of patients has priority.",
         metavar="RE",
-        help="Regular expression over file names; its group is the patient. Not needed for Kermany's names; "
-        "a column of patients has priority.",
     ),
+]
+LayoutOption = Annotated[
+    str | None,
+    _in_panel(
+        _SOURCE,
+        "Levels of folders from the top, such as class, split/class or patient/class; any is a level without meaning.",
+        metavar="LEVELS",
+    ),
+]
+TableOption = Annotated[
+    str | None, _in_panel(_SOURCE, "Table of images and labels, in the source or beside it.", metavar="FILE")
+]
+ImageColumn = Annotated[str | None, _in_panel(_SOURCE, "Column of file names (default: image).", metavar="NAME")]
+LabelColumn = Annotated[str | None, _in_panel(_SOURCE, "Column of classes (default: label).", metavar="NAME")]
+PatientColumn = Annotated[
+    str | None, _in_panel(_SOURCE, "Column of patients (default: patient; none: ignore it).", metavar="NAME")
+]
+SplitColumn = Annotated[
+    str | None, _in_panel(_SOURCE, "Column of splits (default: split; none: ignore it).", metavar="NAME")
+]
+RenameOption = Annotated[
+    list[str] | None,
+    _in_panel(_SOURCE, 'Rename or merge classes: "no finding=NORMAL". May be repeated.', metavar="OLD=NEW"),
 ]
 TargetsArgument = Annotated[
     list[Path] | None,
@@ -113,38 +145,47 @@ def pull(
     _show_transfer(done, "downloaded from", as_json)
 
 
-@app.command("import")
+@app.command("import", cls=options.PanelCommand)
 def import_(
     source: Annotated[
         Path,
         typer.Argument(metavar="SRC", help="Folder of class folders, .csv, MedMNIST .npz, or a .zip or .tar of one."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")] = Path("data"),
-    size: Annotated[int, typer.Option(help="Side of the prepared square images, in pixels.")] = 224,
-    fit: Annotated[FitChoice, typer.Option(help="How to fit a rectangle into the square.")] = "squash",
-    decode: Annotated[
-        DecodeChoice,
-        typer.Option(help="Decode large JPEGs at the needed resolution, or in full as older data sets do."),
-    ] = "scaled",
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
-    split: Annotated[
-        SplitChoice, typer.Option(help="Make splits by class and patient, or keep the given splits.")
-    ] = "grouped",
-    fractions: Annotated[str, typer.Option(help="Shares of train, validation and test.")] = "0.7,0.15,0.15",
-    patient_regex: RegexOption = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMNS", help="Columns of the table with subgroups: sex,view. Kermany's names hold their own."
-        ),
-    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what the source means.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a different data set at --out.")] = False,
     workers: WorkersOption = None,
     as_json: options.JsonOption = False,
+    layout: LayoutOption = None,
+    table: TableOption = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
+    rename: RenameOption = None,
+    patient_regex: RegexOption = None,
+    groups: Annotated[
+        str | None,
+        _in_panel(_SOURCE, "Columns of subgroups: sex,view. Kermany's names hold their own.", metavar="NAMES"),
+    ] = None,
+    split: Annotated[
+        SplitChoice, _in_panel(_SPLITS, "Make splits by class and patient, or keep those given.")
+    ] = "grouped",
+    fractions: Annotated[str, _in_panel(_SPLITS, "Shares of train, validation and test.")] = "0.7,0.15,0.15",
+    seed: Annotated[int, _in_panel(_SPLITS, "Seed of the splits.")] = 0,
+    size: Annotated[int, _in_panel(_IMAGES, "Side of the prepared square images, in pixels.")] = 224,
+    fit: Annotated[FitChoice, _in_panel(_IMAGES, "How to fit a rectangle into the square.")] = "squash",
+    decode: Annotated[
+        DecodeChoice,
+        _in_panel(_IMAGES, "Decode large JPEGs at the needed resolution, or in full as older data sets do."),
+    ] = "scaled",
 ) -> None:
-    """Import images and split them by patient. Writes prepared images, manifest.csv and dataset.json."""
-    from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset
-    from pneumo.pipeline.data.sources import open_source
+    """Import images and split them by patient. Writes prepared images, manifest.csv and dataset.json.
+
+    Says first what the source means: classes, patients, splits and what is ignored. Stops if that is not certain.
+    """
+    from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset, interpret_source
+    from pneumo.pipeline.data.sources import SourceOptions, open_source
     from pneumo.pipeline.data.splits import Fractions
     from pneumo.serving.images.types import Decode, Fit
 
@@ -157,16 +198,26 @@ def import_(
         fractions=Fractions.parse(fractions),
         patient_regex=patient_regex,
         groups=groups,
+        source=SourceOptions(layout, table, image_column, label_column, patient_column, split_column, rename or ()),
     )
-    with open_source(source) as opened, count_bar("importing", len(opened.items)) as bar:
-        data = import_dataset(opened, out, settings, force=force, workers=workers, progress=bar.set_count)
+    with open_source(source, settings.source, allow_ambiguities=True) as opened:
+        understood = interpret_source(opened, settings)
+        if dry_run and as_json:
+            print_json({"understood": understood.model_dump(mode="json")})
+        else:
+            _show_interpretation(source, understood)
+        opened.refuse_ambiguities()
+        if dry_run:
+            return
+        with count_bar("importing", len(opened.items)) as bar:
+            data = import_dataset(opened, out, settings, force=force, workers=workers, progress=bar.set_count)
     if as_json:
         print_json({"folder": str(out), **data.info.model_dump(mode="json")})
     else:
         _show_dataset(data, out)
 
 
-@app.command()
+@app.command(cls=options.PanelCommand)
 def check(
     source: Annotated[
         Path, typer.Argument(metavar="DATA", help="Data set, or a source that `pneumo data import` takes.")
@@ -174,14 +225,23 @@ def check(
     near_distance: Annotated[
         int, typer.Option(min=0, max=127, help="Bits of 256 in which the hashes of near-identical images may differ.")
     ] = 28,
-    patient_regex: RegexOption = None,
     workers: WorkersOption = None,
     as_json: options.JsonOption = False,
+    layout: LayoutOption = None,
+    table: TableOption = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
+    rename: RenameOption = None,
+    patient_regex: RegexOption = None,
 ) -> None:
-    """Audit images for damage, duplicates and leakage. Exits 1 on a defect."""
+    """Audit images for damage, duplicates, leakage and shortcuts. Exits 1 on a defect."""
     from pneumo.pipeline.data.audit import audit, count_images, open_subject
+    from pneumo.pipeline.data.sources import SourceOptions
 
-    with open_subject(source) as subject, count_bar("checking", count_images(subject)) as bar:
+    meaning = SourceOptions(layout, table, image_column, label_column, patient_column, split_column, rename or ())
+    with open_subject(source, meaning) as subject, count_bar("checking", count_images(subject)) as bar:
         report = audit(
             subject, near_distance=near_distance, patient_regex=patient_regex, workers=workers, progress=bar.set_count
         )
@@ -239,6 +299,25 @@ def _show_counts(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str],
     print_table(["split", *labels, "patients"], rows)
 
 
+def _show_interpretation(source: Path, understood: "Interpretation") -> None:
+    classes = [f"{name} ({count})" for name, count in understood.classes.items()]
+    if len(classes) > 2 * _SHOWN:
+        classes[2 * _SHOWN :] = [f"and {len(classes) - 2 * _SHOWN} more"]
+    rows = [
+        ("layout", f"{understood.layout}, such as {understood.example}"),
+        ("classes", ", ".join(classes)),
+        ("labels", understood.labels_from),
+        ("patients", understood.patients_from),
+        ("splits", understood.splits_from),
+        *(("ignored", f"{reason}: {count} files") for reason, count in understood.ignored.items()),
+        *(("note", note) for note in understood.notes),
+        *(("unclear", ambiguity) for ambiguity in understood.ambiguities[1:]),  # the first one is the error
+    ]
+    say(f"{source} is understood so:")
+    for name, text in rows:
+        say(f"  {name:9} {text}")
+
+
 def _show_dataset(data: "Dataset", out: Path) -> None:
     info = data.info
     _show_counts(info.counts, info.classes, info.patients)
@@ -255,6 +334,8 @@ def _show_dataset(data: "Dataset", out: Path) -> None:
 
 
 def _show_audit(report: "AuditReport") -> None:
+    from pneumo.pipeline.data.shortcuts import describe_shortcuts
+
     labels = sorted({label for counts in report.counts.values() for label in counts})
     _show_counts(report.counts, labels, report.patients)
     styles = {"defect": "red", "warning": "yellow", "info": ""}
@@ -269,4 +350,7 @@ def _show_audit(report: "AuditReport") -> None:
     ]
     if rows:
         print_table(["", "kind", "finding", "example"], rows, whole=2)
+    others = [shortcut for shortcut in report.shortcuts.shortcuts if not shortcut.is_notable]
+    for sentence in describe_shortcuts(report.shortcuts.model_copy(update={"shortcuts": others})):
+        say(f"shortcuts: {sentence}")
     say(f"{report.images} images checked: {'defects found' if report.defects else 'no defect'}; --json lists all names")

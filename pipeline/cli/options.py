@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
@@ -38,6 +39,21 @@ ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
 ModelOption = Annotated[str, typer.Option(help=MODEL_HELP)]
 ModelsDirOption = Annotated[str, typer.Option(envvar="PNEUMO_MODELS_DIR", help=REGISTRY_HELP)]
 AliasOption = Annotated[str, typer.Option(help="Alias to point at the model.")]
+
+
+class PanelCommand(TyperCommand):
+    """A command whose plain help lists options under the headings of their panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each panel."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record := parameter.get_help_record(ctx):
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
 def open_bundle(model: str, models_dir: str) -> "Bundle":

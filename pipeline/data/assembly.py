@@ -10,7 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
+from pneumo.pipeline.data.interpretation import Interpretation
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, RemarkCount, Row, Split
+from pneumo.pipeline.data.plausibility import find_rare_classes
+from pneumo.pipeline.data.shortcuts import LabelledTraits, Traits, measure_shortcuts
 from pneumo.pipeline.data.sources import Item, Skipped
 from pneumo.pipeline.data.splits import Sample, carve_validation, split_images
 from pneumo.pipeline.data.staging import IMAGES
@@ -27,6 +30,7 @@ class Prepared:
         digest: SHA-256 of the prepared PNG.
         format: Container format of the original, as Pillow names it.
         remarks: Remarks about the original file.
+        traits: What shortcuts are measured from; None if the image is not in the sample.
     """
 
     item: Item
@@ -37,10 +41,17 @@ class Prepared:
     height: int
     format: str
     remarks: tuple[str, ...]
+    traits: Traits | None
 
 
 def assemble_dataset(
-    folder: Path, images: Sequence[Prepared], skipped: Sequence[Skipped], settings: ImportSettings, *, source: Path
+    folder: Path,
+    images: Sequence[Prepared],
+    skipped: Sequence[Skipped],
+    settings: ImportSettings,
+    understood: Interpretation,
+    *,
+    source: Path,
 ) -> Dataset:
     """Split images, move them to their paths in `folder`, and write manifest and description there.
 
@@ -51,7 +62,8 @@ def assemble_dataset(
     samples = [Sample(image.item.name, image.item.label, patient(image.item), image.sha256) for image in images]
     splits, notes = _assign_splits(images, samples, settings)
     notes += _note_missing_classes(source, samples, splits)
-    notes += _note_unknown_patients(images, settings)
+    facts = [(splits[sample.name], sample.label, sample.patient) for sample in samples]
+    notes += [*find_rare_classes(facts), *_note_unknown_patients(images, settings)]
     paths = _choose_paths(samples, splits)
     rows: list[Row] = []
     digests: dict[str, str] = {}
@@ -93,8 +105,16 @@ def assemble_dataset(
             "notes": notes,
         },
         source=source.resolve().name,
+        understood=understood,
         skipped=[entry.to_dict() for entry in sorted(skipped, key=lambda entry: (entry.source, entry.reason))],
         remarks=_count_remarks(images),
+        shortcuts=measure_shortcuts(
+            [
+                LabelledTraits(sample.label, sample.patient, image.traits)
+                for image, sample in zip(images, samples, strict=True)
+                if image.traits
+            ]
+        ),
         fingerprint=manifest.compute_fingerprint(rows, settings.storage, digests),
     )
     manifest.write_dataset(folder, rows, info, digests)

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from pneumo.pipeline.data.groups import GroupRule
 from pneumo.pipeline.data.patients import PatientRule
+from pneumo.pipeline.data.sources import SourceOptions
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Storage
@@ -31,6 +32,7 @@ class ImportSettings:
         split: `grouped` makes splits by class, patient and identical bytes; `given` keeps those of the source.
         fractions: Shares of the splits.
         patient_regex: Searched in names inside the source; its group is the patient. None stands for Kermany's names.
+        source: How the source is to be understood.
         groups: Columns of the source's table that are subgroups, such as `sex,view`. Kermany's names give further
             ones unless there is a `patient_regex`.
 
@@ -46,6 +48,7 @@ class ImportSettings:
     fractions: Fractions = field(default_factory=Fractions)
     patient_regex: str | None = None
     groups: str | None = None
+    source: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:

@@ -13,6 +13,8 @@ from typing import Annotated, TypedDict
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from pneumo.pipeline.data.interpretation import Interpretation
+from pneumo.pipeline.data.shortcuts import ShortcutReport
 from pneumo.serving.contracts.csv_text import format_csv, unescape_formula
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
@@ -120,8 +122,10 @@ class DatasetInfo(Storage):
         patients: Patients by split name.
         split: How the splits were made.
         source: The imported file or folder, by name only.
+        understood: The meaning that the import gave to the source; None in data sets of older versions.
         skipped: Images left out: `source` and `reason` of each.
         remarks: Remarks about the original files, such as a guessed depth; those of most images first.
+        shortcuts: How well the classes are told without anatomy; None in data sets of older versions.
         fingerprint: SHA-256 over every row, prepared image and the preparation: equal data, equal fingerprint.
     """
 
@@ -131,8 +135,10 @@ class DatasetInfo(Storage):
     patients: dict[str, int]
     split: SplitInfo
     source: str
+    understood: Interpretation | None = None
     skipped: list[dict[str, str]]
     remarks: list[RemarkCount] = []
+    shortcuts: ShortcutReport | None = None
     fingerprint: str
 
 
@@ -170,9 +176,7 @@ class Dataset:
             raise InputError(f"{self.path(row)}: changed since the import; {_AGAIN}")
 
 
-def compute_fingerprint(
-    rows: Iterable[Row], storage: Storage, digests: Mapping[str, str] | None = None
-) -> str:
+def compute_fingerprint(rows: Iterable[Row], storage: Storage, digests: Mapping[str, str] | None = None) -> str:
     """Return a SHA-256 over rows (in any order) and preparation, hexadecimal.
 
     Args:

@@ -51,7 +51,7 @@ class PatientRule:
         return cls(pattern)
 
     def find(self, item: Item) -> str | None:
-        """Return the patient from the table, else from the name, else None."""
+        """Return the patient from the table or folders, else from the name, else None."""
         if item.patient:
             return item.patient
         if self.pattern is not None:
@@ -61,12 +61,12 @@ class PatientRule:
         return next((match.expand(patient) for regex, patient in _KERMANY if (match := regex.match(stem))), None)
 
     def patient(self, item: Item) -> str:
-        """Return the patient; the image's own name if neither a table nor the name gives one."""
+        """Return the patient; the image's own name if nothing gives one."""
         return self.find(item) or item.name
 
     def describe(self, items: Iterable[Item]) -> str:
         """Return for `dataset.json` how many images got their patient from which place."""
         names = f"names matching {self.pattern.pattern}" if self.pattern else "names (Kermany's patterns)"
-        places = ("a patient column", names, "nothing, each image its own")
+        places = ("a patient column or folder", names, "nothing, each image its own")
         counts = Counter(places[0 if item.patient else 1 if self.find(item) else 2] for item in items)
         return "; ".join(f"{place}: {counts[place]} images" for place in places if counts[place])

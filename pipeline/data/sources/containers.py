@@ -70,11 +70,13 @@ class Container:
         problem: What an error says of a file that cannot be read.
         sizes: Size in bytes by name.
         skipped: Members that are no readable files.
+        folders: Names of folders; those of an archive if it lists them.
     """
 
     problem: str = "cannot be read"
     sizes: dict[str, int] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
     _readers: dict[str, Callable[[], bytes]] = field(default_factory=dict)
 
     def add(self, name: str, size: int, read: Callable[[], bytes]) -> None:
@@ -112,7 +114,7 @@ def open_container(path: Path, stack: ExitStack) -> Container:
         InputError: It is none of these, or it is damaged.
     """
     if path.is_dir():
-        return _walk_folder(path)
+        return walk_folder(path)
     try:
         with path.open("rb") as file:
             # zipfile.is_zipfile() also accepts a tar whose last member is a zip.
@@ -126,7 +128,7 @@ def open_container(path: Path, stack: ExitStack) -> Container:
         raise InputError(f"{path}: not a source of images; give a folder, a .csv, an .npz, a .zip or a .tar") from None
 
 
-def _walk_folder(root: Path) -> Container:
+def walk_folder(root: Path) -> Container:
     """List a folder on disk; links to folders are followed, each real folder once."""
     container = Container()
 
@@ -145,6 +147,7 @@ def _walk_folder(root: Path) -> Container:
             continue
         seen.add(real)
         folders.sort()
+        container.folders.update(name_of(Path(folder) / name) for name in folders)
         for path in (Path(folder) / file for file in sorted(files)):
             name = name_of(path)
             if not path.is_file():
@@ -161,8 +164,8 @@ def _list_zip(archive: zipfile.ZipFile) -> Container:
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
         name = clean_name(info.filename)
         if info.is_dir():
-            continue
-        if info.flag_bits & 0x1:
+            container.folders.add(name)
+        elif info.flag_bits & 0x1:
             container.skip(name, "encrypted; unpack the archive with its password and import the folder")
         else:
             container.add(name, info.file_size, partial(archive.read, info))
@@ -179,7 +182,9 @@ def _list_tar(archive: tarfile.TarFile) -> Container:
     for info in archive:
         if info.isreg():
             container.add(clean_name(info.name), info.size, partial(read, info))
-        elif not info.isdir():
+        elif info.isdir():
+            container.folders.add(clean_name(info.name))
+        else:
             container.skip(clean_name(info.name), "a link or a device in the archive")
     # tarfile accepts an archive that ends between two members, or in a broken header, as a complete one.
     assert archive.fileobj is not None

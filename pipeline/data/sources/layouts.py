@@ -1,142 +1,136 @@
-"""Folder layouts: which files of a source are images, and of which class and split."""
+"""Folder layouts: at which level the classes of a source stand."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
-from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.sources.containers import MAX_BYTES, Container, Skipped
+from pneumo.pipeline.data.sources.containers import Container, Skipped
+from pneumo.pipeline.data.sources.doubts import Tree, find_doubts
+from pneumo.pipeline.data.sources.items import (
+    SPLIT_NAMES,
+    Item,
+    Listing,
+    is_hidden,
+    list_names,
+    parse_split,
+    select_images,
+)
+from pneumo.pipeline.data.sources.masks import find_masks
+from pneumo.serving.contracts.errors import InputError
 
-SPLIT_NAMES = {
-    name: split
-    for split, names in {
-        Split.TRAIN: "0 train training",
-        Split.VALIDATION: "1 val valid validation",
-        Split.TEST: "2 test testing",
-    }.items()
-    for name in names.split()
-}
-"""Names of the splits in a source, in lower case."""
+type _Folders = Mapping[str, tuple[str, ...]]
+"""Folders of each image, from the top."""
+type _Places = dict[str, dict[str, int]]
+"""Positions of `class`, `split` and `patient` among the folders of each image that has a class."""
 
-_READABLE = ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .dcm .dicom"
-# These cannot be read, but a person who has such files must see each of them named.
-_UNREADABLE = ".jp2 .gif .heic .avif .nii .pgm .ppm"
-_IMAGE_SUFFIXES = frozenset(f"{_READABLE} {_UNREADABLE}".split())
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a source.
-
-    Attributes:
-        name: Unique name: the path inside the source, or array and position.
-        label: Class name.
-        split: Its split in the source, None without splits.
-        patient: Its patient in a table, None without one.
-        size: Bytes of the file or array.
-        columns: Its other columns in a table: value by column, in lower case; no empty values.
-    """
-
-    name: str
-    label: str
-    split: Split | None = None
-    patient: str | None = None
-    size: int = 0
-    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+_LAYOUTS = tuple(
+    f"{above}{middle}"
+    for middle in ("class", "patient/class", "any/class", "class/patient")
+    for above in ("", "split/")
+)
+"""Layouts that are proposed if it is not certain which one a source has."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The content of a source: images in the order in which reading them is fast, and files that are left out."""
-
-    items: tuple[Item, ...]
-    skipped: tuple[Skipped, ...]
-
-
-def list_folders(container: Container) -> Listing:
-    """Read classes, and splits if there are any, from folder names.
-
-    The folders inside a folder called train, val or test (at any depth) are the classes. Without such a folder, the
-    topmost folders that branch are the classes.
-    """
-    images, skipped = select_images(container)
-    parts = {name: PurePosixPath(name).parts for name in images}
-    places = {name: _find_split_folder(path) for name, path in parts.items()}
-    has_splits = any(place is not None for place in places.values())
-    if not has_splits:  # the folder above the classes takes the place of a split folder
-        above = _count_trunk(parts.values()) - 1
-        places = {name: above if len(path) > above + 2 else None for name, path in parts.items()}
-    items: list[Item] = []
-    for name, path in parts.items():
-        place = places[name]
-        if place is None:
-            skipped.append(Skipped(name, f"not in a class folder{' of a split folder' if has_splits else ''}"))
-            continue
-        split = SPLIT_NAMES[path[place].casefold()] if has_splits else None
-        items.append(Item(name, path[place + 1], split, size=container.sizes[name]))
-    return Listing(tuple(items), tuple(skipped))
-
-
-def select_images(container: Container, but: Iterable[str] = ()) -> tuple[list[str], list[Skipped]]:
-    """Tell images from other files, by name.
+def list_folders(container: Container, levels: Sequence[str] = ()) -> Listing:
+    """Read classes, and splits and patients if there are any, from folder names.
 
     Args:
         container: The files.
-        but: Names to ignore.
+        levels: Meaning of each level of folders (`SourceOptions.levels`). If empty, the folders inside a folder called
+            train, val or test (at any depth) are the classes; without such a folder, the topmost folders that branch.
+            What then speaks against it is in the listing's `ambiguities`.
 
-    Returns:
-        Names of images, and the other files, summed up by reason.
+    Raises:
+        InputError: `levels` do not fit the folders.
     """
-    ignored = set(but)
-    images: list[str] = []
-    others: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    skipped = [replace(entry, lost=_suffix(entry.source) in _IMAGE_SUFFIXES) for entry in container.skipped]
-    for name, size in container.sizes.items():
-        if name in ignored:
-            continue
-        suffix = _suffix(name)
-        if is_hidden(name):
-            reason = "a hidden file"
-        elif PurePosixPath(name).name.upper() == "DICOMDIR":
-            reason = "a DICOM directory"
-        elif suffix and suffix not in _IMAGE_SUFFIXES and not suffix[1:].isdecimal():  # DICOM files are named 1.2.840.9
-            reason = f"not an image: {suffix}"
-        elif size > MAX_BYTES:
-            skipped.append(Skipped(name, describe_excess(size), lost=True))
-            continue
-        else:
-            images.append(name)
-            continue
-        others[reason] += 1
-        first.setdefault(reason, name)
-    return images, skipped + [Skipped(first[reason], reason, count) for reason, count in others.items()]
+    images, skipped = select_images(container)
+    everything = {name: tuple(name.split("/")[:-1]) for name in images}
+    placed = _apply_levels(everything, levels) if levels else {}
+    if levels and images and not placed:
+        raise InputError(
+            f"--layout {'/'.join(levels)}: no image fits, such as {images[0]!r}; a split is called train, val or test, "
+            "any is a folder without meaning"
+        )
+    masks = find_masks(everything, {name: place["class"] for name, place in placed.items()})
+    folders = {name: path for name, path in everything.items() if name not in masks}
+    places = {name: place for name, place in placed.items() if name in folders} if levels else _find_levels(folders)
+    items = []
+    for name, place in places.items():
+        values = {level: folders[name][position] for level, position in place.items()}
+        split = parse_split(values.get("split", ""))
+        items.append(Item(name, values["class"], split, values.get("patient"), container.sizes[name]))
+    has_splits = any(item.split is not None for item in items)
+    outside = [name for name in folders if name not in places]
+    skipped += [Skipped(name, f"not in a class folder{' of a split folder' * has_splits}") for name in outside]
+    if masks:
+        skipped.append(Skipped(min(masks), "a mask of an image", len(masks)))
+    empty = _find_empty_folders(container, folders, {folders[name][: place["class"]] for name, place in places.items()})
+    doubts: list[str] = []
+    if not levels:
+        below = {name: folders[name][place["class"] + 1 :] for name, place in places.items()}
+        doubts = list(find_doubts(Tree(items, below, outside, [path for path, files in empty.items() if not files])))
+    return Listing(
+        tuple(items),
+        tuple(skipped),
+        "/".join(levels) or ("split/class" if has_splits else "class"),
+        "folder names",
+        tuple(f"{path!r} is no class: it holds {files or 'no'} files and no image" for path, files in empty.items()),
+        tuple(f"{doubt}. Choose {_list_layouts(folders)}, or --table FILE for labels in a table" for doubt in doubts),
+    )
 
 
-def describe_excess(size: int) -> str:
-    """Return the reason why a file of so many bytes is left out."""
-    return f"{size / 2**20:,.0f} MiB is more than {MAX_BYTES // 2**20} MiB"
+def _apply_levels(folders: _Folders, levels: Sequence[str]) -> _Places:
+    """Place images by given levels, counted below the folders that hold them all; leave out those that do not fit."""
+    deepest = max(map(len, folders.values()), default=0)
+    start = max(0, min(_count_trunk(folders.values()), deepest - len(levels)))
+    at = {level: position for position, level in enumerate(levels) if level != "any"}
+    if "split" in at:
+        names = [
+            [path[i + at["split"]] for path in folders.values() if len(path) > i + at["split"]]
+            for i in range(start + 1)
+        ]
+        start = max(
+            (i for i, some in enumerate(names) if any(parse_split(name) is not None for name in some)), default=0
+        )
+    places = {}
+    for name, path in folders.items():
+        place = {level: start + position for level, position in at.items() if start + position < len(path)}
+        if "class" in place and (
+            "split" not in at or ("split" in place and parse_split(path[place["split"]]) is not None)
+        ):
+            places[name] = place
+    return places
 
 
-def is_hidden(name: str) -> bool:
-    """Return True for dot files and for the files that macOS and Windows add to folders."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].lower() == "thumbs.db"
+def _list_layouts(folders: _Folders) -> str:
+    """Return the layouts that give two classes or more, by these classes."""
+    layouts: defaultdict[str, list[str]] = defaultdict(list)
+    for layout in _LAYOUTS:
+        wanted = set(layout.split("/")) - {"any"}
+        places = _apply_levels(folders, layout.split("/"))
+        classes = sorted({folders[name][place["class"]] for name, place in places.items()})
+        if len(classes) > 1 and any(place.keys() == wanted for place in places.values()):
+            layouts[list_names(classes, 2)].append(layout)
+    texts = (f"--layout {' or '.join(some)} (classes {classes})" for classes, some in layouts.items())
+    return ", ".join(texts) or "--layout class"
 
 
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+def _find_levels(folders: _Folders) -> _Places:
+    """Place images by the names of split folders, else by the first level with two folders."""
+    splits = {name: _find_split_folder(path) for name, path in folders.items()}
+    if any(split is not None for split in splits.values()):
+        return {name: {"class": split + 1, "split": split} for name, split in splits.items() if split is not None}
+    trunk = _count_trunk(folders.values())
+    return {name: {"class": trunk} for name, path in folders.items() if len(path) > trunk}
 
 
-def _find_split_folder(parts: tuple[str, ...]) -> int | None:
-    named = (i for i, part in enumerate(parts[:-2]) if part.casefold() in SPLIT_NAMES and not part.isdigit())
+def _find_split_folder(path: tuple[str, ...]) -> int | None:
+    named = (i for i, part in enumerate(path[:-1]) if part.casefold() in SPLIT_NAMES and not part.isdigit())
     return next(named, None)
 
 
 def _count_trunk(paths: Iterable[tuple[str, ...]]) -> int:
     """Return the number of folders above the classes: go down as long as there is a single folder to go into."""
-    folders = {path[:-1] for path in paths}
+    folders = set(paths)
     trunk: tuple[str, ...] = ()
     while True:
         depth = len(trunk)
@@ -144,3 +138,14 @@ def _count_trunk(paths: Iterable[tuple[str, ...]]) -> int:
         if len(below) != 1:
             return depth
         trunk = (*trunk, below.pop())
+
+
+def _find_empty_folders(container: Container, folders: _Folders, parents: set[tuple[str, ...]]) -> dict[str, int]:
+    """Return folders beside the class folders that hold no image, with the number of their files."""
+    full = {path[:i] for path in folders.values() for i in range(1, len(path) + 1)}
+    files = Counter(dict.fromkeys(container.folders, 0))
+    for name in container.sizes:
+        parts = name.split("/")
+        files.update("/".join(parts[:i]) for i in range(1, len(parts)) if not is_hidden(name))
+    paths = {folder: tuple(folder.split("/")) for folder in sorted(files) if not is_hidden(folder)}
+    return {folder: files[folder] for folder, path in paths.items() if path[:-1] in parents and path not in full}

@@ -4,7 +4,6 @@ import hashlib
 import io
 import zipfile
 from contextlib import ExitStack
-from typing import BinaryIO
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.pipeline.data.sources.containers import Blob, UnreadableError
-from pneumo.pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing
+from pneumo.pipeline.data.sources.items import SPLIT_NAMES, Item, Listing
 from pneumo.serving.contracts.errors import InputError, first_line
 
 _PNEUMONIA = ("NORMAL", "PNEUMONIA")
@@ -21,7 +20,7 @@ _PNEUMONIA = ("NORMAL", "PNEUMONIA")
 class MedMnist:
     """An opened `.npz`: its images by name, one array in memory at a time; `stack` closes it."""
 
-    def __init__(self, file: BinaryIO, stack: ExitStack, *, where: str, name: str) -> None:
+    def __init__(self, file: io.BufferedIOBase, stack: ExitStack, *, where: str, name: str) -> None:
         self._where = where
         self._array: tuple[str, NDArray[np.generic]] | None = None
         stack.enter_context(file)
@@ -50,7 +49,7 @@ class MedMnist:
                 items.append(Item(f"{split}_{position:05d}", named, SPLIT_NAMES[split], size=size))
         if not items:
             raise InputError(f"{self._where}: no arrays train_images, val_images or test_images; get the file again")
-        return Listing(tuple(items), ())
+        return Listing(tuple(items), (), "arrays", "arrays")
 
     def _load(self, key: str) -> NDArray[np.generic]:
         if self._array is None or self._array[0] != key:

@@ -1,159 +1,136 @@
-"""Tables of images: a CSV with the columns `image,label[,patient,split]`, and others that may name groups."""
+"""Tables of images: a row for each with its file and class, and perhaps its patient, its split and other facts."""
 
 import csv
+import difflib
 import io
-import posixpath
-from collections.abc import Callable
-from pathlib import Path
+import re
+from dataclasses import dataclass
+from itertools import islice
 
-from pneumo.pipeline.data.sources.containers import MAX_BYTES, Container, Skipped, UnreadableError, clean_name
-from pneumo.pipeline.data.sources.layouts import SPLIT_NAMES, Item, Listing, describe_excess, is_hidden, select_images
+from pneumo.pipeline.data.sources.items import clean_label
+from pneumo.pipeline.data.sources.source_options import NONE, SourceOptions
+from pneumo.serving.contracts.csv_text import unescape_formula
 from pneumo.serving.contracts.errors import InputError
 
-_DUPLICATE = "duplicate row"
-_OWN = frozenset(("image", "label", "patient", "split"))
+MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "#n/a", "-", "--"))
+"""Cells that hold no value, in lower case."""
+ROLES = {"image": "image file path", "label": "label class finding diagnosis", "patient": "patient", "split": "split"}
+"""The columns that are read, each with words that a column of another name may have."""
 
-Records = list[tuple[int, dict[str, str]]]
-"""Line number and values of each row."""
+_PATIENTS = re.compile(r"(patient|subject|person)s?[\W_]*(id|no|nr|num|number|key|name)?")
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;|\t]*\r?(\n|\Z)', re.IGNORECASE)
+_QUOTED_AFTER_BLANK = re.compile(r'[,;|\t] +"')
+_SAMPLE = 200
 
 
-def open_table(path: Path) -> tuple[Container, Listing]:
-    """Open a table on disk with the files that it lists, relative to it; the folder around it is not walked.
+@dataclass(frozen=True)
+class Table:
+    """A table that was parsed.
+
+    Attributes:
+        where: Its name in messages.
+        header: Names of its columns.
+        rows: Line number and cells of each row, as many as there are columns.
+    """
+
+    where: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+
+    def find_columns(self, options: SourceOptions) -> dict[str, int]:
+        """Return the position of each of `ROLES` that the table has.
+
+        Raises:
+            InputError: A column that is needed or named is missing, or there are two of it.
+        """
+        columns: dict[str, int] = {}
+        missing: list[str] = []
+        for role in ROLES:
+            option: str | None = getattr(options, f"{role}_column")
+            if option == NONE and role in ("patient", "split"):
+                continue
+            name = clean_label(option or role)
+            same = [i for i, column in enumerate(self.header) if column.casefold() == name.casefold()]
+            places = (option and [i for i in same if self.header[i] == name]) or same
+            if len(places) > 1:
+                raise InputError(f"{self.where}:1: {len(places)} columns {name!r}; keep one, or rename the others")
+            if places:
+                columns[role] = places[0]
+            elif option or role in ("image", "label"):
+                missing.append(role)
+        if missing:
+            names = " and ".join(repr(getattr(options, f"{role}_column") or role) for role in missing)
+            fixes = " ".join(f"--{role}-column {self._suggest(role)}" for role in missing)
+            has = ", ".join(map(repr, filter(None, self.header)))
+            raise InputError(f"{self.where}:1: no column {names}; it has {has}. Name yours: {fixes}")
+        return columns
+
+    def find_patient_column(self) -> str | None:
+        """Return a column that is named as if it held patients, such as `Patient ID`."""
+        return next((name for name in self.header if _PATIENTS.fullmatch(name.casefold())), None)
+
+    def _suggest(self, role: str) -> str:
+        folded = {name.casefold(): name for name in self.header if name}
+        near = [name for word in ROLES[role].split() for name in folded if word in name]
+        near += difflib.get_close_matches(role, folded, n=1)
+        return f'"{folded[near[0]]}"' if near else "NAME"
+
+
+def parse_table(data: bytes, *, where: str, sample: bool = False) -> Table:
+    """Parse a table in UTF-8, or in UTF-16 with its byte order mark, with cells set apart by `,`, `;`, `|` or tabs.
+
+    Args:
+        data: The file.
+        where: Its name in messages.
+        sample: Read a few rows only and overlook what is wrong with them, to see whether it lists images.
 
     Raises:
-        InputError: The table cannot be read, or as for `list_table`.
+        InputError: It is no such table, a row has too many cells, or there is none.
     """
+    text = _decode(data, where=where, errors="replace" if sample else "strict")
+    first = _SEPARATOR_LINE.match(text)
+    body = text[first.end() :] if first else text
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
-    records = _parse_table(data, where=str(path))
-    container = Container()
-    for name in dict.fromkeys(_normalize(name) for _, record in records for name in _spellings(record["image"])):
-        file = path.parent / name
-        if "\0" not in name and file.is_file():
-            container.add(name, file.stat().st_size, file.read_bytes)
-    return container, _list_records(container, records, _normalize, table=path.name, where=str(path))
+        delimiter = first[1] if first else max(",;\t|", key=lambda mark: len(_read_header(body, mark)))
+        blanks = bool(_QUOTED_AFTER_BLANK.search(body.partition("\n")[0]))
+        reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, skipinitialspace=blanks)
+        header = tuple(clean_label(name) for name in next((row for row in reader if any(row)), []))
+        rows = []
+        for row in islice(reader, _SAMPLE if sample else None):
+            line = reader.line_num + (1 if first else 0)
+            if any(cell.strip() for cell in row[len(header) :]) and not sample:
+                fix = f"put each cell that holds {delimiter!r} into quotes"
+                raise InputError(f"{where}:{line}: {len(row)} cells under {len(header)} columns; {fix}")
+            if any(cell.strip() for cell in row):
+                cells = [*map(unescape_formula, row[: len(header)]), *[""] * (len(header) - len(row))]
+                rows.append((line, tuple(cells)))
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"{where}: not a CSV: {error}; save the table as CSV") from None
+    if not rows and not sample:
+        raise InputError(f"{where}: no rows under the header; add one for each image")
+    return Table(where, header, tuple(rows))
 
 
-def find_table(container: Container, *, where: str) -> str | None:
-    """Return the table of a folder or archive: the topmost `.csv` with the columns `image` and `label`.
-
-    Raises:
-        InputError: There are two at the same level.
-    """
-    tables = [name for name in container.sizes if name.lower().endswith(".csv") and _is_table(container, name)]
-    tables.sort(key=lambda name: (name.count("/"), name))
-    if len(tables) > 1 and tables[0].count("/") == tables[1].count("/"):
-        raise InputError(f"{where}: {tables[0]} and {tables[1]} both list images; keep one of them")
-    return tables[0] if tables else None
+def _read_header(text: str, delimiter: str) -> list[str]:
+    return next((row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)), [])
 
 
-def list_table(container: Container, table: str, *, where: str) -> Listing:
-    """List the images in a table of a container; messages call the table `where`.
-
-    Raises:
-        InputError: A column is missing, a split is unknown, or one image has two labels.
-        UnreadableError: The table is damaged.
-    """
-
-    def resolve(name: str) -> str:
-        return clean_name(_normalize(posixpath.join(posixpath.dirname(table), name)))
-
-    records = _parse_table(container.read(table), where=where)
-    return _list_records(container, records, resolve, table=table, where=where)
-
-
-def _list_records(
-    container: Container, records: Records, resolve: Callable[[str], str], *, table: str, where: str
-) -> Listing:
-    items: dict[str, Item] = {}
-    skipped: list[Skipped] = []
-    listed = {table}
-    for line, record in records:
-        image, label = record["image"], record["label"]
-        names = [resolve(spelling) for spelling in _spellings(image) or (image,)]
-        name = next((name for name in names if name in container.sizes), names[0])
-        listed.add(name)
-        if name in items and label not in ("", items[name].label):
-            first = items[name].label
-            raise InputError(f"{where}:{line}: {image!r} is {label!r} here and {first!r} in a row above; keep one row")
-        if reason := _find_problem(image, label, name, container, items):
-            skipped.append(Skipped(image or f"line {line}", reason, lost=reason != _DUPLICATE))
-            continue
-        split = record.get("split", "").casefold()
-        if split and split not in SPLIT_NAMES:
-            raise InputError(f"{where}:{line}: unknown split {split!r}; use 0, 1, 2 or train, validation, test")
-        others = {column: value for column, value in record.items() if value and column not in _OWN}
-        patient = record.get("patient") or None
-        items[name] = Item(name, label, SPLIT_NAMES.get(split), patient, container.sizes[name], others)
-    unlisted, other_files = select_images(container, but=listed)
-    if unlisted:
-        other_files.append(Skipped(unlisted[0], "not listed in the table", len(unlisted)))
-    ordered = tuple(items[name] for name in container.sizes if name in items)
-    return Listing(ordered, (*skipped, *other_files))
-
-
-def _parse_table(data: bytes, *, where: str) -> Records:
-    """Parse a CSV with a header; column names in lower case; white space is collapsed except in `image`.
-
-    Raises:
-        InputError: It is not UTF-8, has no rows, or lacks a column.
-    """
+def _decode(data: bytes, *, where: str, errors: str) -> str:
+    if data.startswith(_SPREADSHEETS):
+        raise InputError(f"{where}: a spreadsheet; save it as CSV in UTF-8")
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 at byte {error.start}; save the table as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        header = [name.strip().casefold() for name in next(reader, [])]
-        for column in ("image", "label"):
-            if column not in header:
-                raise InputError(f"{where}:1: no column {column!r}; the columns are image,label[,patient,split]")
-        empty = dict.fromkeys(header, "")
-        rows = [
-            (reader.line_num, empty | {name: _clean_value(name, cell) for name, cell in zip(header, row, strict=False)})
-            for row in reader
-            if any(cell.strip() for cell in row)
-        ]
-    except csv.Error as error:
-        raise InputError(f"{where}:{reader.line_num}: not a CSV: {error}; save the table as CSV") from None
-    if not rows:
-        raise InputError(f"{where}: no rows under the header; add one for each image")
-    return rows
-
-
-def _clean_value(column: str, cell: str) -> str:
-    return cell.strip("\r\n") if column == "image" and cell.strip() else " ".join(cell.split())
-
-
-def _normalize(name: str) -> str:
-    return posixpath.normpath(name.replace("\\", "/"))
-
-
-def _spellings(name: str) -> tuple[str, ...]:
-    """Return a path unchanged, and without the blanks around it that people put after a comma."""
-    return tuple(dict.fromkeys(spelling for spelling in (name, name.strip()) if spelling))
-
-
-def _find_problem(image: str, label: str, name: str, container: Container, items: dict[str, Item]) -> str | None:
-    if not image:
-        return "no image name"
-    if not label:
-        return "no label"
-    if name in items:
-        return _DUPLICATE
-    if name not in container.sizes:
-        return "no such file"
-    return None if container.sizes[name] <= MAX_BYTES else describe_excess(container.sizes[name])
-
-
-def _is_table(container: Container, name: str) -> bool:
-    if is_hidden(name):
-        return False
-    try:
-        head = container.read(name)[:4096].decode("utf-8-sig", "replace")
-    except UnreadableError:
-        return False
-    columns = {column.strip().strip('"').casefold() for column in head.split("\n", 1)[0].split(",")}
-    return {"image", "label"} <= columns
+    if "\0" in text:
+        raise InputError(f"{where}: not UTF-8, since it holds NUL characters; save the table as UTF-8")
+    return text

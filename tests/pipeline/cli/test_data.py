@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from pneumo.pipeline.cli import app
 from pneumo.pipeline.cli import data as commands
 from pneumo.pipeline.data.audit import NEAR_DISTANCE
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
@@ -107,3 +108,91 @@ def test_the_choices_and_defaults_are_those_of_the_library(source: Path, tmp_pat
     assert made["split"]["seed"] == settings.seed
     assert list(made["split"]["fractions"].values()) == [0.7, 0.15, 0.15]
     assert f"default: {NEAR_DISTANCE}" in run("check", "--help").stdout
+
+
+@pytest.fixture
+def hospitals(tmp_path: Path) -> Path:
+    """Two classes below two hospitals, and a table of the wrong labels beside them."""
+    for number, folder in enumerate(["north/NORMAL", "north/TB", "south/NORMAL", "south/Normal", "south/TB"]):
+        for shot in range(4):
+            path = tmp_path / "raw" / folder / f"{shot}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(10 * number + shot).integers(0, 255, (40, 40), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    return tmp_path / "raw"
+
+
+def test_an_import_that_is_not_certain_stops_and_names_the_options(hospitals: Path, tmp_path: Path) -> None:
+    refused = run("import", hospitals, "--out", tmp_path / "data")
+    assert isinstance(refused.exception, InputError)
+    assert refused.exception.exit_code == 2
+    assert "--layout patient/class or any/class (classes 'NORMAL', 'Normal' and 1 more)" in str(refused.exception)
+    assert "north (8), south (12)" in refused.stderr
+    assert not (tmp_path / "data").exists()
+    told = run("import", hospitals, "--dry-run", "--json")
+    assert isinstance(told.exception, InputError)
+    assert len(json.loads(told.stdout)["understood"]["ambiguities"]) == 1
+    assert isinstance(run("check", hospitals).exception, InputError)
+
+
+def test_a_dry_run_shows_what_an_import_understands_and_writes_nothing(hospitals: Path, tmp_path: Path) -> None:
+    options = ("--layout", "any/class", "--rename", "TB=TUBERCULOSIS")
+    before = sorted(tmp_path.rglob("*"))
+    for path in hospitals.rglob("*.png"):
+        path.chmod(0)
+    dry = run("import", hospitals, "--out", tmp_path / "data", *options, "--dry-run")
+    assert dry.exit_code == 0
+    assert dry.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "any/class, such as north/NORMAL/0.png" in dry.stderr
+    assert "NORMAL (12), TUBERCULOSIS (8)" in dry.stderr
+    assert "the class 'Normal' (4 images) counts as 'NORMAL'" in dry.stderr
+    for path in hospitals.rglob("*.png"):
+        path.chmod(0o644)
+    understood = json.loads(run("import", hospitals, *options, "--dry-run", "--json").stdout)["understood"]
+    made = run("import", hospitals, "--out", tmp_path / "data", "--size", "32", *options, "--json")
+    assert json.loads(made.stdout)["understood"] == understood
+    assert json.loads((tmp_path / "data/dataset.json").read_text())["understood"] == understood
+    assert made.stderr.index("is understood so") < made.stderr.index("importing")
+    assert run("check", hospitals, *options).stdout != ""
+
+
+def test_a_table_and_its_columns_are_chosen_by_options(hospitals: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{number};{hospital}/{name}/{number}.png;{name};{hospital}{number};{'test' if number else 'train'}"
+        for hospital in ("north", "south")
+        for name in ("NORMAL", "TB")
+        for number in range(4)
+    ]
+    (tmp_path / "mine.csv").write_text("\n".join(["nr;file;dx;who;fold", *rows]))
+    columns = ("--image-column", "file", "--label-column", "dx", "--patient-column", "who", "--split-column", "fold")
+    options = ("--out", tmp_path / "data", "--size", "32", "--split", "given", "--table", tmp_path / "mine.csv")
+    made = json.loads(run("import", hospitals, *options, *columns, "--json").stdout)
+    assert made["counts"]["test"] == {"NORMAL": 6, "TB": 6}
+    assert (
+        made["understood"]["splits_from"] == made["understood"]["labels_from"] == f"columns of {tmp_path / 'mine.csv'}"
+    )
+    assert "a patient column or folder: 16 images" in made["understood"]["patients_from"]
+
+
+def test_a_rare_class_and_one_patient_for_all_are_told(tmp_path: Path) -> None:
+    rows = ["image,label,patient,split"]
+    (tmp_path / "raw").mkdir()
+    for number in range(60):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"raw/{number}.png")
+        split = ("train", "test")[number % 2]
+        label = "TB" if number in (1, *range(0, 40, 2)) else "NORMAL"
+        rows.append(f"{number}.png,{label},unknown,{split}")
+    (tmp_path / "raw/list.csv").write_text("\n".join(rows))
+    result = run("import", tmp_path / "raw", "--out", tmp_path / "data", "--size", "32", "--split", "given")
+    assert result.exit_code == 0
+    assert "one patient has 60 of 60 images" in result.stderr
+    assert "class 'TB' is nearly absent from the test split: 1 of 30 images" in result.stderr
+
+
+def test_the_help_lists_options_under_headings() -> None:
+    text = CliRunner().invoke(app, ["data", "import", "--help"]).stdout
+    places = [text.index(heading) for heading in ("Arguments:", "Options:", "What the source means:", "Splits:")]
+    assert places == sorted(places)
+    assert text.index("What the source means:") < text.index("--layout LEVELS") < text.index("Splits:")

@@ -19,6 +19,7 @@ from pydicom.uid import JPEG2000Lossless
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Split
+from pneumo.pipeline.data.sources import SourceOptions
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.images.decode import prepare, read_gray
@@ -191,7 +192,8 @@ def test_images_of_one_stem_get_paths_of_their_own(tmp_path: Path) -> None:
     for label in ("A", "B"):
         for number, name in enumerate(["x/scan.png", "y/scan.png", "y/scan.bmp", "z/SCAN.png", "z/odd: näme?.png"]):
             save(picture(number + 10 * (label == "B")), tmp_path / "raw" / label / name)
-    data = import_dataset(tmp_path / "raw", tmp_path / "data", ImportSettings(size=16, fractions=Fractions(1, 0, 0)))
+    chosen = ImportSettings(size=16, fractions=Fractions(1, 0, 0), source=SourceOptions(layout="class"))
+    data = import_dataset(tmp_path / "raw", tmp_path / "data", chosen)
     assert len({row.image.casefold() for row in data.rows}) == 10
     assert all(data.path(row).is_file() for row in data.rows)
 
@@ -241,10 +243,11 @@ def test_a_class_that_train_lacks_is_refused_and_one_that_another_split_lacks_is
     (source / "train/NORMAL").rename(tmp_path / "normal")
     (source / "val").mkdir()
     (tmp_path / "normal").rename(source / "val/NORMAL")
+    kept = ImportSettings(split=SplitMethod.GIVEN, source=SourceOptions(layout="split/class"))
     with pytest.raises(InputError, match="no training image of class 'NORMAL'"):
-        import_dataset(source, tmp_path / "data", ImportSettings(split=SplitMethod.GIVEN))
+        import_dataset(source, tmp_path / "data", kept)
     save(picture(7), source / "train/NORMAL/a.png")
-    notes = import_dataset(source, tmp_path / "data", ImportSettings(split=SplitMethod.GIVEN)).info.split["notes"]
+    notes = import_dataset(source, tmp_path / "data", kept).info.split["notes"]
     assert notes[:2] == ["the validation split has no image of class 'PNEUMONIA'", "the test split is empty"]
 
 
@@ -258,6 +261,9 @@ def test_one_class_and_nothing_readable_are_refused(source: Path, tmp_path: Path
         import_dataset(source, tmp_path / "data")
     for path in (source / "train/PNEUMONIA").iterdir():
         path.unlink()
+    with pytest.raises(InputError, match="'train/PNEUMONIA' is empty"):
+        import_dataset(source, tmp_path / "data")
+    (source / "train/PNEUMONIA").rmdir()
     with pytest.raises(InputError, match="one class only"):
         import_dataset(source, tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -285,8 +291,9 @@ def test_images_without_a_patient_and_the_origin_of_patients_are_noted(source: P
     assert "--patient-regex" in note
     stated = "\n".join(f"{path.relative_to(source)},{path.parent.name},kid" for path in source.glob("train/*/scan*"))
     (source / "list.csv").write_text(f"image,label,patient\n{stated}\ntrain/NORMAL/IM-0001-0001.png,NORMAL,\n")
-    split = import_dataset(source, tmp_path / "table", ImportSettings(size=16, fractions=Fractions(1, 0, 0))).info.split
-    assert split["patients_from"] == "a patient column: 2 images; names (Kermany's patterns): 1 images"
+    chosen = ImportSettings(size=16, fractions=Fractions(1, 0, 0), source=SourceOptions(table="list.csv"))
+    split = import_dataset(source, tmp_path / "table", chosen).info.split
+    assert split["patients_from"] == "a patient column or folder: 2 images; names (Kermany's patterns): 1 images"
     assert not any("of their own" in note for note in split["notes"])
 
 

@@ -72,7 +72,7 @@ def test_a_run_without_a_model_says_how_to_finish_it(trained: Run, tmp_path: Pat
 def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     for number in range(90):
-        kind = ("DARK", "GRAY", "WHITE")[number % 3]
+        kind = ("0", "yes", "WHITE")[number % 3]  # Ludwig reads two of these as values
         pixels = np.random.default_rng(number).integers(0, 60, (40, 40)) + 90 * (number % 3)
         file = raw / kind / f"case{number:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,14 +91,64 @@ def test_three_classes_go_through_the_whole_loop(tiny: Experiment, tmp_path: Pat
 
     info = run.info()
     assert info.positive is None
-    assert sorted(info.classes) == ["DARK", "GRAY", "WHITE"]
-    assert read_class_order(load_model(run), "label") == info.classes
+    assert sorted(info.classes) == ["0", "WHITE", "yes"]
+    assert read_class_order(load_model(run), info) == info.classes
     accuracy = read_metrics(run).splits["test"].metrics["accuracy"].value
     assert accuracy is not None
     assert accuracy > 0.9
     predictor = Predictor(Bundle.open(export_run(run)))
     row = next(row for row in dataset.rows if row.label == "WHITE")
     assert predictor.predict_bytes(dataset.path(row).read_bytes(), row.image).label == "WHITE"
+
+
+@pytest.mark.parametrize(
+    ("dark", "bright", "positive"),
+    [
+        ("1", "0", "0"),
+        pytest.param("no", "yes", "no", marks=pytest.mark.slow),
+        pytest.param("2", "3", "3", marks=pytest.mark.slow),
+        pytest.param("F", "M", "M", marks=pytest.mark.slow),
+    ],
+)
+def test_labels_that_ludwig_takes_for_values_keep_their_names_to_the_answer(
+    dark: str, bright: str, positive: str, tiny: Experiment, tmp_path: Path
+) -> None:
+    rows = ["image;label"]
+    for number in range(80):
+        is_bright = number % 2
+        pixels = np.random.default_rng(number).integers(0, 60, (40, 40)) + 150 * is_bright
+        (tmp_path / f"case{number:03d}.png").write_bytes(encode_png(pixels.astype(np.uint8)))
+        rows.append(f"case{number:03d};{bright if is_bright else dark}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    dataset = importer.import_dataset(
+        tmp_path / "list.csv", tmp_path / "data", importer.ImportSettings(size=40), workers=1
+    )
+    text = tiny.to_yaml().replace("fallback_true_label: PNEUMONIA", f"fallback_true_label: {positive}")
+    (tmp_path / "mine.yaml").write_text(text)
+    experiment = config.load_config(tmp_path / "mine.yaml", ["trainer.epochs=12"])
+    assert experiment.positive == positive
+
+    run = training.train(experiment, dataset, root=tmp_path / "runs")
+
+    info = run.info()
+    assert info.classes == [name for name in (dark, bright) if name != positive] + [positive]
+    assert set(pd.read_parquet(run.predictions)["label"]) == {dark, bright}
+    auroc = read_metrics(run).splits["test"].metrics["auroc"].value
+    assert auroc is not None
+    assert auroc > 0.95
+    predictor = Predictor(Bundle.open(export_run(run)))
+    answers = [predictor.predict_bytes(dataset.path(row).read_bytes(), row.image) for row in dataset.rows]
+    right = sum(answer.label == row.label for answer, row in zip(answers, dataset.rows, strict=True))
+    assert right > 0.8 * len(answers)
+    for answer in answers:
+        assert set(answer.probabilities) == {dark, bright}
+    means = {
+        label: np.mean(
+            [a.probabilities[positive] for a, row in zip(answers, dataset.rows, strict=True) if row.label == label]
+        )
+        for label in (dark, bright)
+    }
+    assert max(means, key=means.__getitem__) == positive
 
 
 @pytest.mark.lengthy

@@ -447,9 +447,9 @@ def test_two_classes_need_a_binary_label(tiny: Experiment, dataset: Dataset) -> 
 def test_no_class_has_a_name_that_ludwig_takes_for_a_value(ludwig: object) -> None:
     from ludwig.utils import strings_utils
 
-    words = [*strings_utils.all_bool_strs(), "nan", "NaN", "Infinity", "1e3", "2", "٣", "<UNK>", "True", "class 1"]
-    names = [name_for_ludwig(word) for word in words]
-    assert len(set(names)) == len(words)
+    words = {*strings_utils.all_bool_strs(), "nan", "NaN", "Infinity", "1e3", "2", "\u0663", "<UNK>", "class 1"}
+    names = {name_for_ludwig(word) for word in words}
+    assert len(names) == len(words)
     assert not any(strings_utils.is_number(name) or strings_utils.are_conventional_bools([name]) for name in names)
     assert [name_for_ludwig(word) for word in ("NORMAL", "no finding", "\u00dcbersicht")] == [
         "NORMAL",

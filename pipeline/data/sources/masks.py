@@ -1,0 +1,47 @@
+"""Masks beside images: drawings of what an image shows, which must not count as images."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+_MASKS = re.compile(r"(lung|infection|lesion)?(mask|segmentation|annotation|label|seg|contour|groundtruth|gt)s?")
+_IMAGES = re.compile(r"(image|img|xray|cxr|radiograph|film|png|jpg|jpeg|dicom|dcm|picture|original|raw)s?")
+_MASK_FILE = re.compile(r"(.+?)[\W_]+(mask|seg|segmentation|annotation)s?[\W_]*\d*", re.IGNORECASE)
+
+
+def is_mask_name(folder: str) -> bool:
+    """Return True for the name of a folder such as `masks` or `Lung_Segmentations`."""
+    return _MASKS.fullmatch(_letters(folder)) is not None
+
+
+def is_image_folder(folder: str) -> bool:
+    """Return True for the name of a folder such as `images` or `PNG`, which says nothing about its images."""
+    return _IMAGES.fullmatch(_letters(folder)) is not None
+
+
+def find_masks(folders: Mapping[str, tuple[str, ...]], classes: Mapping[str, int] | None = None) -> set[str]:
+    """Return the files that are masks of images beside them.
+
+    They lie in a folder such as `masks` beside a folder such as `images`, or beside the images themselves, or they are
+    named like the image: `a.png` and `a_mask.png`.
+
+    Args:
+        folders: Folders of each file, from the top.
+        classes: Position of the class among these folders; a class is never a folder of masks.
+    """
+    stems = {(path, PurePosixPath(name).stem) for name, path in folders.items()}
+    holders = {path for path, _ in stems}
+    holders |= {path[:i] for path in holders for i, folder in enumerate(path) if is_image_folder(folder)}
+    masks = set()
+    for name, path in folders.items():
+        own = (classes or {}).get(name)
+        match = _MASK_FILE.fullmatch(PurePosixPath(name).stem)
+        if (match and (path, match[1]) in stems) or any(
+            i != own and path[:i] in holders and is_mask_name(folder) for i, folder in enumerate(path)
+        ):
+            masks.add(name)
+    return masks
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
