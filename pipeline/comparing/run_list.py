@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pneumo.pipeline.evaluation.results import read_metrics
-from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status, list_runs
+from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.models import FrozenModel
 
@@ -29,7 +29,7 @@ class RunSummary(FrozenModel):
 
 def summarise_runs(root: Path = RUNS, *, now: datetime | None = None) -> list[RunSummary]:
     """Summarise every run in a folder, newest first."""
-    return [_summarise(run, now or datetime.now(UTC)) for run in reversed(list_runs(root))]
+    return [_summarise(run, now or datetime.now(UTC)) for run in reversed(Run.list_folders(root))]
 
 
 def find_best_run(runs: Iterable[Run]) -> Run:

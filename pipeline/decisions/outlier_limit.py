@@ -77,11 +77,9 @@ class OutlierLimit:
         return float((self.outlier_scorer.score(embeddings, _thumbnails(inputs)) > self.limit).mean())
 
 
-def sample_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return at most REFERENCE_IMAGES rows, evenly over the manifest."""
-    if len(rows) <= REFERENCE_IMAGES:
-        return tuple(rows)
-    return tuple(rows[position] for position in np.linspace(0, len(rows) - 1, REFERENCE_IMAGES).astype(int))
+def sample_rows(rows: Sequence[Row], most: int = REFERENCE_IMAGES) -> tuple[Row, ...]:
+    """Return at most so many rows, evenly over the manifest."""
+    return tuple(rows[place] for place in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
 
 
 def _thumbnails(inputs: Sequence[Gray]) -> Float64:

@@ -1,14 +1,12 @@
 """Changes of images at graded strengths, mildest first."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from pneumo.pipeline.data.phantom import Scanner
 from pneumo.pipeline.evaluation.stress import shifts
-from pneumo.pipeline.evaluation.stress.shifts import Random, Shift
+from pneumo.pipeline.evaluation.stress.shifts import Change, Random, Shift
 from pneumo.serving.images.types import Gray
 
 PHOTOGRAPHS = (
@@ -16,8 +14,6 @@ PHOTOGRAPHS = (
     "hubble_deep_field", "immunohistochemistry", "moon", "page", "retina", "rocket", "text",
 )  # fmt: skip
 """Samples in scikit-image's wheel; it would download its other ones."""
-
-_Function = Callable[[Gray, Random, float], Gray]
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,8 @@ class Grade:
 
 def list_grades() -> tuple[Grade, ...]:
     """List every kind of change at its strengths, in the order in which they are drawn."""
-    grades = [
-        Grade(kind, label, Shift(kind, label, partial(_apply, function, strength)))
-        for kind, unit, function, strengths in _KINDS
-        for strength in strengths
-        for label in (unit.format(strength),)
-    ]
+    changes = (Shift.of(name, unit, function, each) for name, unit, function, many in _KINDS for each in many)
+    grades = [Grade(change.name, change.strength, change) for change in changes]
     inverted = Shift("inverted", "all", lambda gray, _: 255 - gray)
     grades += [Grade("inverted", _label(share), inverted, share=share) for share in (0.02, 0.05, 0.1, 0.3, 1)]
     grades += [Grade("no radiographs", _label(share), photographs=share) for share in (0.01, 0.02, 0.05, 0.1, 0.2)]
@@ -104,11 +96,7 @@ def _zoom(gray: Gray, share: float) -> Gray:
     return shifts.warp(gray, scale=(scale, scale))
 
 
-def _apply(function: _Function, strength: float, gray: Gray, random: Random) -> Gray:
-    return function(gray, random, strength)
-
-
-_KINDS: tuple[tuple[str, str, _Function, tuple[float, ...]], ...] = (
+_KINDS: tuple[tuple[str, str, Change, tuple[float, ...]], ...] = (
     ("darker", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), (-5, -10, -20, -40, -70, -120)),
     ("brighter", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), (5, 10, 20, 40, 70, 120)),
     ("flatter", "contrast x {:g}", lambda g, _, s: shifts.contrast(g, s), (0.95, 0.9, 0.8, 0.6, 0.4, 0.15)),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.decisions.outlier_limit import sample_rows
 from pneumo.pipeline.drift.changed_images import Scene, predict_changes
 from pneumo.pipeline.drift.grades import Grade, list_grades
 from pneumo.pipeline.drift.plot import draw_simulation
@@ -64,8 +65,7 @@ def simulate_drift(
         raise MachineError(missing_module(error)) from None
     info = bundle.info
     rows = dataset.select(plan.split)
-    if plan.images is not None and len(rows) > plan.images:
-        rows = tuple(rows[place] for place in np.linspace(0, len(rows) - 1, plan.images).astype(int))
+    rows = sample_rows(rows, len(rows) if plan.images is None else plan.images)
     _check_fit(bundle, dataset, rows, plan)
     judge = ColumnTests(read_reference(bundle), positive_class=info.positive_class)
     grades = [grade for grade in list_grades() if photographs or not grade.photographs]

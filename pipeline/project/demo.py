@@ -159,10 +159,10 @@ def serve_once(models: Path, image: Path) -> dict[str, Any]:
 def _find_finished_run(root: Path, experiment: "Experiment", dataset: "Dataset") -> "Run | None":
     """Return the newest finished run of the same config, data and package versions; None if there is none."""
     from pneumo.pipeline.runs import provenance
-    from pneumo.pipeline.runs.run import Status, list_runs
+    from pneumo.pipeline.runs.run import Run, Status
 
     wanted = (Status.DONE, dataset.info.fingerprint, provenance.read_versions())
-    for run in reversed(list_runs(root)):
+    for run in reversed(Run.list_folders(root)):
         try:
             info, config = run.info(), run.config.read_text(encoding="utf-8")
         except (PneumoError, OSError):

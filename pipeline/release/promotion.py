@@ -8,7 +8,7 @@ from pneumo.pipeline.release.gate import Verdict, judge_candidate, read_gate
 from pneumo.pipeline.release.gate.decide import GateContext
 from pneumo.pipeline.release.registry import CHAMPION, check_alias, find_bundle, promote
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
-from pneumo.pipeline.runs.run import RUNS, Run, list_runs
+from pneumo.pipeline.runs.run import RUNS, Run
 from pneumo.pipeline.sweep.record import SWEEPS, SweepFolder
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.contracts.setting_types import Root
@@ -96,7 +96,7 @@ def _find_best(sweep: str | None, places: Places, reporter: Reporter) -> Run:
         from pneumo.pipeline.sweep.winner import best_run
 
         return best_run(SweepFolder.open(sweep, root=places.sweeps))
-    in_sweeps = (run for path in places.sweeps.glob("*/runs") for run in list_runs(path))
-    best = find_best_run([*list_runs(places.runs), *in_sweeps])
+    in_sweeps = (run for path in places.sweeps.glob("*/runs") for run in Run.list_folders(path))
+    best = find_best_run([*Run.list_folders(places.runs), *in_sweeps])
     reporter.message(f"best of all runs by validation AUROC: {best.folder}")
     return best

@@ -113,8 +113,3 @@ class Run(RecordFolder):
             return True
         except OSError:  # a read-only folder: nothing trains in it
             return False
-
-
-def list_runs(root: Path = RUNS) -> list[Run]:
-    """Return all run folders under `root`, oldest first."""
-    return Run.list_folders(root)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml._yaml import CParser
 from yaml.composer import Composer, ComposerError
 from yaml.constructor import ConstructorError, SafeConstructor
-from yaml.cyaml import CParser
 from yaml.resolver import Resolver
 
 from pneumo.serving.contracts.errors import first_line
@@ -83,7 +83,7 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
         self._sizes: dict[int, int] = {}  # values of each node with an anchor, once it is complete
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()
         mark, before = event.start_mark, self._values
         is_alias = isinstance(event, yaml.AliasEvent)
         if not is_alias and event.anchor is not None:

@@ -8,7 +8,6 @@ import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -25,6 +24,8 @@ _ABSORPTION = 3.0
 _LEVELS = np.arange(256, dtype=np.float64) / 255
 
 Random = np.random.Generator
+Change = Callable[[Gray, Random, float], Gray]
+"""Changes an image by a strength."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Shift:
     name: str
     strength: str
     change: Callable[[Gray, Random], Gray]
+
+    @classmethod
+    def of(cls, name: str, unit: str, function: Change, strength: float) -> "Shift":
+        """Return a kind of change at one strength, whose words are `unit` with the number in it."""
+        return cls(name, unit.format(strength), lambda gray, random: function(gray, random, strength))
 
     @property
     def title(self) -> str:
@@ -47,15 +53,7 @@ class Shift:
 
 def list_shifts() -> tuple[Shift, ...]:
     """Return the fixed set of changes of a stress test, each kind at two strengths."""
-    return tuple(
-        Shift(name, unit.format(strength), partial(_apply, function, strength))
-        for name, unit, function, strengths in _CHANGES
-        for strength in strengths
-    )
-
-
-def _apply(function: "_Function", strength: float, gray: Gray, random: Random) -> Gray:
-    return function(gray, random, strength)
+    return tuple(Shift.of(name, unit, function, each) for name, unit, function, many in _CHANGES for each in many)
 
 
 def gamma(gray: Gray, exponent: float) -> Gray:
@@ -177,9 +175,7 @@ def _to_gray(values: Float64) -> Gray:
     return levels
 
 
-_Function = Callable[[Gray, Random, float], Gray]
-
-_CHANGES: tuple[tuple[str, str, _Function, tuple[float, float]], ...] = (
+_CHANGES: tuple[tuple[str, str, Change, tuple[float, float]], ...] = (
     ("gamma, darker", "exponent {:g}", lambda g, _, s: gamma(g, s), (1.5, 2.2)),
     ("gamma, lighter", "exponent {:g}", lambda g, _, s: gamma(g, s), (0.67, 0.45)),
     ("contrast down", "factor {:g}", lambda g, _, s: contrast(g, s), (0.7, 0.45)),

@@ -12,7 +12,7 @@ import numpy as np
 from pneumo.pipeline import decisions as deciding
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
 from pneumo.pipeline.data.training_images import read_images
-from pneumo.pipeline.decisions.outlier_limit import OutlierLimit
+from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, sample_rows
 from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
@@ -187,8 +187,7 @@ def _pick_validation(dataset: Dataset, images: int) -> tuple[Row, ...]:
         raise InputError(
             f"{dataset.folder}: no validation images, which --stress changes; import it with a validation split"
         )
-    picked = np.linspace(0, len(rows) - 1, min(images, len(rows))).astype(int)
-    return tuple(rows[position] for position in picked)
+    return sample_rows(rows, images)
 
 
 def _read_stored(dataset: Dataset, rows: Sequence[Row], preparation: Preparation) -> list[Gray]:

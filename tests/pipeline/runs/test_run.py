@@ -31,7 +31,7 @@ def test_a_run_is_found_by_folder_name_start_and_the_word_latest(tmp_path: Path)
     assert Run.open(first.name, root=tmp_path) == first
     assert Run.open("20260102T12", root=tmp_path) == first
     assert Run.open("latest", root=tmp_path) == second
-    assert runs.list_runs(tmp_path) == [first, second]
+    assert runs.Run.list_folders(tmp_path) == [first, second]
 
 
 def test_an_ambiguous_or_unknown_run_says_what_to_do(tmp_path: Path) -> None:

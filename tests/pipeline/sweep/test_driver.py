@@ -20,7 +20,7 @@ from pneumo.pipeline.config.document import parse_document, read_document
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.runs.reporter import TrackingMode
-from pneumo.pipeline.runs.run import Run, Status, list_runs
+from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.sweep import driver
 from pneumo.pipeline.sweep import winner as finish
 from pneumo.pipeline.sweep.driver import Plan
@@ -119,7 +119,7 @@ def test_each_trial_is_a_tracked_run_in_the_group_of_its_sweep(swept: SweepFolde
 
 @pytest.mark.lengthy
 def test_workers_take_one_trial_after_the_other(swept: SweepFolder) -> None:
-    pids = {run.info().pid for run in list_runs(swept.runs)}
+    pids = {run.info().pid for run in Run.list_folders(swept.runs)}
     assert len(pids) <= 2 < len(swept.read().trials)
 
 
@@ -138,10 +138,10 @@ def test_the_winner_is_measured_and_its_config_complete(swept: SweepFolder) -> N
 def test_the_winner_is_promoted_without_training_it_again(
     swept: SweepFolder, pneumo: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    before = len(list_runs(swept.runs))
+    before = len(Run.list_folders(swept.runs))
     outcome = pneumo("promote", "best", "--sweep", swept.folder, "--models-dir", tmp_path / "models")
     assert outcome.code == 0, outcome.err
-    assert len(list_runs(swept.runs)) == before
+    assert len(Run.list_folders(swept.runs)) == before
     assert "champion is now" in outcome.err
 
 
