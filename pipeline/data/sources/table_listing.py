@@ -27,6 +27,7 @@ from pneumo.pipeline.data.sources.items import (
 from pneumo.pipeline.data.sources.masks import find_masks
 from pneumo.pipeline.data.sources.source_options import SourceOptions
 from pneumo.pipeline.data.sources.tables import MISSING, Table, parse_table
+from pneumo.serving.contracts.csv_text import unescape_formula
 from pneumo.serving.contracts.errors import InputError
 
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -205,7 +206,7 @@ class _RowReader:
     def _read_cell(self, role: str, cells: Sequence[str]) -> str:
         if role not in self.columns:
             return ""
-        text = clean_label(cells[self.columns[role]])
+        text = clean_label(unescape_formula(cells[self.columns[role]]))
         if text.casefold() not in MISSING or (role == "label" and text in self._options.renames):
             return text
         if text:
@@ -249,6 +250,7 @@ def _normalize(name: str) -> str:
 
 
 def _spell(name: str) -> tuple[str, ...]:
-    """Return a path unchanged, and without the blanks around it that people put after a comma."""
+    """Return a path unchanged, without blanks around it, and without the apostrophe that escapes a formula."""
     name = name.strip("\r\n")
-    return tuple(dict.fromkeys(spelling for spelling in (name, name.strip()) if spelling.strip()))
+    spellings = (name, name.strip(), unescape_formula(name.strip()))
+    return tuple(dict.fromkeys(spelling for spelling in spellings if spelling.strip()))

@@ -10,6 +10,7 @@ from PIL import Image
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
+from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import InputError
 
 
@@ -107,3 +108,13 @@ def test_names_that_a_spreadsheet_would_run_come_back_unchanged(tmp_path: Path) 
     assert manifest.compute_fingerprint(read.rows, read.info, read.digests) == read.info.fingerprint
     cells = list(csv.reader((tmp_path / "data" / MANIFEST).read_text(encoding="utf-8").splitlines()))[1:]
     assert not [cell for row in cells for cell in row if cell[:1] in "=+-@" and cell]
+
+
+def test_a_table_that_pneumo_wrote_is_imported_with_the_same_names(tmp_path: Path) -> None:
+    rows = [(f"{sign}{number}.png", label) for number in range(6) for sign, label in (("-a", "=cmd"), ("@b", "+x"))]
+    for number, (name, _) in enumerate(rows):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "table.csv").write_text(format_csv([("image", "label"), *rows]), encoding="utf-8")
+    dataset = import_dataset(tmp_path / "table.csv", tmp_path / "data", ImportSettings(size=16))
+    assert {row.source: row.label for row in dataset.rows} == dict(rows)
