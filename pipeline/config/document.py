@@ -60,11 +60,7 @@ class Document:
         return value
 
     def override(self, assignments: Sequence[str]) -> "Document":
-        """Return a copy with `key.key=value` assignments applied; list positions are numbers, values are YAML.
-
-        Raises:
-            InputError: An assignment has no `=`, or its path goes through a value that is not a mapping or list.
-        """
+        """Return a copy with `key.key=value` applied (positions are numbers, values YAML), or raise an `InputError`."""
         data, lines = _copy(self.data), dict(self.lines)
         for assignment in assignments:
             name = f"-o {assignment}"

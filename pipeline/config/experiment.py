@@ -102,11 +102,7 @@ def build_experiment(document: Document, name: str) -> Experiment:
 
 
 def read_decision_rules(document: Document) -> DecisionRules:
-    """Read the section `decisions` of a config; the defaults apply if it is missing.
-
-    Raises:
-        InputError: A key is unknown, a value is out of range, or the threshold's rule is not one.
-    """
+    """Read the section `decisions` of a config, or the defaults; raise an `InputError` if a key or value is wrong."""
     check_decisions(document)
     section = document.get(DECISIONS) or {}
     rules = DecisionRules()

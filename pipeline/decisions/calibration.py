@@ -17,16 +17,12 @@ Labels = NDArray[np.integer]
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
-    """Fit the most probable temperature (Guo et al., On Calibration of Modern Neural Networks, 2017), within bounds.
+    """Fit the most probable temperature of logits [N, K], N > 0, with ground truth [N], within bounds.
 
-    A log-normal prior around 1 has two effects. A split of some dozen images cannot move the temperature far. A split
-    that the model separates perfectly, whose likelihood grows without end towards temperature 0, cannot move it to the
-    bound. With 780 images the prior changes the temperature by at most 2% (docs/benchmarks.md, also against Platt's
-    smoothed targets and no prior).
-
-    Args:
-        logits: [N, K], N > 0.
-        labels: Index of the ground truth, [N].
+    Guo et al., On Calibration of Modern Neural Networks, 2017. A log-normal prior around 1 has two effects. A split of
+    some dozen images cannot move the temperature far. A split that the model separates perfectly, whose likelihood
+    grows without end towards temperature 0, cannot move it to the bound. With 780 images the prior changes the
+    temperature by at most 2% (docs/benchmarks.md, also against Platt's smoothed targets and no prior).
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -44,20 +40,15 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
 
 
 def fit_conformal_limit(probabilities: Float64, labels: Labels, level: float) -> float:
-    """Return the split-conformal quantile of 1 - p(ground truth), with the finite-sample correction.
+    """Return the split-conformal quantile of 1 - p(ground truth) of N images, with the finite-sample correction.
 
     It is the ceil((n + 1) level)-th smallest score, so that the set of a new exchangeable image holds the ground truth
-    with a probability of at least `level`. If n is too small for that, it is 1, which rules no class out (Sadinle et
-    al., 2019).
+    with a probability of at least `level`, in (0, 1). If n is too small for that, it is 1, which rules no class out
+    (Sadinle et al., 2019).
 
     Each image counts once, whatever its patient. Over random splits by patient the mean coverage of new images is the
     promised one; patients only make it vary more. Counting each patient once, or weighing images by patient, covered
     too much, since patients with many images are the easy ones (docs/benchmarks.md).
-
-    Args:
-        probabilities: [N, K].
-        labels: Index of the ground truth, [N].
-        level: Wanted coverage, in (0, 1).
     """
     images = len(labels)
     rank = max(1, math.ceil((images + 1) * level - 1e-9))  # 10 * 0.7 is a little above 7

@@ -58,17 +58,11 @@ def fit_decisions(
     rules: DecisionRules | None = None,
     fitted_on: str = "validation",
 ) -> Decisions:
-    """Fit temperature, threshold and conformal limit on images that no weight was fitted on.
+    """Fit temperature, threshold and conformal limit on logits [N, K] of images that no weight was fitted on.
 
-    No threshold can be fitted on a split without images or with one class only. The temperature is 1 then, the
-    threshold 0.5, no class is ruled out, and a note says so.
-
-    Args:
-        logits: [N, K].
-        labels: Index of the ground truth, [N].
-        positive: Column of the positive class with two classes, None with more.
-        rules: The rules; the defaults if None.
-        fitted_on: Name of the split, for the record.
+    `labels` are the ground truth's columns, [N]; `positive` is the column of the positive class with two classes, None
+    with more. No threshold can be fitted on a split without images or with one class only. The temperature is 1 then,
+    the threshold 0.5, no class is ruled out, and a note says so.
 
     Raises:
         CheckFailedError: No threshold reaches the policy's floor.

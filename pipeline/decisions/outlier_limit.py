@@ -29,11 +29,7 @@ class OutlierLimit:
 
     @classmethod
     def fit(cls, training: ImageFeatures, held_out: ImageFeatures, *, quantile: float) -> "OutlierLimit":
-        """Learn the score from training images, and the limit that a quantile, in (0, 1), of held-out images is below.
-
-        Raises:
-            InputError: Fewer than two training images, or embeddings that are not finite.
-        """
+        """Learn the score from two or more training images, and the limit above a quantile of held-out images."""
         outlier_scorer = OutlierScorer.fit(training, held_out, quantile=quantile)
         scores = outlier_scorer.score(held_out.embeddings, held_out.thumbnails)
         return cls(outlier_scorer, max(1.0, float(np.quantile(scores, quantile))))  # below 1 if all are alike

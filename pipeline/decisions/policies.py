@@ -113,7 +113,7 @@ class Cut:
 
 
 def choose_threshold(scores: Float64, truth: Mask, policy: Policy) -> Cut:
-    """Choose the threshold.
+    """Choose the threshold for probabilities of the positive class [N] and truth [N], of which both kinds occur.
 
     The value to maximize is smoothed first, with a Gaussian kernel over the log odds of each class (Fluss, Faraggi and
     Reiser, Estimation of the Youden Index and its associated cutoff point, 2005). Its best cut is taken if, counted on
@@ -123,11 +123,6 @@ def choose_threshold(scores: Float64, truth: Mask, policy: Policy) -> Cut:
 
     A floor on sensitivity takes the highest cut that keeps it, a floor on specificity the lowest. The cut lies midway
     between two neighbouring scores, so that new images near either are classified as these were.
-
-    Args:
-        scores: Probability of the positive class, [N].
-        truth: True for positive images, [N]; both kinds occur.
-        policy: The rule.
 
     Raises:
         CheckFailedError: No threshold reaches the floor.

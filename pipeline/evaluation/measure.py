@@ -64,11 +64,8 @@ def evaluate_run(
 ) -> EvaluationReport:
     """Fit decisions on validation, measure all splits, write `decisions.json`, `metrics.json` and `report.html`.
 
-    Args:
-        run: A run with `predictions.parquet`.
-        split: Split of the result and the report; None for test, or else validation or train.
-        policy: Rule for the threshold; None for the previous one, or else that of the config.
-        resamples: Bootstrap resamples, over patients.
+    The split that leads is by default test, or else validation or train. Without a policy the previous rule applies, or
+    else that of the config. Patients are resampled.
 
     Raises:
         InputError: The run has no predictions, they do not fit it, the split is empty, or the policy is not a rule.

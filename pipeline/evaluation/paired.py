@@ -48,11 +48,7 @@ class Difference(FrozenModel):
 def compare_models(
     first: Cases, second: Cases, classes: list[str], settings: Bootstrap, *, metrics: Iterable[str] | None = None
 ) -> list[Difference]:
-    """Compare two models metric by metric, or in some metrics; columns of both are in the order of `classes`.
-
-    Raises:
-        InputError: The two are not of the same images in the same order.
-    """
+    """Compare two models in all or some metrics on the same images (else an `InputError`), columns as in `classes`."""
     if first.image != second.image or not np.array_equal(first.truth, second.truth):
         raise InputError("the two models were not measured on the same images and labels")
     points = [point_values(cases, classes) for cases in (first, second)]

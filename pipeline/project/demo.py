@@ -33,13 +33,8 @@ READY_S = 60.0
 class Demo:
     """Results of the demo.
 
-    Attributes:
-        folder: The demo's folder; it holds `data`, `run`, `bundle`, `models` and `drift_report`.
-        image: The test image that was sent to the service.
-        prediction: The service's answer.
-        metrics: Value of each metric on the test split.
-        drift: The drift check of the test images.
-        seconds: Duration of each step.
+    `image` is the test image that was sent to the service, `metrics` are of the test split, `drift` is the check of the
+    test images, `seconds` are of each step.
     """
 
     folder: Path
@@ -120,10 +115,8 @@ def run_demo(folder: Path, config: Path, *, reporter: "Reporter") -> Demo:
 def serve_once(models: Path, image: Path) -> dict[str, Any]:
     """Start `pneumo serve` on a free port of 127.0.0.1, send one image, stop the service; return its answer.
 
-    The prediction log lies beside the registry.
-
-    Raises:
-        CheckFailedError: The service did not start in time, or refused the image.
+    The prediction log lies beside the registry. Raises a `CheckFailedError` if the service does not start or refuses
+    the image.
     """
     log = f"sqlite:///{models.parent / 'predictions.sqlite3'}"
     options = ["--models-dir", str(models), "--port", "0", "--log", log]

@@ -68,12 +68,7 @@ class Finding:
 
 
 def examine_environment(folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """Check this machine and the project in a folder.
-
-    Args:
-        folder: The project; any folder will do.
-        environment: Variables for Ray, W&B and Google Cloud.
-    """
+    """Check this machine and the project in a folder, with the variables for Ray, W&B and Google Cloud."""
     return [
         *_check_packages(),
         *_check_machine(folder),

@@ -9,14 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a training after a step or an evaluation round.
-
-    Attributes:
-        step: Steps done; `total` steps in all.
-        epoch: Epochs done.
-        rounds: Evaluation rounds done.
-        validation: Latest value of `metric`, by which the best model is chosen; None before the first round.
-    """
+    """Progress of a training: what is done of `total` steps; `validation` is the latest value of `metric`, if any."""
 
     step: int
     total: int
@@ -27,11 +20,7 @@ class Step:
 
 
 class Reporter:
-    """Receives the progress of a command; subclasses override what they show.
-
-    Args:
-        write: Called with each message, such as `print`; without it messages are dropped.
-    """
+    """Receives the progress of a command; subclasses override what they show. `write`, if given, gets each message."""
 
     def __init__(self, write: Callable[[str], object] | None = None) -> None:
         self._write = write

@@ -135,11 +135,7 @@ def resume(
 
 
 def complete(run: Run, *, reporter: Reporter = SILENT) -> Run:
-    """Predict every split with a run's best weights and measure it, if a sweep skipped that or stopped it early.
-
-    Raises:
-        InputError: The run is being trained, has no weights yet, or its data set has changed since.
-    """
+    """Predict every split with a run's best weights and measure it, if a sweep did not; raise as `resume` does."""
     from pneumo.pipeline.evaluation import evaluate_run
     from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 

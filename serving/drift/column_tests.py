@@ -62,13 +62,7 @@ class ColumnTests:
     """Compares windows with one reference; drawn windows are kept for each window size."""
 
     def __init__(self, reference: Sample, *, positive_class: str | None, draws: int = DRAWS) -> None:
-        """Measure the reference, at least four images.
-
-        Args:
-            reference: Images without drift.
-            positive_class: Name of the positive class, for the words.
-            draws: Windows to draw from the reference; a p-value is at least 1 / (draws + 1).
-        """
+        """Measure the reference, at least four images; a p-value is at least 1 / (draws + 1)."""
         self.reference = reference
         self._kernel = Kernel(reference.embedding)
         self._positive_class = positive_class
@@ -76,11 +70,9 @@ class ColumnTests:
         self._drawn: dict[int, dict[str, Float64]] = {}
 
     def compare(self, window: Sample) -> tuple[Verdict, list[ColumnResult]]:
-        """Compare a window with the reference.
+        """Compare a window with the reference; return the verdict of all columns together, and the columns.
 
-        Returns:
-            The verdict of all columns together, and the columns, the strongest first, without those that are constant
-            and equal in both.
+        The strongest come first; columns that are constant and equal in both are left out.
         """
         if len(window) < LEAST:
             return Verdict.TOO_FEW, []

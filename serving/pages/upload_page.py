@@ -19,15 +19,11 @@ _NO_MODEL = {
 def render_upload_page(
     info: BundleInfo | None, state: State, *, max_bytes: int, logs: bool = False, account: str = "", root: str = ""
 ) -> str:
-    """Render the page as HTML.
+    """Render the page as HTML, with the model that answers, or the state of the service if none is loaded.
 
-    Args:
-        info: The model that answers, or None if no model is loaded.
-        state: State of the service.
-        max_bytes: Largest request body, in bytes.
-        logs: Whether a prediction log is kept, which the drift dashboard needs.
-        account: The way to sign in or out, as HTML.
-        root: Start of links: the path at which a proxy publishes the service, or nothing for relative links.
+    `max_bytes` is the largest request body, `logs` tells if a prediction log is kept, which the drift dashboard needs.
+    `account` is HTML to sign in or out, `root` the start of links: the path at which a proxy publishes the service, or
+    nothing.
     """
     return read_template("index.html").substitute(
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",

@@ -48,11 +48,7 @@ class _Evidence:
 
 
 def judge_candidate(folder: Path, alias: str, gate: Gate, context: GateContext) -> Verdict:
-    """Return the gate's verdict on a bundle for an alias. An alias without a guard is judged by the bundle alone.
-
-    Raises:
-        InputError: The registry is damaged, or `data` is not the challenger's data set.
-    """
+    """Return the gate's verdict on a bundle for an alias; raise an `InputError` if registry or data set are wrong."""
     evidence = _Evidence()
     try:
         bundle = Bundle.open(folder)

@@ -53,11 +53,7 @@ class Gate(FrozenModel):
 
 
 def read_gate(path: Path | None = None) -> Gate:
-    """Read the requirements from a file; by default from `ludwig_configs/gate.yaml`, or the defaults without it.
-
-    Raises:
-        InputError: It is missing, no YAML, or a value is invalid; the message names the line.
-    """
+    """Read the requirements, by default `ludwig_configs/gate.yaml` if it exists; an `InputError` names a wrong line."""
     if path is None and not FILE.is_file():
         return Gate()
     content = document.read_document(path or FILE)

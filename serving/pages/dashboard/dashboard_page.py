@@ -39,13 +39,7 @@ _OLD = timedelta(days=2)
 
 
 def render_dashboard(board: Board, *, draws: bool, account: str = "") -> str:
-    """Render the dashboard.
-
-    Args:
-        board: What the dashboard shows.
-        draws: Whether plotly.js is installed to draw plots.
-        account: The way to sign in or out, as HTML.
-    """
+    """Render the dashboard; `draws` tells if plotly.js is installed, `account` is HTML to sign in or out."""
     if board.chosen is None:
         return _render_document(
             note(
