@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pneumo.serving.contracts.errors import InputError, PneumoError, first_line
 
@@ -198,8 +198,7 @@ def clean_name(name: str) -> str:
     """Return a harmless relative name: no drive, root or `..`; forward slashes; printable, valid Unicode."""
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     name = "".join(f"%{ord(char):02X}" if ord(char) < 32 or ord(char) == 127 else char for char in name)
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    kept = [part for part in parts if part not in ("/", "//", ".", "..")]
+    kept = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     if kept and len(kept[0]) == 2 and kept[0][1] == ":":
         kept = kept[1:]
     return "/".join(kept) or "unnamed"

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pneumo.pipeline.data.sources.items import IMAGE_SUFFIXES, suffix_of
 
@@ -11,30 +11,36 @@ class FileNames:
     """Names of files, found in any case and Unicode form, with or without a suffix, in a folder above or below."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names: defaultdict[str, list[str]] = defaultdict(list)
+        self._whole: defaultdict[str, list[str]] = defaultdict(list)
+        self._ends: defaultdict[str, list[str]] = defaultdict(list)
         for name in names:
-            self._names[_fold(name)[-1]].append(name)
+            folded = _fold(name)
+            self._whole[folded].append(name)
+            for end in _list_ends(folded):
+                self._ends[end].append(name)
 
     def find(self, name: str) -> list[str]:
         """Return the files that a name can mean: one if it is certain, the best if some match better than others."""
         wanted = _fold(name)
-        matches = [other for other in self._names.get(wanted[-1], ()) if _end_alike(_fold(other), wanted)]
-        for same in (
-            lambda other: suffix_of(other) == suffix_of(name),
-            lambda other: unicodedata.normalize("NFC", other).endswith(unicodedata.normalize("NFC", name)),
-        ):
-            if len(matches) > 1:
-                matches = [other for other in matches if same(other)] or matches
+        above = (file for end in _list_ends(wanted) if end != wanted for file in self._whole.get(end, ()))
+        matches = [*self._ends.get(wanted, ()), *above]
+        if len(matches) > 1:
+            matches = [other for other in matches if suffix_of(other) == suffix_of(name)] or matches
+        if len(matches) > 1:
+            exact = unicodedata.normalize("NFC", name)
+            matches = [other for other in matches if unicodedata.normalize("NFC", other).endswith(exact)] or matches
         return matches
 
 
-def _fold(name: str) -> list[str]:
-    parts = unicodedata.normalize("NFC", name).casefold().split("/")
-    if suffix_of(parts[-1]) in IMAGE_SUFFIXES:
-        parts[-1] = parts[-1].rpartition(".")[0]
-    return parts
+def _fold(name: str) -> str:
+    stem = name[: -len(suffix_of(name))] if suffix_of(name) in IMAGE_SUFFIXES else name
+    return unicodedata.normalize("NFC", stem).casefold()
 
 
-def _end_alike(one: list[str], other: list[str]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[-shorter:] == other[-shorter:]
+def _list_ends(path: str) -> Iterator[str]:
+    """Yield a path, and what is left of it without its first folder, its first two folders, and so on."""
+    while True:
+        yield path
+        _, slash, path = path.partition("/")
+        if not slash:
+            return

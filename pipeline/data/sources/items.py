@@ -5,7 +5,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.sources.containers import MAX_BYTES, Container, Skipped
@@ -100,7 +99,7 @@ def select_images(container: Container, but: Iterable[str] = ()) -> tuple[list[s
         suffix = suffix_of(name)
         if is_hidden(name):
             reason = "a hidden file"
-        elif PurePosixPath(name).name.upper() == "DICOMDIR":
+        elif name.rpartition("/")[2].upper() == "DICOMDIR":
             reason = "a DICOM directory"
         elif suffix and suffix not in IMAGE_SUFFIXES and not suffix[1:].isdecimal():  # DICOM files are named 1.2.840.9
             reason = f"not an image: {suffix}"
@@ -122,13 +121,15 @@ def describe_excess(size: int) -> str:
 
 def is_hidden(name: str) -> bool:
     """Return True for dot files and for the files that macOS and Windows add to folders."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].lower() == "thumbs.db"
+    if name.startswith(".") or "/." in name:
+        return True
+    return "__MACOSX" in name.split("/") or name.rpartition("/")[2].lower() == "thumbs.db"
 
 
 def suffix_of(name: str) -> str:
     """Return the ending of a file name, in lower case, with its dot."""
-    return PurePosixPath(name).suffix.lower()
+    stem, _, suffix = name.rpartition("/")[2].rpartition(".")
+    return f".{suffix.lower()}" if stem and suffix else ""
 
 
 def list_names(names: Iterable[str], most: int = 3) -> str:

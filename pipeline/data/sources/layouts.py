@@ -142,10 +142,10 @@ def _count_trunk(paths: Iterable[tuple[str, ...]]) -> int:
 
 def _find_empty_folders(container: Container, folders: _Folders, parents: set[tuple[str, ...]]) -> dict[str, int]:
     """Return folders beside the class folders that hold no image, with the number of their files."""
-    full = {path[:i] for path in folders.values() for i in range(1, len(path) + 1)}
+    full = {path[:i] for path in set(folders.values()) for i in range(1, len(path) + 1)}
     files = Counter(dict.fromkeys(container.folders, 0))
-    for name in container.sizes:
-        parts = name.split("/")
-        files.update("/".join(parts[:i]) for i in range(1, len(parts)) if not is_hidden(name))
+    for parent, count in Counter(name.rpartition("/")[0] for name in container.sizes if not is_hidden(name)).items():
+        parts = parent.split("/") if parent else []
+        files.update({"/".join(parts[:i]): count for i in range(1, len(parts) + 1)})
     paths = {folder: tuple(folder.split("/")) for folder in sorted(files) if not is_hidden(folder)}
     return {folder: files[folder] for folder, path in paths.items() if path[:-1] in parents and path not in full}

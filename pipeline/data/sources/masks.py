@@ -2,18 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from functools import cache
+
+from pneumo.pipeline.data.sources.items import suffix_of
 
 _MASKS = re.compile(r"(lung|infection|lesion)?(mask|segmentation|annotation|label|seg|contour|groundtruth|gt)s?")
 _IMAGES = re.compile(r"(image|img|xray|cxr|radiograph|film|png|jpg|jpeg|dicom|dcm|picture|original|raw)s?")
-_MASK_FILE = re.compile(r"(.+?)[\W_]+(mask|seg|segmentation|annotation)s?[\W_]*\d*", re.IGNORECASE)
+_MASK_FILE = re.compile(r"(.+[^\W_])[\W_]+(?:mask|seg|segmentation|annotation)s?[\W_]*\d*", re.IGNORECASE)
 
 
+@cache
 def is_mask_name(folder: str) -> bool:
     """Return True for the name of a folder such as `masks` or `Lung_Segmentations`."""
     return _MASKS.fullmatch(_letters(folder)) is not None
 
 
+@cache
 def is_image_folder(folder: str) -> bool:
     """Return True for the name of a folder such as `images` or `PNG`, which says nothing about its images."""
     return _IMAGES.fullmatch(_letters(folder)) is not None
@@ -29,18 +33,19 @@ def find_masks(folders: Mapping[str, tuple[str, ...]], classes: Mapping[str, int
         folders: Folders of each file, from the top.
         classes: Position of the class among these folders; a class is never a folder of masks.
     """
-    stems = {(path, PurePosixPath(name).stem) for name, path in folders.items()}
-    holders = {path for path, _ in stems}
-    holders |= {path[:i] for path in holders for i, folder in enumerate(path) if is_image_folder(folder)}
-    masks = set()
-    for name, path in folders.items():
-        own = (classes or {}).get(name)
-        match = _MASK_FILE.fullmatch(PurePosixPath(name).stem)
-        if (match and (path, match[1]) in stems) or any(
-            i != own and path[:i] in holders and is_mask_name(folder) for i, folder in enumerate(path)
-        ):
-            masks.add(name)
-    return masks
+    stems = {name: name[: len(name) - len(suffix_of(name))] for name in folders}
+    images = set(stems.values())
+    paths = set(folders.values())
+    holders = paths | {path[:i] for path in paths for i, folder in enumerate(path) if is_image_folder(folder)}
+    places = {
+        path: {i for i, folder in enumerate(path) if path[:i] in holders and is_mask_name(folder)} for path in paths
+    }
+    own = {name: {position} for name, position in (classes or {}).items()}
+    return {
+        name
+        for name, path in folders.items()
+        if places[path] - own.get(name, set()) or ((match := _MASK_FILE.fullmatch(stems[name])) and match[1] in images)
+    }
 
 
 def _letters(name: str) -> str:

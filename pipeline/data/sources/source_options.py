@@ -9,6 +9,7 @@ from pneumo.serving.contracts.errors import InputError
 
 NONE = "none"
 """Value of an option that means: there is no such column."""
+_LEVELS = {"class", "split", "patient"}
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,21 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         words = [word for word in self.levels if word != "any"]
-        if self.layout is not None and (
-            "class" not in words or set(words) - {"class", "split", "patient"} or len(set(words)) < len(words)
-        ):
+        if self.levels and ("class" not in words or set(words) - _LEVELS or len(set(words)) < len(words)):
             raise InputError(
                 f"--layout {self.layout!r}: give the levels of folders from the top, such as class, split/class, "
                 "class/patient or any/class; any is a level that means nothing"
             )
-        if self.layout is not None and self.tabular:
+        if self.levels and self.tabular:
             raise InputError(
                 f"{self.tabular[0]} is for labels in a table, --layout for labels in folders: leave out one"
             )
         _ = self.renames
 
-    @cached_property
+    @property
     def levels(self) -> tuple[str, ...]:
         """Levels of `layout`; empty without one."""
-        return tuple((self.layout or "").strip("/").split("/")) if self.layout is not None else ()
+        return () if self.layout is None else tuple(self.layout.strip("/").split("/"))
 
     @property
     def tabular(self) -> list[str]:
@@ -69,7 +68,6 @@ class SourceOptions:
         pairs: dict[str, str] = {}
         for text in self.rename:
             old, _, new = map(clean_label, text.partition("="))
-            if not (old and new) or pairs.get(old, new) != new:
+            if not (old and new) or pairs.setdefault(old, new) != new:
                 raise InputError(f'--rename {text!r}: write "OLD=NEW", each old name once: "no finding=NORMAL"')
-            pairs[old] = new
         return pairs

@@ -3,6 +3,7 @@
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from pneumo.pipeline.data.sources.containers import (
@@ -79,11 +80,10 @@ def find_tables(container: Container, options: SourceOptions) -> list[str]:
     They have the columns of images and labels, or one whose cells are mostly names of its images.
     """
     found = []
-    files = FileNames(select_images(container)[0])
+    candidates = [name for name in container.sizes if suffix_of(name) in TABLE_SUFFIXES and not is_hidden(name)]
+    files = FileNames(select_images(container)[0] if candidates else ())
     needed = {(options.image_column or "image").casefold(), (options.label_column or "label").casefold()}
-    for name in container.sizes:
-        if suffix_of(name) not in TABLE_SUFFIXES or is_hidden(name):
-            continue
+    for name in candidates:
         try:
             table = parse_table(container.read(name), where=name, sample=True)
         except (InputError, UnreadableError):
@@ -158,13 +158,16 @@ class _RowReader:
         self._container, self._table, self._options, self._locate = container, table, options, locate
         self._missing: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._respelled: dict[str, str] = {}
-        images = {name: tuple(name.split("/")[:-1]) for name in select_images(container)[0]}
-        masks = find_masks(images)
-        self._files = FileNames(name for name in images if name not in masks)
         names = [name.casefold() for name in table.header]
         self._others = {
             name: i for i, name in enumerate(names) if i not in self.columns.values() and names.count(name) == 1
         }
+
+    @cached_property
+    def _files(self) -> FileNames:
+        images = {name: tuple(name.split("/")[:-1]) for name in select_images(self._container)[0]}
+        masks = find_masks(images)
+        return FileNames(name for name in images if name not in masks)
 
     def read(self, line: int, cells: Sequence[str]) -> None:
         """Read a row: an image, or the reason why it is left out."""
