@@ -64,20 +64,6 @@ def perceptual_hash(gray: Gray) -> bytes:
     return np.packbits(waves > waves[0]).tobytes()
 
 
-def find_near_pairs(hashes: list[bytes], distance: int) -> NDArray[np.intp]:
-    """Return pairs of hashes that differ in at most `distance` bits: positions [pairs, 2], the smaller one first."""
-    words = np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, _WAVES**2 // 64)
-    pairs = [np.empty((0, 2), dtype=np.intp)]
-    for start in range(0, len(words), 256):
-        block = words[start : start + 256]
-        differing = np.zeros((len(block), len(words) - start), dtype=np.uint16)
-        for word in range(words.shape[1]):
-            differing += np.bitwise_count(block[:, word, None] ^ words[None, start:, word])
-        near = np.argwhere(differing <= distance)
-        pairs.append(near[near[:, 0] < near[:, 1]] + start)
-    return np.concatenate(pairs)
-
-
 @cache
 def _cosines() -> NDArray[np.float64]:
     wave, place = np.arange(_WAVES)[:, None], np.arange(_SIDE)[None, :]

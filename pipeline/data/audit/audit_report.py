@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
+from pneumo.pipeline.data.shortcuts import ShortcutReport
+
 
 class Severity(StrEnum):
     """How bad a finding is: a defect spoils every metric from the data, a person should judge a warning."""
@@ -36,6 +38,11 @@ class Kind(StrEnum):
     ODD_ASPECT = "odd-aspect"
     BLANK = "blank"
     CLIPPED = "clipped"
+    PATIENTS_ALIKE = "patients-alike"
+    SHORTCUT_MARK = "shortcut-mark"
+    SHORTCUT_DESCRIPTORS = "shortcut-descriptors"
+    SHORTCUT_FILE = "shortcut-file"
+    SHORTCUT_BORDER = "shortcut-border"
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class AuditReport:
         images: Number of images, unreadable ones included.
         counts: Images by split name and class; a source without splits has one, `all`.
         patients: Patients by split name.
+        shortcuts: How well the classes are told without anatomy.
     """
 
     source: str
@@ -73,6 +81,7 @@ class AuditReport:
     counts: Mapping[str, Mapping[str, int]]
     patients: Mapping[str, int]
     findings: tuple[Finding, ...]
+    shortcuts: ShortcutReport
 
     @property
     def defects(self) -> tuple[Finding, ...]:
@@ -90,4 +99,5 @@ class AuditReport:
         for finding, entry in zip(self.findings, findings, strict=True):
             del entry["members"]
             entry |= {"count": finding.count, "files": finding.files, "members": list(map(list, finding.members))}
-        return document | {"passed": not self.defects, "findings": findings}
+        shortcuts = self.shortcuts.model_dump(mode="json")
+        return document | {"passed": not self.defects, "shortcuts": shortcuts, "findings": findings}

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pneumo.pipeline.data.audit.appearance import Appearance, find_near_pairs
+from pneumo.pipeline.data.audit.appearance import Appearance
 from pneumo.pipeline.data.audit.audit_report import Finding, Kind, Severity
+from pneumo.pipeline.data.audit.near_search import group_near
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.data.splits import connect_groups
+from pneumo.pipeline.data.plausibility import find_alike_patients, find_rare_classes
+from pneumo.pipeline.data.shortcuts import ShortcutReport, Traits
 from pneumo.serving.contracts.arrays import Float64
 
 _BLANK_SPREAD = 4.0
@@ -29,10 +31,16 @@ _TEXTS = {
     Kind.NEAR_SAME_PATIENT: (Severity.INFO, "of one patient look the same"),
 }
 
+ImageFacts = tuple[Split | None, str, str]
+"""Split, class and patient of an image."""
+
 
 @dataclass(frozen=True)
 class Record:
-    """One image of an audit; `split` is None in a source without splits, `sha256` is of the original bytes."""
+    """One image of an audit.
+
+    `split` is None in a source without splits, `sha256` is of the original bytes, and `traits` are those of a sample.
+    """
 
     name: str
     label: str
@@ -40,6 +48,7 @@ class Record:
     patient: str
     sha256: str
     look: Appearance
+    traits: Traits | None = None
 
     @property
     def blank(self) -> bool:
@@ -81,36 +90,35 @@ def find_near_identical(records: Sequence[Record], distance: int) -> Iterator[Fi
     different splits or labels. Within one patient it is information.
     """
     seen = [record for record in records if not record.blank]
-    pairs: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
-    for one, other in find_near_pairs([record.look.hash for record in seen], distance).tolist():
-        a, b = seen[one], seen[other]
-        if a.sha256 == b.sha256:
+    groups = group_near([record.look.hash for record in seen], distance)
+    number = {id(record): str(group) for record, group in zip(seen, groups.tolist(), strict=True)}
+    found: defaultdict[Kind, list[tuple[str, ...]]] = defaultdict(list)
+    for group in _group_by(seen, lambda record: number[id(record)]):
+        if len({record.sha256 for record in group}) == 1:
             continue
-        if a.patient == b.patient:
-            pairs[Kind.NEAR_SAME_PATIENT].append((one, other))
+        names = tuple(record.name for record in group)
+        if len({record.patient for record in group}) == 1:
+            found[Kind.NEAR_SAME_PATIENT].append(names)
             continue
-        if a.label != b.label:
-            pairs[Kind.NEAR_ACROSS_LABELS].append((one, other))
-        if a.split is not b.split:
-            pairs[Kind.NEAR_ACROSS_SPLITS].append((one, other))
-        elif a.label == b.label:
-            pairs[Kind.NEAR_WITHIN_SPLIT].append((one, other))
-    names = [record.name for record in seen]
-    for kind in _TEXTS:
-        if kind in pairs:
-            groups = [tuple(sorted(group)) for group in connect_groups(names, pairs[kind]) if len(group) > 1]
-            yield _report_groups(kind, groups, f" (within {distance} of 256 bits)")
+        labels, splits = {record.label for record in group}, {record.split for record in group}
+        if len(labels) > 1:
+            found[Kind.NEAR_ACROSS_LABELS].append(names)
+        if len(splits) > 1:
+            found[Kind.NEAR_ACROSS_SPLITS].append(names)
+        if len(labels) == len(splits) == 1:
+            found[Kind.NEAR_WITHIN_SPLIT].append(names)
+    return (_report_groups(kind, found[kind], f" (within {distance} of 256 bits)") for kind in _TEXTS if kind in found)
 
 
-def check_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    """Find classes that a split lacks, that are rare, or whose share differs between splits."""
+def check_class_balance(counts: Mapping[str, Mapping[str, int]], images: Sequence[ImageFacts]) -> Iterator[Finding]:
+    """Find classes that a split lacks or nearly lacks, that are rare, or whose share differs between splits."""
     labels = sorted({label for classes in counts.values() for label in classes})
     if not labels:
         yield Finding(Kind.CLASS_BALANCE, Severity.WARNING, "no images")
         return
-    images = np.array([[classes.get(label, 0) for label in labels] for classes in counts.values()])
-    totals = images.sum(axis=0)
-    shares = images / np.maximum(images.sum(axis=1, keepdims=True), 1)
+    table = np.array([[classes.get(label, 0) for label in labels] for classes in counts.values()])
+    totals = table.sum(axis=0)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     problems = [f"one class only: {labels[0]}"] if len(labels) < 2 else []
     problems += [f"{split} has no {label}" for split in counts for label in labels if not counts[split].get(label)]
     if totals.max() > _RATIO * totals.min():
@@ -118,8 +126,23 @@ def check_class_balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Fin
     for label, low, high in zip(labels, shares.min(axis=0), shares.max(axis=0), strict=True):
         if high - low > _SHARE_APART:
             problems.append(f"{label} is {low:.0%} of one split and {high:.0%} of another")
+    problems += find_rare_classes(images)
     if problems:
         yield Finding(Kind.CLASS_BALANCE, Severity.WARNING, "; ".join(problems))
+
+
+def check_patients(images: Sequence[ImageFacts]) -> Iterator[Finding]:
+    """Find patients that cannot be patients: one of most images, or one of each class."""
+    for sentence in find_alike_patients(images):
+        yield Finding(Kind.PATIENTS_ALIKE, Severity.WARNING, sentence)
+
+
+def report_shortcuts(shortcuts: ShortcutReport) -> Iterator[Finding]:
+    """Report numbers without anatomy that tell the class: a defect if it is written on the image."""
+    for shortcut in shortcuts.shortcuts:
+        if shortcut.is_notable:
+            severity = Severity.DEFECT if shortcut.is_written else Severity.WARNING
+            yield Finding(Kind(f"shortcut-{shortcut.name}"), severity, shortcut.describe())
 
 
 def find_odd_sizes(records: Sequence[Record], smallest: int) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +12,22 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import defects as rules
 from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE, describe_appearance
 from pneumo.pipeline.data.audit.audit_report import AuditReport, Finding, Kind, Severity
-from pneumo.pipeline.data.audit.defects import Record
+from pneumo.pipeline.data.audit.defects import ImageFacts, Record
 from pneumo.pipeline.data.manifest import COLUMNS, DATASET, DIGESTS, MANIFEST, Dataset, Row, Split
 from pneumo.pipeline.data.parallel import Progress, apply, choose_workers, map_source
 from pneumo.pipeline.data.patients import PatientRule
-from pneumo.pipeline.data.sources import Blob, Item, Skipped, Source, open_source
+from pneumo.pipeline.data.shortcuts import LabelledTraits, describe_traits, is_sampled, measure_shortcuts
+from pneumo.pipeline.data.sources import Blob, Item, Skipped, Source, SourceOptions, open_source
 from pneumo.pipeline.data.staging import IMAGES
 from pneumo.serving.contracts.errors import ImageError, InputError
 from pneumo.serving.images.decode import read_gray
+from pneumo.serving.images.preparation import fit
 from pneumo.serving.images.types import Fit, Gray
 
 _SMALLEST = 64
 """Sides below this, in pixels, show no lung texture; for raw sources, whose prepared size is not known."""
+_SIDE = 224
+"""Side of the squares, in pixels, in which shortcuts are looked for in a raw source: that of an import by default."""
 
 type Subject = Dataset | Source
 """Anything that can be audited."""
@@ -48,13 +52,13 @@ def is_dataset(path: Path) -> bool:
         return False
 
 
-def open_subject(path: Path) -> AbstractContextManager[Subject]:
-    """Open a data set (its folder or manifest), or anything that `pneumo data import` takes.
+def open_subject(path: Path, options: SourceOptions | None = None) -> AbstractContextManager[Subject]:
+    """Open a data set (its folder or manifest), or anything that `pneumo data import` takes, with its options.
 
     Raises:
         InputError: `path` is neither.
     """
-    return nullcontext(manifest.read_dataset(path)) if is_dataset(path) else open_source(path)
+    return nullcontext(manifest.read_dataset(path)) if is_dataset(path) else open_source(path, options)
 
 
 def count_images(subject: Subject) -> int:
@@ -95,7 +99,7 @@ def audit(
 
 def _audit_dataset(data: Dataset, near: int, workers: int | None, progress: Progress | None) -> AuditReport:
     info = data.info
-    describe = partial(_describe_stored, data.folder, info.size, info.fit)
+    describe = partial(_describe_stored, data.folder, info.size, info.fit, len(data.rows))
     tasks = [(row, data.digests[row.image]) for row in data.rows]
     results: list[Record | _Problem] = []
     with closing(apply(describe, tasks, workers=choose_workers(len(tasks), 0, workers))) as outcomes:
@@ -118,7 +122,9 @@ def _audit_dataset(data: Dataset, near: int, workers: int | None, progress: Prog
 def _audit_source(
     source: Source, rule: PatientRule, near: int, workers: int | None, progress: Progress | None
 ) -> AuditReport:
-    records, unread = map_source(partial(_describe_raw, rule), source, workers=workers, progress=progress)
+    records, unread = map_source(
+        partial(_describe_raw, rule, len(source.items)), source, workers=workers, progress=progress
+    )
     lost = [*(entry for entry in source.skipped if entry.lost), *unread]
     findings = [*_report_problems([_Problem(Kind.UNREADABLE, entry.source, entry.reason) for entry in lost])]
     findings += _report_skipped([entry for entry in source.skipped if not entry.lost])
@@ -128,7 +134,7 @@ def _audit_source(
 
 def _build_report(
     source: str,
-    images: Sequence[tuple[Split | None, str, str]],
+    images: Sequence[ImageFacts],
     records: Sequence[Record],
     findings: list[Finding],
     *,
@@ -140,26 +146,32 @@ def _build_report(
     named = {"all" if split is None else split.name.lower(): some for split, some in by_split.items() if some}
     counts = {name: dict(sorted(Counter(label for _, label, _ in some).items())) for name, some in named.items()}
     patients = {name: len({patient for _, _, patient in some}) for name, some in named.items()}
+    shortcuts = measure_shortcuts([LabelledTraits(r.label, r.patient, r.traits) for r in records if r.traits])
     findings = [
         *findings,
         *rules.find_identical(records),
         *rules.find_patients_across_splits(records),
         *rules.find_near_identical(records, near),
-        *rules.check_class_balance(counts),
+        *rules.check_class_balance(counts, images),
+        *rules.check_patients(images),
         *rules.find_odd_sizes(records, smallest),
         *rules.find_blank_or_clipped(records),
+        *rules.report_shortcuts(shortcuts),
     ]
     kinds, severities = list(Kind), list(Severity)
     findings.sort(key=lambda finding: (severities.index(finding.severity), kinds.index(finding.kind)))
-    return AuditReport(source, len(images), counts, patients, tuple(findings))
+    return AuditReport(source, len(images), counts, patients, tuple(findings), shortcuts)
 
 
-def _describe_raw(rule: PatientRule, item: Item, blob: Blob) -> Record:
-    look = describe_appearance(read_gray(blob.data).gray)
-    return Record(item.name, item.label, item.split, rule.patient(item), blob.sha256, look)
+def _describe_raw(rule: PatientRule, count: int, item: Item, blob: Blob) -> Record:
+    picture, patient, traits = read_gray(blob.data), rule.patient(item), None
+    if is_sampled(patient, count):
+        stored = fit(picture.gray, _SIDE, Fit.SQUASH)
+        traits = describe_traits(picture, stored, size=item.size, file_format=picture.format)
+    return Record(item.name, item.label, item.split, patient, blob.sha256, describe_appearance(picture.gray), traits)
 
 
-def _describe_stored(folder: Path, size: int, fit: Fit, task: tuple[Row, str]) -> Record | _Problem:
+def _describe_stored(folder: Path, size: int, how: Fit, count: int, task: tuple[Row, str]) -> Record | _Problem:
     row, digest = task
     try:
         data = (folder / row.image).read_bytes()
@@ -175,9 +187,12 @@ def _describe_stored(folder: Path, size: int, fit: Fit, task: tuple[Row, str]) -
         return _Problem(Kind.CHANGED, row.image, f"is {actual}, not an 8-bit gray PNG of {size} px")
     if hashlib.sha256(data).hexdigest() != digest:
         return _Problem(Kind.CHANGED, row.image, f"its SHA-256 is not the one in {DIGESTS}")
-    content = _crop_padding(picture.gray, row) if fit is Fit.PAD else picture.gray
-    look = describe_appearance(content, width=row.width, height=row.height)
-    return Record(row.image, row.label, row.split, row.patient, row.sha256, look)
+    content = _crop_padding(picture.gray, row) if how is Fit.PAD else picture.gray
+    look, traits = describe_appearance(content, width=row.width, height=row.height), None
+    if is_sampled(row.patient, count):
+        original = replace(picture, width=row.width, height=row.height)
+        traits = describe_traits(original, picture.gray, size=row.bytes, file_format=row.format)
+    return Record(row.image, row.label, row.split, row.patient, row.sha256, look, traits)
 
 
 def _crop_padding(gray: Gray, row: Row) -> Gray:
