@@ -11,6 +11,7 @@ from reference_parts import attributes, summary, table
 
 from pneumo.serving.contracts.problems import KINDS
 from pneumo.serving.http.app import create_app
+from pneumo.serving.http.openapi import build_openapi
 from pneumo.serving.model.bundle import Bundle, BundleInfo
 
 Json = dict[str, Any]
@@ -33,7 +34,7 @@ def markdown() -> str:
 
 def _openapi() -> Json:
     info = BundleInfo.model_construct(name="pneumo", version="1")
-    return create_app(Bundle(Path(), info, digest="")).openapi()
+    return build_openapi(create_app(Bundle(Path(), info, digest="")), needs_keys=True)
 
 
 def _route(method: str, path: str, route: Json) -> str:
@@ -54,9 +55,7 @@ def _route(method: str, path: str, route: Json) -> str:
 
 def _answer(status: str, answer: Json) -> str:
     content = answer.get("content", {})
-    if (
-        _PROBLEM in content or status == "422"
-    ):  # FastAPI adds its own 422 by itself, which `pneumo.serving.contracts.problems` replaces
+    if [*content] == [_PROBLEM]:
         return f"[{HTTPStatus(int(status)).phrase}](#problems)"
     held = [
         f"{_type(of['schema'])} as `{media}`" if of.get("schema") else f"`{media}`" for media, of in content.items()
@@ -111,9 +110,7 @@ def _problems() -> str:
 def _fields(schemas: Json) -> Iterator[str]:
     yield "## Fields"
     classes = {found.__name__: found for found in _models(BaseModel) if found.__module__.startswith("pneumo.serving.")}
-    for name, schema in sorted((schemas | {"Problem": classes["Problem"].model_json_schema()}).items()):
-        if name in ("HTTPValidationError", "ValidationError"):  # of FastAPI's own 422
-            continue
+    for name, schema in sorted(schemas.items()):
         yield f"### {name}"
         yield summary(schema.get("description", ""))
         told: dict[str, str] = {}

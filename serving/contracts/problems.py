@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
@@ -20,6 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 Kind = Literal[
     "unreadable-image",
     "unreadable-body",
+    "wrong-tensors",
     "too-large",
     "too-many-images",
     "not-an-image",
@@ -35,11 +37,13 @@ Kind = Literal[
     "log-off",
     "log-away",
     "no-check",
+    "unknown-model",
 ]
 
 KINDS: dict[Kind, tuple[int, str]] = {
     "unreadable-image": (400, "The image cannot be read"),
     "unreadable-body": (400, "The request body cannot be read"),
+    "wrong-tensors": (400, "Wrong tensors"),
     "too-large": (413, "Too large"),
     "too-many-images": (413, "Too many images"),
     "not-an-image": (415, "Not an image"),
@@ -55,18 +59,22 @@ KINDS: dict[Kind, tuple[int, str]] = {
     "log-off": (409, "No prediction log is kept"),
     "log-away": (503, "The prediction log cannot be reached"),
     "no-check": (404, "No drift check"),
+    "unknown-model": (404, "Unknown model"),
 }
 """HTTP status and title of each kind of problem."""
 
 
-def describe_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """Return the OpenAPI description of answers that are problem documents."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": "Problem (RFC 9457)", "content": content} for status in statuses}
+def describe_problems(*statuses: int, protocol: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of errors: problem documents, or errors of the Open Inference Protocol."""
+    media_type, name = ("application/json", "InferenceError") if protocol else (MEDIA_TYPE, "Problem")
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {str(each): {"description": HTTPStatus(each).phrase, "content": content} for each in statuses}
 
 
-RESPONSES = describe_responses(400, 401, 408, 413, 415, 422, 429, 503)
-"""Problems of routes that take images."""
+def is_protocol_path(path: str) -> bool:
+    """Return whether a path belongs to the Open Inference Protocol, whose errors are `{"error": ...}`."""
+    return path == "/v2" or path.startswith("/v2/")
+
 
 _UNREAD: frozenset[Kind] = frozenset(
     {
@@ -131,24 +139,6 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_wrong_parameter)
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        return _remove_default_errors(describe())
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _remove_default_errors(document: dict[str, Any]) -> dict[str, Any]:
-    """Remove FastAPI's own 422 from every route with a parameter: a wrong parameter is answered with a problem."""
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            answers = operation["responses"]
-            if "application/json" in answers.get("422", {}).get("content", {}):
-                del answers["422"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
-    return document
 
 
 def respond_to_bug(request: Request, error: Exception) -> Response:
@@ -178,12 +168,11 @@ def _has_large_body(headers: Headers) -> bool:
 
 def _respond(request: Request, headers: Mapping[str, str] | None = None, **fields: Any) -> Response:
     problem = Problem(request_id=request.state.request_id, **fields)
-    return Response(
-        problem.model_dump_json(exclude_none=True),
-        status_code=problem.status,
-        media_type=MEDIA_TYPE,
-        headers={"X-Request-ID": problem.request_id, **(headers or {})},
-    )
+    headers = {"X-Request-ID": problem.request_id, **(headers or {})}
+    if is_protocol_path(get_route_path(request.scope)):
+        return JSONResponse({"error": problem.detail}, problem.status, headers)
+    content = problem.model_dump_json(exclude_none=True)
+    return Response(content, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

@@ -85,9 +85,12 @@ class ColumnTests:
         return max((column.verdict for column in results), key=_SEVERITY.index, default=Verdict.OK), results
 
     def _measure(self, window: Sample) -> Iterator[_Column]:
-        reference, count, rest = self.reference, len(window), len(self.reference)
+        reference, rest = self.reference, len(self.reference)
         for name, before in reference.numbers.items():
             now = window.numbers[name]
+            now = now[~np.isnan(now)]
+            if (count := len(now)) < LEAST:
+                continue
             low, high = _find_middle(before), _find_middle(now)
             rises = high.median > low.median or (high.median == low.median and float(now.mean()) > float(before.mean()))
             distance = kolmogorov_smirnov(before, now)
@@ -98,6 +101,7 @@ class ColumnTests:
             elif other := int((now != before[0]).sum()):
                 chance = float(all_inside(np.array([other]), count, rest)[0])
                 yield _Column(name, "all_inside", other / count, -chance, chance, distance, low, high, rises)
+        count = len(window)
         for name, was in reference.shares.items():
             is_now = window.shares[name]
             if (was.any() or is_now.any()) and not (was.all() and is_now.all()):

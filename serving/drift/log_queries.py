@@ -13,7 +13,7 @@ from sqlalchemy import case, func, select
 
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.drift.performance import LabelledAnswers, ProbabilitySums
-from pneumo.serving.drift.samples import NUMBERS
+from pneumo.serving.drift.samples import NUMBERS, hide_unknown
 from pneumo.serving.predictions.log_tables import feedback, has_feedback, predictions, start_of_interval
 from pneumo.serving.predictions.store import LogStore
 from pneumo.serving.predictions.windows import Window
@@ -95,7 +95,7 @@ def read_sample(store: LogStore, window: Window, images: int, *, most: int = SAM
     query = select(*(predictions.c[name] for name in NUMBERS)).where(window.match(), _sample_rows(images, most))
     with store.engine.connect() as connection:
         rows = [tuple(row) for row in connection.execute(query)]
-    return dict(zip(NUMBERS, np.array(rows, dtype=np.float64).reshape(-1, len(NUMBERS)).T, strict=True))
+    return hide_unknown(dict(zip(NUMBERS, np.array(rows, dtype=np.float64).reshape(-1, len(NUMBERS)).T, strict=True)))
 
 
 def read_labelled_answers(

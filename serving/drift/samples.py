@@ -32,7 +32,7 @@ class Sample:
     """Columns of N images.
 
     Attributes:
-        numbers: Values [N] by name of `NUMBERS`.
+        numbers: Values [N] by name of `NUMBERS`; NaN for a descriptor that is not known.
         shares: Masks [N] by name of `SHARES`; without `decision` if the model has more than two classes.
         embedding: Whitened coordinates along the principal axes of training embeddings, [N, P].
         groups: Number of the patient, [N]; None if patients are not known.
@@ -115,10 +115,16 @@ def build_window(rows: Sequence[Columns], info: BundleInfo) -> Sample:
     if info.positive_class is not None:
         shares["decision"] = np.array([row["label"] == info.positive_class for row in rows], dtype=np.bool_)
     return Sample(
-        {name: np.array([row[name] for row in rows], dtype=np.float64) for name in NUMBERS},
+        hide_unknown({name: np.array([row[name] for row in rows], dtype=np.float64) for name in NUMBERS}),
         shares,
         np.stack(embeddings).astype(np.float64) if embeddings else np.zeros((0, 1)),
     )
+
+
+def hide_unknown(numbers: dict[str, Float64]) -> dict[str, Float64]:
+    """Replace the descriptors of tensors, whose images have no width, by NaN."""
+    tensors = numbers["width"] == 0
+    return {name: np.where(tensors, np.nan, each) if name in DESCRIPTORS else each for name, each in numbers.items()}
 
 
 def _predict(probabilities: Float64, info: BundleInfo) -> NDArray[np.int64]:

@@ -11,10 +11,11 @@ from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError, model_validator
 
 from pneumo.serving.contracts.arrays import Float32
-from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.errors import first_problem
+from pneumo.serving.contracts.problems import ProblemError
 
 DATATYPE: Literal["FP32"] = "FP32"
 """The type of every tensor here: float32."""
@@ -34,15 +35,35 @@ type Few[Item] = Annotated[list[Item], Field(max_length=MOST), FailFast()]
 """A short list, validated up to its first error: all errors of a million items would take gigabytes."""
 
 
-class TensorError(InputError):
+class TensorError(ProblemError):
     """The request does not follow the protocol, or does not fit the model."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("wrong-tensors", detail)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class InputParameters(_Strict):
+class _Parameters(BaseModel):
+    """Parameters by name. The protocol lets clients send others than a server knows, such as priorities."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    __pydantic_extra__: dict[str, str | int | float | bool]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, values: object) -> object:
+        if isinstance(values, dict) and len(values) > MOST:
+            raise ValueError(f"more than {MOST} parameters")
+        for name in ("shared_memory_region", "classification"):  # of Triton: they change what an answer holds
+            if isinstance(values, dict) and name in values:
+                raise ValueError(f"{name} is not supported; leave it out")
+        return values
+
+
+class InputParameters(_Parameters):
     """The transfer of an input tensor: bytes (little-endian, row-major) after the document, or None for JSON."""
 
     binary_data_size: NonNegativeInt | None = None
@@ -58,7 +79,7 @@ class RequestInput(_Strict):
     data: list[object] | None = None
 
 
-class OutputParameters(_Strict):
+class OutputParameters(_Parameters):
     """The transfer of an output tensor: as bytes, as JSON, or None for the default of the request."""
 
     binary_data: bool | None = None
@@ -71,7 +92,7 @@ class RequestOutput(_Strict):
     parameters: OutputParameters = OutputParameters()
 
 
-class RequestParameters(_Strict):
+class RequestParameters(_Parameters):
     """The default transfer of output tensors: as bytes or as JSON."""
 
     binary_data_output: bool = False

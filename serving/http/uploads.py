@@ -44,7 +44,7 @@ class JsonImage(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     filename: str | None = None
-    data: str = Field(json_schema_extra={"contentEncoding": "base64", "pattern": _BASE64})
+    data: str = Field(json_schema_extra={"contentEncoding": "base64", "pattern": _BASE64, "minLength": 4})
 
 
 class JsonImages(BaseModel):

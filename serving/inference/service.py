@@ -136,6 +136,7 @@ class Service:
             keep_rows=self.settings.log_rows,
             dropped=self.metrics.count_lost_rows,
             written=self.metrics.count_written_rows,
+            away=self.metrics.set_log_away,
         )
         if self._open_schedule:
             self.schedule = self._open_schedule(self.settings, self.store, self.metrics, self.slots.get_champion_bundle)
@@ -186,9 +187,19 @@ class Service:
             )
             answers.append(answer)
             if self.log:
-                self.log.put(partial(_build_row, datetime.now(UTC), answer, batched, decoded.picture, slot, request_id))
+                row = (answer, batched.embedding, decoded.picture, slot, request_id)
+                self.log.put(partial(_build_row, datetime.now(UTC), *row))
         self.metrics.count_predictions(slot.name, [each for each in answers if isinstance(each, ServedPrediction)])
         return answers
+
+    def log_tensors(
+        self, slot: ModelSlot, predictions: Sequence[ImagePrediction], embeddings: Float32, request_id: str
+    ) -> None:
+        """Add a row to the prediction log for each image that its client prepared; `embeddings` is float32 [N, D]."""
+        if self.log:
+            for index, (prediction, embedding) in enumerate(zip(predictions, embeddings, strict=True)):
+                answer = ServedPrediction.from_prediction(prediction, index, None, 0.0)
+                self.log.put(partial(_build_row, datetime.now(UTC), answer, embedding, None, slot, request_id))
 
     async def explain(
         self, slot: ModelSlot, upload: Upload, class_name: str | None, method: Method | None = None
@@ -310,10 +321,15 @@ def _open_store(url: str | None) -> "LogStore | None":
 
 
 def _build_row(
-    time: datetime, answer: ServedPrediction, batched: BatchResult, picture: Picture, slot: ModelSlot, request_id: str
+    time: datetime,
+    answer: ServedPrediction,
+    embedding: Float32,
+    picture: Picture | None,
+    slot: ModelSlot,
+    request_id: str,
 ) -> "LogRow":
     from pneumo.serving.predictions.rows import LogRow, Origin
 
     info = slot.bundle.info
     origin = Origin(time, request_id, answer.index, info.name, info.version, slot.name)
-    return LogRow.from_prediction(answer, origin, picture, slot.predictor.project(batched.embedding))
+    return LogRow.from_prediction(answer, origin, picture, slot.predictor.project(embedding))

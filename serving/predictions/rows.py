@@ -16,6 +16,9 @@ from pneumo.serving.images.types import Picture
 DESCRIPTORS = tuple(each.name for each in dataclasses.fields(Descriptors))
 """Names of the ten numbers that are computed from an image's pixels."""
 
+TENSOR = "TENSOR"
+"""Format of an image that its client prepared: nothing is known of the file, and all descriptors are 0."""
+
 Columns = dict[str, Any]
 """Values of a row by the name of the database column."""
 
@@ -58,13 +61,14 @@ class LogRow(Origin):
 
     @classmethod
     def from_prediction(
-        cls, prediction: ImagePrediction, origin: Origin, picture: Picture, embedding: Float32
+        cls, prediction: ImagePrediction, origin: Origin, picture: Picture | None, embedding: Float32
     ) -> "LogRow":
-        """Build the row of a prediction, without the name of its file."""
+        """Build the row of a prediction, without the name of its file; None for the picture stands for a tensor."""
+        unknown = Descriptors(**dict.fromkeys(DESCRIPTORS, 0.0))
         return cls(
             **dataclasses.asdict(origin),
-            format=picture.format,
-            descriptors=compute_descriptors(picture, picture.gray),
+            format=picture.format if picture else TENSOR,
+            descriptors=compute_descriptors(picture, picture.gray) if picture else unknown,
             embedding=embedding,
             label=prediction.label,
             probability=prediction.probability,

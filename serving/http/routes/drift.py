@@ -12,8 +12,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
 from pneumo.serving.access.security import POLICIES
-from pneumo.serving.contracts import problems
-from pneumo.serving.contracts.problems import KINDS, ProblemError
+from pneumo.serving.contracts.problems import KINDS, ProblemError, describe_problems
 from pneumo.serving.drift.verdict import DriftCheck
 from pneumo.serving.http.routes.common import (
     ServiceDependency,
@@ -72,7 +71,7 @@ async def report(request: Request, service: ServiceDependency, key: str) -> Resp
 @router.get(
     "/v1/drift",
     response_model=DriftCheck,
-    responses=problems.describe_responses(401, 404, 409, 429, 503),
+    responses=describe_problems(404, 409),
     tags=["drift"],
     summary="The latest drift check",
 )

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.errors import ImageError
-from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.problems import ProblemError, describe_problems
 from pneumo.serving.contracts.schemas import ExplainResponse
-from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceDependency, receive_images, record_model
+from pneumo.serving.http.routes.common import BINARY, IMAGES_BODY, ServiceDependency, receive_images, record_model
 from pneumo.serving.inference.explanation import Method, NoMapsError, UnknownClassError
 
 router = APIRouter(tags=["prediction"])
@@ -19,8 +18,8 @@ router = APIRouter(tags=["prediction"])
 @router.post(
     "/v1/explain",
     response_model=ExplainResponse,
-    responses={200: {"content": {"image/png": {}}}, **problems.RESPONSES},
-    openapi_extra={"requestBody": IMAGES_BODY},
+    responses={200: {"content": {"image/png": {"schema": BINARY}}}, **describe_problems(413, 415, 422)},
+    openapi_extra=IMAGES_BODY,
     summary="Compute a heat map of one image",
 )
 async def explain(

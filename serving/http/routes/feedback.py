@@ -7,8 +7,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from python_multipart.multipart import parse_options_header
 
-from pneumo.serving.contracts import problems
-from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.problems import ProblemError, describe_problems
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.http.routes.common import (
     ServiceDependency,
@@ -24,24 +23,9 @@ SHOWN = 1000
 
 router = APIRouter(tags=["drift"])
 
-_ITEM = {
-    "type": "object",
-    "required": ["request_id", "label"],
-    "properties": {
-        "request_id": {"type": "string", "description": "`request_id` of the answer, also in `X-Request-ID`."},
-        "index": {"type": "integer", "minimum": 0, "default": 0, "description": "Index of the image, from 0."},
-        "label": {"type": "string", "description": "The class that is the ground truth."},
-    },
-}
-_LIST = {"type": "array", "minItems": 1, "items": _ITEM}
-_ITEMS = {"type": "object", "required": ["items"], "properties": {"items": _LIST}}
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": {"anyOf": [_ITEMS, _ITEM]}},
-        "text/csv": {"schema": {"type": "string", "example": "request_id,index,label\nabc,0,PNEUMONIA\n"}},
-    },
-}
+_CSV = {"schema": {"type": "string", "example": "request_id,index,label\nabc,0,PNEUMONIA\n"}}
+_JSON = {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("FeedbackItems", "FeedbackItem")]}}
+_BODY = {"requestBody": {"required": True, "content": {"application/json": _JSON, "text/csv": _CSV}}}
 
 
 class UnmatchedImage(BaseModel):
@@ -72,8 +56,8 @@ class FeedbackResponse(BaseModel):
 @router.post(
     "/v1/feedback",
     response_model=FeedbackResponse,
-    responses=problems.describe_responses(400, 401, 408, 409, 413, 415, 422, 429, 503),
-    openapi_extra={"requestBody": _BODY},
+    responses=describe_problems(409, 413, 415, 422),
+    openapi_extra=_BODY,
     summary="Send the ground truth of earlier images",
 )
 async def feedback(request: Request, service: ServiceDependency) -> Response:

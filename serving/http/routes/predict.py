@@ -7,8 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
-from pneumo.serving.contracts import problems
-from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.problems import ProblemError, describe_problems
 from pneumo.serving.contracts.schemas import PredictResponse, ServedPrediction
 from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceDependency, get_service, receive_images, record_model
 from pneumo.serving.model.bundle import BundleInfo
@@ -65,7 +64,7 @@ async def predict(request: Request) -> Response:
 
 @router.get(
     "/v1/model",
-    responses={200: {"model": BundleInfo}, 503: problems.RESPONSES[503]},
+    responses={200: {"model": BundleInfo}},
     summary="The served model: bundle.json",
 )
 async def served_model(request: Request, service: ServiceDependency) -> Response:
@@ -87,8 +86,8 @@ router.add_api_route(
     predict,
     methods=["POST"],
     response_model=PredictResponse,
-    responses=problems.RESPONSES,
-    openapi_extra={"requestBody": IMAGES_BODY, "parameters": [_PARTIAL]},
+    responses=describe_problems(413, 415, 422),
+    openapi_extra={**IMAGES_BODY, "parameters": [_PARTIAL]},
     summary="Predict one or more images",
     route_class_override=DirectRoute,
 )

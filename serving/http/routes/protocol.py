@@ -1,29 +1,27 @@
 """The Open Inference Protocol of KServe and Triton, for images that the client has prepared itself.
 
 https://github.com/kserve/open-inference-protocol. `GET /v1/model` says how to prepare images. Errors have the
-protocol's form `{"error": ...}`, and the status of the same problem on other routes.
+protocol's form `{"error": ...}`, and the status of the same problem on other routes (`contracts.problems`).
 """
 
 import asyncio
+import contextvars
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, Header, Request
-from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
 
-from pneumo.serving.contracts import problems
 from pneumo.serving.contracts.arrays import Float32
-from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.contracts.problems import ProblemError, describe_problems
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.http.routes.common import BINARY, ServiceDependency, inline_schema, receive_body
+from pneumo.serving.http.routes.common import BINARY, ServiceDependency, describe_body, receive_body
 from pneumo.serving.http.routes.protocol_schemas import (
-    InferenceError,
     Live,
     ModelMetadata,
     ModelReady,
@@ -38,7 +36,6 @@ from pneumo.serving.http.tensors import (
     InferenceResponse,
     Message,
     Shape,
-    TensorError,
     choose_outputs,
     read_images,
     read_request,
@@ -54,54 +51,25 @@ LENGTH = "Inference-Header-Content-Length"
 _TENSORS = ThreadPoolExecutor(1, thread_name_prefix="tensors")
 """One request with tensors at a time: parsed JSON takes many times its bytes, and batches of images are large."""
 
-type Responses = dict[int | str, dict[str, object]]
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-
-class _UnknownModelError(Exception):
-    """No such model is loaded."""
-
-
-class _ProtocolRoute(APIRoute):
-    """A route whose errors have the protocol's form."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except TensorError as error:
-                return _error(400, str(error))
-            except _UnknownModelError as error:
-                return _error(404, str(error))
-            except ProblemError as error:
-                response = problems.respond(request, error)
-                kept = {"retry-after", "connection"} & set(response.headers)
-                headers = {name: response.headers[name] for name in kept}
-                return _error(response.status_code, error.detail, headers)
-
-        return answer
-
-
-router = APIRouter(
-    prefix="/v2",
-    tags=["open inference protocol"],
-    route_class=_ProtocolRoute,
-    responses={status: problems.RESPONSES[status] for status in (401, 429)},  # from before the routing
-)
-
-_NOT_FOUND: Responses = {404: {"model": InferenceError}, 503: {"model": InferenceError}}
-_NOT_READY: Responses = {404: {"model": InferenceError}, 503: {"model": ModelReady}}
-_INFERENCE: Responses = {
-    200: {"model": InferenceResponse, "content": {"application/octet-stream": {}}},
-    **{status: {"model": InferenceError} for status in (400, 404, 408, 413, 503)},
+_NOT_FOUND = describe_problems(404, 503, protocol=True)
+_NOT_READY = _NOT_FOUND | {503: {"model": ModelReady}}
+_INFERENCE = {
+    200: {"model": InferenceResponse, "content": {"application/octet-stream": {"schema": BINARY}}},
+    **describe_problems(400, 404, 408, 413, 415, 503, protocol=True),
 }
-_BODIES = {"application/json": inline_schema(InferenceRequest), "application/octet-stream": BINARY}
-_BODY = {"requestBody": {"required": True, "content": {media: {"schema": schema} for media, schema in _BODIES.items()}}}
+_BODY = describe_body(InferenceRequest, "application/octet-stream")
 _NAME, _VERSION = (
     {"name": name, "in": "path", "required": True, "schema": {"type": "string", "title": name.capitalize()}}
     for name in ("name", "version")
 )
+_LENGTH = {
+    "name": LENGTH,
+    "in": "header",
+    "description": "Bytes of the JSON document, if bytes of tensors follow it.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
+}
 _MODEL = {"parameters": [_NAME]}
 _MODEL_VERSION = {"parameters": [_NAME, _VERSION]}
 
@@ -114,14 +82,10 @@ async def _find_slot(request: Request, service: ServiceDependency) -> ModelSlot:
         info = slot.bundle.info
         if slot.name != "shadow" and info.name == name and version in (None, info.version):
             return slot
-    raise _UnknownModelError(f"no such model; served is {answering.bundle.info.id}")
+    raise ProblemError("unknown-model", f"no such model; served is {answering.bundle.info.id}")
 
 
 SlotDependency = Annotated[ModelSlot, Depends(_find_slot)]
-
-DocumentLength = Annotated[
-    str | None, Header(alias=LENGTH, description="Bytes of the JSON document, if bytes of tensors follow it.")
-]
 
 
 @router.get("", summary="Server metadata")
@@ -192,17 +156,15 @@ async def model_ready(request: Request, service: ServiceDependency, response: Re
     name="version_infer",
     summary="Run a version on prepared images",
     responses=_INFERENCE,
-    openapi_extra=_MODEL_VERSION | _BODY,
+    openapi_extra={"parameters": [_NAME, _VERSION, _LENGTH], **_BODY},
 )
 @router.post(
     "/models/{name}/infer",
     summary="Run the model on prepared images",
     responses=_INFERENCE,
-    openapi_extra=_MODEL | _BODY,
+    openapi_extra={"parameters": [_NAME, _LENGTH], **_BODY},
 )
-async def infer(
-    request: Request, service: ServiceDependency, slot: SlotDependency, length: DocumentLength = None
-) -> Response:
+async def infer(request: Request, service: ServiceDependency, slot: SlotDependency) -> Response:
     """Run the network on prepared images, FP32 [N, channels, height, width] in [0, 1].
 
     `probabilities` are calibrated. Values are JSON, or bytes of the binary tensor data extension, which are much faster
@@ -213,7 +175,8 @@ async def infer(
     async with receive_body(request, service, partial(read_body, request, service.settings.max_bytes)) as body:
         request.state.bytes = len(body)
         async with service.limit_time():
-            inference, images = await _run_in_turn(_read, Message.split(body, length), shape)
+            message = Message.split(body, request.headers.get(LENGTH))
+            inference, images = await _run_in_turn(_read, service, message, shape)
             chosen = choose_outputs(inference, OUTPUTS)
             request.state.images, request.state.lane, request.state.model = len(images), slot.name, info.id
             with service.load_shedding.admit_images(len(images)), slot.in_use():
@@ -221,6 +184,7 @@ async def infer(
                 tensors, predictions = await _run_in_turn(_run, service, slot, images)
     service.metrics.set_queue(service.load_shedding.images)
     service.metrics.count_predictions(slot.name, predictions)
+    service.log_tensors(slot, predictions, tensors["embedding"], request.state.request_id)
     answer = write_response(tensors, chosen, request=inference, name=info.name, version=info.version)
     if not any(chosen.values()):
         return Response(answer.document, media_type="application/json")
@@ -229,12 +193,14 @@ async def infer(
 
 
 async def _run_in_turn[**P, R](work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    return await asyncio.get_running_loop().run_in_executor(_TENSORS, lambda: work(*args, **kwargs))
+    run = contextvars.copy_context().run  # with the span of the request
+    return await asyncio.get_running_loop().run_in_executor(_TENSORS, lambda: run(work, *args, **kwargs))
 
 
-def _read(message: Message, shape: Shape) -> tuple[InferenceRequest, Float32]:
-    request = read_request(message, shape)
-    return request, read_images(message, request, shape)
+def _read(service: Service, message: Message, shape: Shape) -> tuple[InferenceRequest, Float32]:
+    with service.tracer.span("decode", bytes=len(message.document) + len(message.raw)):
+        request = read_request(message, shape)
+        return request, read_images(message, request, shape)
 
 
 def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, Float32], list[ImagePrediction]]:
@@ -244,7 +210,8 @@ def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, 
         chunk = images[start : start + BATCH]
         began = time.perf_counter()
         try:
-            outputs = slot.predictor.run(chunk)
+            with service.tracer.span("inference", batch_size=len(chunk)):
+                outputs = slot.predictor.run(chunk)
         except Exception:
             service.metrics.count_failures(slot.name, len(images))
             raise
@@ -258,7 +225,3 @@ def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, 
     probabilities = [[each.probabilities[label] for label in classes] for each in predictions]
     tensors = np.concatenate(logits), np.concatenate(embedding), np.array(probabilities, dtype=np.float32)
     return dict(zip(OUTPUTS, tensors, strict=True)), predictions
-
-
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(InferenceError(error=text).model_dump(), status, headers)

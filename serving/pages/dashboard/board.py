@@ -203,7 +203,9 @@ def gather_board(store: LogStore, models: BundleLookup, query: BoardQuery, *, no
         verdicts=count_verdicts_by_day(store, window),
         checks=list_checks(store, window),
         distributions=[
-            _compare(name, reference.numbers[name], values) for name, values in numbers.items() if reference
+            _compare(name, reference.numbers[name], known)
+            for name, values in numbers.items()
+            if reference and len(known := values[~np.isnan(values)])
         ],
         reference_images=len(reference) if reference else 0,
         sampled=len(next(iter(numbers.values()), ())),

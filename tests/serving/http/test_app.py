@@ -73,7 +73,7 @@ def test_a_form_with_one_image_is_answered_as_designed(client, bundle, png):
     assert answer["notice"] == "research software, not a medical device"
     (prediction,) = answer["predictions"]
     expected = Predictor(bundle).predict_bytes(png, "chest.png").model_dump()
-    assert (prediction.pop("index"), prediction.pop("remarks")) == (0, [])
+    assert (prediction.pop("index"), prediction["remarks"]) == (0, [])
     assert prediction.keys() == expected.keys()
     for name in expected.keys() - {"elapsed_ms"}:
         assert prediction[name] == pytest.approx(expected[name], abs=1e-6)
@@ -365,7 +365,8 @@ def test_the_documentation_knows_no_error_that_is_never_given(client):
         for operation in operations.values()
         if "422" in operation["responses"]
     }
-    assert wrong == {path: {"application/problem+json"} for path in ("/v1/predict", "/v1/explain", "/v1/feedback")}
+    assert {path for path in wrong if path.startswith("/v1")} == {*wrong}
+    assert set(map(frozenset, wrong.values())) == {frozenset({"application/problem+json"})}
     assert not {name for name in document["components"]["schemas"] if "ValidationError" in name}
     assert "ValidationError" not in json.dumps(document)
 
@@ -435,7 +436,7 @@ def test_how_a_heat_map_is_made_can_be_chosen_where_the_model_can(client, app, p
 
 def test_what_is_odd_about_a_file_is_said_with_its_answer(client, png):
     pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    scan = make_dicom(pixels, Modality="CT", PatientName="Doe^Jane")
+    scan = make_dicom(pixels, Modality="CT", PatientName="Doe^Jane", WindowCenter=2048, WindowWidth=4096)
     answer = client.post("/v1/predict", files=[("file", scan), ("file", png)])
     assert [each["remarks"] for each in answer.json()["predictions"]] == [
         ["modality CT; a radiograph has modality CR or DX"],

@@ -241,9 +241,16 @@ def test_a_request_that_was_refused_is_no_failure(tracer, collector):
     assert collector.spans["POST /v1/predict"].status.code == Status.STATUS_CODE_UNSET
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-def test_probes_are_not_traced(tracer, collector, path):
-    with tracer.request(scope(path, "GET")) as span:
+@pytest.mark.parametrize("root", ["", "/xray"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
+        *("/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"),
+    ],
+)
+def test_probes_are_not_traced(tracer, collector, path, root):
+    with tracer.request(scope(f"{root}{path}", "GET") | {"root_path": root}) as span:
         tracer.record("queue", 0, 1)
         span.answered(path, 200)
     tracer.close()

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import tarfile
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +18,7 @@ from pneumo.serving.http.app import create_app
 from pneumo.serving.http.routes import protocol
 from pneumo.serving.http.tensors import OUTPUTS
 from pneumo.serving.model.bundle import BundleError
+from pneumo.serving.telemetry.tracing import Span
 from tests.support.bundles import make_bundle
 from tests.support.paths import ROOT
 
@@ -382,3 +385,121 @@ def test_any_json_is_answered_or_refused(client, document, length):
 def test_any_bytes_are_refused(client, body, length):
     headers = {} if length is None else {LENGTH: str(length)}
     refused(client.post(INFER, content=body, headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        *(("GET", path, 404) for path in ("/v2/", "/v2/nothing", "/v2/models", "/v2/models/tiny/infer/x")),
+        *(("GET", "/v2/models/tiny/infer", 405), ("DELETE", "/v2", 405), ("POST", "/v2/health/live", 405)),
+    ],
+)
+def test_unknown_routes_and_methods_are_errors_of_the_protocol(client, method, path, status):
+    response = client.request(method, path)
+    refused(response, status)
+    assert ("allow" in response.headers) is (status == 405)
+
+
+def test_what_is_refused_before_the_route_is_an_error_of_the_protocol(bundle, tmp_path):
+    from pneumo.serving.access.api_keys import add_key
+
+    add_key(tmp_path / "keys.yaml", "ward")
+    app = create_app(bundle, LIMITS.model_copy(update={"auth": "on", "keys": tmp_path / "keys.yaml"}))
+    with TestClient(app) as guarded:
+        response = guarded.post(INFER, json={})
+    assert "API key" in refused(response, 401)
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    with TestClient(create_app(bundle, LIMITS)) as local:
+        refused(local.post(INFER, json={}, headers={"Origin": "https://evil.example"}), 403)
+        refused(local.get("/v2", headers={"Host": "evil.example"}), 421)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"x": 1}, {"model_name": "tiny"}, {"outputs": [{"name": "logits", "x": 1}]}, {"parameters": {"x": [1]}}],
+)
+def test_unknown_fields_are_refused(client, change):
+    assert next(iter(change)) in refused(client.post(INFER, json=asked(images()) | change))
+    assert "inputs.0.x" in refused(client.post(INFER, json=asked(images(), x=1)))
+
+
+def test_parameters_of_other_servers_pass_unless_they_change_the_answer(client):
+    request = asked(images(), parameters={"content_type": "np"}) | {"parameters": {"priority": 1, "timeout": 0.5}}
+    assert client.post(INFER, json=request).status_code == 200
+    for name in ("classification", "shared_memory_region"):
+        outputs = [{"name": "logits", "parameters": {name: 2}}]
+        assert name in refused(client.post(INFER, json=asked(images()) | {"outputs": outputs}))
+    many = {f"p{number}": 1 for number in range(17)}
+    assert "16 parameters" in refused(client.post(INFER, json=asked(images()) | {"parameters": many}))
+
+
+def test_images_are_in_the_prediction_log_as_those_of_files_without_descriptors(bundle, started, pngs, tmp_path):
+    from pneumo.serving.images.decode import prepare
+    from pneumo.serving.predictions.store import LogStore
+    from pneumo.serving.predictions.windows import Window, read_window
+
+    url = f"sqlite:///{tmp_path / 'log.sqlite3'}"
+    prepared = np.stack([prepare(data, bundle.info.preparation) for data in pngs[:3]])
+    settings = LIMITS.model_copy(update={"log_url": url, "log_spool": tmp_path / "spool"})
+    with started(create_app(bundle, settings)) as client:
+        files = [("file", (f"{index}.png", data)) for index, data in enumerate(pngs[:3])]
+        client.post("/v1/predict", files=files, headers={"X-Request-ID": "files"})
+        client.post(INFER, json=asked(prepared), headers={"X-Request-ID": "tensors"})
+    rows = read_window(LogStore(url), Window())
+    of_files, of_tensors = rows[:3], rows[3:]
+    assert len(of_tensors) == 3
+    for file, tensor in zip(of_files, of_tensors, strict=True):
+        for name in ("label", "certain", "in_distribution"):
+            assert file[name] == tensor[name]
+        for name in ("probability", "outlier_score"):
+            assert file[name] == pytest.approx(tensor[name], abs=1e-6)
+        np.testing.assert_allclose(
+            np.frombuffer(file["embedding"], "<f4"), np.frombuffer(tensor["embedding"], "<f4"), atol=1e-4
+        )
+        assert (tensor["width"], tensor["mean"]) == (0, 0)
+        assert file["width"] > 0
+
+
+def test_the_steps_of_a_request_are_children_of_its_span(bundle, started, monkeypatch):
+    import contextlib
+    import contextvars
+
+    request, steps = contextvars.ContextVar("request", default=None), []
+
+    @contextlib.contextmanager
+    def enter(scope):
+        token = request.set(scope["path"])
+        yield Span()
+        request.reset(token)
+
+    @contextlib.contextmanager
+    def step(name, **attributes):
+        steps.append((request.get(), name, attributes))
+        yield Span()
+
+    app = create_app(bundle, LIMITS)
+    monkeypatch.setattr(app.state.service.tracer, "request", enter)
+    monkeypatch.setattr(app.state.service.tracer, "span", step)
+    with started(app) as client:
+        body = binary(images(3))
+        client.post(INFER, **body)
+    assert steps == [(INFER, "decode", {"bytes": len(body["content"])}), (INFER, "inference", {"batch_size": 3})]
+
+
+@pytest.mark.real
+def test_real_files_get_the_answer_of_their_tensors(bundle, started, real_data):
+    from pneumo.serving.images.decode import prepare
+
+    with tarfile.open(real_data / "chest_xray_224_train.tar") as tar:
+        members = [member for member in tar.getmembers() if member.isfile() and member.name.endswith(("jpeg", "png"))]
+        files = [tar.extractfile(member).read() for member in members[:: max(1, len(members) // 32)]][:32]
+    assert len(files) == 32
+    prepared = np.stack([prepare(data, bundle.info.preparation) for data in files])
+    with started(create_app(bundle, Settings(threads=1))) as client:
+        for start in range(0, len(files), 8):
+            chosen = files[start : start + 8]
+            form = [("file", data) for data in chosen]
+            said = client.post("/v1/predict", files=form).json()["predictions"]
+            found = tensors(client.post(INFER, **binary(prepared[start : start + 8])).json())
+            expected = [[each["probabilities"][name] for name in bundle.info.classes] for each in said]
+            np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
