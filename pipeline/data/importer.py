@@ -95,7 +95,7 @@ def interpret_source(source: Source, settings: ImportSettings) -> Interpretation
     for entry in source.skipped:
         ignored[entry.reason] += entry.count
     has_splits = any(item.split is not None for item in source.items)
-    splits = "made by class and patient" + f"; --split given keeps those of the {source.origin}" * has_splits
+    splits = "made by class and patient" + f"; --split given keeps those of {source.origin}" * has_splits
     patient = settings.patient_rule.patient
     understood = Interpretation(
         layout=source.layout,

@@ -79,7 +79,8 @@ def open_source(
         except UnreadableError as error:
             raise InputError(f"{path}: {error}; get the source again") from None
         if not listing.items:
-            raise InputError(f"{path}: no images in class folders{_list_reasons(listing.skipped)}")
+            nothing = "no row of the table is an image" if listing.layout == "table" else "no images in class folders"
+            raise InputError(f"{path}: {nothing}{_list_reasons(listing.skipped)}")
         source = Source(**vars(settle_labels(listing, options.renames)), path=path, reader=reader)
         if not allow_ambiguities:
             source.refuse_ambiguities()
@@ -161,4 +162,5 @@ def _list_reasons(skipped: tuple[Skipped, ...]) -> str:
         return "; the folder is empty, so check the path"
     reasons = ", ".join(f"{entry.source} ({entry.reason})" for entry in skipped[:3])
     more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return f"; left out: {reasons}{more}. Put each image in a folder named after its class, or list them in a .csv"
+    fix = "Put each image in a folder named after its class, or list them with their paths in a .csv"
+    return f"; left out: {reasons}{more}. {fix}"

@@ -141,7 +141,7 @@ def list_table(
             "--patient-column none goes without"
         )
     items = tuple(reader.items[name] for name in container.sizes if name in reader.items)
-    origin = f"columns of {own}"
+    origin = f"{own} ({', '.join(f'{role}: {table.header[place]}' for role, place in reader.columns.items())})"
     return Listing(items, (*reader.skipped, *other_files), "table", origin, reader.notes(), tuple(ambiguities))
 
 

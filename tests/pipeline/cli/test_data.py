@@ -170,7 +170,9 @@ def test_a_table_and_its_columns_are_chosen_by_options(hospitals: Path, tmp_path
     made = json.loads(run("import", hospitals, *options, *columns, "--json").stdout)
     assert made["counts"]["test"] == {"NORMAL": 6, "TB": 6}
     assert (
-        made["understood"]["splits_from"] == made["understood"]["labels_from"] == f"columns of {tmp_path / 'mine.csv'}"
+        made["understood"]["splits_from"]
+        == made["understood"]["labels_from"]
+        == f"{tmp_path / 'mine.csv'} (image: file, label: dx, patient: who, split: fold)"
     )
     assert "a patient column or folder: 16 images" in made["understood"]["patients_from"]
 

@@ -210,7 +210,7 @@ def test_an_interpretation_says_where_everything_comes_from(tmp_path: Path) -> N
         "classes": {"A": 3, "B": 2},
         "labels_from": "folder names",
         "patients_from": "nothing, each image its own: 5 images",
-        "splits_from": "made by class and patient; --split given keeps those of the folder names",
+        "splits_from": "made by class and patient; --split given keeps those of folder names",
         "ignored": {"not an image: .txt": 1},
         "notes": [],
         "ambiguities": [],
