@@ -24,8 +24,6 @@ SCHEMA_VERSION: Literal[3] = 3
 """Schema of the bundles that are written. From 2 on the outlier limit belongs to the largest of three views, not to the
 embedding's distance alone; the embedding space of a bundle of 1 tells which score its limit belongs to. From 3 on the
 graph may be quantised."""
-_MISSING = "{}: missing; copy the bundle again or export the model again"
-_CHANGED = "{}: changed since the bundle was sealed (SHA-256 differs); copy it again or export the model again"
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
 """Pattern of names that are safe as a folder and unambiguous in `name:version`."""
@@ -217,9 +215,10 @@ class Bundle:
         try:
             content = path.read_bytes()
         except OSError:
-            raise BundleError(_MISSING.format(path)) from None
+            raise BundleError(f"{path}: missing; copy the bundle again or export the model again") from None
         if hashlib.sha256(content).hexdigest() != self.info.files.get(name):
-            raise BundleError(_CHANGED.format(path))
+            reason = "changed since the bundle was sealed (SHA-256 differs)"
+            raise BundleError(f"{path}: {reason}; copy it again or export the model again")
         return content
 
 

@@ -13,36 +13,22 @@ DOMAINS = frozenset({b"", b"ai.onnx"})
 MOST_FIELDS = 1_000_000
 """Most fields of a graph; EfficientNet-Lite0 has 2,600."""
 
-MESSAGES: dict[str, dict[int, str]] = {
-    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
-    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
-    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
-    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
-    "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {
-        5: "TensorProto",
-        6: "GraphProto",
-        10: "TensorProto",
-        11: "GraphProto",
-        22: "SparseTensorProto",
-        23: "SparseTensorProto",
-    },
-    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
-    "TensorProto": {},
+MESSAGES: dict[str, tuple[set[int], dict[int, str]]] = {
+    "ModelProto": ({1, 2, 3, 4, 5, 6, 8, 14, 26}, {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"}),
+    "TrainingInfoProto": ({3, 4}, {1: "GraphProto", 2: "GraphProto"}),
+    "GraphProto": ({2, 10, 11, 12, 13, 14, 16}, {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"}),
+    "FunctionProto": ({1, 4, 5, 6, 8, 9, 10, 12, 13, 14}, {7: "NodeProto", 11: "AttributeProto"}),
+    "NodeProto": ({1, 2, 3, 4, 6, 7, 8, 9, 10}, {5: "AttributeProto"}),
+    "AttributeProto": (
+        {1, 2, 3, 4, 7, 8, 9, 13, 14, 15, 20, 21},
+        dict.fromkeys((5, 10), "TensorProto")
+        | dict.fromkeys((6, 11), "GraphProto")
+        | dict.fromkeys((22, 23), "SparseTensorProto"),
+    ),
+    "SparseTensorProto": ({3}, {1: "TensorProto", 2: "TensorProto"}),
+    "TensorProto": ({*range(1, 15), 16}, {}),
 }
-"""Messages that may hold a tensor or an operator: by field number the message in that field."""
-
-PLAIN: dict[str, set[int]] = {
-    "ModelProto": {1, 2, 3, 4, 5, 6, 8, 14, 26},
-    "TrainingInfoProto": {3, 4},
-    "GraphProto": {2, 10, 11, 12, 13, 14, 16},
-    "FunctionProto": {1, 4, 5, 6, 8, 9, 10, 12, 13, 14},
-    "NodeProto": {1, 2, 3, 4, 6, 7, 8, 9, 10},
-    "AttributeProto": {1, 2, 3, 4, 7, 8, 9, 13, 14, 15, 20, 21},
-    "SparseTensorProto": {3},
-    "TensorProto": {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16},
-}
-"""Numbers of their other fields."""
+"""Messages that may hold a tensor or an operator: numbers of their plain fields, and messages in others by number."""
 
 _EXTERNAL = {13, 14}
 """Fields of a tensor: the place of its external data, and whether it has such data."""
@@ -62,31 +48,32 @@ def find_objection(model: bytes) -> str | None:
             for number, value in _read_fields(message):
                 if objection := _judge_field(kind, number, value):
                     return objection
-                if number in MESSAGES[kind] and isinstance(value, memoryview):
-                    pending.append((MESSAGES[kind][number], value))
+                if (nested := MESSAGES[kind][1].get(number)) and isinstance(value, memoryview):
+                    pending.append((nested, value))
                 count += 1
                 if count > MOST_FIELDS:
                     return f"more than {MOST_FIELDS:,} fields"
-    except ValueError:
+    except (ValueError, IndexError):
         return "no ONNX graph, or a damaged one"
     return None
 
 
 def _judge_field(kind: str, number: int, value: int | memoryview) -> str | None:
     """Return the reason to refuse a field of a message, or None."""
-    if number not in MESSAGES[kind] and number not in PLAIN[kind]:
+    if not any(number in numbers for numbers in MESSAGES[kind]):
         return f"an unknown field {number} in a {kind}"
     if kind == "TensorProto" and number in _EXTERNAL and value != 0:
         return "external data: a tensor that lies in another file"
     if number == _DOMAIN.get(kind) and value not in DOMAINS:
-        return f"an operator of the domain {_quote(value)}; only those of the ONNX standard are allowed"
+        name = ascii(bytes(value)[:40].decode("ascii", "replace")) if isinstance(value, memoryview) else value
+        return f"an operator of the domain {name}; only those of the ONNX standard are allowed"
     if kind == "NodeProto" and number == _OPERATOR and value == b"EPContext":
         return "an EPContext node, which holds or names compiled code"
     return None
 
 
 def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field: an integer, or bytes; raise a `ValueError` if the message is damaged."""
+    """Yield number and value of each field, an integer or bytes; raise a `ValueError` or `IndexError` for damage."""
     place, end = 0, len(message)
     while place < end:
         tag, place = _read_integer(message, place)
@@ -109,16 +96,9 @@ def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 def _read_integer(message: memoryview, place: int) -> tuple[int, int]:
     """Return the integer that begins at a place, in seven bits per byte, and the place after it."""
     value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(message):
-            break
-        byte = message[place]
-        place += 1
-        value |= (byte & 127) << shift
+    for position in range(10):
+        byte = message[place + position]
+        value |= (byte & 127) << 7 * position
         if byte < 128:
-            return value, place
+            return value, place + position + 1
     raise ValueError
-
-
-def _quote(value: int | memoryview) -> str:
-    return ascii(bytes(value)[:40].decode("ascii", "replace")) if isinstance(value, memoryview) else str(value)
