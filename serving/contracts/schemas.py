@@ -127,7 +127,7 @@ class ExplainResponse(BaseModel):
 class Status(BaseModel):
     """Answer of `/healthz` and `/readyz`."""
 
-    status: Literal["ok", "ready", "loading", "draining", "failed"]
+    status: Literal["ok", "degraded", "ready", "loading", "draining", "failed"]
 
 
 class Problem(BaseModel):

@@ -1,8 +1,10 @@
 """The database of the prediction log: SQLite in a file, or PostgreSQL for replicas that share it."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -10,7 +12,9 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateColumn
 
 from pneumo.serving.contracts.errors import InputError, MachineError, first_line
 from pneumo.serving.contracts.install_hints import missing_module
@@ -19,6 +23,8 @@ from pneumo.serving.predictions.rows import Columns
 
 _TIMEOUT_S = 5
 """Seconds to wait for a connection, and in SQLite for another writer."""
+_DAMAGED = ("XX001", "XX002")
+"""PostgreSQL's codes of damaged tables and indexes."""
 _EXPECTED = "give sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
@@ -40,15 +46,33 @@ class LogStore:
         """
         self.engine = _create_engine(url)
         self.shown = self.engine.url.render_as_string(hide_password=True)
+        self._prepared = False
 
     def prepare(self) -> None:
-        """Create the tables that are missing; several replicas may do so at once."""
-        if self.engine.dialect.name == "sqlite":
+        """Create missing tables, and in a log of an older version missing columns and indexes; do it once.
+
+        Several replicas may do so at once.
+        """
+        if self._prepared:
+            return
+        if is_sqlite := self.engine.dialect.name == "sqlite":
             Path(self.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         with self.engine.begin() as connection:
-            if self.engine.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(20261124)"))
+            connection.execute(sa.text("BEGIN IMMEDIATE" if is_sqlite else "SELECT pg_advisory_xact_lock(20261124)"))
             metadata.create_all(connection)
+            for table in metadata.sorted_tables:
+                present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+                for column in (column for column in table.columns if column.name not in present):
+                    definition = CreateColumn(column).compile(connection)
+                    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
+        self._prepared = True
+
+    def reconnect(self) -> None:
+        """Begin anew after an error: the database may be another one when it is reached again."""
+        self._prepared = False
+        self.engine.dispose()
 
     def add(self, rows: Sequence[Columns]) -> None:
         """Insert rows of `predictions` in one transaction; rows that exist stay as they are."""
@@ -115,6 +139,9 @@ def _create_engine(url: str) -> Engine:
             raise InputError("the log's address names no file; give sqlite:///predictions.sqlite3")
         engine = sa.create_engine(parsed, connect_args={"timeout": _TIMEOUT_S})
         event.listen(engine, "connect", _set_up_sqlite)
+        file = Path(parsed.database)
+        event.listen(engine, "connect", lambda _, record: record.info.update(file=_identify_file(file)))
+        event.listen(engine, "checkout", partial(_check_file, file))
         return engine
     if kind not in ("postgresql", "postgres"):
         raise InputError(f"the log's address begins with {kind}; {_EXPECTED}")
@@ -133,6 +160,27 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL a power cut may cost the last rows, never the file
     cursor.close()
+
+
+def _identify_file(file: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file; None if there is none."""
+    with suppress(OSError):
+        status = file.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _check_file(file: Path, _connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Refuse a pooled connection whose file was moved away, so that a new one is opened: its rows would be lost."""
+    if record.info["file"] != _identify_file(file):
+        raise DisconnectionError
+
+
+def is_damage(error: SQLAlchemyError | OSError) -> bool:
+    """Return whether an error says that the database's files are damaged."""
+    cause = getattr(error, "orig", None)
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or getattr(cause, "sqlstate", "") in _DAMAGED
 
 
 def describe_error(error: SQLAlchemyError | OSError) -> str:

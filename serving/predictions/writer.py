@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.serving.predictions.rows import LogRow
 from pneumo.serving.predictions.spool import Spool
-from pneumo.serving.predictions.store import LogStore, describe_error
+from pneumo.serving.predictions.store import LogStore, describe_error, is_damage
 
 BATCH = 500
 """Maximum rows of one transaction."""
@@ -24,6 +24,12 @@ GATHER_S = 0.25
 RETRY_S = 2.0
 """Seconds between two attempts to reach the database."""
 TRIM_S = 600.0
+
+_AWAY = "cannot be reached (%s); rows are spooled to %s"
+_DAMAGED = (
+    "is damaged (%s); rows are spooled to %s. Move it away, for SQLite with its -wal and -shm files, or restore a "
+    "backup in its place: a new one is made, and the spooled rows are written into it; no restart is needed"
+)
 
 MakeRow = Callable[[], LogRow]
 
@@ -46,19 +52,25 @@ class LogWriter:
         keep_rows: int | None = None,
         dropped: Callable[[int], object] = lambda count: None,
         written: Callable[[int], object] = lambda count: None,
+        away: Callable[[bool], object] = lambda away: None,
     ) -> None:
-        """Start the thread; `dropped` and `written` are called with numbers of rows that were lost or stored."""
+        """Start the thread.
+
+        `dropped` and `written` are called with numbers of rows that were lost or stored, `away` with whether the
+        database cannot be written: at the start, and whenever that changes.
+        """
         self._store = store
         self._spool = spool
         self._keep_days = keep_days
         self._keep_rows = keep_rows
         self._dropped = dropped
         self._written = written
+        self._tell_away = away
+        away(False)
         self._rows: queue.SimpleQueue[LogRow | MakeRow | None] = queue.SimpleQueue()
         self._ends = threading.Event()
         self._away_until = 0.0
         self._away = False
-        self._prepared = False
         self._trimmed = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -148,9 +160,7 @@ class LogWriter:
         if time.monotonic() < self._away_until:
             return False
         try:
-            if not self._prepared:
-                self._store.prepare()
-                self._prepared = True
+            self._store.prepare()
             if self._spool.has_rows():
                 self._spool.drain(self._store.add, BATCH)
         except (SQLAlchemyError, OSError) as error:
@@ -159,16 +169,15 @@ class LogWriter:
         if self._away:
             _log.warning("the prediction log's database %s is back", self._store.shown)
             self._away = False
+            self._tell_away(False)
         return True
 
     def _report_away(self, error: SQLAlchemyError | OSError) -> None:
+        self._store.reconnect()
         if not self._away:
-            _log.error(
-                "the prediction log's database %s cannot be reached (%s); rows are spooled to %s",
-                self._store.shown,
-                describe_error(error),
-                self._spool.folder,
-            )
+            words = (self._store.shown, describe_error(error), self._spool.folder)
+            _log.error(f"the prediction log's database %s {_DAMAGED if is_damage(error) else _AWAY}", *words)
+            self._tell_away(True)
         self._away, self._away_until = True, time.monotonic() + RETRY_S
 
     def _trim(self) -> None:

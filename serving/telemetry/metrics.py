@@ -102,6 +102,7 @@ class Metrics:
         self._changed = self._gauge("bundle_changed", "1 if a loaded bundle's files changed.", "livemax", "lane")
         self._reloads = self._counters("reloads", "Attempts to load another version.", "result")
         self._log_rows = self._counters("log_rows", "Rows of the prediction log.", "result")
+        self._log_away = self._gauge("log_away", "1 if the prediction log's database cannot be written.", "livemax")
         build = self._gauge("build_info", "Installed versions.", "livemax", "version", "python", "onnxruntime")
         build.labels(_find_version("pneumo"), platform.python_version(), _find_version("onnxruntime")).set(1)
         text = "Last drift check: 0 ok, 1 warning, 2 drift, -1 too few images or no check yet."
@@ -238,6 +239,10 @@ class Metrics:
     def count_written_rows(self, rows: int) -> None:
         """Count rows of the prediction log that reached its database."""
         self._log_rows.series("written").inc(rows)
+
+    def set_log_away(self, away: bool) -> None:
+        """Set whether the database of the prediction log cannot be written, so that rows are spooled."""
+        self._log_away.set(away)
 
     def count_lost_rows(self, rows: int) -> None:
         """Count rows of the prediction log that were lost."""
