@@ -64,7 +64,11 @@ def sweep(
         options.refuse_options(context, context.params.keys() - kept, because="--resume continues a sweep as it was")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
+    from pneumo.pipeline.config.document import read_document
     from pneumo.pipeline.data import manifest
+
+    if config is not None:
+        read_document(config)  # what is no YAML is refused before Ray is imported, which takes seconds and memory
     from pneumo.pipeline.sweep import search
     from pneumo.pipeline.sweep.sweep_settings import SweepLimits, parse_seconds
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pneumo.serving.access.api_keys import add_key
 from pneumo.serving.images.decode import read_gray
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
@@ -101,6 +102,19 @@ def test_a_deep_image_is_shown_as_the_model_sees_it_on_the_card_and_enlarged(scr
     screen.locate(".film").click()
     np.testing.assert_array_equal(shown(screen, "#viewer-picture"), expected)
     assert not any(name.encode() in body for body in site.bodies)
+
+
+def test_a_deep_image_is_shown_where_keys_are_required(open_screen, bundle, serve_bundle, tmp_path):
+    _, key = add_key(tmp_path / "keys.yaml", "ward")
+    with serve_bundle(bundle, auth="on", keys=tmp_path / "keys.yaml") as locked:
+        screen = open_screen(locked.address)
+        screen.choose(("twelve.png", png16(chest())))
+        screen.page.keyboard.type(key)
+        screen.page.keyboard.press("Enter")
+        screen.settled(1)
+        expect(screen.locate(".picture")).to_be_visible()
+        np.testing.assert_array_equal(shown(screen, ".picture"), read_gray(png16(chest())).gray)
+        screen.page.close()
 
 
 def test_an_ordinary_image_costs_no_second_request(screen):
