@@ -12,10 +12,8 @@ _SHARE_OF_USUAL = 0.2
 def find_rare_classes(images: Iterable[tuple[Split | None, str, str]]) -> list[str]:
     """Return a sentence for each class that is nearly absent from a split; one that a split lacks is not named.
 
-    Nearly absent: fewer than 5 images and 5% of the split, or a fifth of the images that the class has elsewhere.
-
-    Args:
-        images: Split, label and patient of each image; without splits the result is empty.
+    `images` are split, label and patient of each. Nearly absent: fewer than 5 images and 5% of the split, or a fifth of
+    the share that the class has elsewhere.
     """
     counts: defaultdict[Split, Counter[str]] = defaultdict(Counter)
     totals: Counter[str] = Counter()
@@ -37,11 +35,7 @@ def find_rare_classes(images: Iterable[tuple[Split | None, str, str]]) -> list[s
 
 
 def find_alike_patients(images: Iterable[tuple[Split | None, str, str]]) -> list[str]:
-    """Return a sentence if the patients cannot be patients: one for most images, or one for each class.
-
-    Args:
-        images: Split, label and patient of each image.
-    """
+    """Return a sentence if the patients cannot be patients: one for most images, or one for each class."""
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, label, patient in images:
         labels[patient][label] += 1

@@ -50,13 +50,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """The content of a source.
+    """The content of a source: images in the order in which reading them is fast, and files that are left out.
 
-    Attributes:
-        items: Its images, in the order in which reading them is fast.
-        skipped: Files that are left out.
-        layout: As in `Interpretation`, as are `notes` and `ambiguities`.
-        origin: Where labels, patients and splits are read: `folder names`, or a table.
+    `layout`, `notes` and `ambiguities` are those of its `Interpretation`; `origin` says where labels are read.
     """
 
     items: tuple[Item, ...]
@@ -79,15 +75,7 @@ def clean_label(text: str) -> str:
 
 
 def select_images(container: Container, but: Iterable[str] = ()) -> tuple[list[str], list[Skipped]]:
-    """Tell images from other files, by name.
-
-    Args:
-        container: The files.
-        but: Names to ignore.
-
-    Returns:
-        Names of images, and the other files, summed up by reason.
-    """
+    """Return names of images, and the other files summed up by reason; `but` are names to ignore."""
     ignored = set(but)
     images: list[str] = []
     others: Counter[str] = Counter()

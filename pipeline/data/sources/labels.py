@@ -12,10 +12,7 @@ from pneumo.serving.contracts.errors import InputError
 def settle_labels(listing: Listing, renames: Mapping[str, str]) -> Listing:
     """Rename classes, then merge those whose names differ only in case, white space or Unicode form.
 
-    A merged class has the name that was asked for by a rename, else its most frequent one.
-
-    Raises:
-        InputError: A class that should be renamed does not exist.
+    A merged class is called as a rename says, else by its most frequent name. A rename of no class is an `InputError`.
     """
     counts = Counter(item.label for item in listing.items)
     known = {clean_label(label) for label in counts}

@@ -31,16 +31,10 @@ _LAYOUTS = tuple(
 
 
 def list_folders(container: Container, levels: Sequence[str] = ()) -> Listing:
-    """Read classes, and splits and patients if there are any, from folder names.
+    """Read classes, splits and patients from folder names; raise an `InputError` if no image fits `levels`.
 
-    Args:
-        container: The files.
-        levels: Meaning of each level of folders (`SourceOptions.levels`). If empty, the folders inside a folder called
-            train, val or test (at any depth) are the classes; without such a folder, the topmost folders that branch.
-            What then speaks against it is in the listing's `ambiguities`.
-
-    Raises:
-        InputError: `levels` do not fit the folders.
+    Without levels, the folders inside a folder called train, val or test (at any depth) are the classes; without such a
+    folder, the topmost folders that branch. What speaks against it is in the listing's `ambiguities`.
     """
     images, skipped = select_images(container)
     everything = {name: tuple(name.split("/")[:-1]) for name in images}

@@ -27,11 +27,7 @@ def find_masks(folders: Mapping[str, tuple[str, ...]], classes: Mapping[str, int
     """Return the files that are masks of images beside them.
 
     They lie in a folder such as `masks` beside a folder such as `images`, or beside the images themselves, or they are
-    named like the image: `a.png` and `a_mask.png`.
-
-    Args:
-        folders: Folders of each file, from the top.
-        classes: Position of the class among these folders; a class is never a folder of masks.
+    named like the image: `a.png` and `a_mask.png`. A class, at a position among a file's folders, is no such folder.
     """
     stems = {name: name[: len(name) - len(suffix_of(name))] for name in folders}
     images = set(stems.values())

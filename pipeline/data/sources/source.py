@@ -30,22 +30,13 @@ Reader = Callable[[str], Blob]
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Listing):
-    """An opened source.
-
-    Attributes:
-        path: Its path.
-        reader: Reads an image by name.
-    """
+    """An opened source; `reader` reads an image by name."""
 
     path: Path
     reader: Reader = field(repr=False)
 
     def read(self, item: Item) -> Blob:
-        """Read one image.
-
-        Raises:
-            UnreadableError: The image is damaged or cannot be opened; the message is the reason.
-        """
+        """Read one image; raise an `UnreadableError` with the reason if it is damaged or cannot be opened."""
         return self.reader(item.name)
 
     def refuse_ambiguities(self) -> None:
@@ -59,11 +50,6 @@ def open_source(
     path: Path, options: SourceOptions | None = None, *, allow_ambiguities: bool = False
 ) -> Iterator[Source]:
     """Open a folder, table, `.npz`, or a `.zip` or `.tar` that holds one of these.
-
-    Args:
-        path: The source.
-        options: How it is to be understood.
-        allow_ambiguities: Open it too if it is not certain what it means.
 
     Raises:
         InputError: It is missing, empty, damaged, ambiguous, or of another kind.

@@ -36,12 +36,9 @@ _DUPLICATE = "duplicate row"
 
 
 def open_table(path: Path, options: SourceOptions) -> tuple[Container, Listing]:
-    """Open a table on disk with the files that it lists, relative to it.
+    """Open a table on disk with the files that it lists, relative to it; raise as `list_table`.
 
     The folder around it is walked only if it lists names that are no files.
-
-    Raises:
-        InputError: The table cannot be read, or as for `list_table`.
     """
     table = parse_table(read_file(path), where=str(path))
     column = table.find_columns(options)["image"]
@@ -63,11 +60,7 @@ def open_table(path: Path, options: SourceOptions) -> tuple[Container, Listing]:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file on disk.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """Return the bytes of a file on disk; raise an `InputError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -100,12 +93,7 @@ def _is_list(cells: Sequence[str], files: FileNames) -> bool:
 
 
 def list_inner_table(container: Container, name: str, options: SourceOptions, *, where: str) -> Listing:
-    """List the images in a table of a container; messages call the table `where`.
-
-    Raises:
-        InputError: As for `list_table`.
-        UnreadableError: The table is damaged.
-    """
+    """List the images in a table of a container, which messages call `where`; raise as `list_table`."""
 
     def locate(image: str) -> str:
         return clean_name(_normalize(posixpath.join(posixpath.dirname(name), image)))
@@ -116,14 +104,7 @@ def list_inner_table(container: Container, name: str, options: SourceOptions, *,
 def list_table(
     container: Container, table: Table, options: SourceOptions, *, locate: Callable[[str], str], own: str
 ) -> Listing:
-    """List the images in a table.
-
-    Args:
-        container: The files.
-        table: The table.
-        options: Its columns.
-        locate: Returns the name in the container of a name in the table.
-        own: Name of the table itself.
+    """List the images in a table called `own`; `locate` returns the name in the container of a name in the table.
 
     Raises:
         InputError: A column is missing, a split is unknown, a name can mean several files, or one image has two labels.

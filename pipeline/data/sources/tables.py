@@ -33,13 +33,7 @@ _SAMPLE = 200
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was parsed.
-
-    Attributes:
-        where: Its name in messages.
-        header: Names of its columns.
-        rows: Line number and cells of each row, as many as there are columns.
-    """
+    """A parsed table: its name in messages, its columns, and line number and cells of each row."""
 
     where: str
     header: tuple[str, ...]
@@ -87,10 +81,7 @@ class Table:
 def parse_table(data: bytes, *, where: str, sample: bool = False) -> Table:
     """Parse a table in UTF-8, or in UTF-16 with its byte order mark, with cells set apart by `,`, `;`, `|` or tabs.
 
-    Args:
-        data: The file.
-        where: Its name in messages.
-        sample: Read a few rows only and overlook what is wrong with them, to see whether it lists images.
+    A `sample` is a few rows, with what is wrong overlooked, to see whether the table lists images.
 
     Raises:
         InputError: It is no such table, a row has too many cells, or there is none.
