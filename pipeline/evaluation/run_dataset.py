@@ -1,4 +1,4 @@
-"""The data set that a run was trained on."""
+"""The data set that a run was trained on, or measured with."""
 
 from pathlib import Path
 
@@ -6,6 +6,18 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.runs.run import RunInfo
 from pneumo.serving.contracts.errors import InputError
+
+
+def read_unchanged(folder: Path, fingerprint: str) -> tuple[Dataset | None, str | None]:
+    """Read the data set of some predictions for a report; None and a sentence why if it is not there any more."""
+    name = f"The data set {folder.name or folder}"
+    try:
+        dataset = manifest.read_dataset(folder)
+    except (InputError, OSError):
+        return None, f"{name} was moved or deleted before this report was made."
+    if dataset.info.fingerprint != fingerprint:
+        return None, f"{name} has changed since these predictions were made."
+    return dataset, None
 
 
 def read_run_dataset(info: RunInfo) -> Dataset:

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from pneumo.pipeline.config import document
 from pneumo.pipeline.data.manifest import DatasetInfo
+from pneumo.pipeline.data.shortcuts import EXPLANATION, describe_shortcuts
 from pneumo.pipeline.evaluation.report.template import format_interval
 from pneumo.pipeline.evaluation.results import Estimate, Metrics, list_remarks, title
 from pneumo.pipeline.evaluation.stress.stress_test import FILE, StressReport
@@ -32,6 +33,7 @@ def render_card(bundle: BundleInfo, data: DatasetInfo, run: Run) -> str:
     sections = {
         "Intended use": _intended_use(bundle),
         "Data": _data(bundle, data),
+        "Shortcuts": [EXPLANATION, "", *(f"- {text}" for text in describe_shortcuts(data.shortcuts))],
         "Results": _results(metrics),
         "Operating point": _operating_point(bundle, metrics),
         "Calibration": [

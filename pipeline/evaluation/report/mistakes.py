@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumo.pipeline.data import manifest
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.decode import read_gray
@@ -32,19 +31,16 @@ class Mistake:
     thumbnail: str | None
 
 
-def worst_mistakes(
-    cases: Cases, classes: list[str], folder: Path, fingerprint: str
-) -> tuple[list[Mistake], int, str | None]:
+def worst_mistakes(cases: Cases, classes: list[str], folder: Path | None) -> tuple[list[Mistake], int]:
     """Find the misclassified images whose ground truth has the lowest probability.
 
-    Thumbnails come from the data set in `folder`, if it still has the fingerprint of the predictions.
+    Thumbnails come from the data set in `folder`; without it there are none.
 
     Returns:
-        At most `SHOWN` mistakes, the worst first; the number of all mistakes; the reason for no thumbnails, or None.
+        At most `SHOWN` mistakes, the worst first, and the number of all mistakes.
     """
     wrong = np.flatnonzero(~cases.correct)
     worst = wrong[np.argsort(cases.truth_probability(cases.probabilities)[wrong], kind="stable")][:SHOWN]
-    missing = _why_no_images(folder, fingerprint)
     mistakes = []
     for index in worst:
         answer = int(cases.answer[index])
@@ -55,19 +51,10 @@ def worst_mistakes(
                 label=classes[int(cases.truth[index])],
                 answer=classes[answer],
                 probability=float(cases.probabilities[index, column]),
-                thumbnail=None if missing else _thumbnail(folder, cases.image[index]),
+                thumbnail=None if folder is None else _thumbnail(folder, cases.image[index]),
             )
         )
-    return mistakes, len(wrong), missing
-
-
-def _why_no_images(folder: Path, fingerprint: str) -> str | None:
-    name = f"The data set {folder.name or folder}"
-    try:
-        unchanged = manifest.read_dataset(folder).info.fingerprint == fingerprint
-    except (InputError, OSError):
-        return f"{name} was moved or deleted before this report was made."
-    return None if unchanged else f"{name} has changed since these predictions were made."
+    return mistakes, len(wrong)
 
 
 def _thumbnail(folder: Path, image: str) -> str | None:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from pneumo.pipeline.data.shortcuts import EXPLANATION, describe_shortcuts
 from pneumo.pipeline.evaluation.cases import SPLITS, Cases, Scores, positive_column
 from pneumo.pipeline.evaluation.report import plots
 from pneumo.pipeline.evaluation.report.history import read_curves
 from pneumo.pipeline.evaluation.report.mistakes import worst_mistakes
 from pneumo.pipeline.evaluation.report.template import render
 from pneumo.pipeline.evaluation.results import Metrics, by_section, list_remarks
+from pneumo.pipeline.evaluation.run_dataset import read_unchanged
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.files import write_text
 
@@ -26,7 +28,8 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
 
     positive = positive_column(metrics.classes, metrics.positive)
     parts = {name: Cases.make(scores.select(name), metrics.decisions, positive) for name in metrics.splits}
-    mistakes, wrong, missing = worst_mistakes(parts[lead], metrics.classes, images, metrics.data_fingerprint)
+    dataset, missing = read_unchanged(images, metrics.data_fingerprint)
+    mistakes, wrong = worst_mistakes(parts[lead], metrics.classes, dataset and dataset.folder)
     curves = read_curves(run)
     result = metrics.splits[lead]
     page = render(
@@ -45,6 +48,8 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
         precision_recall=Markup(plots.plot_precision_recall(parts, metrics.classes, lead)),
         reliability=Markup(plots.plot_reliability(parts[lead], metrics.classes)),
         learning=Markup(plots.plot_learning(curves)) if curves else None,
+        shortcuts=describe_shortcuts(dataset.info.shortcuts) if dataset else [missing],
+        explanation=EXPLANATION,
         mistakes=mistakes,
         wrong=wrong,
         missing=missing,

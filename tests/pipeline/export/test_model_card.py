@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import DATASET
+from pneumo.pipeline.data.shortcuts import Shortcut, ShortcutReport
 from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate
 from pneumo.pipeline.evaluation.stress.stress_test import ShiftResult, StressReport, Summary
@@ -63,6 +65,7 @@ def test_the_card_says_everything_that_a_user_of_the_model_must_know(synthesise_
     assert "not a medical device" in text
     assert "PNEUMONIA from NORMAL" in section(text, "Intended use")
     assert run.info().data_fingerprint in section(text, "Data")
+    assert "`pneumo data check` measures it" in section(text, "Shortcuts")  # a data set without measurements
     auroc = test.metrics["auroc"]
     assert f"{auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})" in section(text, "Results")
     point = section(text, "Operating point")
@@ -81,6 +84,27 @@ def test_the_card_says_everything_that_a_user_of_the_model_must_know(synthesise_
     assert "efficientnet_lite (pretrained true)" in training
     assert "augmentation: random_noise, random_gamma" in training
     assert "seed 42" in training
+
+
+def test_the_card_and_the_report_quote_the_shortcuts_of_the_data_set(synthesise_run, page) -> None:
+    run = synthesise_run()
+    found = Shortcut(
+        name="file", classes=["NORMAL", "PNEUMONIA"], auroc=0.9, low=0.88, high=0.92, single={"bytes": 0.9}
+    )
+    path = Path(run.info().data) / DATASET
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text())
+            | {"shortcuts": ShortcutReport(images=120, patients=60, shortcuts=[found]).model_dump(mode="json")}
+        )
+    )
+    evaluate_run(run, resamples=20)
+    sentence = (
+        "Size, format and dimensions of the original file alone tell NORMAL from PNEUMONIA with an AUROC of 0.900 "
+        "(0.880 to 0.920); best: bytes 0.900."
+    )
+    assert sentence in section(described(run), "Shortcuts")
+    assert f"<li>{sentence}</li>" in run.report.read_text()
 
 
 def test_every_table_of_the_card_has_the_same_cells_in_each_row(synthesise_run) -> None:

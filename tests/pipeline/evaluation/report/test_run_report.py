@@ -79,6 +79,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(text) -> None:
 def test_the_report_says_what_it_is_and_shows_every_part(evaluated, text) -> None:
     report = evaluated[1]
     assert "not a medical device" in text
+    assert "Shortcuts" in text
     for part in ("ROC curve", "Precision-recall curve", "Reliability diagram", "Learning curves", "Confusion matrix"):
         assert part in text
     assert f"{report.result.metrics['auroc'].value:.3f}" in text
@@ -144,7 +145,7 @@ def test_thumbnails_are_left_out_with_the_reason(synthesise_run, spoil, message)
     spoil(Path(run.info().data))
     evaluate_run(run, resamples=20)
     text = run.report.read_text()
-    assert message in text
+    assert text.count(message) == 2  # for the pictures and for the shortcuts
     assert "data:image/png" not in text
     assert "images/0" in text
 

@@ -8,6 +8,7 @@ import pytest
 
 from pneumo.pipeline.data.audit import AuditReport, Finding, Kind, Severity
 from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.data.shortcuts import ShortcutReport
 from pneumo.pipeline.release.gate import Gate, Verdict, judge_candidate
 from pneumo.pipeline.release.gate.decide import GateContext
 from pneumo.pipeline.release.registry import promote
@@ -137,7 +138,7 @@ def test_a_bundle_whose_files_changed_is_refused_by_name(judged, bright, bundle_
 
 def test_a_data_set_that_fails_its_audit_is_refused(judged, bright, bundle_of, tmp_path):
     defect = Finding(Kind.PATIENT_ACROSS_SPLITS, Severity.DEFECT, "1 patients in more than one split", (("a", "b"),))
-    spoilt = AuditReport("data", 440, {}, {}, (defect,))
+    spoilt = AuditReport("data", 440, {}, {}, (defect,), ShortcutReport(images=440, patients=200))
     (why,) = judged(bundle_of(bright, "2", noise=0.1), audit=spoilt).objections
     assert "1 patients in more than one split" in why
 
