@@ -97,12 +97,13 @@ def interpret_source(source: Source, settings: ImportSettings) -> Interpretation
     has_splits = any(item.split is not None for item in source.items)
     splits = "made by class and patient" + f"; --split given keeps those of {source.origin}" * has_splits
     patient = settings.patient_rule.patient
+    patients = len(set(map(patient, source.items)))
     understood = Interpretation(
         layout=source.layout,
         example=min(item.name for item in source.items),
         classes=dict(sorted(classes.items())),
         labels_from=source.origin,
-        patients_from=settings.patient_rule.describe(source.items),
+        patients_from=f"{settings.patient_rule.describe(source.items)}; {patients} patients",
         splits_from=source.origin if settings.split is SplitMethod.GIVEN else splits,
         ignored=dict(sorted(ignored.items())),
         notes=[*source.notes, *find_alike_patients((item.split, item.label, patient(item)) for item in source.items)],

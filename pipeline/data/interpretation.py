@@ -11,7 +11,7 @@ class Interpretation(FrozenModel):
         example: Name of the first image.
         classes: Images by class.
         labels_from: Origin of the labels.
-        patients_from: How many images got their patient from which place.
+        patients_from: How many images got their patient from which place, and the number of patients.
         splits_from: Origin of the splits.
         ignored: Files that are no images of the set, by reason.
         notes: What was merged, renamed, resolved or left out.

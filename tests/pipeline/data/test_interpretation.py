@@ -209,7 +209,7 @@ def test_an_interpretation_says_where_everything_comes_from(tmp_path: Path) -> N
         "example": "test/A/0.png",
         "classes": {"A": 3, "B": 2},
         "labels_from": "folder names",
-        "patients_from": "nothing, each image its own: 5 images",
+        "patients_from": "nothing, each image its own: 5 images; 5 patients",
         "splits_from": "made by class and patient; --split given keeps those of folder names",
         "ignored": {"not an image: .txt": 1},
         "notes": [],
