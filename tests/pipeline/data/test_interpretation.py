@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ class Layout(NamedTuple):
 
     images: Mapping[str, int]
     texts: Mapping[str, str] = {}
-    options: Mapping[str, object] = {}
+    options: Mapping[str, Any] = {}
     classes: Mapping[str, int] | None = None  # None: it must be refused
     says: tuple[str, ...] = ()  # of the refusal, or of ignored files and notes
     patients: int | None = None
