@@ -112,11 +112,11 @@ def _choose_parts(count: int, distance: int) -> int:
 
     def cost(parts: int) -> float:
         if parts == 1:
-            return count**2 / 2
+            return count * count / 2
         width = _BITS / parts
         lookups = sum(
             comb(round(width), size) for number in range(parts) for size in range(_radius(number, parts, distance) + 1)
         )
-        return lookups * count * (_LOOKUP + _CORRELATION * count / 2 / 2**width)
+        return lookups * count * (_LOOKUP + _CORRELATION * count / 2 / 2.0**width)
 
     return min([1, *range(-(-_BITS // _WIDEST), 33)], key=cost)

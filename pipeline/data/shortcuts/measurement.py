@@ -238,7 +238,7 @@ def _choose_columns(task: Task, traits: Sequence[Traits]) -> tuple[Ints, Ints]:
 def _rank_blocks(traits: Sequence[Traits]) -> Iterator[Float32]:
     """Yield the ranks in [0, 1] of all numbers in which a mark may show, [N, some]."""
     areas = np.stack([each.areas for each in traits])
-    yield np.stack([_rank(column) for column in areas.T], axis=1).astype(np.float32) / len(traits)
+    yield (np.stack([_rank(column) for column in areas.T], axis=1) / len(traits)).astype(np.float32)
     contrast = np.stack([each.contrast.ravel() for each in traits], axis=1)
     for start in range(0, len(contrast), _BLOCK):
         block = contrast[start : start + _BLOCK]
@@ -262,9 +262,9 @@ def _describe_column(column: int, sign: int, side: int) -> str:
         return f"{more} {pixels} around {_percent(x, CELLS)} from the left, {_percent(y, CELLS)} from the top"
     if column == 3 * cells:
         return f"{more} white pixels in one area, wherever it lies"
-    than = "brighter" if sign > 0 else "darker"
     if column <= 3 * cells + len(PATCHES):
-        return f"the brightest patch is {than}, wherever it lies"
+        return f"{'a' if sign > 0 else 'no'} white patch, wherever it lies"
+    than = "brighter" if sign > 0 else "darker"
     y, x = divmod(column - 3 * cells - 1 - len(PATCHES), side)
     return f"{than} than its surroundings {_percent(x, side)} from the left, {_percent(y, side)} from the top"
 

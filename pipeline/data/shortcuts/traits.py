@@ -36,7 +36,7 @@ _LEVELS = np.arange(256)
 _SUMS = np.stack([_LEVELS, _LEVELS**2, _LEVELS >= WHITE, _LEVELS <= BLACK], axis=1).astype(np.float64)
 """Times a histogram: the sums of gray levels, of their squares, of white and of black pixels."""
 PATCHES = (3, 5)
-"""Sides of bright patches, in pixels of the local contrast."""
+"""Sides of white patches, in pixels of the local contrast."""
 
 MOST_IMAGES = 6000
 """Images that are measured, about: patients are sampled from more. They take 14 KB each."""
@@ -52,7 +52,7 @@ class Traits:
         format: Container format of the file, None if unknown.
         border: Numbers about border and corners, by `BORDER`.
         areas: Shares of white, of black and of equal pixels in each cell of the grid, [3 x 64]; then the largest share
-            of white, and for each of `PATCHES` the gray level that the brightest patch exceeds, wherever they are.
+            of white, and for each of `PATCHES` the gray level of the whitest patch, wherever they are.
         contrast: Gray level above that of the surroundings, halved, plus 128; [n, n], n up to `FINEST`.
     """
 
@@ -108,7 +108,8 @@ def _count_areas(gray: Gray, small: Image.Image) -> Float32:
     counts = np.bincount((_cell_keys(len(gray)) + gray).ravel(), minlength=CELLS**2 << 8).reshape(CELLS**2, 256)
     shares = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
     white = shares[:, WHITE:].sum(axis=1)
-    patches = [small.filter(ImageFilter.MinFilter(side)).getextrema()[1] for side in PATCHES]
+    # Below white all are the same: of classes that differ in exposure the brightest patch would tell, which is no mark.
+    patches = [max(small.filter(ImageFilter.MinFilter(side)).getextrema()[1], WHITE - 1) for side in PATCHES]
     return np.array(
         [*white, *shares[:, : BLACK + 1].sum(axis=1), *shares.max(axis=1), white.max(), *patches], np.float32
     )

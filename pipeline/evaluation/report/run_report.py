@@ -29,7 +29,7 @@ def write_report(path: Path, run: Run, metrics: Metrics, scores: Scores, *, lead
     positive = positive_column(metrics.classes, metrics.positive)
     parts = {name: Cases.make(scores.select(name), metrics.decisions, positive) for name in metrics.splits}
     dataset, missing = read_unchanged(images, metrics.data_fingerprint)
-    mistakes, wrong = worst_mistakes(parts[lead], metrics.classes, dataset and dataset.folder)
+    mistakes, wrong = worst_mistakes(parts[lead], metrics.classes, None if missing else images)
     curves = read_curves(run)
     result = metrics.splits[lead]
     page = render(
