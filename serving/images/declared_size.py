@@ -5,6 +5,7 @@ import struct
 
 from PIL import Image
 
+from pneumo.serving.images import tiff
 from pneumo.serving.images.decode import FORMATS
 from pneumo.serving.images.dicom_header import is_dicom
 from pneumo.serving.images.library_warnings import silence_libraries
@@ -40,6 +41,9 @@ def _count_picture(data: bytes) -> int:
         if data[12:16] == b"IHDR" and data.count(b"IHDR") == 1:  # of several Pillow would believe the last one
             width, height = struct.unpack_from(">II", data, 16)
             return int(width * height)
+        if data.startswith(tiff.SIGNATURES):
+            width, height = tiff.read_page(data).size
+            return width * height
         if find_excess(data):
             return 0
         silence_libraries()

@@ -5,31 +5,41 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImagePalette, UnidentifiedImageError
 from PIL.Image import Transpose
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import ImageError, first_line
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
-from pneumo.serving.images.grayscale import to_gray
+from pneumo.serving.images import png, tiff
+from pneumo.serving.images.dicom_header import is_dicom
+from pneumo.serving.images.grayscale import Bands, merge, split
+from pneumo.serving.images.jpeg import name_unsupported
 from pneumo.serving.images.library_warnings import silence_libraries
 from pneumo.serving.images.preparation import Preparation, Storage, fit, fit_image, inner_size, to_input
+from pneumo.serving.images.samples import scale_samples
 from pneumo.serving.images.size_limits import find_excess
-from pneumo.serving.images.types import Decode, Fit, Gray, Picture, Size
+from pneumo.serving.images.tiff_samples import read_samples
+from pneumo.serving.images.types import Decode, Fit, Picture, Size
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """Formats that Pillow may decode."""
 
-_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|RIFF....WEBP", re.DOTALL)
 """First bytes of image files, to tell a damaged image from another file; those of BMP are too short to count."""
 
 _WEBP_COST = 3
 """A pixel of a WebP takes 15 bytes while it is decoded, one of other formats 5: two kilobytes can be 40 megapixels."""
+
+_DEEP_COST = 2
+"""A pixel of a PNG of 16-bit colours takes 9 bytes."""
 
 _SWAPPING = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 """Transpositions that swap width and height."""
@@ -51,7 +61,7 @@ def read_gray(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         ImageError: Not an image of a known format, damaged, of several frames, or too large.
     """
-    if data[128:132] == b"DICM":
+    if is_dicom(data):
         from pneumo.serving.images.dicom import read_dicom  # pydicom takes a third of a second to import
 
         return read_dicom(data, max_pixels=max_pixels)
@@ -97,51 +107,95 @@ def prepare(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXE
     return to_input(read_stored(data, preparation, max_pixels=max_pixels).gray, preparation)
 
 
-def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image], tuple[Gray, Size]]) -> Picture:
+def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image, bytes], Picture]) -> Picture:
     """Open an image, check its header, and decode it; every error becomes an `ImageError`."""
     if not data:
         raise ImageError("unreadable", "the file is empty")
     silence_libraries()
     if excess := find_excess(data):
         raise ImageError("too-large", f"costs more than its pixels: {excess}")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        if _SIGNATURE.match(data):
-            raise ImageError("unreadable", "damaged or truncated header") from None
-        raise ImageError("not-an-image", f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
-    except Image.DecompressionBombError:
-        raise ImageError("too-large", f"more than {max_pixels:,} pixels") from None
-    except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
-        raise ImageError("unreadable", f"damaged header: {first_line(error, 120)}") from None
-    with image:
-        limit = max_pixels // _WEBP_COST if image.format == "WEBP" else max_pixels
-        if image.width * image.height > limit:
-            raise ImageError("too-large", f"{image.width} x {image.height} is more than {limit:,} pixels")
+    page = tiff.read_page(data) if data.startswith(tiff.SIGNATURES) else None
+    if page is not None and not page.is_plain():
+        _check_size(page.size, max_pixels // max(1, page.bytes_per_pixel // 4))
+        with _named_errors(data, "TIFF data"):
+            return _render(scale_samples(read_samples(page)), "TIFF", page.mode, _TURNS.get(page.orientation))
+    content = data if page is None else page.put_first()
+    with _open(content, max_pixels) as image, _named_errors(data, f"{image.format} data"):
+        cost = _WEBP_COST if image.format == "WEBP" else 1
+        if image.format == "PNG" and image.mode in ("RGB", "RGBA") and png.read_header(content).depth == 16:
+            cost = _DEEP_COST
+        _check_size(image.size, max_pixels // cost)
         # Not `n_frames`: for a TIFF it reads every directory in the file, in quadratic time.
-        if getattr(image, "is_animated", False):
+        if image.format != "TIFF" and getattr(image, "is_animated", False):
             raise ImageError("unreadable", "several frames; send one image per file")
-        file_format, mode = image.format or "", image.mode
+        if page is None:
+            return decode(image, content)
+        if page.small_palette:
+            image.palette = ImagePalette.raw("RGB;L", page.small_palette)
+        picture = decode(image, content)
+        return replace(picture, remarks=(*page.remarks, *picture.remarks), rules=2 if page.small_palette else 1)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Open an image with Pillow; a JPEG as nothing else, since phones embed further pictures behind the first (MPO)."""
+    with _named_errors(data, "header"):
         try:
-            gray, (width, height) = decode(image)
-        except Exception as error:
-            raise ImageError("unreadable", f"damaged {file_format} data: {first_line(error, 120)}") from None
-    return Picture(gray, file_format, mode, width, height)
+            if data.startswith(b"\xff\xd8\xff"):
+                return JpegImageFile(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise ImageError("too-large", f"more than {max_pixels:,} pixels") from None
+        except UnidentifiedImageError:
+            if _SIGNATURE.match(data):
+                raise ImageError("unreadable", "damaged or truncated header") from None
+            raise ImageError("not-an-image", f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
 
 
-def _decode_fully(image: Image.Image) -> tuple[Gray, Size]:
-    image.load()
-    turn = _find_turn(image)
-    upright = image if turn is None else image.transpose(turn)
-    return to_gray(upright), upright.size
+@contextmanager
+def _named_errors(data: bytes, part: str) -> Iterator[None]:
+    """Turn the many kinds of errors that Pillow raises into an `ImageError` that tells unsupported from damaged."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        text = first_line(error, 120)
+        kind = name_unsupported(data) if data.startswith(b"\xff\xd8") else None
+        if kind or re.search("unsupported|not supported|cannot handle", text, re.IGNORECASE):
+            raise ImageError("unreadable", f"unsupported: {kind or text}; save it as PNG") from None
+        raise ImageError("unreadable", f"damaged {part}: {text}") from None
 
 
-def _decode_scaled(image: Image.Image, size: int, how: Fit) -> tuple[Gray, Size]:
+def _check_size(size: Size, limit: int) -> None:
+    if size[0] * size[1] > limit:
+        raise ImageError("too-large", f"{size[0]} x {size[1]} is more than {limit:,} pixels")
+
+
+def _decode_fully(image: Image.Image, data: bytes) -> Picture:
+    file_format, mode = image.format or "", image.mode
+    header = png.read_header(data) if file_format == "PNG" else None
+    if header and header.depth == 16:
+        bands = scale_samples(png.read_samples(image, header, data))
+    else:
+        image.load()
+        bands = split(image)._replace(remarks=header.remarks if header else ())
+    return _render(bands, file_format, mode, _find_turn(image))
+
+
+def _render(bands: Bands, file_format: str, mode: str, turn: Transpose | None) -> Picture:
+    gray, remarks = merge(bands)
+    if turn is not None:
+        gray = np.asarray(Image.fromarray(gray).transpose(turn))
+    height, width = gray.shape
+    return Picture(gray, file_format, mode, width, height, remarks, bands.rules)
+
+
+def _decode_scaled(image: Image.Image, data: bytes, size: int, how: Fit) -> Picture:
     """Decode a JPEG at the smallest scale that still covers the square, and turn the square upright."""
-    if image.mode not in ("L", "RGB"):
-        gray, original = _decode_fully(image)
-        return fit(gray, size, how), original
-    width, height = image.size
+    mode, (width, height) = image.mode, image.size
+    if mode not in ("L", "RGB"):
+        picture = _decode_fully(image, data)
+        return replace(picture, gray=fit(picture.gray, size, how))
     inner_width, inner_height = inner_size(size, width, height) if how is Fit.PAD else (size, size)
     drafted = image.draft("L", (max(1, inner_width), max(1, inner_height)))
     # If the scale does not divide the image, the last column and row cover less of it: `box` is what the pixels cover.
@@ -149,7 +203,9 @@ def _decode_scaled(image: Image.Image, size: int, how: Fit) -> tuple[Gray, Size]
     box = drafted[1] if drafted else (0, 0, width, height)
     turn = _find_turn(image)
     gray = np.asarray(fit_image(image, size, how, box[2:], turn), dtype=np.uint8)
-    return gray, (height, width) if turn in _SWAPPING else (width, height)
+    if turn in _SWAPPING:
+        width, height = height, width
+    return Picture(gray, "JPEG", mode, width, height)
 
 
 def _find_turn(image: Image.Image) -> Transpose | None:

@@ -1,76 +1,105 @@
-"""Decoded Pillow images of any mode to 8-bit gray."""
+"""Decoded Pillow images of 8 bits a sample, of any mode, to gray."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.serving.images.types import Gray
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.images.types import Gray, Size
 
-_DEEP_BITS = (8, 10, 12, 14, 16)
 _BAND = 2**18
 """Pixels that are converted at once."""
+TRANSPARENT = "transparent pixels lie on black"
+"""Remark on an image that is not opaque."""
+_NEAR = 5
+"""Neighbouring gray levels that count as one colour."""
+_DARK = 64
+"""Level below which a picture in the alpha of one colour hardly shows."""
+
+
+class Bands(NamedTuple):
+    """An image of 8 bits a sample in bands of rows, since wider types for a whole film take many times its memory.
+
+    Attributes:
+        size: Width and height in pixels.
+        images: Function that returns the bands from top to bottom.
+        alpha: Whether pixels may be transparent.
+        remarks: Remarks about the file.
+        rules: First version of the decoding rules that gave these pixels.
+    """
+
+    size: Size
+    images: Callable[[], Iterator[Image.Image]]
+    alpha: bool
+    remarks: tuple[str, ...] = ()
+    rules: int = 1
+
+
+def split(image: Image.Image) -> Bands:
+    """Split an image into bands of about `_BAND` pixels."""
+    rows = max(1, _BAND // image.width)
+
+    def crop() -> Iterator[Image.Image]:
+        if rows >= image.height:
+            yield image
+            return
+        for top in range(0, image.height, rows):
+            yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+    return Bands(image.size, crop, image.has_transparency_data)
 
 
 def to_gray(image: Image.Image) -> Gray:
-    """Convert an image to uint8 [h, w].
+    """Convert an image to uint8 [h, w], as `merge` does."""
+    return merge(split(image))[0]
 
-    Colour becomes luma (ITU-R 601), transparency becomes black. An image deeper than 8 bits is scaled by the smallest
-    of 8, 10, 12, 14 and 16 bits that holds its maximum, since detectors store 12 bits in 16. The image is converted in
-    bands of rows, since wider types for a whole film take many times its memory.
+
+def merge(bands: Bands) -> tuple[Gray, tuple[str, ...]]:
+    """Return gray pixels, uint8 [h, w], and remarks.
+
+    Colour becomes luma (ITU-R 601). Transparency is composited on black. That shows a picture that lies in the alpha of
+    one bright colour; one in the alpha of a dark colour would vanish.
 
     Raises:
-        ValueError: Impossible pixel values.
+        ImageError: Such a picture, or nothing but transparent pixels.
     """
-    deep = image.mode.startswith("I") or image.mode == "F"
-    convert = _deep_converter(image) if deep else _shallow_to_gray
-    if image.width * image.height <= _BAND:
-        return convert(image)
-    gray = np.empty((image.height, image.width), dtype=np.uint8)
-    for top, band in _bands(image):
-        gray[top : top + band.height] = convert(band)
-    return gray
+    transparent = bands.alpha and _is_transparent(bands)
+    width, height = bands.size
+    gray, top = np.empty((height, width), dtype=np.uint8), 0
+    for image in bands.images():
+        gray[top : top + image.height] = _flatten(image, transparent)
+        top += image.height
+    return gray, (*bands.remarks, TRANSPARENT) if transparent else bands.remarks
 
 
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield bands of about `_BAND` pixels from top to bottom, each with its first row."""
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _shallow_to_gray(image: Image.Image) -> Gray:
-    if image.mode == "P" or image.has_transparency_data:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode == "RGBA":
+def _flatten(image: Image.Image, transparent: bool) -> Gray:
+    if transparent:
+        image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     if image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
     return np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
 
 
-def _deep_converter(image: Image.Image) -> Callable[[Image.Image], Gray]:
-    """Return a function that converts bands of an image deeper than 8 bits, scaled by the whole image."""
-    highest = 0.0
-    for _, band in _bands(image):
-        values = np.asarray(band)
-        low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):  # a minimum with a NaN in it is NaN
-            raise ValueError("pixel values that are not finite")
-        if low < 0:
-            raise ValueError("negative pixel values")
-        highest = max(highest, high)
-    if image.mode == "F" and highest <= 1.0:
-        white = 1.0
-    else:
-        white = next((2.0**bits - 1 for bits in _DEEP_BITS if highest < 2**bits), highest)
+def _is_transparent(bands: Bands) -> bool:
+    """Return whether pixels are transparent; raise an `ImageError` if that leaves no picture."""
+    alphas, grays = np.zeros(256, int), np.zeros(256, int)
+    for image in bands.images():
+        coloured = image.convert("RGBA")
+        alpha = coloured.getchannel("A")
+        alphas += alpha.histogram()
+        grays += coloured.convert("L").histogram(alpha)
+    if not alphas[:255].any():
+        return False
+    if not grays.any():
+        raise ImageError("unreadable", "unsupported: all pixels are transparent; save it without alpha")
+    if _is_flat(grays) and grays[_DARK:].sum() < grays[:_DARK].sum() and not _is_flat(alphas):
+        raise ImageError("unreadable", "unsupported: the picture lies in the alpha of a dark colour; save it as gray")
+    return True
 
-    def convert(values: NDArray[np.floating]) -> Gray:
-        gray: Gray = np.rint(values * (255 / white)).astype(np.uint8)
-        return gray
 
-    if not image.mode.startswith("I;16"):
-        return lambda band: convert(np.asarray(band, dtype=np.float64))
-    table = convert(np.arange(highest + 1))
-    return lambda band: table[np.asarray(band)]
+def _is_flat(histogram: np.ndarray) -> bool:
+    """Return whether all but a hundredth of the pixels have about one level."""
+    return bool(np.convolve(histogram, np.ones(_NEAR)).max() >= 0.99 * histogram.sum())

@@ -114,13 +114,13 @@ def test_twelve_bits_in_a_sixteen_bit_container_are_not_dark():
 @pytest.mark.parametrize("kind", ["png", "tiff", "tiff big endian", "int", "float", "unit float"])
 def test_deep_pixels_are_scaled_and_rounded_alike_in_every_band(kind, monkeypatch):
     monkeypatch.setattr("pneumo.serving.images.grayscale._BAND", 1000)  # 3 rows a band; the last has 2
-    for highest in (0, 1, 255, 256, 1000, 4095, 16_383, 16_384, 65_535):
+    for highest in (0, 1, 255, 260, 1000, 4095, 16_383, 16_600, 65_535):
         check_deep_pixels(kind, highest)
 
 
 def check_deep_pixels(kind: str, highest: int) -> None:
     pixels = np.random.default_rng(highest).integers(0, highest + 1, (50, 300))
-    pixels[-1, -1] = highest  # what decides on the scale comes last
+    pixels[-1] = highest  # what decides on the scale comes last
     white: float = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
     if kind == "png":
         content = encode(Image.fromarray(pixels.astype(np.uint16)), "PNG")
@@ -255,13 +255,24 @@ def test_float_tiff_with_impossible_values_is_refused(value):
     assert reason_of(encode(Image.fromarray(pixels), "TIFF")) == "unreadable"
 
 
-@pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP", "MPO"])
+@pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP"])
 def test_several_frames_are_refused(format):
     frames = [Image.fromarray(RAMP).convert("RGB"), Image.fromarray(RAMP[:, ::-1].copy()).convert("RGB")]
     content = encode(frames[0], format, save_all=True, append_images=frames[1:])
     with pytest.raises(ImageError, match="several frames") as caught:
         read_gray(content)
     assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("decode", Decode)
+def test_of_the_pictures_that_a_phone_embeds_in_a_jpeg_the_first_is_read(decode):
+    first, second = Image.fromarray(RAMP), Image.fromarray(RAMP[:, ::-1].copy())
+    content = encode(first, "MPO", save_all=True, append_images=[second], quality=95)
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    picture = store(content, 64, Fit.PAD, decode)
+    alone = store(encode(first, "JPEG", quality=95), 64, Fit.PAD, decode)
+    np.testing.assert_array_equal(picture.gray, alone.gray)
+    assert (picture.format, picture.rules) == ("JPEG", 1)
 
 
 @pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP", "MPO"])
