@@ -163,8 +163,9 @@ def _look_up(values: Float64, header: "Dataset", keyword: str, notes: Notes) -> 
         except (AttributeError, TypeError, ValueError, OverflowError):
             notes["a lookup table that cannot be used is passed over"] = 1
             continue
-        # Written with the other of US and SS, a first value lies beyond all that can be looked up.
-        turn = 2**16 * (int(first + len(lut) <= values.min()) - int(first > values.max()))
+        # Written with the other of US and SS, a first value lies beyond all that is looked up.
+        low, high = values.min() - len(lut), values.max()
+        turn = next((turn for turn in (0, -(2**16), 2**16) if low < first + turn <= high), 0)
         if turn:
             notes[UNREMARKABLE] = 2
         at = np.clip(np.rint(values) - first - turn, 0, len(lut) - 1).astype(np.intp)

@@ -423,3 +423,10 @@ def test_spliced_files_give_an_image_or_an_image_error(one, other, data):
 def test_overwritten_files_give_an_image_or_an_image_error(name, place, value):
     content = FUZZED[name]
     gray_or_error(content[:place] + value + content[place + len(value) :])
+
+
+@given(st.sampled_from(sorted(FUZZED)), st.integers(0, 600), st.binary(max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_overwritten_files_without_a_preamble_give_an_image_or_an_image_error(name, place, value):
+    content = FUZZED[name][132:]
+    gray_or_error(content[:place] + value + content[place + len(value) :])

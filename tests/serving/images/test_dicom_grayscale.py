@@ -76,6 +76,11 @@ SHOWN: dict[str, tuple[np.ndarray, dict[str, Any], tuple[str, ...]]] = {
         },
         TABLE,
     ),
+    "VOI LUT beyond all pixels": (
+        RAMP,
+        {"BitsStored": 12, "VOILUTSequence": [lookup_table(FALLING[:3], first=9000, bits=12)]},
+        TABLE,
+    ),
     "modality LUT": (RAMP, WINDOW | {"ModalityLUTSequence": [lookup_table(FALLING, bits=12)]}, FIRST),
     "modality LUT from below 0, written as US": (
         SIGNED,
