@@ -64,10 +64,12 @@ def _judge_field(kind: str, number: int, value: int | memoryview) -> str | None:
         return f"an unknown field {number} in a {kind}"
     if kind == "TensorProto" and number in _EXTERNAL and value != 0:
         return "external data: a tensor that lies in another file"
-    if number == _DOMAIN.get(kind) and value not in DOMAINS:
-        name = ascii(bytes(value)[:40].decode("ascii", "replace")) if isinstance(value, memoryview) else value
+    is_text = kind in _DOMAIN and number in (_DOMAIN[kind], _OPERATOR)
+    text = bytes(value) if is_text and isinstance(value, memoryview) else b"?"
+    if number == _DOMAIN.get(kind) and text not in DOMAINS:
+        name = ascii(text[:40].decode("ascii", "replace"))
         return f"an operator of the domain {name}; only those of the ONNX standard are allowed"
-    if kind == "NodeProto" and number == _OPERATOR and value == b"EPContext":
+    if kind == "NodeProto" and number == _OPERATOR and text == b"EPContext":
         return "an EPContext node, which holds or names compiled code"
     return None
 
