@@ -98,7 +98,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         max_client_connections: Most of them per client address, or per /64 network for IPv6; 0 sets no limit. The
             proxies in `FORWARDED_ALLOW_IPS` (by default this machine) have none.
         keep_alive_s: Seconds that an idle connection stays open.
-        drain_s: Graceful shutdown: seconds from the stop signal to the end of new connections.
+        drain_s: Graceful shutdown: seconds from the stop signal in which new connections are taken at least.
         reload_s: Seconds between checks of the registry for another version; 0 never checks.
         challenger: Share of requests that the alias `challenger` answers, in [0, 1].
         shadow: Whether the alias `challenger` sees all requests without answering.

@@ -83,7 +83,7 @@ class ModelSlots:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, answered: Callable[[float], object]) -> None:
-        """Start empty; `answered` is called with the work of the images after each run of a network, from its thread."""
+        """Start empty; `answered` is called with the work of the images after each run, from the network's thread."""
         self._settings = settings
         self._metrics = metrics
         self._answered = answered

@@ -8,7 +8,7 @@ those two do not promise (the answer's end, pipelining) has a test in `tests/ser
 import asyncio
 import logging
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum, auto
 from http import HTTPStatus
@@ -16,7 +16,7 @@ from typing import Any, override
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pneumo.serving.access import addresses
 from pneumo.serving.contracts.problems import MEDIA_TYPE
@@ -28,9 +28,6 @@ TICK_S = 0.5
 
 LINGER_S = 2.0
 """Seconds in which a refused client may read the answer: closed at once, what it still sends would reset it."""
-
-MAX_LINGERING = 100
-"""Most refused connections that linger; others are closed at once."""
 
 MAX_PIPELINED = 32
 """Most requests of a connection that wait for their answer."""
@@ -63,7 +60,6 @@ class Connections:
         self.settings = settings
         self._count = count
         self._open: set[LimitedProtocol] = set()
-        self._lingering: set[LimitedProtocol] = set()
         self._peers: Counter[str] = Counter()
         self._logged: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -90,21 +86,15 @@ class Connections:
         if self._timer is None:
             self._timer = connection.loop.call_later(TICK_S, self._tick, connection.loop)
         if waiting := [each for each in crowd if each.is_waiting]:
-            min(waiting, key=lambda each: each.since).make_room()
+            oldest = min(waiting, key=lambda each: each.since)
+            oldest.make_room()
+            oldest.transport.close()  # without lingering
+            self.remove(oldest)
         elif crowd:
             connection.refuse(503, "connections", "too many open connections; close some, or try again later")
 
-    def linger(self, connection: "LimitedProtocol") -> bool:
-        """Move a refused connection to those that linger; return whether there is room for it."""
-        self.remove(connection)
-        if len(self._lingering) >= MAX_LINGERING:
-            return False
-        self._lingering.add(connection)
-        return True
-
     def remove(self, connection: "LimitedProtocol") -> None:
-        """Remove a connection that was closed or refused."""
-        self._lingering.discard(connection)
+        """Remove a connection that was closed."""
         if connection in self._open:
             self._open.remove(connection)
             self._peers[connection.peer] -= 1
@@ -120,10 +110,9 @@ class Connections:
             _log.warning("refused a connection: %d %s; more within a minute are counted, not logged", status, detail)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        for connection in [*self._open, *self._lingering]:
+        for connection in list(self._open):
             connection.check_time(loop.time())
-        alive = self._open or self._lingering
-        self._timer = loop.call_later(TICK_S, self._tick, loop) if alive else None
+        self._timer = loop.call_later(TICK_S, self._tick, loop) if self._open else None
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -140,7 +129,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._reading = _Reading.HEAD
         self._refused = self._offered = False
         self._method = b""
-        self._unanswered = 0
+        self._unanswered: deque[RequestResponseCycle] = deque()
         self._unread = 0
         self._received = 0
         self._size = 0
@@ -167,6 +156,9 @@ class LimitedProtocol(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.remove(self)
+        for cycle in self._unanswered:  # uvicorn tells the newest alone, and the others would write to nobody
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     @override
@@ -234,12 +226,12 @@ class LimitedProtocol(HttpToolsProtocol):
             offers = {value.lower() for name, value in self.headers if name == b"upgrade"}
             if self._method == b"CONNECT" or b"websocket" in offers:
                 self.refuse(400, "upgrade", "this is no proxy and speaks no WebSocket; /docs lists the routes")
-        elif self._unanswered >= MAX_PIPELINED:
+        elif len(self._unanswered) >= MAX_PIPELINED:
             self.refuse(503, "pipelined", f"more than {MAX_PIPELINED} requests wait for their answer")
         else:
             super().on_headers_complete()
             self._reading, self._received = _Reading.BODY, 0
-            self._unanswered += 1
+            self._unanswered.append(self.cycle)
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -255,7 +247,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @override
     def on_response_complete(self) -> None:
-        self._unanswered -= 1
+        self._unanswered.popleft()
         self.since = self.loop.time()
         super().on_response_complete()
 
@@ -268,7 +260,7 @@ class LimitedProtocol(HttpToolsProtocol):
         waited, settings = now - self.since, self._settings
         if self._refused:
             if waited > LINGER_S:
-                self.transport.abort()
+                self.make_room()
         elif self._unanswered:  # the application has limits of its own, but waits for a client that does not read
             unread = self.transport.get_write_buffer_size()
             if not unread or unread != self._unread:
@@ -280,12 +272,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def make_room(self) -> None:
         """Close a connection without a request under way; tell the client if it has begun one."""
-        if self._reading is _Reading.HEAD and self._received:
+        if self._reading is _Reading.HEAD and self._received and not self._refused:
             detail = f"the headers did not arrive in time; send them within {self._settings.header_s:g} s"
             self.refuse(408, "header-time", detail)
             return
         self._shared.remove(self)
-        if self.transport.get_write_buffer_size():
+        if self._refused or self.transport.get_write_buffer_size():
             self.transport.abort()  # `close` would wait for a client that does not read
         else:
             self.transport.close()
@@ -296,10 +288,10 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._refused, self.since = True, self.loop.time()
         self._shared.record_refusal(reason, status, detail)
-        reads_body = self._unanswered == 1 and self._reading is _Reading.BODY and not self.cycle.response_started
+        reads_body = len(self._unanswered) == 1 and self._reading is _Reading.BODY and not self.cycle.response_started
         if not self._unanswered or reads_body:
             self.transport.write(self._render_problem(status, detail))
-        if not self._unanswered and self.transport.can_write_eof() and self._shared.linger(self):
+        if not self._unanswered and self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()

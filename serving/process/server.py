@@ -1,6 +1,7 @@
 """One server process, with graceful shutdown."""
 
 import asyncio
+import contextlib
 import math
 import multiprocessing
 import signal
@@ -23,6 +24,8 @@ from pneumo.serving.process.connections import Connections
 
 GRACE_S = 10
 """Seconds for requests under way, after `drain_s`."""
+
+_POLL_S = 0.02
 
 _LAST_S = 0.2
 """Seconds in which the last connections are taken while the system accepts no further ones."""
@@ -128,17 +131,43 @@ class Server(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         ends = time.monotonic() + GRACE_S
-        await self._answer_until(ends)
-        for listener in sockets or ():
-            listener.listen(0)  # a socket that is closed resets the connections that the system accepted for it
+        while self._is_at_work(ends):
+            _listen(sockets, self.config.backlog)  # again, since another worker may be done
+            await asyncio.sleep(_POLL_S)
+        _listen(sockets, 0)  # a socket that is closed resets the connections that the system accepted for it
         await asyncio.sleep(_LAST_S)
-        await self._answer_until(ends)
+        while self._is_at_work(ends):
+            await asyncio.sleep(_POLL_S)
         self.config.timeout_graceful_shutdown = max(1, math.ceil(ends - time.monotonic()))
-        await super().shutdown(sockets)
+        last = [self._attach(connection) for each in sockets or () for connection in _accept_waiting(each)]
+        await super().shutdown(sockets)  # closes the port at once, then waits for connections
+        await asyncio.gather(*last, return_exceptions=True)
 
-    async def _answer_until(self, ends: float) -> None:
-        while self._connections.unanswered and time.monotonic() < ends:
-            await asyncio.sleep(0.02)
+    def _attach(self, connection: socket.socket) -> asyncio.Task[object]:
+        """Serve a connection that was accepted here, as uvicorn does in `startup`."""
+        loop, state = asyncio.get_running_loop(), self.server_state
+        options = {"config": self.config, "server_state": state, "app_state": self.lifespan.state}
+        return loop.create_task(
+            loop.connect_accepted_socket(lambda: self._connections(**options, _loop=loop), connection)
+        )
+
+    def _is_at_work(self, ends: float) -> bool:
+        return self._connections.unanswered and time.monotonic() < ends
+
+
+def _listen(sockets: list[socket.socket] | None, backlog: int) -> None:
+    for each in sockets or ():
+        each.listen(backlog)
+
+
+def _accept_waiting(listener: socket.socket) -> list[socket.socket]:
+    """Accept the connections that wait at a socket; closing it would reset them."""
+    accepted = []
+    with listener.dup() as own, contextlib.suppress(OSError):
+        own.setblocking(False)
+        while True:
+            accepted.append(own.accept()[0])
+    return accepted
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -5,12 +5,17 @@ Messages of other libraries are left out for the same reason: pydicom warns with
 error of a task.
 """
 
+import contextlib
 import json
 import logging
+import os
+import queue
 import re
 import sys
 import threading
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TextIO
@@ -34,6 +39,14 @@ _IN_MESSAGE = frozenset({"request_id", "method", "route", "status", "duration_ms
 
 _ASSETS = ("/static", "/favicon.ico")
 """First characters of the routes of files that a page loads."""
+
+WAITING = 10_000
+"""Most log lines that wait to be written."""
+
+_FLUSH_S = 2.0
+
+on_dropped: set[Callable[[], object]] = set()
+"""Functions that are called for each line that is dropped."""
 
 _log = logging.getLogger("pneumo.request")
 
@@ -61,21 +74,18 @@ class RequestFields:
 
 
 def configure(log_format: LogFormat = "text", stream: TextIO | None = None) -> None:
-    """Send the log of this process to a stream; another call replaces the previous one.
+    """Send the log of this process to a stream, by default standard error; another call replaces the previous one.
 
     It also takes over the output of the web server, of `warnings` and of failing threads.
-
-    Args:
-        log_format: `text` for people, `json` for log collectors.
-        stream: Stream for the lines; standard error by default.
     """
-    handler = _Handler(stream or sys.stderr)
+    handler = _Handler(stream) if stream else _QueuedHandler(sys.stderr)
     handler.setFormatter(_Formatter(log_format))
     handler.addFilter(_quotes_no_path)
     root = logging.getLogger()
     for other in list(root.handlers):
-        if type(other) in (logging.StreamHandler, _Handler):
+        if type(other) in (logging.StreamHandler, _Handler, _QueuedHandler):
             root.removeHandler(other)
+            other.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("pneumo").setLevel(logging.INFO)
@@ -113,6 +123,58 @@ def _quotes_no_path(record: logging.LogRecord) -> bool:
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Ignore the error: the standard handler prints the record with its arguments."""
+
+
+class _QueuedHandler(_Handler):
+    """Writes lines in a thread of its own: a pipe that nobody reads must not stop the thread that logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: queue.Queue[str | None] = queue.Queue(WAITING)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped += 1
+            for count in on_dropped:
+                count()
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until all lines are written, but not for a reader that does not come."""
+        ends = time.monotonic() + _FLUSH_S
+        while self._lines.unfinished_tasks and self._thread.is_alive() and time.monotonic() < ends:
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        self.flush()
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        super().close()
+
+    def _work(self) -> None:
+        while (line := self._lines.get()) is not None:
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                line += f"\n{dropped} log lines were dropped, since nobody read them"
+            with contextlib.suppress(OSError, ValueError):  # the stream is closed
+                self._write(f"{line}\n")
+            self._lines.task_done()
+
+    def _write(self, text: str) -> None:
+        try:
+            file = self.stream.fileno()
+        except (OSError, ValueError):
+            self.stream.write(text)
+            return
+        data = text.encode(errors="backslashreplace")
+        while data:  # not through the stream: a thread that waits in it holds its lock, and the process could not end
+            data = data[os.write(file, data) :]
 
 
 class _Formatter(logging.Formatter):

@@ -24,7 +24,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.schemas import ImagePrediction, SlotName
 from pneumo.serving.model.bundle import BundleInfo
 from pneumo.serving.telemetry.exposition import Exposition
-from pneumo.serving.telemetry.logs import normalize_method
+from pneumo.serving.telemetry.logs import normalize_method, on_dropped
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Variable that names the folder which workers share."""
@@ -103,6 +103,8 @@ class Metrics:
         self._reloads = self._counters("reloads", "Attempts to load another version.", "result")
         self._log_rows = self._counters("log_rows", "Rows of the prediction log.", "result")
         self._log_away = self._gauge("log_away", "1 if the prediction log's database cannot be written.", "livemax")
+        dropped = self._counter("dropped_log_lines", "Log lines that were dropped, since nobody read them.")
+        on_dropped.add(dropped.inc)
         build = self._gauge("build_info", "Installed versions.", "livemax", "version", "python", "onnxruntime")
         build.labels(_find_version("pneumo"), platform.python_version(), _find_version("onnxruntime")).set(1)
         text = "Last drift check: 0 ok, 1 warning, 2 drift, -1 too few images or no check yet."

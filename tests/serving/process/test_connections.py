@@ -28,7 +28,8 @@ LIMITS = {
 def server(tmp_path_factory, bundle) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path_factory.mktemp("server") / "server.py", bundle.folder, **LIMITS)
     yield server
-    server.stop()
+    log = server.stop()
+    assert not [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line]
 
 
 class Peer:
@@ -258,7 +259,9 @@ def test_attacks_fill_no_log(serve):
 def test_a_client_holds_a_share_of_the_connections_unless_it_is_a_trusted_proxy(serve, monkeypatch):
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.1")
     server = serve(max_client_connections=5, drain_s=0)
-    peers = [Peer(server, GET) for _ in range(6)]
+    peers = [Peer(server, GET)]
+    time.sleep(0.1)  # the clock of the server's loop tells connections apart by milliseconds
+    peers += [Peer(server, GET) for _ in range(5)]
     assert refused(peers[0].receive(), 408)
     for peer in peers[1:]:
         peer.send(b"\r\n")

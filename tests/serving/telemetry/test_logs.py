@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import os
 import re
 import socket
 import threading
@@ -128,7 +129,7 @@ def test_of_an_exception_type_and_place_are_shown(written, log_format):
     stream = written(log_format)
     for name in ("pneumo.service", "uvicorn.error"):
         try:
-            problems.RESPONSES[SECRET]
+            problems.KINDS[SECRET]
         except KeyError:
             logging.getLogger(name).exception("Exception in ASGI application\n")
     lines = stream.getvalue().splitlines()
@@ -359,3 +360,32 @@ def test_nothing_that_a_client_sends_is_logged(written, bundle, capfd, log_forma
         assert form.lower() not in out.lower()
     assert "127.0.0.1" not in out
     assert str(ROOT) not in out
+
+
+def test_lines_that_nobody_reads_are_dropped_and_counted(written, monkeypatch):
+    written("text")  # puts the loggers back afterwards
+    counted: list[None] = []
+    monkeypatch.setattr("pneumo.serving.telemetry.logs.WAITING", 10)
+    monkeypatch.setattr("pneumo.serving.telemetry.logs.on_dropped", {lambda: counted.append(None)})
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader) as lines:
+        monkeypatch.setattr("sys.stderr", stream)
+        configure("text")
+        for number in range(500):  # 64 of them fill the pipe
+            logging.getLogger("pneumo.service").warning("%d %s", number, "x" * 1024)
+        assert 400 < len(counted) < 490
+        received = [lines.readline() for _ in range(30)]  # makes room
+        until(lambda: not handlers()[0]._lines.full())
+        logging.getLogger("pneumo.service").warning("last")
+        while not received[-1].endswith("last\n"):
+            received.append(lines.readline())
+        told = [int(line.split()[0]) for line in received if "log lines were dropped" in line]
+        assert sum(told) == len(counted)
+        written_numbers = [int(found[1]) for line in received if (found := re.search(r": (\d+) x", line))]
+        assert written_numbers == sorted(written_numbers)
+        assert len(written_numbers) == 500 - len(counted)
+
+
+def handlers() -> list[Any]:
+    """The handlers of the log that write in a thread of their own."""
+    return [handler for handler in logging.getLogger().handlers if hasattr(handler, "_lines")]
