@@ -36,19 +36,22 @@ class OriginPolicy:
         self._is_remote = not addresses.is_loopback(settings.host)
 
     def check_host(self, scope: Scope) -> None:
-        """Raise a `ProblemError` if the name in `Host` may be another site's.
+        """Raise a `ProblemError` if the name in `Host` may be another site's."""
+        if not self.has_own_host(scope):
+            raise ProblemError(
+                "wrong-host",
+                "this service does not answer to the name in the Host header; use its address, or its operator "
+                "must add the name to PNEUMO_HOSTS",
+            )
 
-        Accepted are `localhost`, loopback addresses, the address at which the request arrived, and named hosts. If
+    def has_own_host(self, scope: Scope) -> bool:
+        """Return whether the name in `Host` is the service's own, or missing.
+
+        Own names are `localhost`, loopback addresses, the address at which the request arrived, and named hosts. If
         other machines can reach the service, also every address, since no name server is asked for it, this machine's
         name, and names that are unknown to public name servers.
         """
-        for host in Headers(scope=scope).getlist("host"):
-            if not self._is_own(host.lower(), scope):
-                raise ProblemError(
-                    "wrong-host",
-                    "this service does not answer to the name in the Host header; use its address, or its operator "
-                    "must add the name to PNEUMO_HOSTS",
-                )
+        return all(self._is_own(host.lower(), scope) for host in Headers(scope=scope).getlist("host"))
 
     def _is_own(self, host: str, scope: Scope) -> bool:
         match = _HOST.fullmatch(host)

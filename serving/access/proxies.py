@@ -31,5 +31,5 @@ class PrefixMiddleware:
                 await Response(status_code=308, headers={"Location": f"{root}/"})(scope, receive, send)
                 return
             # ASGI's `path` holds `root_path` too, and routers of mounted folders rely on it.
-            scope |= {"root_path": root, "path": path if path.startswith(f"{root}/") else f"{root}{path}"}
+            scope["root_path"], scope["path"] = root, path if path.startswith(f"{root}/") else f"{root}{path}"
         await self._app(scope, receive, send)

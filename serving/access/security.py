@@ -129,7 +129,9 @@ class AccessMiddleware:
     def _is_open(self, scope: Scope, path: str) -> bool:
         if path in OPEN or path.startswith(OPEN_FOLDERS):
             return True
-        return path == METRICS and (self._metrics_public or addresses.is_local_request(scope))
+        if path != METRICS or self._metrics_public:
+            return path == METRICS
+        return addresses.is_local_request(scope) and self._origins.has_own_host(scope)  # not a rebound name
 
     def _identify_client(self, scope: Scope) -> str:
         """Return the client that a rate limit counts for: the name of its key, or its address without keys."""

@@ -64,14 +64,14 @@ def build_openapi(app: FastAPI, *, needs_keys: bool) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if path not in OPEN and needs_keys:
-                anybody = [{}] if path == METRICS else []  # this machine needs no key
+                anybody: list[dict[str, list[str]]] = [{}] if path == METRICS else []  # this machine needs no key
                 operation["security"] = [*anybody, *({name: []} for name in SECURITY_SCHEMES)]
             _require_text(operation.get("parameters", []))
             _complete_responses(path, operation["responses"])
     return document
 
 
-def _complete_responses(path: str, responses: dict[str, Any]) -> None:
+def _complete_responses(path: str, responses: dict[int | str, Any]) -> None:
     """Add the answers that a route does not declare itself, and the headers of all."""
     protocol = is_protocol_path(path)
     if "application/json" in responses.get("422", {}).get("content", {}):

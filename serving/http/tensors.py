@@ -50,7 +50,7 @@ class _Parameters(BaseModel):
     """Parameters by name. The protocol lets clients send others than a server knows, such as priorities."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
-    __pydantic_extra__: dict[str, str | int | float | bool]
+    __pydantic_extra__: dict[str, str | int | float | bool] = Field(init=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
@@ -29,7 +29,7 @@ _log = logging.getLogger("pneumo.service")
 BINARY: dict[str, object] = {"type": "string", "format": "binary"}
 
 
-def describe_body(*kinds: type[BaseModel] | str) -> dict[str, object]:
+def describe_body(*kinds: type[BaseModel] | str) -> dict[str, Any]:
     """Return the OpenAPI description of a request body: models as JSON, and media types of bytes."""
     schemas = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds if not isinstance(kind, str)]
     media = {kind: {"schema": BINARY} for kind in kinds if isinstance(kind, str)}

@@ -1,6 +1,7 @@
 """Liveness and readiness probes, and metrics for Prometheus."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -31,7 +32,9 @@ async def readyz(service: ServiceDependency, response: Response) -> Status:
 
 
 _TEXT = {"schema": {"type": "string"}}
-_EXPOSITION = {200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}}
+_EXPOSITION: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}
+}
 
 
 @router.get(

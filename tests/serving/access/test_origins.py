@@ -139,6 +139,13 @@ def test_a_service_with_keys_answers_to_any_name_unless_some_are_named(tmp_path)
     assert ask(named, host="evil.example", X_API_Key=key) == 421
 
 
+def test_a_rebound_name_reads_no_metrics_of_a_service_with_keys(tmp_path):
+    add_key(tmp_path / "keys.yaml", "ward")
+    keyed = Settings(auth="on", keys=tmp_path / "keys.yaml")
+    assert ask(keyed, path="/metrics", host="localhost:8000") == 200
+    assert ask(keyed, path="/metrics", host="evil.example:8000") == 401
+
+
 @pytest.mark.parametrize("hosts", ["https://a.example", "a.example:80", "a.example/x", "a b", "", "*.", "a.*", "a,,b"])
 def test_hosts_are_names(hosts):
     with pytest.raises(InputError, match=r"PNEUMO_HOSTS.*must be names"):

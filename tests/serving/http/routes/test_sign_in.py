@@ -213,7 +213,7 @@ def test_no_forged_or_changed_cookie_is_a_session(browser, key):
     cookie = browser.cookies[sessions.COOKIE]
     stranger = TestClient(browser.app, base_url=SITE)
     for each in forged(cookie):
-        headers = {"Cookie": f"{sessions.COOKIE}={each}".encode()}
+        headers = {b"Cookie": f"{sessions.COOKIE}={each}".encode()}
         assert stranger.get("/v1/model", headers=headers).status_code == 401, each
     assert stranger.get("/v1/model", headers={"Cookie": f"a=b; {sessions.COOKIE}={cookie}; c"}).status_code == 200
 
