@@ -83,9 +83,12 @@ def refused(answer: bytes, status: int) -> dict:
 
 
 def is_alive(server: ServerProcess) -> bool:
-    began = time.monotonic()
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{server.address}/healthz", timeout=20).status_code == 200 and time.monotonic() - began < 1
+    """Whether one of a few requests is answered within a second: a busy machine delays some, a stalled loop all."""
+    for _ in range(5):
+        began = time.monotonic()
+        answer = Peer(server, GET + b"\r\n").receive_answer()
+        if answer.startswith(b"HTTP/1.1 200") and time.monotonic() - began < 1:
+            return True
     return False
 
 
