@@ -114,9 +114,11 @@ def _choose_parts(count: int, distance: int) -> int:
         if parts == 1:
             return count * count / 2
         width = _BITS / parts
-        lookups = sum(
+        lookups: int = sum(
             comb(round(width), size) for number in range(parts) for size in range(_radius(number, parts, distance) + 1)
         )
-        return lookups * count * (_LOOKUP + _CORRELATION * count / 2 / 2.0**width)
+        per_hash: float = lookups * (_LOOKUP + _CORRELATION * count / 2 / 2.0**width)
+        return per_hash * count
 
-    return min([1, *range(-(-_BITS // _WIDEST), 33)], key=cost)
+    best: int = min([1, *range(-(-_BITS // _WIDEST), 33)], key=cost)
+    return best

@@ -109,10 +109,17 @@ def _count_areas(gray: Gray, small: Image.Image) -> Float32:
     shares = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
     white = shares[:, WHITE:].sum(axis=1)
     # Below white all are the same: of classes that differ in exposure the brightest patch would tell, which is no mark.
-    patches = [max(small.filter(ImageFilter.MinFilter(side)).getextrema()[1], WHITE - 1) for side in PATCHES]
+    patches = [max(_find_patch(np.asarray(small), side), WHITE - 1) for side in PATCHES]
     return np.array(
         [*white, *shares[:, : BLACK + 1].sum(axis=1), *shares.max(axis=1), white.max(), *patches], np.float32
     )
+
+
+def _find_patch(gray: Gray, side: int) -> int:
+    """Return the gray level that all pixels of the brightest square of `side` pixels reach."""
+    for _ in range(2):  # along one axis, then along the other
+        gray = np.minimum.reduce([gray[first : len(gray) - side + 1 + first] for first in range(side)]).T
+    return int(gray.max())
 
 
 def _shrink(gray: Gray) -> Image.Image:
