@@ -1,10 +1,8 @@
 """Real servers in processes of their own: signals under load, several workers, processes that are killed."""
 
 import contextlib
-import json
 import os
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -15,7 +13,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pneumo.serving.model.bundle import Bundle
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import until
 
@@ -190,47 +187,6 @@ def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_go_on(s
     log = server.stop()
     assert "next try in 2 s" in log
     assert "model.onnx" in log
-
-
-def is_ready(server: ServerProcess) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{server.address}/readyz", timeout=30).status_code == 200
-    return False
-
-
-def register(root: Path, folder: str) -> None:
-    """Write a registry whose champion lies in a folder below it."""
-    version = {
-        "name": "tiny",
-        "version": "1",
-        "bundle": folder,
-        "digest": Bundle.open(root / folder).digest,
-        "metrics": {},
-        "promoted_at": "2026-11-23T12:00:00Z",
-        "run": None,
-    }
-    aliases = {"aliases": {"champion": "tiny:1"}, "history": {"champion": ["tiny:1"]}}
-    (root / "registry.yaml").write_text(json.dumps({"schema_version": 1, "versions": [version], **aliases}))
-
-
-def test_a_replacement_serves_what_the_alias_leads_to_now(serve, tmp_path, bundle):
-    root = tmp_path / "models"
-    shutil.copytree(bundle.folder, root / "old")
-    register(root, "old")
-    server = serve(Path("champion"), models_dir=root, workers=2, reload_s=0)
-    until(lambda: len(server.workers()) == 2)
-    before = server.workers()
-    (root / "old").rename(root / "new")
-    register(root, "new")
-    os.kill(min(before), signal.SIGKILL)
-    until(lambda: len(server.workers() - before) == 1)
-    (replacement,) = server.workers() - before
-    os.kill(max(before), signal.SIGKILL)  # then only the replacement can answer
-    until(lambda: is_ready(server))
-    assert replacement in server.workers()
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) == 0
-    assert "cannot start" not in server.stop()
 
 
 @pytest.mark.slow
