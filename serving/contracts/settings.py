@@ -174,7 +174,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         known = [*map(str.upper, cls.model_fields), *OTHERS]
         given = sorted(variable.removeprefix(PREFIX) for variable in environment if variable.startswith(PREFIX))
         for name in (name for name in given if name not in known):
-            nearest = difflib.get_close_matches(name, known, n=1)
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
             logging.getLogger("pneumo.settings").warning("%s%s: no such setting%s", PREFIX, name, hint)
 

@@ -13,7 +13,8 @@ from pneumo.serving.contracts.cores import available_cores, integers_overflow
 from pneumo.serving.contracts.errors import InputError, first_line
 from pneumo.serving.contracts.schemas import ImagePrediction
 from pneumo.serving.contracts.setting_types import MAX_PIXELS
-from pneumo.serving.images.decode import prepare
+from pneumo.serving.images.decode import prepare, read_stored
+from pneumo.serving.images.preparation import to_input
 from pneumo.serving.images.thumbnails import make_thumbnails
 from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
@@ -173,16 +174,18 @@ class Predictor:
     ) -> ImagePrediction:
         """Predict one image file, or raise an `ImageError`."""
         began = time.perf_counter()
-        prepared = self.prepare(data, max_pixels=max_pixels)
+        picture = read_stored(data, self.bundle.info.preparation, max_pixels=max_pixels)
+        prepared = to_input(picture.gray, self.bundle.info.preparation)
         decoding = (time.perf_counter() - began) * 1000
-        return name_prediction(self.predict([prepared])[0], filename, decoding)
+        return name_prediction(self.predict([prepared])[0], filename, decoding, picture.remarks)
 
 
-def name_prediction(prediction: ImagePrediction, filename: str | None, decoding_ms: float) -> ImagePrediction:
-    """Return a prediction with its file name and the time of decoding added."""
-    return prediction.model_copy(
-        update={"filename": filename, "elapsed_ms": round(prediction.elapsed_ms + decoding_ms, 3)}
-    )
+def name_prediction(
+    prediction: ImagePrediction, filename: str | None, decoding_ms: float, remarks: Sequence[str]
+) -> ImagePrediction:
+    """Return a prediction with its file name, the time of decoding and the remarks about the file added."""
+    elapsed_ms = round(prediction.elapsed_ms + decoding_ms, 3)
+    return prediction.model_copy(update={"filename": filename, "elapsed_ms": elapsed_ms, "remarks": list(remarks)})
 
 
 def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
