@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from PIL import ExifTags, Image, ImagePalette, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImagePalette, UnidentifiedImageError
 from PIL.Image import Transpose
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -107,7 +107,7 @@ def prepare(data: bytes, preparation: Preparation, *, max_pixels: int = MAX_PIXE
     return to_input(read_stored(data, preparation, max_pixels=max_pixels).gray, preparation)
 
 
-def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image, bytes], Picture]) -> Picture:
+def _read(data: bytes, max_pixels: int, decode: Callable[[ImageFile.ImageFile, bytes], Picture]) -> Picture:
     """Open an image, check its header, and decode it; every error becomes an `ImageError`."""
     if not data:
         raise ImageError("unreadable", "the file is empty")
@@ -136,7 +136,7 @@ def _read(data: bytes, max_pixels: int, decode: Callable[[Image.Image, bytes], P
         return replace(picture, remarks=(*page.remarks, *picture.remarks), rules=2 if page.small_palette else 1)
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Open an image with Pillow; a JPEG as nothing else, since phones embed further pictures behind the first (MPO)."""
     with _named_errors(data, "header"):
         try:
@@ -171,7 +171,7 @@ def _check_size(size: Size, limit: int) -> None:
         raise ImageError("too-large", f"{size[0]} x {size[1]} is more than {limit:,} pixels")
 
 
-def _decode_fully(image: Image.Image, data: bytes) -> Picture:
+def _decode_fully(image: ImageFile.ImageFile, data: bytes) -> Picture:
     file_format, mode = image.format or "", image.mode
     header = png.read_header(data) if file_format == "PNG" else None
     if header and header.depth == 16:
@@ -190,7 +190,7 @@ def _render(bands: Bands, file_format: str, mode: str, turn: Transpose | None) -
     return Picture(gray, file_format, mode, width, height, remarks, bands.rules)
 
 
-def _decode_scaled(image: Image.Image, data: bytes, size: int, how: Fit) -> Picture:
+def _decode_scaled(image: ImageFile.ImageFile, data: bytes, size: int, how: Fit) -> Picture:
     """Decode a JPEG at the smallest scale that still covers the square, and turn the square upright."""
     mode, (width, height) = image.mode, image.size
     if mode not in ("L", "RGB"):

@@ -6,7 +6,7 @@ import re
 import warnings
 from functools import cache
 
-from PIL import Image
+from PIL import _imaging
 
 _LIBRARIES = ("PIL", "pydicom", "pylibjpeg", "openjpeg", "libjpeg")
 _FILTER = ("ignore", None, Warning, re.compile(rf"({'|'.join(_LIBRARIES)}|pneumo\.serving\.images)(\.|$)"), 0)
@@ -33,7 +33,7 @@ def has_codec(compression: int) -> bool:
 @cache
 def _load_libtiff() -> ctypes.CDLL | None:
     """Return Pillow's own libtiff, told to write no errors to file descriptor 2; None if Pillow hides its functions."""
-    library = ctypes.CDLL(Image.core.__file__)
+    library = ctypes.CDLL(_imaging.__file__)
     try:
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)

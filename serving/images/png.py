@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pneumo.serving.images.grayscale import split
 from pneumo.serving.images.samples import CURVE, Samples
@@ -58,7 +58,7 @@ def read_header(data: bytes) -> Header:
     return Header(_MODES.get(colour), depth, significant, (CURVE,) if unusual else ())
 
 
-def read_samples(image: Image.Image, header: Header, data: bytes) -> Samples:
+def read_samples(image: ImageFile.ImageFile, header: Header, data: bytes) -> Samples:
     """Load an image of 16 bits, of which Pillow keeps the upper 8 if a pixel has several samples.
 
     Args:

@@ -111,10 +111,11 @@ def _find_white(samples: Samples) -> tuple[float, float, float, bool]:
         if not (low >= 0 and np.isfinite(high)):  # the least of values with a NaN is NaN
             raise ImageError("unreadable", "unsupported: negative or infinite pixel values; save it as PNG")
         highest, alpha = max(highest, high), max(alpha, float(band[..., colours:].max(initial=0)))
-        lit += np.count_nonzero(values)
-        loose += np.count_nonzero(values & padding) if padding else 0
+        lit += int(np.count_nonzero(values))
+        loose += int(np.count_nonzero(values & padding)) if padding else 0
         for level in above:
-            above[level] += np.count_nonzero(values > (level if full is None else int(level))) if high > level else 0
+            limit = level if full is None else int(level)  # a float would turn the samples into floats
+            above[level] += int(np.count_nonzero(values > limit)) if high > level else 0
     fits = [level for level in above if above[level] <= _FEW * lit]
     white = declared if declared in fits else next((level for level in levels if level in fits), None)
     if padding and (white != declared or loose <= _FEW * lit):  # samples that were scaled up end in zeros

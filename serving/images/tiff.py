@@ -66,7 +66,7 @@ class Page:
     following: int
     tags: dict[int, tuple[Any, ...]]
 
-    def get(self, tag: int, default: int = 0) -> Any:
+    def get(self, tag: int, default: Any = 0) -> Any:
         """Return the first value of a tag."""
         return (self.tags.get(tag) or (default,))[0]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL import TiffImagePlugin as Tag
 
 from pneumo.serving.contracts.errors import ImageError
@@ -53,7 +53,7 @@ def read_samples(page: Page) -> Samples:
     )
 
 
-def _decompress(page: Page) -> tuple[list[Image.Image], int]:
+def _decompress(page: Page) -> tuple[list[ImageFile.ImageFile], int]:
     """Return the rows of bytes of each plane, with the padding of tiles, as gray images; and pixels across a tile."""
     (width, height), codec, tiled = page.size, page.get(Tag.COMPRESSION, 1), Tag.TILEOFFSETS in page.tags
     block = page.get(Tag.TILEWIDTH) if tiled else width
