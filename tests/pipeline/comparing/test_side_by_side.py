@@ -68,9 +68,7 @@ def test_images_are_told_by_their_digest_where_data_sets_differ(synthesise_run):
     other = dataset.folder.with_name("other")
     shutil.copytree(dataset.folder, other)
     moved = [row for row in dataset.rows if row.patient != "person2"]
-    changed = dataset.info.model_copy(
-        update={"fingerprint": manifest.compute_fingerprint(moved, dataset.info)}
-    )
+    changed = dataset.info.model_copy(update={"fingerprint": manifest.compute_fingerprint(moved, dataset.info)})
     manifest.write_dataset(other, moved, changed)
     second.save(second.info().model_copy(update={"data": str(other), "data_fingerprint": changed.fingerprint}))
     frame = read_predictions(second)
