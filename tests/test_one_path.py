@@ -82,9 +82,9 @@ def test_service_command_line_and_import_see_the_same_pixels(
 
     files = make_files()
     source = tmp_path / "source"
-    for name, data in files.items():
-        (source / "A").mkdir(parents=True, exist_ok=True)
-        (source / "A" / name).write_bytes(data)
+    (source / "A").mkdir(parents=True)
+    for name, content in files.items():
+        (source / "A" / name).write_bytes(content)
     (source / "B").mkdir()
     for seed in range(6):
         (source / "B" / f"{seed}.png").write_bytes(encode(Image.fromarray(draw(20 + seed)), "PNG"))
@@ -96,7 +96,12 @@ def test_service_command_line_and_import_see_the_same_pixels(
 
     seen: list[Any] = []
     run = Predictor.run
-    monkeypatch.setattr(Predictor, "run", lambda self, batch: seen.append(np.array(batch)) or run(self, batch))
+
+    def watch(self: Predictor, batch: Any) -> Any:
+        seen.append(np.array(batch))
+        return run(self, batch)
+
+    monkeypatch.setattr(Predictor, "run", watch)
     by_command = json.loads(pneumo("predict", source / "A", "--model", bundle.folder, "--json").out)
     predicted = {Path(each["filename"]).name: each for each in by_command["predictions"]}
     refused = {Path(each["filename"]).name: each["error"] for each in by_command["errors"]}

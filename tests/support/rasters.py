@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def to_luma(colours: np.ndarray) -> np.ndarray:
     return colours @ np.array([0.299, 0.587, 0.114])
 
 
-def write_tiff(*pages: np.ndarray, order: str = "<", big: bool = False, **options: Any) -> bytes:
+def write_tiff(*pages: np.ndarray, order: Any = "<", big: bool = False, **options: Any) -> bytes:
     """A TIFF by tifffile; a page's own options stand in a list `each`."""
     buffer, each = io.BytesIO(), options.pop("each", [{}] * len(pages))
     with tifffile.TiffWriter(buffer, byteorder=order, bigtiff=big) as writer:
@@ -41,7 +41,7 @@ def write_tiff(*pages: np.ndarray, order: str = "<", big: bool = False, **option
     return buffer.getvalue()
 
 
-def write_plain_tiff(fields: dict[int, int | Sequence[int]], data: bytes = b"") -> bytes:
+def write_plain_tiff(fields: Mapping[int, int | Sequence[int]], data: bytes = b"") -> bytes:
     """A little-endian TIFF of LONG values with its data in one strip at the end, whatever its tags say."""
     fields = dict(fields) | {273: 0, 279: len(data)}
     entries, values, start = b"", b"", 8 + 2 + 12 * len(fields) + 4

@@ -133,7 +133,8 @@ def test_a_real_server_answers_413_before_a_large_body_is_sent(server):
     host, port = re.fullmatch(r"http://(.+):(\d+)", server.address).groups()
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(
-            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 90000000\r\n\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 90000000\r\n\r\n"
         )
         answer = connection.recv(65536)
         assert answer.startswith(b"HTTP/1.1 413")

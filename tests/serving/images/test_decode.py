@@ -268,7 +268,7 @@ def test_several_frames_are_refused(format):
 def test_of_the_pictures_that_a_phone_embeds_in_a_jpeg_the_first_is_read(decode):
     first, second = Image.fromarray(RAMP), Image.fromarray(RAMP[:, ::-1].copy())
     content = encode(first, "MPO", save_all=True, append_images=[second], quality=95)
-    assert Image.open(io.BytesIO(content)).n_frames == 2
+    assert getattr(Image.open(io.BytesIO(content)), "n_frames", 1) == 2
     picture = store(content, 64, Fit.PAD, decode)
     alone = store(encode(first, "JPEG", quality=95), 64, Fit.PAD, decode)
     np.testing.assert_array_equal(picture.gray, alone.gray)

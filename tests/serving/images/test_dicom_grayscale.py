@@ -95,7 +95,7 @@ SHOWN: dict[str, tuple[np.ndarray, dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("kind", SHOWN)
 def test_gray_is_what_dcmtk_shows(kind: str, photometric: str, shape: str | None, tmp_path: Path) -> None:
     pixels, attributes, options = SHOWN[kind]
-    presentation = {"PhotometricInterpretation": photometric, "PresentationLUTShape": shape}
+    presentation: dict[str, Any] = {"PhotometricInterpretation": photometric, "PresentationLUTShape": shape}
     data = make_dicom(pixels, **attributes, **presentation).replace(b"12345678", b"1A      ")
     np.testing.assert_allclose(read_gray(data).gray, render_with_dcmtk(data, tmp_path, *options), atol=1)
 
@@ -248,7 +248,8 @@ def test_a_modality_table_without_values_leaves_the_rescale() -> None:
 @pytest.mark.parametrize("attribute", ["RescaleSlope", "RescaleIntercept"])
 @pytest.mark.parametrize("text", ["1,5", "NAN", "INF"])
 def test_a_rescale_that_is_no_number_is_refused_by_name(attribute: str, text: str) -> None:
-    data = make_dicom(RAMP, **WINDOW, **{attribute: 12345678}).replace(b"12345678", text.encode().ljust(8))
+    placeholder: dict[str, Any] = {attribute: 12345678}
+    data = make_dicom(RAMP, **WINDOW, **placeholder).replace(b"12345678", text.encode().ljust(8))
     with pytest.raises(ImageError, match="unsupported: a rescale or lookup table that gives no numbers"):
         read_gray(data)
 

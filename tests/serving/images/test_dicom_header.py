@@ -56,13 +56,14 @@ def test_a_file_that_lacks_its_start_is_read_all_the_same(missing: str, order: s
 )
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_data_set_is_known_by_any_element_that_it_may_begin_with(attribute: str, order: str) -> None:
-    first = {
+    first: Any = {
         "SpecificCharacterSet": "ISO_IR 100",
         "ImageType": ["DERIVED", "PRIMARY"],
         "InstanceCreationDate": "20260101",
         "InstanceCreatorUID": "1.2.3",
     }[attribute]
-    whole = make_dicom(RAMP, **WINDOW, **ORDERS[order], **{attribute: first})
+    attributes: dict[str, Any] = {attribute: first}
+    whole = make_dicom(RAMP, **WINDOW, **ORDERS[order], **attributes)
     keys = [b"\x08\0" + low + b"\0" for low in (b"\5", b"\x08", b"\x12", b"\x14")]
     keys += [key[1::-1] + key[:1:-1] for key in keys]
     data = whole[min(at for at in (whole.find(key, 300) for key in keys) if at > 0) :]
@@ -95,7 +96,8 @@ def test_arbitrary_bytes_and_tables_of_numbers_are_not_dicom(content: bytes | li
 )
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_missing_attribute_is_named(name: str, value: str | None) -> None:
-    data = make_dicom(RAMP, **{"HighBit": 15} | {name: value})
+    attributes: dict[str, Any] = {"HighBit": 15, name: value}
+    data = make_dicom(RAMP, **attributes)
     assert f"a DICOM header without {name};" in refused(data)
 
 

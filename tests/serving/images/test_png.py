@@ -19,7 +19,7 @@ OPAQUE = np.ones_like(SHARES)
 
 
 def write(samples: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
-    return insert_chunks(imagecodecs.png_encode(np.ascontiguousarray(samples)), chunks)
+    return insert_chunks(bytes(imagecodecs.png_encode(np.ascontiguousarray(samples))), chunks)
 
 
 def stack(colours: int, alpha: np.ndarray | None) -> np.ndarray:

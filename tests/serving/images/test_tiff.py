@@ -3,6 +3,7 @@
 import io
 import itertools
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.support.rasters import PALE, draw_shares, quantise, to_luma, write_pl
 SHARES = draw_shares()
 DEPTHS = {"u1": 255, "u2": 65_535, "u4": 2**32 - 1, "i2": 32_767, "f2": 1, "f4": 1, "f8": 1}
 CODECS = [(None, False), ("lzw", False), ("lzw", True), ("zlib", True), ("packbits", False), ("zstd", True)]
-LAYOUTS = [{"rowsperstrip": 10}, {"tile": (16, 32)}]
+LAYOUTS: list[dict[str, Any]] = [{"rowsperstrip": 10}, {"tile": (16, 32)}]
 
 
 def reason_of(data: bytes) -> str:
@@ -188,7 +189,7 @@ def test_extra_samples_are_alpha_only_if_the_file_says_so(dtype, extra, colours)
     shown = SHARES * (alpha if extra != "unspecified" else 1)
     stored = SHARES * alpha if extra == "assocalpha" else SHARES
     samples = quantise(np.dstack([stored] * colours + [alpha]), DEPTHS[dtype], dtype)
-    options = {"photometric": "rgb" if colours == 3 else "minisblack", "extrasamples": [extra]}
+    options: dict[str, Any] = {"photometric": "rgb" if colours == 3 else "minisblack", "extrasamples": [extra]}
     picture = read_gray(write_tiff(samples, planarconfig="contig", **options))
     assert_near(picture.gray, 255 * shown, 3)
     assert bool(picture.remarks) == (extra != "unspecified")
@@ -346,5 +347,15 @@ def test_values_that_are_no_numbers_do_not_count_as_sizes():
 
 
 def test_a_deep_tile_much_larger_than_its_image_is_refused():
-    fields = {258: (64, 64, 64), 259: 8, 262: 2, 277: 3, 322: 2048, 323: 2048, 324: 8, 325: 100, 339: 3}
+    fields: dict[int, int | tuple[int, ...]] = {
+        258: (64, 64, 64),
+        259: 8,
+        262: 2,
+        277: 3,
+        322: 2048,
+        323: 2048,
+        324: 8,
+        325: 100,
+        339: 3,
+    }
     assert "tile much larger" in reason_of(write_plain_tiff(GRAY | fields, bytes(100)))

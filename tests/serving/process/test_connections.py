@@ -47,6 +47,12 @@ class Peer:
             return False
         return True
 
+    def send_slowly(self, data: bytes, pause_s: float) -> bool:
+        """Send, and wait if the server took it."""
+        if taken := self.send(data):
+            time.sleep(pause_s)
+        return taken
+
     def receive(self) -> bytes:
         """What comes until the server closes the connection."""
         received = bytearray()
@@ -193,13 +199,13 @@ def test_a_kept_connection_is_not_held_by_a_trickle(server, more, answer):
 def test_a_body_that_nobody_reads_holds_no_connection(server):
     peer = Peer(server, GET + b"Content-Length: 100000\r\n\r\n")
     assert peer.receive_answer().startswith(b"HTTP/1.1 200")
-    until(lambda: not peer.send(b"a") or time.sleep(0.1), 20)
+    until(lambda: not peer.send_slowly(b"a", 0.1), 20)
 
 
 def test_an_answer_that_nobody_reads_holds_no_connection(server):
     wanted = b"GET /static/vendor/plotly.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     peer = Peer(server, wanted * 8)  # more than the system takes from the server: it would wait for ever
-    until(lambda: not peer.send(b"\r\n") or time.sleep(0.2), 30)
+    until(lambda: not peer.send_slowly(b"\r\n", 0.2), 30)
     assert is_alive(server)
 
 
@@ -241,7 +247,7 @@ def test_slow_bodies_take_no_memory_from_others_and_are_given_up(server, png):
 def test_a_trickle_of_a_body_is_given_up(server):
     head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n"
     peer = Peer(server, head)
-    until(lambda: not peer.send(b"a") or time.sleep(0.05), 20)
+    until(lambda: not peer.send_slowly(b"a", 0.05), 20)
     assert "bytes a second" in refused(peer.receive(), 408)["detail"]
 
 

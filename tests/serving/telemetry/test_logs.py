@@ -129,7 +129,7 @@ def test_of_an_exception_type_and_place_are_shown(written, log_format):
     stream = written(log_format)
     for name in ("pneumo.service", "uvicorn.error"):
         try:
-            problems.KINDS[SECRET]
+            {**problems.KINDS}[SECRET]  # type: ignore[index]
         except KeyError:
             logging.getLogger(name).exception("Exception in ASGI application\n")
     lines = stream.getvalue().splitlines()
