@@ -1,8 +1,10 @@
 """Real servers in processes of their own: signals under load, several workers, processes that are killed."""
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pneumo.serving.model.bundle import Bundle
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import until
 
@@ -166,22 +169,43 @@ def test_the_address_that_is_told_opens(serve, host):
     assert httpx.get(f"{server.address}/healthz", timeout=30).status_code == 200
 
 
+def answers_alone(server: ServerProcess, worker: int) -> bool:
+    """Whether a worker answers while the others are stopped."""
+    others = server.workers() - {worker}
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        return httpx.get(f"{server.address}/readyz", timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+
+def wait_for_both(server: ServerProcess) -> set[int]:
+    """Return two workers once both have loaded their model."""
+    until(lambda: len(server.workers()) == 2)
+    workers = server.workers()
+    for worker in workers:
+        until(lambda worker=worker: answers_alone(server, worker))  # type: ignore[misc]
+    return workers
+
+
 def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_go_on(serve, own_bundle, png):
     server = serve(own_bundle.folder, workers=2, reload_s=0)
-    until(lambda: len(server.workers()) == 2)
+    workers = wait_for_both(server)
     graph = own_bundle.folder / "model.onnx"
     sealed = graph.read_bytes()
     graph.write_bytes(sealed + b"damage")
-    killed = min(server.workers())
+    killed = min(workers)
     os.kill(killed, signal.SIGKILL)
     replacements: set[int] = set()
     statuses: list[int] = []
 
     def try_twice() -> bool:
         replacements.update(server.workers() - {killed})
-        # It was with the worker that was killed, or the other one has just started.
-        lost = (httpx.ReadError, httpx.RemoteProtocolError, *(() if statuses else (httpx.ConnectError,)))
-        with contextlib.suppress(*lost):
+        with contextlib.suppress(httpx.ReadError, httpx.RemoteProtocolError):  # it was with the worker that was killed
             statuses.append(httpx.post(f"{server.address}/v1/predict", files={"file": png}, timeout=30).status_code)
         return len(replacements) >= 3  # the one that goes on, and two that could not start
 
@@ -194,6 +218,38 @@ def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_go_on(s
     log = server.stop()
     assert "next try in 2 s" in log
     assert "model.onnx" in log
+
+
+def register(root: Path, folder: str) -> None:
+    """Write a registry whose champion lies in a folder below it."""
+    version = {
+        "name": "tiny",
+        "version": "1",
+        "bundle": folder,
+        "digest": Bundle.open(root / folder).digest,
+        "metrics": {},
+        "promoted_at": "2026-11-23T12:00:00Z",
+        "run": None,
+    }
+    aliases = {"aliases": {"champion": "tiny:1"}, "history": {"champion": ["tiny:1"]}}
+    (root / "registry.yaml").write_text(json.dumps({"schema_version": 1, "versions": [version], **aliases}))
+
+
+def test_a_replacement_serves_what_the_alias_leads_to_now(serve, tmp_path, bundle):
+    root = tmp_path / "models"
+    shutil.copytree(bundle.folder, root / "old")
+    register(root, "old")
+    server = serve(Path("champion"), models_dir=root, workers=2, reload_s=0)
+    before = wait_for_both(server)
+    (root / "old").rename(root / "new")
+    register(root, "new")
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: len(server.workers() - before) == 1)
+    (replacement,) = server.workers() - before
+    until(lambda: answers_alone(server, replacement))
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    assert "cannot start" not in server.stop()
 
 
 @pytest.mark.slow
