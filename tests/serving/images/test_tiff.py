@@ -358,4 +358,4 @@ def test_a_deep_tile_much_larger_than_its_image_is_refused():
         325: 100,
         339: 3,
     }
-    assert "tile much larger" in reason_of(write_plain_tiff(GRAY | fields, bytes(100)))
+    assert "tile much larger" in reason_of(write_plain_tiff({**GRAY, **fields}, bytes(100)))
