@@ -109,6 +109,7 @@ def test_a_deep_image_is_shown_where_keys_are_required(open_screen, bundle, serv
     with serve_bundle(bundle, auth="on", keys=tmp_path / "keys.yaml") as locked:
         screen = open_screen(locked.address)
         screen.choose(("twelve.png", png16(chest())))
+        expect(screen.locate("#key")).to_be_focused()
         screen.page.keyboard.type(key)
         screen.page.keyboard.press("Enter")
         screen.settled(1)
