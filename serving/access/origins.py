@@ -21,7 +21,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+?)\.?(?::[0-9]{1,5})?")
 _PRIVATE = (".local", ".internal", ".home.arpa")
-"""Domains that no public name server answers for (RFC 6762, RFC 8375, ICANN 2024), so that no stranger owns a name."""
+"""Domains that no public name server answers for (RFC 6762, RFC 8375, ICANN 2024), so that nobody else owns a name."""
 
 
 class OriginPolicy:

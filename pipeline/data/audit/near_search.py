@@ -48,13 +48,6 @@ def group_near(hashes: Sequence[bytes], distance: int) -> Ints:
     return np.asarray(group[member.ravel()])
 
 
-def find_near_pairs(hashes: Sequence[bytes], distance: int) -> Ints:
-    """Return all pairs of hashes within `distance` bits: positions [pairs, 2], sorted, the smaller one first."""
-    words = to_words(hashes)
-    found = [pairs[:, is_near(words, pairs, distance)] for pairs in suggest_pairs(words, distance)]
-    return np.unique(np.sort(np.concatenate([*found, np.empty((2, 0), dtype=np.intp)], axis=1).T), axis=0)
-
-
 def to_words(hashes: Sequence[bytes]) -> Words:
     """Return hashes of 32 bytes as words, [N, 4]."""
     return np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, _BITS // 64)

@@ -14,12 +14,12 @@ from PIL import Image, ImageFilter
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import Kind, Severity, audit
 from pneumo.pipeline.data.audit.appearance import NEAR_DISTANCE, describe_appearance, perceptual_hash
-from pneumo.pipeline.data.audit.near_search import find_near_pairs
 from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.types import Fit
+from tests.support.near_pairs import find_near_pairs
 from tests.support.paths import ROOT
 
 Pixels = NDArray[np.uint8]

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pneumo.pipeline.data.audit import near_search
-from pneumo.pipeline.data.audit.near_search import find_near_pairs, group_near, suggest_pairs, to_words
+from pneumo.pipeline.data.audit.near_search import group_near, suggest_pairs, to_words
+from tests.support.near_pairs import find_near_pairs
 
 
 def count_pairs(hashes: list[bytes], distance: int) -> list[list[int]]:

@@ -17,18 +17,9 @@ from pneumo.serving.access.proxies import PrefixMiddleware
 from pneumo.serving.access.security import PROBES, HeadersMiddleware, build_middleware
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.settings import Settings
+from tests.support.request_ids import Identity
 
 LOOPBACK, OPEN = Settings(), Settings(host="0.0.0.0", auth="off")
-
-
-class Identity:
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] == "http":
-            scope.setdefault("state", {})["request_id"] = "request-1"
-        await self.app(scope, receive, send)
 
 
 async def answer(_request):

@@ -24,6 +24,7 @@ from pneumo.serving.access.security import OPEN, HeadersMiddleware, build_middle
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import Rate
 from pneumo.serving.contracts.settings import Settings
+from tests.support.request_ids import Identity
 
 CLIENT = ("203.0.113.7", 50000)
 NEEDS_A_KEY = (
@@ -38,18 +39,6 @@ NEEDS_A_KEY = (
     "/Docs",
     "/static",
 )
-
-
-class Identity:
-    """Stands for the middleware that gives each request an id."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] == "http":
-            scope.setdefault("state", {})["request_id"] = "request-1"
-        await self.app(scope, receive, send)
 
 
 async def who(request):

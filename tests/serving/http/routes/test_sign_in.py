@@ -211,11 +211,11 @@ def forged(cookie: str) -> list[str]:
 def test_no_forged_or_changed_cookie_is_a_session(browser, key):
     sign_in(browser, key)
     cookie = browser.cookies[sessions.COOKIE]
-    stranger = TestClient(browser.app, base_url=SITE)
+    other = TestClient(browser.app, base_url=SITE)
     for each in forged(cookie):
         headers = {b"Cookie": f"{sessions.COOKIE}={each}".encode()}
-        assert stranger.get("/v1/model", headers=headers).status_code == 401, each
-    assert stranger.get("/v1/model", headers={"Cookie": f"a=b; {sessions.COOKIE}={cookie}; c"}).status_code == 200
+        assert other.get("/v1/model", headers=headers).status_code == 401, each
+    assert other.get("/v1/model", headers={"Cookie": f"a=b; {sessions.COOKIE}={cookie}; c"}).status_code == 200
 
 
 def test_a_session_ends_after_its_time(browser, key, monkeypatch):
