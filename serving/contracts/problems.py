@@ -1,7 +1,7 @@
 """Errors of the service as RFC 9457 problem documents."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from http import HTTPStatus
 from typing import Any, Literal
@@ -175,6 +175,16 @@ def _respond(request: Request, headers: Mapping[str, str] | None = None, **field
     return Response(content, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
+async def answer(request: Request, endpoint: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Return the response of an endpoint, or the problem document of its error."""
+    try:
+        return await endpoint(request)
+    except ProblemError as error:
+        return respond(request, error)
+    except RequestValidationError as error:
+        return await _on_wrong_parameter(request, error)
+
+
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     return respond(request, error)
@@ -193,5 +203,5 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     detail = _DETAILS.get(status, str(error.detail))
     headers = dict(error.headers or {})
     if "GET" in headers.get("Allow", ""):
-        headers["Allow"] = "GET, HEAD"  # see `pneumo.serving.http.methods`
+        headers["Allow"] = "GET, HEAD"  # see `pneumo.serving.http.middleware`
     return _respond(request, headers, title=HTTPStatus(status).phrase, status=status, detail=detail)

@@ -17,8 +17,7 @@ from pneumo.serving.contracts.errors import PneumoError
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.api_description import EXAMPLES
-from pneumo.serving.http.methods import HeadMiddleware
-from pneumo.serving.http.middleware import RequestMiddleware, SheddingMiddleware
+from pneumo.serving.http.middleware import DispatchMiddleware, RequestMiddleware
 from pneumo.serving.http.openapi import API_VERSION, install_openapi
 from pneumo.serving.http.request_body import BodyMiddleware
 from pneumo.serving.http.routes import drift, explain, feedback, health, page, predict, protocol, sign_in
@@ -61,9 +60,8 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
             Middleware(HeadersMiddleware),
             Middleware(RequestMiddleware, service=service),
             *build_middleware(service.settings),
-            Middleware(SheddingMiddleware, service=service),
             Middleware(BodyMiddleware, service=service),
-            Middleware(HeadMiddleware),
+            Middleware(DispatchMiddleware, direct={predict.PATH: predict.predict}),
         ],
     )
     app.state.service = service

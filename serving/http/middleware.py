@@ -1,22 +1,20 @@
-"""Middlewares for every request: request id, log line, metrics, load shedding, and an answer to every error."""
+"""Middlewares for every request: request id, log line, metrics, an answer to every error, and the way to its route."""
 
+import os
 import re
 import time
-import uuid
+from collections.abc import Awaitable, Callable, Mapping
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette._utils import get_route_path
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumo.serving.contracts import problems
-from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.inference.service import Service, State
 from pneumo.serving.telemetry.logs import RequestFields, log_request
 from pneumo.serving.telemetry.tracing import Span
 
-COSTLY = frozenset({"/v1/predict", "/v1/explain"})
-"""Paths of requests with images; for these the path is the route's template."""
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -39,7 +37,7 @@ class RequestMiddleware:
             return
         request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
+            request_id = os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = request_id
         status, answered, began = 500, False, time.perf_counter()
 
@@ -47,10 +45,11 @@ class RequestMiddleware:
             nonlocal status, answered
             if message["type"] == "http.response.start":
                 status, answered = message["status"], True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
+                own = {b"x-request-id": request_id.encode()}
                 if self.service.state is State.DRAINING:
-                    headers["Connection"] = "close"  # the next request must go to another process
+                    own[b"connection"] = b"close"  # the next request must go to another process
+                kept = [header for header in message.get("headers", ()) if header[0] not in own]
+                message["headers"] = [*kept, *own.items()]
             await send(message)
 
         with self.service.metrics.track_request(), self.service.tracer.request(scope) as span:
@@ -93,23 +92,29 @@ def _find_route(scope: Scope) -> str:
     return next((route.path for route in routes if route.path_regex.match(path)), "-")
 
 
-class SheddingMiddleware:
-    """Sheds requests with images before routing, as long as their predicted wait is too long.
+class DispatchMiddleware:
+    """Passes requests on to the routes, HEAD as GET (RFC 9110, section 9.3.2) and some of them without a router.
 
-    The routes shed load too, but an overloaded service spends its time on refusals, so these must be cheap.
+    FastAPI's router and its layers took a third of the event loop's time per image. The server sends no body for HEAD,
+    since its own scope still says so.
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, direct: Mapping[str, Endpoint]) -> None:
+        """Wrap an application; `direct` are the endpoints of POST requests by path, which is the route's template."""
         self.app = app
-        self.service = service
+        self.direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on or refuse one request."""
-        if scope["type"] == "http" and scope["method"] == "POST" and (path := get_route_path(scope)) in COSTLY:
+        """Answer one request."""
+        method = scope.get("method")
+        if method == "HEAD":
+            routed = {**scope, "method": "GET"}
             try:
-                self.service.load_shedding.check_wait()
-            except ProblemError as error:
-                scope["state"]["route"] = path
-                await problems.respond(Request(scope), error)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+                await self.app(routed, receive, send)
+            finally:
+                scope["route"] = routed.get("route")  # for the log line
+        elif method == "POST" and (endpoint := self.direct.get(path := get_route_path(scope))):
+            scope["state"]["route"] = path
+            await (await problems.answer(Request(scope, receive), endpoint))(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)

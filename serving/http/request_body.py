@@ -5,7 +5,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumo.serving.contracts.problems import ProblemError
@@ -36,22 +36,22 @@ class BodyMiddleware:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        settings, headers = self.service.settings, Headers(scope=scope)
+        settings, headers = self.service.settings, scope["headers"]
         receive = _limit_time(receive, settings)
-        listed = ",".join(headers.getlist("content-encoding")).lower().split(",")
-        codings = [each for coding in listed if (each := coding.strip()) not in ("", "identity")]
+        listed = b",".join(value for name, value in headers if name == b"content-encoding").decode("latin-1").lower()
+        codings = [each for coding in listed.split(",") if (each := coding.strip()) not in ("", "identity")]
         if codings and (len(codings) > 1 or codings[0] not in _WINDOWS):
             receive, send = _refuse(codings), _add_accepted(send)
         elif codings:
             receive = _decompress(receive, codings[0], settings.max_bytes)
         with self.service.load_shedding.hold_body() as reserve:
-            declared = headers.get("content-length", "")
-            size = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
+            declared = dict(headers).get(b"content-length", b"")
+            size = int(declared) if declared.isdigit() and len(declared) < 20 else 0
             await self.app(scope, _reserve_memory(receive, reserve, min(size, settings.max_bytes)), send)
 
 
 def _limit_time(receive: Receive, settings: Settings) -> Receive:
-    received, waited, more = 0, 0.0, True
+    received, waited, more, ends = 0, 0.0, True, time.perf_counter() + settings.timeout_s
 
     async def receive_in_time() -> Message:
         nonlocal received, waited, more
@@ -59,10 +59,13 @@ def _limit_time(receive: Receive, settings: Settings) -> Receive:
             return await receive()
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(settings.body_pause_s):
+            async with asyncio.timeout(min(settings.body_pause_s, ends - began)):
                 message = await receive()
         except TimeoutError:
             detail = f"no byte of the body came for {settings.body_pause_s:g} s; send it without such pauses"
+            if ends - began < settings.body_pause_s:
+                limit = f"within {settings.timeout_s:g} s"
+                detail = f"the body did not arrive {limit}; send less, or over a faster connection"
             raise ProblemError("request-timeout", detail) from None
         received += len(message.get("body", b""))
         waited += time.perf_counter() - began

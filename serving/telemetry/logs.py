@@ -35,6 +35,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WARNING = re.compile(r"\w+ at [^\n]{1,200}:\d+")
 """Pattern of the output of `_format_warning`."""
 
+_TRACE = "Traceback (most recent call last)"
+"""Text of tracebacks that the web server logs as messages."""
+
 _IN_MESSAGE = frozenset({"request_id", "method", "route", "status", "duration_ms"})
 
 _ASSETS = ("/static", "/favicon.ico")
@@ -44,6 +47,9 @@ WAITING = 10_000
 """Most log lines that wait to be written."""
 
 _FLUSH_S = 2.0
+
+_GATHER_S = 0.02
+"""Seconds in which lines gather before they are written at once."""
 
 on_dropped: set[Callable[[], object]] = set()
 """Functions that are called for each line that is dropped."""
@@ -71,6 +77,9 @@ class RequestFields:
     lane: str | None = None
     key: str | None = None
     trace_id: str | None = None
+
+
+_FIELDS = tuple(RequestFields.__dataclass_fields__)
 
 
 def configure(log_format: LogFormat = "text", stream: TextIO | None = None) -> None:
@@ -103,11 +112,12 @@ def log_request(request: RequestFields) -> None:
     level = logging.DEBUG if request.status < 400 and request.route.startswith(_ASSETS) else logging.INFO
     level = logging.WARNING if request.status >= 500 else level
     if _log.isEnabledFor(level):
-        names = RequestFields.__dataclass_fields__
-        fields = {name: value for name in names if (value := getattr(request, name)) is not None}
+        fields = {name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
         fields |= {"method": normalize_method(request.method), "duration_ms": round(request.duration_ms, 2)}
         words = (request.request_id, fields["method"], request.route, request.status, request.duration_ms)
-        _log.log(level, "%s %s %s %d %.1f ms", *words, extra={"request_fields": fields})
+        record = logging.LogRecord(_log.name, level, "", 0, "%s %s %s %d %.1f ms", words, None)  # the caller is known
+        record.request_fields = fields
+        _log.handle(record)
 
 
 def normalize_method(method: str) -> str:
@@ -130,41 +140,56 @@ class _QueuedHandler(_Handler):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._lines: queue.Queue[str | None] = queue.Queue(WAITING)
+        self._lines: queue.SimpleQueue[logging.LogRecord | str | threading.Event | None] = queue.SimpleQueue()
         self._dropped = 0
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._lines.put_nowait(self.format(record))
-        except queue.Full:
-            self._dropped += 1
-            for count in on_dropped:
-                count()
-        except Exception:
-            self.handleError(record)
+        if self._lines.qsize() < WAITING:
+            # The thread formats the rest; an exception would keep the images in its frames alive.
+            self._lines.put(self.format(record) if record.exc_info else record)
+            return
+        self._dropped += 1
+        for count in on_dropped:
+            count()
 
     def flush(self) -> None:
         """Wait until all lines are written, but not for a reader that does not come."""
-        ends = time.monotonic() + _FLUSH_S
-        while self._lines.unfinished_tasks and self._thread.is_alive() and time.monotonic() < ends:
-            time.sleep(0.005)
+        if self._thread.is_alive():
+            self._lines.put(written := threading.Event())
+            written.wait(_FLUSH_S)
 
     def close(self) -> None:
         self.flush()
-        with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(None)
+        self._lines.put(None)
         super().close()
 
     def _work(self) -> None:
-        while (line := self._lines.get()) is not None:
+        ended = False
+        while not ended:
+            taken = [self._lines.get()]
+            if not isinstance(taken[0], threading.Event):
+                time.sleep(_GATHER_S)  # to wake for each line would take the processor from requests
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    taken.append(self._lines.get_nowait())
             dropped, self._dropped = self._dropped, 0
+            lines = [self._format(each) for each in taken if isinstance(each, logging.LogRecord | str)]
             if dropped:
-                line += f"\n{dropped} log lines were dropped, since nobody read them"
+                lines.append(f"{dropped} log lines were dropped, since nobody read them\n")
             with contextlib.suppress(OSError, ValueError):  # the stream is closed
-                self._write(f"{line}\n")
-            self._lines.task_done()
+                self._write("".join(lines))
+            for each in taken:
+                if isinstance(each, threading.Event):
+                    each.set()
+            ended = None in taken
+
+    def _format(self, line: logging.LogRecord | str) -> str:
+        try:
+            return f"{line if isinstance(line, str) else self.format(line)}\n"
+        except Exception:  # as `handleError`
+            return ""
 
     def _write(self, text: str) -> None:
         try:
@@ -204,16 +229,15 @@ def _get_text(record: logging.LogRecord) -> str:
     if record.name == "py.warnings":
         message = record.getMessage()
         return message if _WARNING.fullmatch(message) else "a warning of another library, left out"
-    place = f"{shorten_path(record.pathname)}:{record.lineno}"
-    if record.name.partition(".")[0] not in _TRUSTED:
-        return f"message left out, it may quote a request ({place})"
-    try:
-        text = record.getMessage().strip()
-    except (TypeError, ValueError):
-        return f"message left out, its arguments do not fit ({place})"
-    if "Traceback (most recent call last)" in text:  # the web server logs some as messages
-        return f"{text.splitlines()[-1].partition(':')[0]} (traceback left out)"
-    return text
+    reason = "it may quote a request"
+    if record.name.partition(".")[0] in _TRUSTED:
+        try:
+            text = record.getMessage().strip()
+        except (TypeError, ValueError):
+            reason = "its arguments do not fit"
+        else:
+            return f"{text.splitlines()[-1].partition(':')[0]} (traceback left out)" if _TRACE in text else text
+    return f"message left out, {reason} ({shorten_path(record.pathname)}:{record.lineno})"
 
 
 def _format_warning(

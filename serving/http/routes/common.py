@@ -1,10 +1,8 @@
 """Parts that routes share: the service, the body of a request, the prediction log, caching."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
@@ -13,7 +11,7 @@ from pydantic import BaseModel
 from pneumo.serving.access.authentication import Authenticator
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ModelName
-from pneumo.serving.http.uploads import FIELD, JsonImages, read_uploads
+from pneumo.serving.http.uploads import FIELD, JsonImages, read_body, read_uploads
 from pneumo.serving.inference.decoding import Upload
 from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service
@@ -57,36 +55,28 @@ async def get_service(request: Request) -> Service:  # FastAPI would call a plai
 ServiceDependency = Annotated[Service, Depends(get_service)]
 
 
-@contextlib.asynccontextmanager
-async def receive_images(request: Request, service: Service) -> AsyncIterator[list[Upload]]:
+async def receive_images(request: Request) -> list[Upload]:
     """Receive the images of a request if a model is ready and load shedding admits them."""
-    service.pick_slot(request.state.request_id)
+    service: Service = request.app.state.service
     settings = service.settings
-    read = partial(
-        read_uploads,
+    service.pick_slot(request.state.request_id)
+    service.load_shedding.check_wait()
+    uploads = await read_uploads(
         request,
         max_bytes=settings.max_bytes,
         max_images=settings.max_images,
         max_pixels=settings.max_request_pixels,
     )
-    async with receive_body(request, service, read) as uploads:
-        request.state.images = len(uploads)
-        request.state.bytes = sum(len(upload.data) for upload in uploads)
-        yield uploads
+    request.state.images = len(uploads)
+    request.state.bytes = sum(len(upload.data) for upload in uploads)
+    return uploads
 
 
-@contextlib.asynccontextmanager
-async def receive_body[T](request: Request, service: Service, read: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
-    """Receive a body with `read` if load shedding admits it."""
-    timeout_s = service.settings.timeout_s
+async def receive_body(request: Request, max_bytes: int) -> bytes:
+    """Receive a whole body of at most `max_bytes` if load shedding admits it."""
+    service: Service = request.app.state.service
     service.load_shedding.check_wait()
-    try:
-        async with asyncio.timeout(timeout_s):
-            body = await read()
-    except TimeoutError:
-        detail = f"the body did not arrive within {timeout_s:g} s; send less, or over a faster connection"
-        raise ProblemError("request-timeout", detail) from None
-    yield body
+    return await read_body(request, max_bytes)
 
 
 def record_model(request: Request, slot: ModelSlot) -> ModelName:

@@ -42,20 +42,20 @@ async def explain(
     ] = None,
 ) -> Response:
     """Predict one image and lay a heat map over it; this is not recorded in the prediction log."""
-    async with receive_images(request, service) as uploads:
-        if len(uploads) > 1:
-            raise ProblemError("wrong-fields", f"{len(uploads)} images; send one image per heat map")
-        slot = service.pick_slot(request.state.request_id)
-        model = record_model(request, slot)
-        try:
-            if output == "film":
-                return Response(await service.draw_film(slot, uploads[0]), media_type="image/png")
-            explanation = await service.explain(slot, uploads[0], class_name, method)
-        except ImageError as error:
-            raise ProblemError.from_image_error(error, filename=uploads[0].filename, index=0, count=1) from None
-        except (UnknownClassError, NoMapsError) as error:
-            raise ProblemError("wrong-fields", str(error)) from None
-        if output == "png":
-            return Response(await asyncio.to_thread(explanation.overlay), media_type="image/png")
-        answer = await asyncio.to_thread(explanation.to_response, request.state.request_id, model)
-        return Response(answer.model_dump_json(), media_type="application/json")
+    uploads = await receive_images(request)
+    if len(uploads) > 1:
+        raise ProblemError("wrong-fields", f"{len(uploads)} images; send one image per heat map")
+    slot = service.pick_slot(request.state.request_id)
+    model = record_model(request, slot)
+    try:
+        if output == "film":
+            return Response(await service.draw_film(slot, uploads[0]), media_type="image/png")
+        explanation = await service.explain(slot, uploads[0], class_name, method)
+    except ImageError as error:
+        raise ProblemError.from_image_error(error, filename=uploads[0].filename, index=0, count=1) from None
+    except (UnknownClassError, NoMapsError) as error:
+        raise ProblemError("wrong-fields", str(error)) from None
+    if output == "png":
+        return Response(await asyncio.to_thread(explanation.overlay), media_type="image/png")
+    answer = await asyncio.to_thread(explanation.to_response, request.state.request_id, model)
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,7 +1,5 @@
 """`/v1/feedback`."""
 
-from functools import partial
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -16,7 +14,6 @@ from pneumo.serving.http.routes.common import (
     require_log,
     run_on_log,
 )
-from pneumo.serving.http.uploads import read_body
 
 SHOWN = 1000
 """Most images listed in an answer."""
@@ -74,18 +71,18 @@ async def feedback(request: Request, service: ServiceDependency) -> Response:
     if media_type not in (b"application/json", b"text/csv"):
         raise ProblemError("unsupported-media-type", "send application/json, or text/csv with request_id,index,label")
     limit = min(MAX_BYTES, service.settings.max_bytes)
-    async with receive_body(request, service, partial(read_body, request, limit)) as body:
+    body = await receive_body(request, limit)
 
-        def store_labels() -> FeedbackResponse:
-            labels = (read_csv if media_type == b"text/csv" else read_json)(body)
-            unmatched = store_feedback(store, build_bundle_lookup(service), labels)
-            taken = len({item.image for item in labels.values()})
-            return FeedbackResponse(
-                request_id=request.state.request_id,
-                taken=taken,
-                matched=taken - len(unmatched),
-                unmatched=[UnmatchedImage(request_id=name, index=index) for name, index in unmatched[:SHOWN]],
-            )
+    def store_labels() -> FeedbackResponse:
+        labels = (read_csv if media_type == b"text/csv" else read_json)(body)
+        unmatched = store_feedback(store, build_bundle_lookup(service), labels)
+        taken = len({item.image for item in labels.values()})
+        return FeedbackResponse(
+            request_id=request.state.request_id,
+            taken=taken,
+            matched=taken - len(unmatched),
+            unmatched=[UnmatchedImage(request_id=name, index=index) for name, index in unmatched[:SHOWN]],
+        )
 
-        answer = await run_on_log(store, store_labels)
+    answer = await run_on_log(store, store_labels)
     return Response(answer.model_dump_json(), media_type="application/json")

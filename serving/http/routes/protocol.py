@@ -9,7 +9,6 @@ import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from importlib import metadata
 from typing import Annotated
 
@@ -41,7 +40,6 @@ from pneumo.serving.http.tensors import (
     read_request,
     write_response,
 )
-from pneumo.serving.http.uploads import read_body
 from pneumo.serving.inference.model_slots import ModelSlot
 from pneumo.serving.inference.service import Service, State
 from pneumo.serving.model.predictor import BATCH
@@ -172,16 +170,16 @@ async def infer(request: Request, service: ServiceDependency, slot: SlotDependen
     """
     info, preparation = slot.bundle.info, slot.bundle.info.preparation
     shape = Shape(preparation.channels, preparation.height, preparation.width, service.settings.max_images)
-    async with receive_body(request, service, partial(read_body, request, service.settings.max_bytes)) as body:
-        request.state.bytes = len(body)
-        async with service.limit_time():
-            message = Message.split(body, request.headers.get(LENGTH))
-            inference, images = await _run_in_turn(_read, service, message, shape)
-            chosen = choose_outputs(inference, OUTPUTS)
-            request.state.images, request.state.lane, request.state.model = len(images), slot.name, info.id
-            with service.load_shedding.admit_images(len(images)), slot.in_use():
-                service.metrics.set_queue(service.load_shedding.images)
-                tensors, predictions = await _run_in_turn(_run, service, slot, images)
+    body = await receive_body(request, service.settings.max_bytes)
+    request.state.bytes = len(body)
+    async with service.limit_time():
+        message = Message.split(body, request.headers.get(LENGTH))
+        inference, images = await _run_in_turn(_read, service, message, shape)
+        chosen = choose_outputs(inference, OUTPUTS)
+        request.state.images, request.state.lane, request.state.model = len(images), slot.name, info.id
+        with service.load_shedding.admit_images(len(images)), slot.in_use():
+            service.metrics.set_queue(service.load_shedding.images)
+            tensors, predictions = await _run_in_turn(_run, service, slot, images)
     service.metrics.set_queue(service.load_shedding.images)
     service.metrics.count_predictions(slot.name, predictions)
     service.log_tensors(slot, predictions, tensors["embedding"], request.state.request_id)

@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime
-from functools import partial
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
@@ -12,8 +11,7 @@ from pneumo.serving.access.authentication import Authenticator
 from pneumo.serving.access.security import SIGN_IN, SIGN_OUT
 from pneumo.serving.access.sessions import end_session, start_session
 from pneumo.serving.contracts.problems import KINDS, ProblemError
-from pneumo.serving.http.routes.common import ServiceDependency, receive_body
-from pneumo.serving.http.uploads import read_body
+from pneumo.serving.http.routes.common import receive_body
 from pneumo.serving.pages.sign_in_page import render_sign_in_page
 
 MAX_BYTES = 4000
@@ -35,10 +33,9 @@ async def sign_in_page(request: Request) -> Response:
 
 
 @router.post(SIGN_IN)
-async def sign_in(request: Request, service: ServiceDependency) -> Response:
+async def sign_in(request: Request) -> Response:
     """Start a session with the key of a form; scripts, which accept no HTML, get 204 or a problem document."""
-    async with receive_body(request, service, partial(read_body, request, MAX_BYTES)) as body:
-        fields = dict(parse_qsl(body.decode("latin-1")))
+    fields = dict(parse_qsl((await receive_body(request, MAX_BYTES)).decode("latin-1")))
     back, is_form = fields.get("next", ""), "text/html" in request.headers.get("accept", "")
     response = _lead_to(back) if is_form else Response(status_code=204)
     authenticator: Authenticator | None = request.state.authenticator
