@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.contracts.process_state import set_environment
 from pneumo.serving.drift.check import DriftResult
 from pneumo.serving.drift.stored_checks import count_checks, list_checks, read_snapshot, store_result
 from pneumo.serving.predictions.store import LogStore
@@ -61,8 +62,8 @@ def write_workspace(store: LogStore, folder: Path) -> tuple[int, int]:
     return len(drawn), stored - len(drawn)
 
 
+@set_environment({"DO_NOT_TRACK": "1"})
 def _add_runs(folder: Path, snapshots: "Iterable[tuple[DriftCheck, bytes]]") -> None:
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         from evidently.core.report import Snapshot
         from evidently.sdk.models import PanelMetric

@@ -56,6 +56,11 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
 
 
+def join_lines(error: BaseException, limit: int = 300) -> str:
+    """Return an error's text with its lines joined, at most `limit` characters; its class name if it has no text."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def locate_failure(trace: TracebackType | None) -> str:
     """Return the last `file:line` of the service that a traceback passes; of any package if it passes none.
 

@@ -1,7 +1,6 @@
 """Evidently's page of a drift check: its plots and tables, with pneumo's p-values and thresholds."""
 
 import html
-import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.contracts.process_state import set_environment
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.drift.column_tests import BEYOND, WARNING
 from pneumo.serving.drift.samples import Sample
@@ -38,6 +38,7 @@ class EvidentlyPage(NamedTuple):
     snapshot: bytes
 
 
+@set_environment({"DO_NOT_TRACK": "1"})
 def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> EvidentlyPage:
     """Draw a check with Evidently.
 
@@ -51,7 +52,6 @@ def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> Eviden
     """
     if not check.columns:
         raise ValueError("nothing to draw: the check has no columns")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset

@@ -14,11 +14,14 @@ from typing import Any
 
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError, first_line
 from pneumo.serving.contracts.install_hints import install_hint
+from pneumo.serving.contracts.process_state import set_environment
 from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model.bundle import INFO, Bundle, BundleError
 
 CACHE = "PNEUMO_CACHE"
 """Environment variable: folder of downloaded bundles; by default `pneumo` in the user's cache folder."""
+GCSFS = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+"""Read when gcsfs is imported, which would ask each bucket for its kind over gRPC; that hangs behind proxies."""
 
 
 def format_path(root: Root, name: str) -> str:
@@ -92,10 +95,9 @@ def fetch_bundle(address: str, folder: str, digest: str) -> Path:
     return target
 
 
+@set_environment(GCSFS)
 def open_files(address: str) -> tuple[Any, str]:
     """Return the file system of an address, as untyped fsspec gives it, and the path in it."""
-    # gcsfs would else ask each bucket over gRPC whether it is a zonal one, which hangs if only HTTP gets through.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec  # type: ignore[import-untyped]
 
     files, path = fsspec.core.url_to_fs(address, use_listings_cache=False)

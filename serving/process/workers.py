@@ -1,6 +1,5 @@
 """Worker processes that share one port, and the supervisor that restarts them."""
 
-import contextlib
 import ctypes
 import logging
 import multiprocessing
@@ -10,13 +9,14 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from pneumo.serving.contracts.errors import MachineError, PneumoError
+from pneumo.serving.contracts.process_state import restore_signals, set_environment
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import resolve
@@ -71,7 +71,12 @@ def run_workers(
         process.start()
         return _Worker(process, ready, wait_s)
 
-    with _set_on_signal(stop), _shared_metrics():
+    with (
+        restore_signals(lambda *_: stop.set()),
+        # the workers' counts, so that any worker can report the metrics of all
+        tempfile.TemporaryDirectory(prefix="pneumo-metrics-", ignore_cleanup_errors=True) as counts,
+        set_environment({metrics.SHARED: counts}, replace=True),
+    ):
         workers = [start(folder) for _ in range(settings.workers)]
         announced = False
         try:
@@ -116,30 +121,6 @@ def _stop(workers: list[_Worker]) -> None:
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
-
-
-@contextlib.contextmanager
-def _set_on_signal(stop: threading.Event) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _shared_metrics() -> Iterator[None]:
-    """Make a folder for the workers' counts, so that any worker can report the metrics of all."""
-    before = os.environ.get(metrics.SHARED)
-    with tempfile.TemporaryDirectory(prefix="pneumo-metrics-", ignore_cleanup_errors=True) as folder:
-        os.environ[metrics.SHARED] = folder
-        try:
-            yield
-        finally:
-            del os.environ[metrics.SHARED]
-            if before is not None:
-                os.environ[metrics.SHARED] = before
 
 
 def _work(

@@ -1,12 +1,11 @@
 """Errors of DVC in one line, with the files that a failed transfer lacks."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
+from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError, join_lines
 
 if TYPE_CHECKING:
     from dvc.data_cloud import Remote
@@ -16,17 +15,6 @@ if TYPE_CHECKING:
 
 Fault = tuple[str, str]
 """A file that the remote lacks or holds damaged: the problem and its fix."""
-
-
-@contextmanager
-def silence_dvc() -> Iterator[None]:
-    """Keep log records, such as DVC's tracebacks, off the terminal; the raised errors have the messages."""
-    before = logging.root.manager.disable
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 @contextmanager
@@ -55,7 +43,7 @@ def explain_failures(remote: "Remote", find: Callable[[bool], list[Fault]] | Non
             ) from None
         again = not isinstance(error, DvcException) or isinstance(error, FileTransferError)
         hint = "try again, finished files are kept" if again else "`dvc status` shows the state of the files"
-        raise MachineError(f"remote {remote.name}: {shorten_error(error, 300)}; {hint}") from None
+        raise MachineError(f"remote {remote.name}: {join_lines(error)}; {hint}") from None
 
 
 def find_faults(repo: "Repo", remote: "Remote", outputs: "Sequence[Output]", *, arrived: bool) -> list[Fault]:
@@ -103,8 +91,3 @@ def raise_faults(faults: Sequence[Fault]) -> None:
         problem, fix = faults[0]
         more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
         raise CheckFailedError(f"{problem}{more}; {fix}")
-
-
-def shorten_error(error: BaseException, limit: int) -> str:
-    """Return an error's text in one line, or its class name if it has none."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.pipeline.data.versioning.dvc_failures import shorten_error
-from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.errors import InputError, MachineError, join_lines
 
 if TYPE_CHECKING:
     from dvc.data_cloud import Remote
@@ -103,4 +102,4 @@ def _find_cause(error: BaseException) -> str:
     """Return the innermost cause in one line."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return shorten_error(error, 200)
+    return join_lines(error, 200)

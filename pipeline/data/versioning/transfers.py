@@ -1,6 +1,5 @@
 """Push to and pull from a DVC remote."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import MANIFEST
-from pneumo.pipeline.data.versioning.dvc_failures import explain_failures, find_faults, raise_faults, silence_dvc
+from pneumo.pipeline.data.versioning.dvc_failures import explain_failures, find_faults, raise_faults
 from pneumo.pipeline.data.versioning.remote_check import check_remote
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.process_state import set_environment, silence_loggers
+from pneumo.serving.model.remote_registry import GCSFS
 
 if TYPE_CHECKING:
     from dvc.config import Config
@@ -81,10 +82,11 @@ def pull(
         return _summarize(store, done["stats"]["fetched"], outputs, _verify_images(outputs))
 
 
+_LOGGERS = ("dvc", "dvc_data", "dvc_objects", "dvc_http", "fsspec", "gcsfs", "aiohttp", "asyncio")
+
+
 @contextmanager
 def _open_repo(targets: Sequence[Path], remote: str | None) -> "Iterator[tuple[Repo, Remote, list[Output]]]":
-    # gcsfs would ask each bucket over gRPC for its kind, which hangs on emulators and behind proxies
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         from dvc.config import Config
         from dvc.exceptions import NotDvcRepoError
@@ -92,7 +94,7 @@ def _open_repo(targets: Sequence[Path], remote: str | None) -> "Iterator[tuple[R
     except ModuleNotFoundError as error:
         raise MachineError(f"{error.name} is not installed, which DVC needs; run `pip install 'dvc[gs]'`") from None
     folder = Path.cwd()
-    with silence_dvc():
+    with set_environment(GCSFS), silence_loggers(*_LOGGERS):  # the raised errors have the messages
         try:
             settings = Config(Repo.find_dvc_dir(str(folder)))
         except NotDvcRepoError:

@@ -115,16 +115,20 @@ def quantize_graph(model: "ModelProto", ranges: "TensorsData", nodes: Collection
         op_types_to_quantize=["Conv", *_ACTIVATIONS],
         extra_options={},
     )
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.WARNING))  # the quantiser logs a line for each channel whose bias is large
+    logging.root.addFilter(_is_not_quantizer)
     try:
         quantizer.quantize_model()
     finally:
-        logging.disable(level)
+        logging.root.removeFilter(_is_not_quantizer)
     quantized: ModelProto = quantizer.model.model
     quantized.ClearField("metadata_props")
     quantized.metadata_props.extend(model.metadata_props)
     return bytes(quantized.SerializeToString())
+
+
+def _is_not_quantizer(record: logging.LogRecord) -> bool:
+    """Drop the quantizer's lines, one for each channel whose bias is large; it uses the root logger."""
+    return "quantizer" not in record.module
 
 
 def run_graph(graph: bytes, images: Sequence[Gray]) -> Float32:
