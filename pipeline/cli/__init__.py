@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from pneumo.pipeline.cli import config, data, drift, evaluate, keys, models, predict, project, runs, serve, sweep, train
+from pneumo.pipeline.cli import (
+    config,
+    data,
+    drift,
+    evaluate,
+    keys,
+    models,
+    predict,
+    project,
+    recalibrate,
+    runs,
+    serve,
+    sweep,
+    train,
+)
 from pneumo.pipeline.cli.output import stderr
 from pneumo.serving.contracts.errors import MachineError, PneumoError
 from pneumo.serving.contracts.install_hints import missing_module
@@ -32,6 +46,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     evaluate.evaluate,
     models.export,
     models.promote,
+    recalibrate.recalibrate,
     predict.predict,
     serve.serve,
 )
@@ -64,14 +79,14 @@ def read_global_options(
 
 
 def main() -> None:
-    """Run the command line; print a known error as one line and exit with its code."""
+    """Run the command line; print a known error, a line for each problem, and exit with its code."""
     options = GlobalOptions()
     try:
         app(obj=options)
     except (PneumoError, ImportError, OSError) as error:
         if options.debug:
             traceback.print_exc()
-        stderr().print(f"pneumo: {_describe_error(error)}", style="red", soft_wrap=True)
+        stderr().print("pneumo: " + _describe_error(error).replace("\n", "\npneumo: "), style="red", soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, PneumoError) else MachineError.exit_code)
 
 

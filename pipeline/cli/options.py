@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import parse_root
 
 if TYPE_CHECKING:
+    from pneumo.pipeline.config import Experiment
+    from pneumo.pipeline.data.manifest import Dataset
     from pneumo.serving.model.bundle import Bundle
 
 _FOLDER = "folder, name, unique prefix of a name, or 'latest'."
@@ -25,7 +26,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 OverrideOption = Annotated[
     list[str] | None, typer.Option("-o", "--override", help="Set a key, such as trainer.epochs=3. May be repeated.")
 ]
-WandbOption = Annotated[TrackingMode, typer.Option(help="Track with Weights & Biases.")]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        envvar="PNEUMO_TRACK",
+        help="Track with wandb, wandb:offline, mlflow, mlflow:URI or tensorboard. May be repeated.",
+    ),
+]
+WandbOption = Annotated[
+    Literal["online", "offline", "disabled"] | None, typer.Option(help="Short for --track wandb.", hidden=True)
+]
 
 DataOption = Annotated[Path, typer.Option(help="Data set made by `pneumo data import`.")]
 
@@ -54,6 +65,32 @@ class PanelCommand(TyperCommand):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def join_trackers(track: list[str] | None, wandb: str | None) -> str:
+    """Return the trackers of --track and --wandb as one text; raise an `InputError` if there is no such tracker."""
+    from pneumo.pipeline.training.tracking.tracker import parse_trackers
+
+    return parse_trackers([*(track or ()), *([wandb] if wandb else ())])
+
+
+def load_inputs(config: Path, overrides: list[str] | None, data: Path) -> "tuple[Experiment, Dataset]":
+    """Read a data set, and a config with its search space, which must fit it; all errors of the config are in one.
+
+    Raises:
+        ConfigError: The config is wrong, even if the data set is missing.
+        InputError: The data set is missing or damaged.
+    """
+    from pneumo.pipeline.config import load_config
+    from pneumo.pipeline.data.manifest import read_dataset
+    from pneumo.pipeline.sweep.sweep_settings import check_search
+
+    try:
+        dataset = read_dataset(data)
+    except InputError:
+        load_config(config, overrides or (), [check_search])
+        raise
+    return load_config(config, overrides or (), [check_search], dataset), dataset
 
 
 def open_bundle(model: str, models_dir: str) -> "Bundle":

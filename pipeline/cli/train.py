@@ -9,7 +9,6 @@ import typer
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import print_json, print_lines, say
 from pneumo.pipeline.cli.progress import TrainingProgress
-from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,13 +31,12 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write a time profile and a trace into the run folder.")
     ] = False,
-    wandb: options.WandbOption = TrackingMode.DISABLED,
+    track: options.TrackOption = None,
+    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Train and evaluate one model. The run folder holds model, metrics and report; Ctrl-C keeps finished epochs."""
     from pneumo.pipeline import training
-    from pneumo.pipeline.config import load_config
-    from pneumo.pipeline.data import manifest
     from pneumo.pipeline.runs.run import Run
     from pneumo.pipeline.training.run import TrainingInterruptedError
 
@@ -46,22 +44,26 @@ def train(
         raise InputError("pneumo train: give either a CONFIG or --resume RUN")
     if resume is not None:
         options.refuse_options(context, {"override", "data", "seed"}, because="--resume continues a run as it was")
+    tracking = options.join_trackers(track, wandb)
     try:
         with TrainingProgress() as progress:
             if resume is not None:
                 run = training.resume(
-                    Run.open(resume, root=runs_dir), address=address, profile=profile, tracking=wandb, reporter=progress
+                    Run.open(resume, root=runs_dir, resuming=True),
+                    address=address,
+                    profile=profile,
+                    tracking=tracking,
+                    reporter=progress,
                 )
             else:
                 assert config is not None
                 run = training.train(
-                    load_config(config, override or ()),
-                    manifest.read_dataset(data),
+                    *options.load_inputs(config, override, data),
                     root=runs_dir,
                     seed=seed,
                     address=address,
                     profile=profile,
-                    tracking=wandb,
+                    tracking=tracking,
                     command=["pneumo", *sys.argv[1:]],
                     reporter=progress,
                 )
@@ -83,7 +85,7 @@ def _show(run: "Run", as_json: bool) -> None:
     splits = metrics.splits
     if as_json:
         measured = {name: part.model_dump(mode="json") for name, part in splits.items()}
-        print_json({"run": run.name, "folder": str(run.folder), "metrics": measured})
+        print_json({"run": run.name, "folder": str(run.folder), "remarks": run.info().remarks, "metrics": measured})
         return
     lines = [run.name]
     for split in ("validation", "test"):

@@ -1,17 +1,31 @@
 """A checked config, and what a run reads from it."""
 
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from pneumo.pipeline.config.completion import complete, complete_from_data
 from pneumo.pipeline.config.document import Document, read_document
-from pneumo.pipeline.config.rules.experiment_rules import check_rules
+from pneumo.pipeline.config.draft import Draft
+from pneumo.pipeline.config.problems import Problem, collect, read_on, refuse
+from pneumo.pipeline.config.rules.class_rules import check_classes
+from pneumo.pipeline.config.rules.component_rules import check_loss_options
+from pneumo.pipeline.config.rules.experiment_rules import RULES, check_features
 from pneumo.pipeline.config.schema import DECISIONS, check_decisions, check_schema
+from pneumo.pipeline.config.upgrade import drop_ignored, upgrade
 from pneumo.pipeline.decisions.policies import DecisionRules, Policy
+from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.preparation import Preparation, Storage
+
+if TYPE_CHECKING:
+    from pneumo.pipeline.data.manifest import Dataset
+
+Check = Callable[[Document], Iterable[Problem] | None]
+"""A further check of a config: it yields or raises problems."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +33,13 @@ class Experiment:
     """A checked config."""
 
     name: str  # the config file's stem
-    document: Document  # resolved: with pneumo's defaults
+    document: Document  # completed as far as is known, without pneumo's defaults
+    remarks: tuple[str, ...] = ()  # one line for each value that was completed, changed or ignored
 
-    @property
+    @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """Config as Ludwig gets it; it ignores the section `decisions`."""
-        return self.document.data
+        """Config with pneumo's defaults as Ludwig gets it; it ignores the section `decisions`."""
+        return _fill_defaults(self.document, self.decisions)
 
     @property
     def decisions(self) -> DecisionRules:
@@ -50,7 +65,8 @@ class Experiment:
     def positive(self) -> str | None:
         """Positive class of a binary label."""
         label = self.config["output_features"][0]
-        return str(label["preprocessing"]["fallback_true_label"]) if self.kind == "binary" else None
+        positive = (label.get("preprocessing") or {}).get("fallback_true_label")
+        return str(positive) if self.kind == "binary" and positive is not None else None
 
     def preparation(self, storage: Storage) -> Preparation:
         """Return how this experiment's model takes images of a data set that stores them so."""
@@ -59,59 +75,83 @@ class Experiment:
         return Preparation.model_validate({**storage.settings(), **shape})
 
     def to_yaml(self) -> str:
-        """Return the resolved config as YAML."""
-        return yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        """Return the resolved config as YAML, with a comment for each remark."""
+        comments = "".join(f"# {remark}\n" for remark in self.remarks)
+        return comments + yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
 
-    def check_classes(self, classes: Sequence[str]) -> None:
-        """Refuse a label feature that does not fit the classes of a data set.
-
-        Raises:
-            InputError: Not two classes for a binary label, two for a category, or an unknown positive class.
-        """
-        kind, count = "output_features.0.type", len(classes)
-        if self.kind != "binary":
-            if count == 2:
-                fix = "use type: binary, and state the positive class with preprocessing: {fallback_true_label: ...}"
-                self.document.fail(kind, f"the data set has two classes: {fix}")
-            return
-        if count != 2:
-            self.document.fail(kind, f"a binary label has two classes, the data set has {count}: use type: category")
-        if self.positive not in classes:
-            self.document.fail(
-                "output_features.0.preprocessing.fallback_true_label",
-                f"the positive class {self.positive!r} is not in the data set, which has {' and '.join(classes)}",
-            )
+    def complete(self, dataset: "Dataset") -> "Experiment":
+        """Return it with what a data set knows, such as its size; raise a `ConfigError` if they do not fit."""
+        completed = build_experiment(self.document, self.name, dataset=dataset)
+        return replace(completed, remarks=self.remarks + completed.remarks)
 
 
-def load_config(path: pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_config(
+    path: pathlib.Path,
+    overrides: Sequence[str] = (),
+    checks: Sequence[Check] = (),
+    dataset: "Dataset | None" = None,
+) -> Experiment:
     """Read a config file, apply `key.key=value` overrides and check it, without loading Ludwig.
 
     Raises:
-        InputError: The file or a value is wrong; the message has file, line, problem and suggestion.
+        ConfigError: The file or values are wrong; the message has a line for each: place, problem and fix.
+        InputError: The file cannot be read.
     """
-    return build_experiment(read_document(path).override(overrides), path.stem)
+    problems: list[Problem] = []
+    document = read_on(problems, lambda: read_document(path))
+    document = read_on(problems, lambda: document.override(overrides))
+    return build_experiment(document, path.stem, checks, problems, dataset)
 
 
-def build_experiment(document: Document, name: str) -> Experiment:
-    """Check a document and fill in pneumo's defaults; raise an `InputError` if a value is wrong."""
-    check_schema(document)
-    check_rules(document)
-    if not isinstance(document.data.get("hyperopt"), dict | None):
-        document.reject("hyperopt", "must be a mapping")
-    return Experiment(name, _fill_defaults(document, read_decision_rules(document)))
+def build_experiment(
+    document: Document,
+    name: str,
+    checks: Sequence[Check] = (),
+    problems: Sequence[Problem] = (),
+    dataset: "Dataset | None" = None,
+) -> Experiment:
+    """Upgrade, check and complete a document; raise a `ConfigError` of all problems, those of reading first."""
+    found, draft = list(problems), upgrade_document(document)
+    document, source = draft.document, draft.document.override(())
+    rules: list[Check] = [*RULES, _check_threshold]
+    for check in (check_features, check_schema, check_loss_options):
+        collect(found, functools.partial(check, document))
+    if len(found) == len(problems):  # it fits the schema
+        complete(draft)
+        if dataset is not None:
+            collect(found, functools.partial(complete_from_data, draft, dataset))
+            rules.insert(0, check_schema)
+    if dataset is not None:
+        rules.append(functools.partial(check_classes, classes=dataset.info.classes))
+    for check in rules:
+        collect(found, functools.partial(check, document))
+    for check in checks:
+        collect(found, functools.partial(check, source))
+    refuse(found)
+    return Experiment(name, document, tuple(draft.remarks))
+
+
+def upgrade_document(document: Document) -> Draft:
+    """Return a document in the form of Ludwig 0.17.10, without what Ludwig ignores, and remarks on that."""
+    draft = Draft(document)
+    upgrade(draft)
+    drop_ignored(draft)
+    return draft
 
 
 def read_decision_rules(document: Document) -> DecisionRules:
     """Read the section `decisions` of a config, or the defaults; raise an `InputError` if a key or value is wrong."""
-    check_decisions(document)
+    refuse(list(check_decisions(document)))
     section = document.get(DECISIONS) or {}
     rules = DecisionRules()
     if "threshold" in section:
         path = f"{DECISIONS}.threshold"
         if document.get("output_features.0.type") == "category":
             document.reject(path, "is for a binary label; leave it out, the most probable class is predicted")
-        place = f"{document.locate((DECISIONS, 'threshold'))}: {path}"
-        rules = replace(rules, policy=Policy.parse(section["threshold"], place=place))
+        try:
+            rules = replace(rules, policy=Policy.parse(section["threshold"], place=path))
+        except InputError as error:
+            document.fail(path, str(error))
     return replace(
         rules,
         level=section.get("coverage", rules.level),
@@ -119,18 +159,21 @@ def read_decision_rules(document: Document) -> DecisionRules:
     )
 
 
-def _fill_defaults(document: Document, rules: DecisionRules) -> Document:
-    """Write pneumo's defaults into a config, so that a run's `config.yaml` states them."""
-    filled = document.override(())
-    label = filled.data["output_features"][0]
+def _check_threshold(document: Document) -> None:
+    read_decision_rules(document)
+
+
+def _fill_defaults(document: Document, rules: DecisionRules) -> dict[str, Any]:
+    """Return the values of a document with pneumo's defaults, so that a run's `config.yaml` states them."""
+    filled = document.override(()).data
+    label = filled["output_features"][0]
     is_binary = label["type"] == "binary"
-    trainer = filled.data.setdefault("trainer", {})
-    trainer.setdefault("eval_batch_size", trainer["batch_size"])  # if unset, Ludwig times batch sizes first
+    trainer = filled.setdefault("trainer", {})
     trainer.setdefault("evaluate_training_set", False)
     trainer.setdefault("validation_field", label["name"])
     trainer.setdefault("validation_metric", "roc_auc" if is_binary else "loss")
-    if filled.data.setdefault("backend", {"type": "local"}).get("type") == "ray":
+    if filled.setdefault("backend", {"type": "local"}).get("type") == "ray":
         trainer.setdefault("learning_rate_scaling", "constant")  # the batch size is that of all workers together
     threshold = {"threshold": str(rules.policy)} if is_binary else {}
-    filled.data[DECISIONS] = threshold | {"coverage": rules.level, "outliers": rules.outlier_quantile}
+    filled[DECISIONS] = threshold | {"coverage": rules.level, "outliers": rules.outlier_quantile}
     return filled

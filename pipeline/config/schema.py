@@ -4,21 +4,23 @@ Not the package `jsonschema`: Ludwig's branches (`if: {properties: {type: ...}}`
 to know which keys exist, importing it takes 0.2 s, and its messages would all be replaced.
 """
 
-import difflib
 import functools
 import importlib.resources
 import json
 import math
 import operator
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from pneumo.pipeline.config.document import Document, KeyPath, format_key_path
-from pneumo.serving.contracts.yaml_text import parse_yaml
+from pneumo.pipeline.config.document import Document, format_key_path
+from pneumo.pipeline.config.problems import KeyPath, Problem
+from pneumo.pipeline.config.suggestions import find_near, find_same, number_hint, suggest
 
 Schema = dict[str, Any]
 """A JSON schema, or a part of one."""
 
-_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "object": ("a mapping", (dict,)),
     "array": ("a list", (list,)),
     "string": ("text", (str,)),
@@ -66,19 +68,19 @@ def make_branch(kind: str, options: Schema) -> Schema:
     return {"if": {"properties": {"type": {"const": kind}}}, "then": {"properties": options}}
 
 
-def check_schema(document: Document) -> None:
-    """Refuse unknown keys, wrong types and values out of range, with file, line and a suggestion."""
-    _check(document, (), document.data, _full_schema())
+def check_schema(document: Document) -> Iterator[Problem]:
+    """Yield unknown keys, wrong types and values out of range, each with a suggestion."""
+    yield from _check(document, (), document.data, full_schema())
 
 
-def check_decisions(document: Document) -> None:
+def check_decisions(document: Document) -> Iterator[Problem]:
     """Check the section `decisions` alone, for a config that another version may have written."""
     if DECISIONS in document.data:
-        _check(document, (DECISIONS,), document.data[DECISIONS], _DECISIONS_SCHEMA)
+        yield from _check(document, (DECISIONS,), document.data[DECISIONS], _DECISIONS_SCHEMA)
 
 
 @functools.cache
-def _full_schema() -> Schema:
+def full_schema() -> Schema:
     """Return Ludwig's schema with the section `decisions` and the options of search algorithms."""
     ludwig = read_ludwig_schema()
     hyperopt = ludwig["properties"]["hyperopt"]
@@ -88,46 +90,103 @@ def _full_schema() -> Schema:
     return ludwig | {"properties": ludwig["properties"] | {"hyperopt": hyperopt, DECISIONS: _DECISIONS_SCHEMA}}
 
 
-def _check(document: Document, path: KeyPath, value: object, schema: Schema) -> None:
-    if "oneOf" in schema:
-        schema = _choose_alternative(document, path, value, schema["oneOf"])
-    _check_value(document, path, value, schema)
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            _check(document, (*path, index), item, schema.get("items", {}))
+def _check(document: Document, path: KeyPath, value: object, schema: Schema) -> Iterator[Problem]:
+    schema = _choose_alternative(value, schema["oneOf"]) if "oneOf" in schema else schema
+    if message := _find_fault(value, schema):
+        yield document.wrong(path, message)
     elif isinstance(value, dict) and ("properties" in schema or "allOf" in schema):
-        _check_mapping(document, path, value, schema)
+        yield from _check_mapping(document, path, value, schema)
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _check(document, (*path, key), item, schema.get("items", {}))
 
 
-def _check_mapping(document: Document, path: KeyPath, value: dict[str, object], schema: Schema) -> None:
-    properties = dict(schema.get("properties", {}))
-    kind = value.get("type", properties.get("type", {}).get("default"))
-    for branch in schema.get("allOf", ()):
-        if branch["if"]["properties"]["type"]["const"] == kind:
-            properties |= {name: sub for name, sub in branch["then"]["properties"].items() if name != "type"}
+def _choose_alternative(value: object, alternatives: list[Schema]) -> Schema:
+    """Return the schema that a value fits, or has the type of; else one that names all types and choices."""
+    fitting = [each for each in alternatives if _has_type(value, _types_of(each))]
+    if fitting:
+        return next((each for each in fitting if not _find_fault(value, each)), fitting[0])
+    choices = [choice for each in alternatives for choice in each.get("enum", ())]
+    return {"type": [kind for each in alternatives for kind in _types_of(each)], "choices": choices}
+
+
+def _check_mapping(document: Document, path: KeyPath, value: dict[str, Any], schema: Schema) -> Iterator[Problem]:
+    properties, is_complete = _find_properties(value, schema)
     level, section = ("", f" under {format_key_path(path)}") if path else ("top-level ", "")
-    for key in sorted(value, key=lambda key: key != "type"):  # the type decides which other keys exist
-        if key not in properties:
-            suggestion = _suggest_name(str(key), properties, path)
-            document.fail((*path, key), f"unknown {level}key {key!r}{section}{suggestion}")
-        _check(document, (*path, key), value[key], properties[key])
+    meant = set()  # keys that misspelt ones stand for
+    for key, item in value.items():
+        name = key
+        if key not in properties and is_complete:
+            name, hint = _find_meaning(key, item, properties, path)
+            if name != key and name in value:
+                name, hint = key, f"; leave it out, {name!r} is there"
+            meant.add(name)
+            yield document.problem((*path, key), f"unknown {level}key {key!r}{section}{hint}", (*path, name))
+        if name in properties:
+            yield from _check(document, (*path, key), item, properties[name])
     for key in schema.get("required", ()):
-        if key not in value:
-            document.fail(path, f"missing {level}key {key!r}{section}")
+        if key not in value and key not in meant:
+            yield document.problem((*path, key), f"missing {level}key {key!r}{section}")
 
 
-def _check_value(document: Document, path: KeyPath, value: object, schema: Schema) -> None:
-    if "enum" in schema and value not in schema["enum"]:
-        choices = [str(choice) for choice in schema["enum"] if choice is not None]
-        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
-        document.reject(path, f"is {value!r:.100}; {hint}")
-    types = _types_of(schema)
+def _find_properties(value: dict[str, Any], schema: Schema) -> tuple[Schema, bool]:
+    """Return the keys that a mapping may have; False if there may be others, since its type is wrong or missing."""
+    properties = dict(schema.get("properties", {}))
+    branches = {branch["if"]["properties"]["type"]["const"]: branch["then"] for branch in schema.get("allOf", ())}
+    types = [*branches, *properties.get("type", {}).get("enum", ())]
+    only = types[0] if "type" in schema.get("required", ()) and len(set(types)) == 1 else None
+    kind = value.get("type", properties.get("type", {}).get("default", only))
+    kind = kind if kind in types else find_near(str(kind), types)
+    branch = branches.get(kind, {}).get("properties", {})
+    return properties | {name: sub for name, sub in branch.items() if name != "type"}, not branches or kind is not None
+
+
+def _find_meaning(key: str, item: object, properties: Schema, path: KeyPath) -> tuple[str, str]:
+    """Return the key that an unknown one stands for, or the same, and how to fix it."""
+    if item is None and (joined := re.fullmatch(r"(\w+)(:| +)(\S+)", key)) and joined[1] in properties:
+        what = "space is missing after the colon" if joined[2] == ":" else "colon is missing"
+        return joined[1], f"; a {what}: {joined[1]}: {joined[3]}"
+    if near := find_near(key, properties):
+        return near, f"; did you mean {near!r}?"
+    for section, keys in _list_sections():
+        if section != path and (same := find_same(key, keys)):
+            place = f"under {format_key_path(section)}" if section else "at the top level"
+            return key, f"; it belongs {place}" + (f", as {same!r}" if same != key else "")
+    return key, f"; choose from {', '.join(sorted(properties))}" if len(properties) <= 20 else ""
+
+
+@functools.cache
+def _list_sections() -> list[tuple[KeyPath, tuple[str, ...]]]:
+    """Return the sections of a config, those near the top level first, and the keys that each may have."""
+    sections: list[tuple[KeyPath, tuple[str, ...]]] = []
+    waiting: list[tuple[KeyPath, Schema]] = [((), full_schema())]
+    for path, schema in waiting:
+        properties = dict(schema.get("properties", {}))
+        for branch in schema.get("allOf", ()):
+            properties |= branch["then"].get("properties", {})
+        sections.append((path, tuple(name for name in properties if name != "type")))
+        for name, sub in sorted(properties.items(), key=lambda item: item[0] != "preprocessing"):
+            if name not in ("defaults", "hyperopt", "backend", "type"):
+                waiting.append(((*path, name, 0), sub["items"]) if "items" in sub else ((*path, name), sub))
+    return sections
+
+
+def _find_fault(value: object, schema: Schema) -> str | None:
+    """Return what is wrong with a value itself, and its fix."""
+    types, choices = _types_of(schema), [choice for choice in schema.get("enum", ()) if choice is not None]
+    if not isinstance(value, str | int | float | dict | list | None):
+        return f"is read as a {type(value).__name__}; put it in quotes"
+    if "enum" in schema and not _is_listed(value, schema["enum"]):
+        return f"is {value!r:.100}; {suggest(value, list(map(str, choices)))}"
     if not _has_type(value, types):
-        hint = number_hint(value) if isinstance(value, str) and {"number", "integer"} & set(types) else ""
-        document.reject(path, f"must be {_name_types(types)}, not {value!r:.100}{hint}")
+        hint = number_hint(value, "number" not in types) if {"number", "integer"} & set(types) else ""
+        if "object" in types and isinstance(value, str) and re.match(r"[\w.]+:\S", value):
+            hint = " (a space is missing after a colon)"
+        if schema.get("choices"):
+            hint = f"; choose from {', '.join(schema['choices'])}"
+        return f"must be {' or '.join(TYPES[kind][0] for kind in types)}, not {value!r:.100}{hint}"
     if isinstance(value, float) and not math.isfinite(value):
-        document.reject(path, f"is {value}; it must be a finite number")
+        return f"is {value}; it must be a finite number"
     if isinstance(value, int | float) and not isinstance(value, bool):
         for key, is_wrong, rule in (
             ("minimum", operator.lt, "the least is"),
@@ -136,15 +195,12 @@ def _check_value(document: Document, path: KeyPath, value: object, schema: Schem
             ("exclusiveMaximum", operator.ge, "it must be less than"),
         ):
             if key in schema and is_wrong(value, schema[key]):
-                document.reject(path, f"is {value}; {rule} {schema[key]:g}")
+                return f"is {value}; {rule} {schema[key]:g}"
+    return None
 
 
-def _choose_alternative(document: Document, path: KeyPath, value: object, alternatives: list[Schema]) -> Schema:
-    for schema in alternatives:
-        if _has_type(value, _types_of(schema)) and ("enum" not in schema or value in schema["enum"]):
-            return schema
-    types = [kind for schema in alternatives for kind in _types_of(schema)]
-    return document.reject(path, f"must be {_name_types(types)}, not {value!r}")
+def _is_listed(value: object, choices: list[object]) -> bool:
+    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in choices)  # True == 1
 
 
 def _types_of(schema: Schema) -> list[str]:
@@ -152,44 +208,7 @@ def _types_of(schema: Schema) -> list[str]:
     return [types] if isinstance(types, str) else types
 
 
-def _name_types(types: list[str]) -> str:
-    return " or ".join(_TYPES[kind][0] for kind in types)
-
-
 def _has_type(value: object, types: list[str]) -> bool:
     if isinstance(value, bool):
         return not types or "boolean" in types
-    return not types or any(isinstance(value, _TYPES[kind][1]) for kind in types)
-
-
-def number_hint(value: str) -> str:
-    """Return how to write a number that is text in YAML 1.1, such as `1e-3` or `"25"`; empty for other text."""
-    try:
-        number = float(value)
-    except ValueError:
-        return ""
-    if not math.isfinite(number):
-        return ""
-    mantissa, _, exponent = f"{number:e}".partition("e")
-    if not isinstance(parse_yaml(value), str):
-        return f" (the quotes make it text; write {value.strip()})"
-    return f" (YAML reads it as text; write {float(mantissa)}e{int(exponent):+d})"
-
-
-def _suggest_name(key: str, properties: Schema, path: KeyPath) -> str:
-    if near := difflib.get_close_matches(key, list(properties), n=1, cutoff=0.6):
-        return f"; did you mean {near[0]!r}?"
-    for section in _find_sections(key, _full_schema(), ()):
-        if section != path:
-            return f"; it belongs under {format_key_path(section)}" if section else "; it belongs at the top level"
-    return f"; choose from {', '.join(sorted(properties))}" if len(properties) <= 20 else ""
-
-
-def _find_sections(key: str, schema: Schema, path: KeyPath) -> list[KeyPath]:
-    """Return the sections, at most two levels down, that have a key."""
-    properties = schema.get("properties", {})
-    sections = [path] if key in properties else []
-    for name, sub in properties.items():
-        if len(path) < 2 and isinstance(sub, dict) and name != "defaults":
-            sections += _find_sections(key, sub, (*path, name))
-    return sections
+    return not types or any(isinstance(value, TYPES[kind][1]) for kind in types)

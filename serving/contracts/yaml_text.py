@@ -1,5 +1,6 @@
 """YAML that people write, parsed within limits: 400 bytes of nested aliases must not become a gigabyte of values."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import yaml
 from yaml._yaml import CParser
 from yaml.composer import Composer, ComposerError
 from yaml.constructor import ConstructorError, SafeConstructor
+from yaml.parser import ParserError
 from yaml.resolver import Resolver
+from yaml.scanner import ScannerError
 
 from pneumo.serving.contracts.errors import first_line
 
@@ -18,6 +21,19 @@ MAX_DEPTH = 100
 MAX_DIGITS = 100
 """Characters of a number: `1:1:1:...` is a number in base 60 whose size grows with the square of its text."""
 
+Fault = tuple[int, str]
+"""Line from 1, and cause and fix."""
+SYNTAX_ERRORS = (ScannerError, ParserError)
+_WORDS = (
+    ("cannot start any token", "a value cannot begin with {char}; put it in quotes"),
+    ("unknown escape character", "a backslash in double quotes; use single quotes"),
+    ("unexpected end of stream", "the quote that begins here is not closed"),
+    ("expected ',' or", "the bracket that opens here is not closed, or a comma is missing{until}"),
+    ("expected node content", "a value is missing, or a bracket is not closed"),
+    ("expected '-' indicator", "a key in a list; begin each entry with '- ', or change the indentation"),
+    ("could not find expected ':'", "a colon is missing, or the indentation is wrong"),
+)
+"""Part of the parser's message, and what to say instead."""
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -37,15 +53,34 @@ def parse_yaml(text: str | bytes) -> Any:
     return None if node is None else construct_yaml(node)
 
 
-def explain_yaml_error(error: yaml.YAMLError, name: str) -> str:
-    """Return one line that begins with `name:line`."""
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return f"{name}: cannot be read as YAML: {first_line(error)}"
-    line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-    problem = ", ".join(filter(None, (error.context, error.problem)))[:200]
-    if error.problem == "mapping values are not allowed in this context":
-        problem += "; a space may be missing after a colon, here or in the line above"
-    return f"{name}{line}: cannot be read as YAML: {problem}"
+def explain_yaml_error(error: yaml.YAMLError, text: str) -> Fault:
+    """Return line, cause and fix of what the parser refused."""
+    mark, began = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    if mark is None:
+        position = getattr(error, "position", 0)  # of a character that YAML does not allow
+        return text.encode(errors="replace")[:position].count(b"\n") + 1, first_line(error)
+    row, problem = mark.line, str(getattr(error, "problem", ""))
+    if not isinstance(error, SYNTAX_ERRORS):
+        return row + 1, ", ".join(filter(None, (getattr(error, "context", None), problem)))[:200]
+    line = [*split_lines(text), ""][row]
+    indent = len(line) - len(line.lstrip())
+    for part, words in _WORDS:
+        if part in problem:
+            until = f" before line {row + 1}" if began and began.line != row else ""
+            message = words.format(char=repr(line[mark.column : mark.column + 1]), until=until)
+            return (began.line if began and "token" not in part and "'-'" not in part else row) + 1, message
+    if "mapping values are not allowed" in problem:
+        inside = "a colon inside a value; put the value in quotes"
+        return row + 1, inside if ": " in line[: mark.column] else "indented deeper than the line above; align them"
+    if "did not find expected key" in problem:
+        words = "the indentation fits no line above" if mark.column == indent else "text after the end of a value"
+        return row + 1, "a list entry among keys; change its indentation" if line[indent:][:2] == "- " else words
+    return row + 1, problem[:200]
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text as YAML counts them."""
+    return re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text)
 
 
 def compose_yaml(text: str | bytes) -> yaml.Node | None:

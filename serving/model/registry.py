@@ -148,7 +148,8 @@ def parse_registry(content: bytes, path: str) -> Registry:
     try:
         loaded = parse_yaml(content)
     except yaml.YAMLError as error:
-        raise InputError(f"{explain_yaml_error(error, path)}; restore it from version control") from None
+        line, problem = explain_yaml_error(error, content.decode(errors="replace"))
+        raise InputError(f"{path}:{line}: no YAML: {problem}; restore it from version control") from None
     try:
         return Registry.model_validate(loaded)
     except ValidationError as error:

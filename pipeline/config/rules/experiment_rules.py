@@ -1,152 +1,126 @@
 """Rules beyond Ludwig's schema: each prevents a wrong result that a valid Ludwig config can give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from pneumo.pipeline.config import schema
 from pneumo.pipeline.config.document import Document
+from pneumo.pipeline.config.problems import Problem
 from pneumo.pipeline.config.rules import component_rules
 from pneumo.pipeline.config.rules.component_rules import ENCODER, LABEL, find_component_schema
+from pneumo.pipeline.config.schema import read_ludwig_schema
+from pneumo.pipeline.config.suggestions import number_hint, suggest
+from pneumo.pipeline.config.upgrade import FEATURE_TYPES
 
 _PIXELS = "input_features.0.preprocessing"
 
 
-def check_rules(document: Document) -> None:
-    """Apply every rule; raise an `InputError` for the first that is broken, with file, line and fix."""
-    for rule in RULES:
-        rule(document)
-
-
-def check_features(document: Document) -> None:
-    """Require exactly one image feature and one label feature."""
+def check_features(document: Document) -> Iterator[Problem]:
+    """Require one image and one binary or category label; features of other kinds get a line each."""
     for section, kinds, word in (
-        ("input_features", ("image",), "an image"),
-        ("output_features", ("binary", "category"), "a binary or category label"),
+        ("input_features", ("image",), "image"),
+        ("output_features", ("binary", "category"), "binary or category label"),
     ):
-        features = document.data[section]
-        if len(features) != 1:
-            document.reject(section, f"must hold exactly one feature, {word}; it holds {len(features)}")
-        feature, place = features[0], f"{section}.0"
-        for key in ("name", "type"):
-            if not feature.get(key):
-                document.fail(place, f"missing key {key!r} under {place}")
-        if feature.get("column", feature["name"]) != feature["name"]:
-            document.reject(f"{place}.column", "differs from its name; leave it out")
-        if feature.get("tied") is not None:
-            document.reject(f"{place}.tied", "needs a second feature, but there is only one; leave it out")
-        if feature["type"] not in kinds:
-            document.reject(f"{place}.type", f"is {feature['type']!r}; it must be {word}")
+        features = document.get(section)
+        if not isinstance(features, list) or not all(isinstance(each, dict) for each in features):
+            continue
+        if not features:
+            yield document.wrong(section, f"must hold exactly one feature, one {word}; it holds 0")
+        taken = [index for index, each in enumerate(features) if each.get("type") in kinds]
+        for index, feature in enumerate(features):
+            kind, name, place = feature.get("type"), feature.get("name"), f"{section}.{index}"
+            if kind in FEATURE_TYPES and kind not in kinds:
+                fix = "leave it out" if taken else f"state one {word} instead"
+                yield document.wrong(place, f"({name}) is of type {kind}; pneumo takes one {word} alone: {fix}")
+            elif index in taken[1:]:
+                fix = "import each view as an image" if word == "image" else "train one config per label"
+                yield document.wrong(place, f"({name}) is a second {word}; pneumo takes one: {fix}")
+            elif not name:
+                yield document.problem(f"{place}.name", f"missing key 'name' under {place}")
+            elif feature.get("tied") is not None:
+                yield document.wrong(f"{place}.tied", "needs a second feature, but there is only one; leave it out")
 
 
-def check_image_mode(document: Document) -> None:
-    """Require `eager`: `lazy` decodes in every epoch, `lazy_cached` can use test images for validation."""
-    if document.get(f"{_PIXELS}.mode") != "eager":
-        why = "lazy, the default, decodes all images in every epoch; lazy_cached can use test images for validation"
-        document.reject(f"{_PIXELS}.mode", f"must be 'eager' ({why})")
-
-
-def check_image_size(document: Document) -> None:
-    """Require size and channels: the exported model's input must not depend on what Ludwig infers."""
+def check_image_size(document: Document) -> Iterator[Problem]:
+    """Require a size and channels that can be served, and pixels that are no classes."""
     for key in ("height", "width"):
         value = document.get(f"{_PIXELS}.{key}")
-        if not isinstance(value, int) or not 8 <= value <= 4096:
-            document.reject(f"{_PIXELS}.{key}", f"must be stated, from 8 to 4096 pixels, such as {key}: 224")
-    if document.get(f"{_PIXELS}.num_channels") not in (1, 3):
-        document.reject(f"{_PIXELS}.num_channels", "must be stated: 1, or 3 for three copies of the gray image")
+        if value is not None and not 8 <= value <= 4096:
+            yield document.wrong(f"{_PIXELS}.{key}", f"is {value}; it must be from 8 to 4096 pixels")
+    if document.get(f"{_PIXELS}.num_channels") not in (None, 1, 3):
+        yield document.wrong(f"{_PIXELS}.num_channels", "must be 1, or 3 for three copies of the gray image")
+    for key in ("num_classes", "infer_image_num_classes"):
+        if document.get(f"{_PIXELS}.{key}"):
+            yield document.wrong(f"{_PIXELS}.{key}", "makes classes of pixels, for masks; leave it out")
 
 
-def check_scaling(document: Document) -> None:
+def check_scaling(document: Document) -> Iterator[Problem]:
     """Refuse pixel scaling outside the network, which the exported graph would lack."""
     path = f"{_PIXELS}.standardize_image"
     if document.get(path) is not None:
-        document.reject(path, "is lost at export; use an encoder that scales pixels itself, or leave it out")
+        yield document.wrong(path, "is lost at export; use an encoder that scales pixels itself, or leave it out")
     kind = document.get(f"{ENCODER}.type")
-    if "model_variant" in find_component_schema("encoder", kind):
-        document.fail(
-            f"{ENCODER}.type",
-            f"encoder {kind!r} forces torchvision's own size, channels and scaling, which are lost at export; "
-            "use {type: backbone, library: torchvision, network: ...}, which has the same networks",
+    if kind == "squeezenet":
+        why = "takes the scores of photographs' classes for features, and its scaling of pixels is lost at export"
+        yield document.wrong(f"{ENCODER}.type", f"is {kind}, which {why}; choose another, such as mobilenetv3")
+
+
+def check_pretrained_channels(document: Document) -> Iterator[Problem]:
+    """Require three channels for networks made for photographs; Ludwig would fail with torch's message in training."""
+    kind, path = document.get(f"{ENCODER}.type"), f"{_PIXELS}.num_channels"
+    if "use_pretrained" in find_component_schema("encoder", kind) and document.get(path) == 1:
+        yield document.problem(
+            path, f"encoder {kind!r} takes three channels; write num_channels: 3 (copies of the gray image)"
         )
 
 
-def check_pretrained_channels(document: Document) -> None:
-    """Require three channels for networks made for photographs; Ludwig would fail with torch's message in training."""
-    kind, path = document.get(f"{ENCODER}.type"), f"{_PIXELS}.num_channels"
-    if "use_pretrained" in find_component_schema("encoder", kind) and document.get(path) != 3:
-        document.fail(path, f"encoder {kind!r} takes three channels; write num_channels: 3 (copies of the gray image)")
-
-
-def check_positive_class(document: Document) -> None:
-    """Require the positive class: Ludwig takes the first in alphabetical order, which is NORMAL."""
-    path = f"{LABEL}.preprocessing.fallback_true_label"
-    if document.get(f"{LABEL}.type") == "binary" and not document.get(path):
-        why = "Ludwig takes the first in alphabetical order"
-        document.fail(path, f"a binary label needs its positive class stated: {path}: PNEUMONIA ({why})")
-
-
-def check_calibration(document: Document) -> None:
-    """Refuse Ludwig's calibration: pneumo fits a temperature itself, and would apply its own on top."""
-    if document.get(f"{LABEL}.calibration"):
-        problem = "must not be set: pneumo fits a temperature on validation itself; leave it out"
-        document.reject(f"{LABEL}.calibration", problem)
-
-
-def check_split(document: Document) -> None:
-    """Require the data set's split: Ludwig's own ignore patients."""
-    path = "preprocessing.split"
-    split = document.get(path) or {}
-    if split.get("type") != "fixed" or split.get("column", "split") != "split":
-        document.reject(path, "must be {type: fixed, column: split}: any other split puts a patient on both sides")
-
-
-def check_validation_metric(document: Document) -> None:
+def check_validation_metric(document: Document) -> Iterator[Problem]:
     """Require a metric of the label, which chooses the best epoch."""
     metric, field = document.get("trainer.validation_metric"), document.get("trainer.validation_field")
-    metrics = schema.read_ludwig_schema()["metrics"][document.get(f"{LABEL}.type")]
+    metrics = read_ludwig_schema()["metrics"][document.get(f"{LABEL}.type")]
     if metric is not None and metric not in metrics:
-        document.reject("trainer.validation_metric", f"is {metric!r}; choose from {', '.join(metrics)}")
+        yield document.wrong("trainer.validation_metric", f"is {metric!r}; {suggest(metric, metrics)}")
     if field not in (None, document.get(f"{LABEL}.name")):
-        document.reject("trainer.validation_field", f"is {field!r}, but there is only one label; leave it out")
+        yield document.wrong("trainer.validation_field", f"is {field!r}, but there is only one label; leave it out")
 
 
-def check_learning_rate(document: Document) -> None:
+def check_learning_rate(document: Document) -> Iterator[Problem]:
     """Require a number in (0, 1] or `auto`; Ludwig takes any number, and text."""
     path = "trainer.learning_rate"
     value = document.get(path)
     if value is None or value == "auto":
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        hint = schema.number_hint(value) if isinstance(value, str) else ""
-        document.reject(path, f"must be a number, not {value!r}{hint}")
-    if not 0 < value <= 1:
-        document.reject(path, f"is {value}; it must be above 0 and at most 1")
+        yield document.wrong(path, f"must be a number, not {value!r}{number_hint(value)}")
+    elif not 0 < value <= 1:
+        yield document.wrong(path, f"is {value}; it must be above 0 and at most 1")
 
 
-def check_batch_sizes(document: Document) -> None:
-    """Require batch sizes: Ludwig's `auto` measures time, so that two runs differ."""
+def check_batch_sizes(document: Document) -> Iterator[Problem]:
+    """Require batch sizes that are whole numbers or `auto`; Ludwig takes text."""
     for path in ("trainer.batch_size", "trainer.eval_batch_size"):
         value = document.get(path)
         is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not is_size and (value is not None or path == "trainer.batch_size"):
-            why = "Ludwig's 'auto' measures time, so that two runs differ"
-            document.reject(path, f"must be a whole number from 1 ({why})")
+        if not is_size and value not in (None, "auto"):
+            yield document.wrong(
+                path, f"must be a whole number from 1, or auto, not {value!r}{number_hint(value, True)}"
+            )
 
 
-def check_learning_rate_schedule(document: Document) -> None:
-    """Require `t_0` for `cosine` (else it restarts) and `max_lr` for `one_cycle` (else 1/25 of the rate)."""
-    path = "trainer.learning_rate_scheduler.decay"
-    schedule = document.get("trainer.learning_rate_scheduler") or {}
-    if schedule.get("decay") == "cosine" and not schedule.get("t_0"):
-        fix = "state t_0, or use one_cycle, linear or polynomial"
-        document.reject(path, f"is cosine, which restarts at every evaluation unless t_0 (in steps) is stated; {fix}")
-    if schedule.get("decay") == "one_cycle" and not schedule.get("max_lr"):
-        why = "peaks at 1/25 of the learning rate unless max_lr is stated"
-        document.reject(path, f"is one_cycle, which {why}; state max_lr")
+def check_learning_rate_schedule(document: Document) -> Iterator[Problem]:
+    """Require `t_0` for `cosine` (else it restarts) and `max_lr` for `one_cycle`, if they cannot be completed."""
+    section = "trainer.learning_rate_scheduler"
+    path, schedule = f"{section}.decay", document.get(section) or {}
+    others = [key for key in document.get("preprocessing") or () if key != "split"]
+    if schedule.get("decay") == "cosine" and not schedule.get("t_0") and others:
+        why = f"restarts at every evaluation unless t_0 is stated, in steps, whose number depends on {others[0]}"
+        yield document.wrong(path, f"is cosine, which {why}; state t_0", f"{section}.t_0")
+    is_auto = document.get("trainer.learning_rate") == "auto"
+    if schedule.get("decay") == "one_cycle" and not schedule.get("max_lr") and is_auto:
+        yield document.wrong(path, "is one_cycle, whose peak is not known; state max_lr", f"{section}.max_lr")
 
 
-RULES: tuple[Callable[[Document], None], ...] = (
-    *(check_features, check_image_mode, check_image_size, check_scaling, check_pretrained_channels),
-    *(check_positive_class, check_calibration, check_split, check_validation_metric),
+RULES: tuple[Callable[[Document], Iterator[Problem]], ...] = (
+    *(check_image_size, check_scaling, check_pretrained_channels, check_validation_metric),
     *(check_learning_rate, check_batch_sizes, check_learning_rate_schedule),
     *(component_rules.check_augmentation, component_rules.check_ensemble, component_rules.check_weight_average),
-    *(component_rules.check_loss_options, component_rules.check_class_balancing, component_rules.check_model_soup),
+    *(component_rules.check_loss_options, component_rules.check_class_balancing),
 )

@@ -1,12 +1,13 @@
 """`gate.yaml`: the requirements of `pneumo promote`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from pneumo.pipeline.config import document
-from pneumo.serving.contracts.errors import first_problem
+from pneumo.pipeline.config.json_schema import DIALECT
+from pneumo.pipeline.config.problems import ConfigError, Problem
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.model.registry import Alias
 
@@ -14,42 +15,37 @@ FILE = Path("ludwig_configs/gate.yaml")
 
 
 class Margins(FrozenModel):
-    """How much lower than the champion's each metric may be.
+    """How much lower than the champion's each metric may be."""
 
-    Attributes:
-        sensitivity: At the bundle's threshold; with more than two classes the sensitivity of each class.
-        specificity: At the bundle's threshold; with two classes.
-    """
-
-    auroc: float = Field(default=0.01, ge=0, lt=1)
-    sensitivity: float = Field(default=0.03, ge=0, lt=1)
-    specificity: float = Field(default=0.05, ge=0, lt=1)
+    auroc: float = Field(default=0.01, ge=0, lt=1, description="With two classes.")
+    sensitivity: float = Field(default=0.03, ge=0, lt=1, description="At the bundle's threshold; else of each class.")
+    specificity: float = Field(default=0.05, ge=0, lt=1, description="At the bundle's threshold; with two classes.")
 
     def get(self, metric: str) -> float:
-        """Return the margin of a metric, `sensitivity:COVID` included."""
+        """Return the margin of a metric, `sensitivity:COVID` included; of balanced accuracy the mean of both rates'."""
+        if metric == "balanced_accuracy":
+            return (self.sensitivity + self.specificity) / 2
         return float(getattr(self, metric.partition(":")[0]))
 
 
 class Gate(FrozenModel):
-    """`gate.yaml`.
+    """Requirements of a promotion: `gate.yaml`."""
 
-    Attributes:
-        aliases: Aliases that the gate guards: a model for one of them is compared with its present version.
-        split: Images of the comparison; nothing was fitted on test images.
-        confidence: Required confidence that no metric is lower by more than its margin (one-sided).
-        undecided: Decision on a model with too few images to tell.
-        parity: Largest allowed difference in probability between bundle and trained model.
-        resamples: Bootstrap resamples of patients.
-    """
-
-    aliases: list[Alias] = Field(default=["champion"], min_length=1)
-    split: Literal["test", "validation"] = "test"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    aliases: list[Alias] = Field(default=["champion"], min_length=1, description="Aliases that the gate guards.")
+    split: Literal["test", "validation"] = Field(default="test", description="Images of the comparison.")
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="One-sided, that no metric is lower by its margin."
+    )
     margins: Margins = Margins()
-    undecided: Literal["refuse", "pass"] = "refuse"
-    parity: float = Field(default=1e-4, gt=0, le=0.01)
-    resamples: int = Field(default=2000, ge=100, le=100_000)
-    seed: int = Field(default=0, ge=0)
+    undecided: Literal["refuse", "pass"] = Field(default="refuse", description="If too few images can tell.")
+    parity: float = Field(default=1e-4, gt=0, le=0.01, description="Largest difference from the trained model.")
+    resamples: int = Field(default=2000, ge=100, le=100_000, description="Bootstrap resamples of patients.")
+    seed: int = Field(default=0, ge=0, description="Seed of the resamples.")
+
+
+def build_gate_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of `gate.yaml`."""
+    return {"$schema": DIALECT, **Gate.model_json_schema()}
 
 
 def read_gate(path: Path | None = None) -> Gate:
@@ -60,10 +56,13 @@ def read_gate(path: Path | None = None) -> Gate:
     try:
         return Gate.model_validate(content.data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = tuple(first["loc"])
-        message = first_problem(error)
-        if first["type"] == "extra_forbidden":
-            keys = (Margins if place[0] == "margins" else Gate).model_fields
-            message = f"unknown key {document.format_key_path(place)!r}; the keys are {', '.join(keys)}"
-        content.fail(place, message)
+        raise ConfigError([_describe_fault(content, fault) for fault in error.errors()]) from None
+
+
+def _describe_fault(content: document.Document, fault: Any) -> Problem:
+    place = tuple(fault["loc"])
+    message = ": ".join(filter(None, (document.format_key_path(place), fault["msg"])))
+    if fault["type"] == "extra_forbidden":
+        keys = (Margins if place[0] == "margins" else Gate).model_fields
+        message = f"unknown key {document.format_key_path(place)!r}; the keys are {', '.join(keys)}"
+    return content.problem(place, message)

@@ -119,19 +119,6 @@ def test_wrong_input_is_one_line_with_exit_code_2(
     assert outcome.out == ""
 
 
-def test_several_wrong_configs_are_all_named(pneumo: Pneumo, tmp_path: Path) -> None:
-    good = ROOT / "ludwig_configs" / "smoke.yaml"
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text("input_features: 1\noutput_features: []\n", encoding="utf-8")
-
-    outcome = pneumo("config", "validate", tmp_path / "a.yaml", good, tmp_path / "b.yaml", "--json")
-
-    assert outcome.code == 2
-    assert [bool(item["error"]) for item in json.loads(outcome.out)] == [True, False, True]
-    assert "a.yaml:1" in outcome.err
-    assert "b.yaml:1" in outcome.err
-
-
 def test_a_full_disk_is_one_line_with_exit_code_3(
     pneumo: Pneumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

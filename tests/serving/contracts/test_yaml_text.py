@@ -75,7 +75,8 @@ def test_an_empty_document_is_none():
 def test_what_would_take_memory_or_time_is_one_short_line(text, problem):
     with pytest.raises(yaml.YAMLError) as raised:
         parse_yaml(text)
-    line = explain_yaml_error(raised.value, "mine.yaml")
+    number, message = explain_yaml_error(raised.value, text)
+    line = f"mine.yaml:{number}: {message}"
     assert line.startswith("mine.yaml:")
     assert re.search(problem, line)
     assert len(line) < 300
