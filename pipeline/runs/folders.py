@@ -1,5 +1,6 @@
 """Folders that hold one JSON record each: a run with `run.json`, a sweep with `sweep.json`."""
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ValidationError
 
-from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.errors import InputError, first_line, first_problem
 from pneumo.serving.contracts.files import open_locked
 
 
@@ -69,11 +70,13 @@ class RecordFolder:
         return [cls(path.parent) for path in sorted(root.glob(f"*/{cls.RECORD}"))]
 
     @classmethod
-    def open(cls, name: str | Path, *, root: Path | None = None) -> Self:
+    def open(cls, name: str | Path, *, root: Path | None = None, resuming: bool = False) -> Self:
         """Find a folder by its path, by its name or a unique prefix of it under `root`, or by the word `latest`.
 
+        `latest` is the newest that has not failed; with `resuming` it is the newest, which may be worth another try.
+
         Raises:
-            InputError: No folder has this name, or several names start with it.
+            InputError: No folder has this name, several names start with it, or all have failed.
         """
         given = cls(Path(name))
         if given.record_file.is_file():
@@ -81,7 +84,9 @@ class RecordFolder:
         root = root or cls.ROOT
         folders = cls.list_folders(root)
         if str(name) == "latest" and folders:
-            return folders[-1]
+            if latest := next((each for each in reversed(folders) if resuming or not each.has_failed()), None):
+                return latest
+            raise InputError(f"latest: every {cls.KIND} in {root} failed; the newest is {folders[-1].name}")
         matches = [folder for folder in folders if folder.name.startswith(str(name))] if str(name) else []
         exact = next((folder for folder in matches if folder.name == str(name)), None)
         if exact is not None or len(matches) == 1:
@@ -91,6 +96,13 @@ class RecordFolder:
         hint = f"the newest is {folders[-1].name}" if folders else f"there is none yet: `{cls.COMMAND}` makes one"
         raise InputError(f"{name}: no such {cls.KIND} in {root}; {hint}")
 
+    def has_failed(self) -> bool:
+        """Return whether the record says so; False if it cannot be read."""
+        try:
+            return bool(json.loads(self.record_file.read_bytes())["status"] == "failed")
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
     def read_record[Record: BaseModel](self, model: type[Record]) -> Record:
         """Read the record; raise an `InputError` if it is missing or damaged."""
         path = self.record_file
@@ -98,6 +110,8 @@ class RecordFolder:
             return model.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path}: missing; {self.folder} is not a {self.KIND}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
         except ValidationError as error:
             raise InputError(f"{path}: {first_problem(error)}") from None
 

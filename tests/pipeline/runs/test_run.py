@@ -34,6 +34,18 @@ def test_a_run_is_found_by_folder_name_start_and_the_word_latest(tmp_path: Path)
     assert runs.Run.list_folders(tmp_path) == [first, second]
 
 
+def test_latest_passes_over_failed_runs_unless_one_is_resumed(tmp_path: Path) -> None:
+    first, second = (make(tmp_path, name, now=NOON.replace(hour=hour)) for name, hour in (("a", 12), ("b", 13)))
+    second.record_file.write_text('{"status": "failed"}', encoding="utf-8")
+
+    assert Run.open("latest", root=tmp_path) == first
+    assert Run.open("latest", root=tmp_path, resuming=True) == second
+    assert Run.open(second.name, root=tmp_path) == second
+    first.record_file.write_text('{"status": "failed", "trials": []}', encoding="utf-8")
+    with pytest.raises(InputError, match=f"every run in .* failed; the newest is {second.name}"):
+        Run.open("latest", root=tmp_path)
+
+
 def test_an_ambiguous_or_unknown_run_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is none yet: `pneumo train CONFIG` makes one"):
         Run.open("latest", root=tmp_path)
