@@ -38,6 +38,7 @@ class RunInfo(BaseModel):
         positive: The positive class; None with more than two classes.
         preparation: Preparation of the images: `size`, `fit`, `decode`, `height`, `width`, `channels`.
         image: Name of the image feature and its column; `label` is that of the label feature.
+        remarks: What was completed, changed or ignored in the config, with the place of each.
         refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
         versions: Versions of Python and of the packages that can change a result.
         git_commit: Commit of the working directory, with `-dirty` if files differ; None outside git.
@@ -58,6 +59,7 @@ class RunInfo(BaseModel):
     preparation: dict[str, Any]
     image: str
     label: str
+    remarks: list[str] = []
     seed: int
     refit_of: str | None = None
     versions: dict[str, str]

@@ -6,7 +6,6 @@ own reason (diverged, out of memory, impossible config) reports that reason inst
 Tune would end the worker and retry. Only a trial whose worker dies is retried.
 """
 
-import json
 import math
 import os
 import shutil
@@ -27,7 +26,8 @@ from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.data.training_images import ludwig_frame
 from pneumo.pipeline.ludwig import checkpoints, runtime
-from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
+from pneumo.pipeline.runs.history import read_history
+from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
 from pneumo.pipeline.sweep.best_value_actor import BestValue
 from pneumo.pipeline.sweep.record import Sweep
@@ -85,7 +85,7 @@ class Task:
     dataset: Dataset
     commit: str | None
     board: "ActorHandle[BestValue] | None" = None
-    tracking: TrackingMode = TrackingMode.DISABLED
+    tracking: str = ""
 
     def best(self, one: float | None, other: float | None) -> float | None:
         """Return the better of two values; None stands for no value."""
@@ -105,7 +105,7 @@ def run_trial(drawn: dict[str, Any], *, task: Task, pixels: NDArray[np.uint8]) -
         reporter = _TrialReporter(task, Run(folder))
         try:
             parameters, seed = task.point(drawn)
-            experiment = task.space.experiment(parameters)
+            experiment = task.space.experiment(parameters).complete(task.dataset)
             info = _begin(reporter.run, experiment, task, seed)
             if info.status is not Status.DONE:  # DONE: killed between the end and the report of it
                 _train(info, experiment, reporter, pixels, parameters)
@@ -161,6 +161,7 @@ class _TrialReporter(Reporter):
         super().__init__()
         self.task = task
         self.run = run
+        self.metric = task.sweep.metric_name.removeprefix("validation/")
         self.session = uuid.uuid4().hex[:8]
         self.began = time.perf_counter()
         self.best: float | None = None
@@ -168,10 +169,10 @@ class _TrialReporter(Reporter):
 
     def round(self, entry: dict[str, Any], seconds: float) -> None:
         measured = entry["validation"]
-        value = measured.get(self.task.sweep.metric)
+        value = measured.get(self.metric)
         if value is None or not math.isfinite(value) or "loss" not in measured:
             raise DivergedError(
-                f"diverged: {self.task.sweep.metric} or loss is not a finite number at epoch {entry['epoch']}"
+                f"diverged: {self.metric} or loss is not a finite number at epoch {entry['epoch']}"
             )
         self.best = self.task.best(value, self.best if self.best is not None else self._best_before(entry["step"]))
         self.last = Report(epoch=entry["epoch"], step=entry["step"], training=seconds)
@@ -207,10 +208,9 @@ class _TrialReporter(Reporter):
     def _best_before(self, step: float) -> float | None:
         """Return the best value of a resumed run's rounds before a step."""
         best: float | None = None
-        history = self.run.history
-        for entry in json.loads(history.read_text(encoding="utf-8")) if history.is_file() else []:
+        for entry in read_history(self.run):
             if entry["step"] < step:
-                best = self.task.best(entry["validation"].get(self.task.sweep.metric), best)
+                best = self.task.best(entry["validation"].get(self.metric), best)
         return best
 
 

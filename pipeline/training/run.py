@@ -1,11 +1,12 @@
 """Train a checked config on a data set, into a run folder."""
 
-import json
 import os
 import shutil
+import signal
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,15 @@ from pneumo.pipeline.ludwig import checkpoints, runtime
 from pneumo.pipeline.ludwig.cluster.placement import Workers, read_workers
 from pneumo.pipeline.ludwig.fit import FitOptions, fit
 from pneumo.pipeline.runs import provenance
-from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
+from pneumo.pipeline.runs.history import read_history
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
 from pneumo.pipeline.runs.training_profile import Profile
 from pneumo.pipeline.training.cluster import connect_ray
-from pneumo.pipeline.training.environment import interrupt_on_signals, use_scratch_folder
+from pneumo.pipeline.training.environment import use_scratch_folder
 from pneumo.pipeline.training.hooks import Hooks, track_run
 from pneumo.serving.contracts.errors import InputError, PneumoError, first_line
+from pneumo.serving.contracts.process_state import restore_signals
 from pneumo.serving.images.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -57,7 +60,7 @@ def train(
     seed: int = SEED,
     address: str | None = None,
     profile: bool = False,
-    tracking: TrackingMode = TrackingMode.DISABLED,
+    tracking: str = "",
     command: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
@@ -71,7 +74,9 @@ def train(
         TrainingInterruptedError: Ctrl-C or SIGTERM; the best weights so far are kept and the run can be resumed.
         TrainingError: Ludwig failed; `train.log` has the details.
     """
-    check_data(experiment, dataset)
+    experiment = complete_experiment(experiment, dataset)
+    for remark in experiment.remarks:
+        reporter.message(remark)
     workers = _read_workers(experiment, address, profile=profile)
     run = Run.create(experiment.name, root=root)
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")
@@ -99,6 +104,7 @@ def describe_run(
         preparation=experiment.preparation(stored).model_dump(mode="json"),
         image=experiment.image,
         label=experiment.label,
+        remarks=list(experiment.remarks),
         seed=seed,
         versions=provenance.read_versions(),
         git_commit=commit,
@@ -113,7 +119,7 @@ def resume(
     *,
     address: str | None = None,
     profile: bool = False,
-    tracking: TrackingMode = TrackingMode.DISABLED,
+    tracking: str = "",
     reporter: Reporter = SILENT,
 ) -> Run:
     """Resume a run after its last finished epoch; raise an `InputError` if it is done, locked, or its data changed."""
@@ -205,11 +211,13 @@ def execute_run(
     """Train a locked run, from its newest checkpoint if there is one; raises the errors of `train`."""
     record = _Record(run, info, Profile(run) if hooks.profile else None)
     try:
-        with interrupt_on_signals(), connect_ray(workers) as placement:
-            with record.stage("read"):
-                frame = hooks.frame() if hooks.frame else _make_frame(experiment, dataset, info)
-            with record.stage("load"):
-                runtime.load_ludwig(hooks.reporter)
+        with restore_signals(signal.default_int_handler), connect_ray(workers) as placement:
+            with ThreadPoolExecutor(1) as pool:  # images are decoded without the interpreter's lock
+                reading = pool.submit(hooks.frame or (lambda: _make_frame(experiment, dataset, info)))
+                with record.stage("load"):
+                    runtime.load_ludwig(hooks.reporter)
+                with record.stage("read"):
+                    frame = reading.result()
             record.update(hardware=provenance.read_hardware())
             wants_gpu = workers is None and experiment.config["trainer"].get("use_mixed_precision")
             if wants_gpu and not record.info.hardware["accelerators"]:
@@ -230,8 +238,7 @@ def execute_run(
                         evaluate_run(run)
     except KeyboardInterrupt:
         record.finish(Status.INTERRUPTED)
-        rounds = len(json.loads(run.history.read_text(encoding="utf-8"))) if run.history.is_file() else 0
-        raise TrainingInterruptedError(run, rounds) from None
+        raise TrainingInterruptedError(run, len(read_history(run))) from None
     except PneumoError as error:
         record.finish(Status.FAILED, str(error))
         raise
@@ -246,18 +253,22 @@ def execute_run(
     return run
 
 
-def check_data(experiment: Experiment, dataset: Dataset) -> None:
-    """Refuse a data set with other classes or columns, or without an image of a class in training or validation."""
-    experiment.check_classes(dataset.info.classes)
+def complete_experiment(experiment: Experiment, dataset: Dataset) -> Experiment:
+    """Return an experiment with what its data set knows.
+
+    Raises:
+        InputError: The classes do not fit, a feature is named as another column of the manifest, or a class has no
+            image in training or validation.
+    """
+    experiment = experiment.complete(dataset)
+    columns = {*manifest.COLUMNS, *manifest.group_names(dataset.rows)}
     for section, column, expected in (
         ("input_features", experiment.image, "image"),
         ("output_features", experiment.label, "label"),
     ):
-        if column != expected:
-            hint = f"; it is a column, but not the {expected}" if column in manifest.COLUMNS else ""
-            experiment.document.fail(
-                (section, 0, "name"), f"{column!r} must be {expected!r}, the manifest's column{hint}"
-            )
+        if column in columns - {expected}:
+            problem = f"is {column}, another column of the manifest; pneumo learns the column {expected}: name it so"
+            experiment.document.reject((section, 0, "name"), problem)
     for split in (Split.TRAIN, Split.VALIDATION):
         present = {row.label for row in dataset.select(split)}
         missing = [name for name in dataset.info.classes if name not in present]
@@ -266,6 +277,7 @@ def check_data(experiment: Experiment, dataset: Dataset) -> None:
                 f"{dataset.folder / manifest.MANIFEST}: no {missing[0]} image in the {split.name.lower()} split; "
                 "import with other fractions or another seed"
             )
+    return experiment
 
 
 def _make_frame(experiment: Experiment, dataset: Dataset, info: RunInfo) -> "pd.DataFrame":

