@@ -109,11 +109,13 @@ lock: .uv/bin/uv ## Compile requirements.lock and those of the images anew (PIN=
 	$(LOCK) --extra dev --output-file requirements.lock $(PIN) pyproject.toml
 	$(LOCK) --constraints requirements.lock $(addprefix --extra ,serve postgres tracing) --output-file requirements-serve.lock pyproject.toml
 	$(LOCK) --constraints requirements.lock $(addprefix --extra ,serve postgres tracing drift) --output-file requirements-drift.lock pyproject.toml
-	printf 'dvc[gs]\nwandb\n' | $(LOCK) --constraints requirements.lock \
-		$(addprefix --extra ,train pretrained hyperopt drift postgres tracing gcs) --output-file requirements-train.lock pyproject.toml -
+	printf 'dvc[gs]\n' | $(LOCK) --constraints requirements.lock \
+		$(addprefix --extra ,train pretrained hyperopt drift postgres tracing gcs wandb mlflow tensorboard) --output-file requirements-train.lock pyproject.toml -
 
-schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Ludwig
+schema: setup ## Write pipeline/config/ludwig_schema.json from the installed Ludwig, and the schemas that editors read
 	$(BIN)/python -m pneumo.pipeline.ludwig.schema_extract
+	$(BIN)/pneumo config schema --out ludwig_configs/schema.json
+	$(BIN)/pneumo config schema --gate --out ludwig_configs/gate.schema.json
 
 clean: ## Remove environments, caches and the demo; data, runs and models stay
 	rm -rf .venv .uv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov

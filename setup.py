@@ -20,8 +20,8 @@ setup(
     include_package_data=False,  # only what is listed here, whatever an old pneumo.egg-info lists
     package_data={
         "pneumo": ["py.typed"],
-        "pneumo.pipeline": ["**/*.json", "**/*.html", "**/*.css", "**/*.js"],
+        "pneumo.pipeline": ["**/*.json", "**/*.html", "**/*.css", "**/*.js", "**/*.txt"],
         "pneumo.serving": ["**/*.html", "**/*.css", "**/*.js", "**/*.png", "**/*.svg"],
-        "pneumo.pipeline.project.starters": ["*.yaml"],
+        "pneumo.pipeline.project.starters": ["*.yaml", "*.json"],
     },
 )

@@ -18,6 +18,10 @@ from typer.main import get_command
 
 import pneumo
 from pneumo.pipeline.cli import app
+from pneumo.pipeline.config import build_experiment, json_schema
+from pneumo.pipeline.config.document import parse_document
+from pneumo.pipeline.sweep.space import read_space
+from pneumo.pipeline.sweep.sweep_settings import read_settings
 from pneumo.serving.contracts.problems import KINDS
 from pneumo.serving.contracts.settings import Settings
 from tests.support.paths import ROOT
@@ -54,7 +58,7 @@ def test_every_command_and_option_is_in_the_reference(generated: Any) -> None:
     assert len(commands) > 20
     for name, command in commands.items():
         for parameter in command.params:
-            if parameter.param_type_name == "option" and parameter.name != "help":
+            if parameter.param_type_name == "option" and parameter.name != "help" and not parameter.hidden:
                 assert f"{parameter.opts[0]}" in told[name], (name, parameter.opts)
 
 
@@ -91,6 +95,68 @@ def test_every_setting_is_in_the_reference(generated: Any) -> None:
     for name in Settings.model_fields:
         assert re.search(rf"^\| `PNEUMO_{name.upper()}` \| [^|]*\| \S[^|]+ \|$", text, flags=re.MULTILINE), name
     assert "| `PNEUMO_PORT` | `8000` |" in text
+
+
+def test_every_kind_and_key_of_a_config_is_in_the_reference(generated: Any) -> None:
+    text = generated("config.md")
+
+    options = list(json_schema.list_options(json_schema.describe_schema()))
+    assert len(options) > 900
+    replaced = ("Refused: ", "Becomes ")
+    refused = {option.words[-1] for option in options if option.schema["description"].startswith(replaced)}
+    for option in options:
+        if option.is_kind:
+            assert re.search(rf"^(### |\| )`{option.words[-1]}`( \| |$)", text, flags=re.MULTILINE), option.title
+        elif option.schema["description"] != "Set by Ludwig." and not refused & set(option.kinds):
+            assert re.search(rf"^\| `{option.names[-1]}` \|.*\| \S.* \|$", text, flags=re.MULTILINE), option.path
+    for policy in ("max accuracy", "sensitivity >= 0.95", "cost FN:FP = 5:1"):
+        assert f"| `{policy}` | " in text
+    assert "| `dropout` | number | `0.2` | at least 0, at most 0.95 | Share of pooled" in text
+
+
+def examples(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each example of a page and the heading of its section."""
+    for section in re.split(r"^## ", text, flags=re.MULTILINE):
+        shown = re.findall(r"^```yaml\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+        instead = re.findall(r"`(\w+: \{.*\})` \|$", section, flags=re.MULTILINE)
+        yield from ((section.splitlines()[0], yaml.safe_load(block)) for block in (*shown, *instead))
+
+
+def test_every_example_of_a_kind_makes_a_valid_config(generated: Any) -> None:
+    count = 0
+    for heading, example in examples(generated("config.md")):
+        image = {"name": "image", "type": "image", "encoder": {"type": "backbone"}}
+        image["preprocessing"] = {"mode": "eager", "height": 64, "width": 64, "num_channels": 3}
+        label: dict[str, Any] = {"name": "label", "type": "category" if "of `category`" in heading else "binary"}
+        if label["type"] == "binary":
+            label["preprocessing"] = {"fallback_true_label": "PNEUMONIA"}
+        executor = {"num_samples": 4}
+        space = {"trainer.learning_rate": {"space": "loguniform", "lower": 0.001, "upper": 0.01}}
+        hyperopt = {"parameters": space, "executor": executor, "search_alg": {"type": "variant_generator"}}
+        trainer, split = {"epochs": 4, "batch_size": 16}, {"split": {"type": "fixed", "column": "split"}}
+        whole: dict[str, Any] = {"input_features": [image], "output_features": [label], "hyperopt": hyperopt}
+        whole |= {"trainer": trainer, "preprocessing": split}
+        ((key, value),) = example.items()
+        places = dict.fromkeys(("encoder", "augmentation"), image) | dict.fromkeys(("loss", "decoder"), label)
+        places |= {"optimizer": trainer, "split": split, "scheduler": executor, "search_alg": hyperopt}
+        if "space" in value:
+            hyperopt["parameters"] = {key: value}
+        else:
+            places.get(key, whole)[key] = value
+        document = build_experiment(parse_document(yaml.safe_dump(whole, sort_keys=False), heading), "shown").document
+        if "space" in value or key in ("scheduler", "search_alg"):
+            read_settings(read_space(document, "shown"))
+        count += 1
+    assert count > 90
+
+
+def test_every_augmentation_has_a_picture(generated: Any) -> None:
+    shown = re.findall(r"^### `(\w+)`$", generated("config.md").split("## Encoders")[0], flags=re.MULTILINE)
+    pictures = {path.stem: path.stat().st_size for path in (REFERENCE / "augmentations").iterdir()}
+
+    assert set(pictures) == {name for name in shown if name.startswith(("radiograph_", "random_", "auto_"))}
+    assert set(pictures) == set(re.findall(r"\(augmentations/(\w+)\.webp\)", generated("config.md")))
+    assert sum(pictures.values()) < 100_000
 
 
 def test_every_page_is_in_the_navigation() -> None:

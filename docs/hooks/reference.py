@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import reference_cli
+import reference_config
 import reference_http
 import reference_settings
 
 PARTS: dict[str, Callable[[], str]] = {
+    "config": reference_config.markdown,
     "cli": reference_cli.markdown,
     "exit codes": reference_cli.exit_codes,
     "http": reference_http.markdown,

@@ -2,30 +2,21 @@
 
 import inspect
 import json
+import textwrap
 from pathlib import Path
 
-from pneumo.pipeline.config.schema import Schema, make_branch
+from pneumo.pipeline.config.json_schema import read_descriptions
+from pneumo.pipeline.config.schema import Schema
 from pneumo.pipeline.ludwig import runtime
 
 TARGET = Path(__file__).parents[1] / "config" / "ludwig_schema.json"
 INPUTS, OUTPUTS, COMBINERS = ("image",), ("binary", "category"), ("concat",)
-_SHARE = {"type": "number", "exclusiveMinimum": 0}
-_WORKERS: Schema = {
-    "num_workers": {"type": "integer", "minimum": 1},
-    "use_gpu": {"type": "boolean"},
-    "resources_per_worker": {"type": "object", "properties": {"CPU": _SHARE, "GPU": _SHARE}},
-}
-BACKEND: Schema = {
-    "type": "object",
-    "properties": {"type": {"enum": ["local", "ray"]}},
-    "allOf": [make_branch("ray", {"trainer": {"type": "object", "properties": _WORKERS}})],
-}
-"""Schema of `backend`, which Ludwig's leaves open. These keys mean the same to Ludwig's own Ray backend."""
 _PROSE = {"description", "title", "parameter_metadata", "enumDescriptions", "additionalProperties"}
+_LONGEST_TEXT = 160
 
 
 def schema() -> Schema:
-    """Return Ludwig's JSON schema without prose and without what an image classifier cannot use. Loads Ludwig."""
+    """Return Ludwig's JSON schema, with short descriptions, as far as an image classifier uses it. Loads Ludwig."""
     runtime.load_ludwig()
     from ludwig.config_validation.validation import get_schema
     from ludwig.modules.metric_registry import get_metric_names_for_type
@@ -40,7 +31,7 @@ def schema() -> Schema:
         "hyperopt": full["hyperopt"],
         "model_type": {"enum": ["ecd"]},
         "ludwig_version": {"type": "string"},
-        "backend": BACKEND,
+        "backend": read_descriptions()["sections"]["backend"],
     }
     trimmed = {
         "type": "object",
@@ -89,12 +80,14 @@ def _narrow(section: Schema, kinds: tuple[str, ...]) -> Schema:
 
 
 def _trim[T](part: T) -> T:
-    """Return a schema without prose; a property may have the name of a prose key."""
+    """Return a schema with the first sentence of descriptions; a property may have the name of a key of prose."""
     if isinstance(part, list):
         return [_trim(item) for item in part]  # type: ignore[return-value]
     if not isinstance(part, dict):
         return part
     kept = {key: _trim(value) for key, value in part.items() if key not in _PROSE}
+    if isinstance(text := part.get("description"), str) and text.strip():
+        kept["description"] = textwrap.shorten(text.split(". ")[0].rstrip(".") + ".", _LONGEST_TEXT, placeholder=" ...")
     if "properties" in part:
         kept["properties"] = {name: _trim(sub) for name, sub in part["properties"].items()}
     return kept  # type: ignore[return-value]

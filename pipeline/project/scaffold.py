@@ -17,68 +17,6 @@ STARTERS = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 CONFIGS = Path("ludwig_configs")
 RAW = Path("raw")
 
-GITIGNORE = """\
-# images, and files that pneumo makes
-/raw/*
-!/raw/.gitignore
-/data/
-/runs/
-/sweeps/
-/models/*
-!/models/registry.yaml
-/demo/
-/downloads/
-/storage/
-predictions.sqlite3*
-prediction-spool/
-/wandb/
-# API keys of the service
-keys.yaml
-.keys.yaml*
-# environments
-.venv/
-__pycache__/
-"""
-
-DVC_CONFIG = """\
-[core]
-    analytics = false
-    check_update = false
-    remote = local
-# A folder of the project. To move to a bucket: `dvc remote add --default bucket gs://YOUR-BUCKET/data`.
-['remote "local"']
-    url = ../storage
-"""
-
-README = """\
-# {name}
-
-A chest X-ray classifier made with pneumo. Research software, not a medical device.
-
-Put your images under `raw/`, one folder per class (or give any folder, zip, CSV or MedMNIST file instead), then:
-
-```bash
-pneumo doctor                                    # checks the installation
-pneumo data import raw --out data                # splits by patient, without leakage
-pneumo data check data                           # damage, duplicates, leakage: exit 1 on a defect
-pneumo train ludwig_configs/baseline.yaml        # one run, with a report in runs/
-pneumo evaluate latest
-pneumo promote latest                            # adds it to models/ if it passes ludwig_configs/gate.yaml
-pneumo serve                                     # http://127.0.0.1:8000
-```
-
-Without images, `pneumo data phantom raw --images 640` draws synthetic ones. `ludwig_configs/smoke.yaml` trains on them
-in half a minute.
-
-Then edit a file in `ludwig_configs/`, check it with `pneumo config validate`, train, and compare: `pneumo runs list`,
-`pneumo runs compare A B`. For real X-rays start from `ludwig_configs/recommended.yaml`.
-{dvc}"""
-
-DVC_README = """
-The data set is versioned with DVC: `dvc add data`, `git add data.dvc`, then `pneumo data push` and, elsewhere,
-`pneumo data pull`.
-"""
-
 
 @dataclass(frozen=True)
 class Project:
@@ -105,20 +43,26 @@ def create_project(folder: Path, reporter: Reporter = SILENT) -> Project:
         if not names:
             raise MachineError(f"{STARTERS}: this installation has no configs; install pneumo again")
         (folder / CONFIGS).mkdir(parents=True)
-        for name in names:
-            shutil.copyfile(STARTERS / name, folder / CONFIGS / name)
+        for path in (*STARTERS.glob("*.yaml"), *STARTERS.glob("*.json")):
+            shutil.copyfile(path, folder / CONFIGS / path.name)
         git = _init_git(folder, reporter)
         dvc = _init_dvc(folder, git, reporter)
         (folder / RAW).mkdir()
+        about_dvc = read_template("readme_dvc") if dvc else ""
         for name, text in {
-            ".gitignore": GITIGNORE,
+            ".gitignore": read_template("gitignore"),
             f"{RAW}/.gitignore": "*\n!.gitignore\n",
-            "README.md": README.format(name=folder.resolve().name, dvc=DVC_README if dvc else ""),
+            "README.md": read_template("readme").format(name=folder.resolve().name, dvc=about_dvc),
         }.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise MachineError(f"{error.filename or folder}: cannot be written ({error.strerror})") from None
     return Project(folder, names, git, dvc)
+
+
+def read_template(name: str) -> str:
+    """Return the text of a file of a new project."""
+    return Path(__file__).with_name("templates").joinpath(f"{name}.txt").read_text(encoding="utf-8")
 
 
 def _init_git(folder: Path, reporter: Reporter) -> bool:
@@ -140,7 +84,8 @@ def _init_dvc(folder: Path, git: bool, reporter: Reporter) -> bool:
     if not _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *options):
         reporter.message("`dvc init` failed: run it in the project to see why")
         return False
-    config = DVC_CONFIG if git else DVC_CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n")
+    config = read_template("dvc_config")
+    config = config if git else config.replace("[core]\n", "[core]\n    no_scm = true\n")
     (folder / ".dvc" / "config").write_text(config, encoding="utf-8")
     return True
 

@@ -22,14 +22,15 @@ def test_a_project_holds_configs_and_gitignore_and_its_commands_work(pneumo, tmp
     document = json.loads(made.out)
     assert document["git"] is (shutil.which("git") is not None)
     assert document["dvc"]
-    assert sorted(path.name for path in (project / "ludwig_configs").iterdir()) == document["configs"]
+    assert sorted(path.name for path in (project / "ludwig_configs").glob("*.yaml")) == document["configs"]
+    assert {path.name for path in CONFIGS.glob("*.json")} == {"schema.json", "gate.schema.json"}
     for path in CONFIGS.iterdir():
         assert (project / "ludwig_configs" / path.name).read_bytes() == path.read_bytes()
         assert not (project / "ludwig_configs" / path.name).is_symlink()
 
     monkeypatch.chdir(project)
     assert "# my-project" in Path("README.md").read_text()
-    assert pneumo("config", "validate", *sorted(Path("ludwig_configs").iterdir())).code == 0
+    assert pneumo("config", "validate", *sorted(Path("ludwig_configs").glob("*.yaml"))).code == 0
     assert pneumo("data", "phantom", "raw", "--images", "60", "--size", "64").code == 0
     imported = pneumo("data", "import", "raw", "--size", "64", "--out", "data")
     assert imported.code == 0, imported.err
@@ -54,7 +55,7 @@ def test_every_command_of_its_readme_is_one(pneumo):
 
     from pneumo.pipeline.cli import app
 
-    (block,) = [part for part in scaffold.README.split("```") if part.startswith("bash")]
+    (block,) = [part for part in scaffold.read_template("readme").split("```") if part.startswith("bash")]
     lines = [shlex.split(line, comments=True) for line in block.splitlines()[1:] if line]
     assert len(lines) == 7
     for words in lines:

@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from pneumo.pipeline.config import schema
+from pneumo.pipeline.config import json_schema, schema
 from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.sweep import space, sweep_settings
 from tests.support.paths import ROOT
@@ -32,5 +32,5 @@ def test_the_space_on_the_page_fits_the_shipped_config() -> None:
 
 def test_the_page_lists_every_search_and_every_scheduler() -> None:
     assert listed("search_alg") == set(schema.SEARCHES) - {"random"}
-    assert listed("scheduler") == set(sweep_settings.SCHEDULERS)
-    assert listed("space") <= set(space.KINDS) | {"q"}
+    assert listed("scheduler") == set(json_schema.SCHEDULERS)
+    assert listed("space") <= set(json_schema.list_spaces()) | {"q"}
