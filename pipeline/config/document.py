@@ -131,7 +131,8 @@ def format_key_path(path: KeyPath) -> str:
 def _read(text: str, key: str = "") -> tuple[Any, dict[KeyPath, int], list[Fault]]:
     """Return the value that YAML text gives a key, the lines of its parts, and its faults."""
     node, found = compose_repaired(text)
-    value, lines, faults = None, {(): 1}, list[Fault]()
+    lines: dict[KeyPath, int] = {(): 1}
+    value, faults = None, list[Fault]()
     if node is not None:
         faults = _collect_lines(node, (), lines)
         try:
