@@ -23,6 +23,8 @@ from pneumo.pipeline.data import importer, manifest, phantom
 from pneumo.serving.contracts.cores import available_cores
 
 CONFIG = Path(__file__).parent.parent / "ludwig_configs" / "smoke.yaml"
+SMALLEST = 32
+"""Smallest side of a phantom in pixels."""
 SPACE = {
     "trainer.learning_rate_scheduler.max_lr": {"space": "loguniform", "lower": 0.0003, "upper": 0.03},
     "trainer.optimizer.weight_decay": {"space": "loguniform", "lower": 0.0001, "upper": 0.1},
@@ -143,7 +145,7 @@ def curves(data: Path, size: int, folder: Path, epochs: int, budget: int) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archive", type=Path, help="PneumoniaMNIST's .npz; phantoms of 28 pixels without it")
+    parser.add_argument("--archive", type=Path, help="PneumoniaMNIST's .npz; phantoms of 32 pixels without it")
     parser.add_argument("--trials", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--asha", type=int, metavar="SECONDS", help="instead: ASHA against FIFO in so many seconds")
@@ -155,12 +157,13 @@ def main() -> None:
                 options.archive, folder / "data", importer.ImportSettings(size=28, split=importer.SplitMethod.GIVEN)
             )
         else:
-            phantom.write_phantoms(folder / "raw", phantom.Recipe(images=2000, seed=0, size=28))
-            importer.import_dataset(folder / "raw", folder / "data", importer.ImportSettings(size=28))
+            phantom.write_phantoms(folder / "raw", phantom.Recipe(images=2000, seed=0, size=SMALLEST))
+            importer.import_dataset(folder / "raw", folder / "data", importer.ImportSettings(size=SMALLEST))
+        size = 28 if options.archive else SMALLEST
         if options.asha:
-            curves(folder / "data", 28, folder, options.epochs, options.asha)
+            curves(folder / "data", size, folder, options.epochs, options.asha)
         else:
-            compare(folder / "data", 28, folder, options.trials, options.epochs)
+            compare(folder / "data", size, folder, options.trials, options.epochs)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import typer
 
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import print_json, print_lines, say, stdout
-from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +23,10 @@ def sweep(
     data: options.DataOption = Path("data"),
     sweeps_dir: options.SweepsDirOption = Path("sweeps"),
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Number of trials.", show_default="the config's, or 10")
+        str | None,
+        typer.Option(
+            metavar="N", help="Trials in all; with --resume, +20 adds 20.", show_default="the config's, or 10"
+        ),
     ] = None,
     time_budget: Annotated[
         str | None, typer.Option(help="Stop after this time: 90, 30m, 1.5h.", show_default="none")
@@ -52,41 +54,45 @@ def sweep(
     storage: Annotated[
         str | None, typer.Option(help="Place of the trials that all machines can reach: a path, gs://bucket/path.")
     ] = None,
-    wandb: options.WandbOption = TrackingMode.DISABLED,
+    track: options.TrackOption = None,
+    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Search hyperparameters with Ray Tune. Ctrl-C keeps finished trials; --resume continues the search."""
+    """Search hyperparameters with Ray Tune. Ctrl-C keeps finished trials; --resume continues or extends the search."""
     from pneumo.pipeline.sweep.live_display import LiveDisplay
     from pneumo.pipeline.sweep.record import SweepFolder
 
     if resume is not None:
-        kept = {"resume", "sweeps_dir", "refit", "address", "as_json"}
+        kept = {"resume", "trials", "time_budget", "sweeps_dir", "refit", "address", "as_json"}
         options.refuse_options(context, context.params.keys() - kept, because="--resume continues a sweep as it was")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
-    from pneumo.pipeline.config.document import read_document
     from pneumo.pipeline.data import manifest
+    from pneumo.pipeline.sweep.sweep_settings import SweepLimits, parse_seconds, parse_trials
 
-    if config is not None:
-        read_document(config)  # what is no YAML is refused before Ray is imported, which takes seconds and memory
+    found = None if resume is None else SweepFolder.open(resume, root=sweeps_dir, resuming=True)
+    number = None if trials is None else parse_trials(trials, found.read().wanted if found else None)
+    budget = None if time_budget is None else parse_seconds(time_budget)
+    if config is not None and not auto:
+        options.load_inputs(config, override, data)  # before Ray is imported, which takes seconds and memory
     from pneumo.pipeline.sweep import search
-    from pneumo.pipeline.sweep.sweep_settings import SweepLimits, parse_seconds
 
+    tracking = options.join_trackers(track, wandb)
     try:
         with LiveDisplay() as display:
-            if resume is not None:
-                folder = SweepFolder.open(resume, root=sweeps_dir)
-                search.resume_sweep(folder, address=address, refit=refit, reporter=display)
+            if found is not None:
+                folder = search.resume_sweep(
+                    found, trials=number, time_budget=budget, address=address, refit=refit, reporter=display
+                )
             else:
                 dataset = manifest.read_dataset(data)
-                budget = None if time_budget is None else parse_seconds(time_budget)
                 if auto or config is None:
                     space = search.plan_search(dataset, config, override or (), time_budget=budget, reporter=display)
                 else:
                     space = search.read_search(config, override or ())
-                limits = SweepLimits(trials, budget, concurrency, cpus, gpus)
+                limits = SweepLimits(number, budget, concurrency, cpus, gpus)
                 plan = search.Plan(
-                    limits, seed, seeds=seeds, top=top, refit=refit, address=address, storage=storage, tracking=wandb
+                    limits, seed, seeds=seeds, top=top, refit=refit, address=address, storage=storage, tracking=tracking
                 )
                 command = ["pneumo", *sys.argv[1:]]
                 folder = search.run_sweep(space, dataset, plan=plan, root=sweeps_dir, command=command, reporter=display)
@@ -97,16 +103,17 @@ def sweep(
 
 
 def _show(folder: "SweepFolder", as_json: bool) -> None:
+    from pneumo.pipeline.sweep.live_display import render_result
     from pneumo.pipeline.sweep.report import table
 
     record = folder.read()
     if as_json:
         print_json({"folder": str(folder.folder), **table.document(record)})
         return
-    stdout().print(table.trial_table(record))
+    stdout().print(render_result(record))
     if (winner := record.trial(record.winner)) and (value := winner.value(record.goal)) is not None:
         print_lines(
-            f"best: {winner.name}, validation {record.metric} {value:.4f}",
+            f"best: {winner.name}, {record.metric_name} {value:.4f}",
             f"  config     {folder.best}",
             f"  report     {folder.report}",
             f"next: pneumo promote best --sweep {folder.folder}",

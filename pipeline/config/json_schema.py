@@ -37,18 +37,14 @@ class Option:
 
     @property
     def path(self) -> str:
-        """Place in a config, as overrides write it: `input_features.0.encoder.dropout`."""
-        return ".".join(name for name in self.names if not name.startswith("<"))
+        """Place as overrides write it, and a kind after it: `input_features.0.encoder.dropout`, `trainer.optimizer sgd`."""
+        place = ".".join(name for name in self.names if not name.startswith("<"))
+        return f"{place} {self.words[-1]}" if self.is_kind else place
 
     @property
     def words(self) -> tuple[str, ...]:
         """Names without brackets, positions and `NAME`."""
         return tuple(name.strip("<>") for name in self.names if name not in ("0", "NAME"))
-
-    @property
-    def title(self) -> str:
-        """Path of a key; path and kind of a kind, as `pneumo config explain` takes them."""
-        return f"{self.path} {self.words[-1]}" if self.is_kind else self.path
 
     @property
     def kinds(self) -> tuple[str, ...]:

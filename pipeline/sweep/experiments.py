@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from pneumo.pipeline.ludwig.compat import check_names
 from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.sweep import storage, tune_callbacks, tune_setup
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder
@@ -27,6 +26,7 @@ from pneumo.pipeline.sweep.trial import POINT, VALUE, run_trial
 from pneumo.pipeline.sweep.tune_callbacks import Recorder
 from pneumo.pipeline.sweep.winner import correct_run_info
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.process_state import restore_signals
 
 WORKER_MEMORY = 2.5 * 2**30
 """Bytes per worker with Ludwig and a few thousand images; limits the number of trials at a time unless it is given."""
@@ -76,7 +76,7 @@ class Stage:
 
 
 def plan_stages(folder: SweepFolder, record: Sweep, space: Space, settings: SweepSettings) -> Iterator[Stage]:
-    """Yield the stages of a sweep; the second depends on the results of the first."""
+    """Yield the unfinished stages of a sweep: the search, its extensions, and the repeats of what they found."""
     place = storage.join_storage(record.storage, folder.name) if record.storage else str(folder.tune.resolve())
     configure = partial(
         tune.TuneConfig,
@@ -85,23 +85,46 @@ def plan_stages(folder: SweepFolder, record: Sweep, space: Space, settings: Swee
         reuse_actors=True,
         trial_name_creator=tune_callbacks.name_trial,
         trial_dirname_creator=tune_callbacks.name_trial,
+        max_concurrent_trials=record.concurrency,
     )
-    limits_itself = settings.search in ("variant_generator", "random")
-    search = configure(
-        search_alg=tune_setup.make_search(settings, space, record.seed, record.concurrency),
-        scheduler=tune_setup.make_scheduler(settings),
-        num_samples=settings.samples,
-        max_concurrent_trials=None if limits_itself else record.concurrency,
-    )
-    yield Stage("trials", place, tune_setup.make_domains(space), search, settings.trials)
+    for number, size in enumerate((record.wanted - sum(record.added), *record.added), start=1):
+        name = "trials" if number == 1 else f"trials-{number}"
+        if _is_finished(folder, record, name, size):
+            continue
+        known = [trial for trial in record.trials if trial.repeats is None and trial.stage != name]
+        domains = tune_setup.make_domains(space)
+        options: dict[str, Any] = {"scheduler": tune_setup.make_scheduler(settings)}
+        if settings.draws_alone and number == 1:
+            search = tune_setup.make_generator(settings, space, record.seed, record.concurrency)
+            options |= {"search_alg": search, "num_samples": size // space.grid, "max_concurrent_trials": None}
+        elif settings.draws_alone:
+            points = tune_setup.draw_points(settings, space, record.seed, known, size)
+            fixed = [{"parameters": point, "seed": record.seed} for point in points]
+            domains = {POINT: tune.grid_search(fixed)}
+        else:
+            searcher = tune_setup.make_searcher(settings, space, record.seed, known)
+            options |= {"search_alg": searcher, "num_samples": size}
+            domains = {} if known else domains  # it has the space already
+        yield Stage(name, place, domains, configure(**options), size)
+    name = f"seeds-{len(record.added) + 1}" if record.added else "seeds"
+    others = {(trial.repeats, trial.seed) for trial in record.trials if trial.stage != name}
     points = [
         {"parameters": trial.parameters, "seed": record.seed + more, "repeats": trial.name}
         for more in range(1, record.seeds)
         for trial in find_contenders(record)[: record.top]
+        if (trial.name, record.seed + more) not in others
     ]
     if points:
-        repeats = configure(max_concurrent_trials=record.concurrency)
-        yield Stage("seeds", place, {POINT: tune.grid_search(points)}, repeats, len(points), repeats=True)
+        yield Stage(name, place, {POINT: tune.grid_search(points)}, configure(), len(points), repeats=True)
+
+
+def _is_finished(folder: SweepFolder, record: Sweep, name: str, size: int) -> bool:
+    """Return True if all trials of a search ended, and their run folders are where they belong."""
+    trials = [trial for trial in record.trials if trial.stage == name and trial.repeats is None]
+    return len(trials) >= size and all(
+        trial.status.is_final and (not trial.rounds or storage.is_address(trial.run or "") or folder.run_of(trial))
+        for trial in trials
+    )
 
 
 def run_stage(stage: Stage, recorder: Recorder, pixels: NDArray[np.uint8]) -> list[TuneTrial]:
@@ -110,25 +133,22 @@ def run_stage(stage: Stage, recorder: Recorder, pixels: NDArray[np.uint8]) -> li
     Ray Tune handles Ctrl-C itself and returns early. Raises a `MachineError` if its record of earlier trials is
     missing.
     """
+    check_names("tune")
     record = recorder.sweep
-    tune_callbacks.use_recorder(recorder, repeating=stage.repeats)
+    tune_callbacks.use_recorder(recorder, stage.name, repeating=stage.repeats)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, task=recorder.task, pixels=pixels),
         {"cpu": record.cpus} | ({"gpu": record.gpus} if record.gpus else {}),
     )
-    before = signal.getsignal(signal.SIGINT)
     path = storage.join_storage(stage.storage, stage.name)
     if tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, param_space=stage.space, resume_unfinished=True)
-    elif any(trial.rounds for trial in record.trials if (trial.repeats is not None) is stage.repeats):
+    elif any(trial.rounds for trial in record.trials if trial.stage == stage.name):
         raise MachineError(f"{path}: Ray Tune's record of the trials is missing; start a new sweep")
     else:
         tuner = _make_tuner(stage, trainable, recorder)
-    try:
+    with restore_signals():  # Ray Tune leaves its own handler
         grid = tuner.fit()
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)  # Ray Tune leaves its own handler
     trials: list[TuneTrial] = list(grid._experiment_analysis.trials)
     for trial in trials:
         if trial.status == TuneTrial.TERMINATED:

@@ -1,22 +1,27 @@
 """The display of a running sweep: a live table on a terminal, else one line per event."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pneumo.pipeline.sweep.parameter_format import Axis, axes, cut, duration, number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
 from pneumo.pipeline.sweep.reporter import SweepReporter
-from pneumo.pipeline.sweep.seed_repeats import find_contenders
+from pneumo.pipeline.sweep.seed_repeats import choose_winner, find_contenders, order_trials
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.table import Table
 
 SLOW_EPOCH = 30.0
 """Seconds above which an epoch gets its own log line."""
 
 _OTHER_LINES = 6
 """Lines of the screen that are no trials: above and below the table, its head and frame."""
+
+SHOWN = 20
+"""Trials in the table at the end."""
 
 _REDRAW = 0.2
 _STYLES = {TrialStatus.RUNNING: "cyan", TrialStatus.FAILED: "red", TrialStatus.STOPPED: "dim"}
@@ -91,7 +96,7 @@ class EventLog:
         leader = next(iter(find_contenders(sweep)), None)
         if leader and leader.name != self._leader:
             if self._leader is not None:
-                events.append(f"{leader.name} takes the lead: {sweep.metric} {number(leader.value(sweep.goal))}")
+                events.append(f"{leader.name} takes the lead: {sweep.metric_name} {number(leader.value(sweep.goal))}")
             self._leader = leader.name
         for trial in sweep.trials:
             if trial.status.is_final and trial.name not in self._ended:
@@ -113,7 +118,7 @@ class EventLog:
         starts = [0.0, *(each.seconds for each in trial.rounds)]
         return [
             f"{trial.name} epoch {each.epoch} of {sweep.epochs}, {duration(each.seconds - start)}: "
-            f"{sweep.metric} {number(each.value)}"
+            f"{sweep.metric_name} {number(each.value)}"
             for each, start in list(zip(trial.rounds, starts, strict=False))[first:]
             if each.seconds - start > SLOW_EPOCH
         ]
@@ -124,14 +129,7 @@ def render(sweep: Sweep, now: float, *, height: int) -> "RenderableType":
 
     Running trials come first, then the best, then failed ones; trials that do not fit into `height` lines are counted.
     """
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = axes(sweep)
     contenders = find_contenders(sweep)
-    best = contenders[0].name if contenders else None
     running = [trial for trial in sweep.trials if trial.status == TrialStatus.RUNNING]
     ranked = [trial for trial in contenders if trial.status != TrialStatus.RUNNING]
     names = {trial.name for trial in (*running, *ranked)}
@@ -139,14 +137,43 @@ def render(sweep: Sweep, now: float, *, height: int) -> "RenderableType":
     ordered = [*running, *ranked, *sorted(others, key=lambda trial: trial.status == TrialStatus.WAITING)]
     room = max(1, height - _OTHER_LINES)
     fitting = ordered if len(ordered) <= room else ordered[: max(1, room - 1)]
+    table = _draw_table(sweep, fitting, now, contenders[:1])
+    more = f"... {len(ordered) - len(fitting)} more" if len(fitting) < len(ordered) else ""
+    return _stack(headline(sweep, now), table, more, *(_best_so_far(sweep) or [f"no {sweep.metric_name} yet"]))
 
-    table = Table(box=None, pad_edge=False, expand=True)
+
+def render_result(sweep: Sweep, *, limit: int = SHOWN) -> "RenderableType":
+    """Return the table of the best trials of a sweep that ended, and the number of the others."""
+    choice, ordered = choose_winner(sweep), order_trials(sweep)
+    table = _draw_table(sweep, ordered[:limit], sweep.seconds, choice.family.trials if choice else (), whole=True)
+    more = f"and {len(ordered) - limit} more in trials.csv" if len(ordered) > limit else ""
+    return _stack(f"{sweep.metric_name}, {sweep.goal}d", table, more)
+
+
+def _stack(above: str, table: "Table", *below: str) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    first, *others = (Text(line, no_wrap=True, overflow="ellipsis") for line in (above, *filter(None, below)))
+    return Group(first, table, *others)
+
+
+def _draw_table(
+    sweep: Sweep, trials: Sequence[Trial], now: float, winners: Sequence[Trial], *, whole: bool = False
+) -> "Table":
+    """Return a table with a line for each trial; `whole` wraps long texts instead of cutting them."""
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = axes(sweep)
+    table = Table(box=None, pad_edge=False, expand=not whole)
     table.add_column("trial", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
-    for title in (sweep.metric, "best", "epoch", "time"):
+    table.add_column("parameters", no_wrap=not whole, overflow="fold" if whole else "ellipsis", ratio=1 - whole or None)
+    for title in (sweep.metric_name, "best", "epoch", "time"):
         table.add_column(escape(title), justify="right", no_wrap=True)
-    for trial in fitting:
+    for trial in trials:
         state = trial.status.value if trial.status != TrialStatus.FAILED else f"failed: {trial.error or 'no reason'}"
         cells = (
             trial.name + (f" = {trial.repeats}" if trial.repeats else ""),
@@ -157,13 +184,9 @@ def render(sweep: Sweep, now: float, *, height: int) -> "RenderableType":
             f"{trial.epochs}/{sweep.epochs}",
             duration(_spent(trial, now)) if trial.started is not None else "",
         )
-        style = "bold green" if trial.name == best else _STYLES.get(trial.status)
+        style = "bold green" if trial in winners else _STYLES.get(trial.status)
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    parts: list[RenderableType] = [Text(headline(sweep, now), no_wrap=True, overflow="ellipsis"), table]
-    if len(fitting) < len(ordered):
-        parts.append(Text(f"... {len(ordered) - len(fitting)} more", style="dim"))
-    parts.append(Text("".join(_best_so_far(sweep)) or f"no {sweep.metric} yet", no_wrap=True, overflow="ellipsis"))
-    return Group(*parts)
+    return table
 
 
 def headline(sweep: Sweep, now: float) -> str:
@@ -217,7 +240,7 @@ def _describe_end(sweep: Sweep, trial: Trial, now: float) -> str:
     if trial.status == TrialStatus.FAILED:
         text += f": {' '.join((trial.error or 'no reason was given').split())}"
     elif trial.rounds:
-        text += f": {sweep.metric} {number(trial.value(sweep.goal))}"
+        text += f": {sweep.metric_name} {number(trial.value(sweep.goal))}"
     return "; ".join((text, *_best_so_far(sweep), headline(sweep, now)))
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.runs.folders import FileIn, RecordFolder
+from pneumo.pipeline.runs.history import name_metric
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
@@ -61,6 +62,7 @@ class Trial(BaseModel):
         name: `t01`, `t02`, ... in the order in which Ray Tune made the trials.
         parameters: Values by name, as under `hyperopt.parameters`.
         repeats: Name of the trial whose parameters this trial repeats with another seed.
+        stage: Ray Tune's experiment that made it.
         started: Wall time at which the trial began, in seconds since the sweep began.
         training: Working time in epochs alone, without loading, predicting and measuring.
         run: Run folder relative to the sweep's folder, or an address in the storage.
@@ -73,6 +75,7 @@ class Trial(BaseModel):
     parameters: dict[str, Any]
     seed: int
     repeats: str | None = None
+    stage: str = "trials"
     status: TrialStatus = TrialStatus.WAITING
     started: float | None = None
     rounds: list[Round] = []
@@ -101,8 +104,9 @@ class Sweep(BaseModel):
     """Content of `sweep.json`.
 
     Attributes:
-        metric: Metric on the validation split that is optimised towards `goal`.
-        wanted: Requested number of trials, without repeats.
+        metric: Metric on the validation split that is optimised towards `goal`, by Ludwig's name.
+        label_type: Type of the label in Ludwig, `binary` or `category`.
+        wanted: Requested number of trials, without repeats; `added` are those that each extension added.
         epochs: Epochs of a trial that nothing stops early.
         seeds: Number of seeds of each of the `top` best trials; `seed` is the first of them.
         cpus: Cores per trial; `gpus` is the number of GPUs.
@@ -120,11 +124,13 @@ class Sweep(BaseModel):
     data: str
     data_fingerprint: str
     metric: str
+    label_type: str = "binary"
     goal: Goal
     space: dict[str, Any]
     search: str
     scheduler: str
     wanted: int
+    added: list[int] = []
     epochs: int
     time_budget: float | None = None
     seed: int
@@ -136,13 +142,18 @@ class Sweep(BaseModel):
     concurrency: int
     address: str | None = None
     storage: str | None = None
-    tracking: str = "disabled"
+    tracking: str = ""
     started: datetime
     seconds: float = 0.0
     status: Literal["running", "done", "interrupted", "failed"] = "running"
     error: str | None = None
     trials: list[Trial] = []
     winner: str | None = None
+
+    @property
+    def metric_name(self) -> str:
+        """Full name of the metric, such as `validation/auroc`."""
+        return f"validation/{name_metric(self.metric, self.label_type)}"
 
     @property
     def sign(self) -> int:

@@ -3,17 +3,19 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from pneumo.pipeline.config.document import Document, KeyPath
+from pneumo.pipeline.config.document import Document
+from pneumo.pipeline.config.json_schema import SCHEDULERS
+from pneumo.pipeline.config.problems import ConfigError, KeyPath, Problem, collect, refuse
 from pneumo.pipeline.config.schema import SEARCHES, read_ludwig_schema
 from pneumo.pipeline.sweep.record import Goal
-from pneumo.pipeline.sweep.space import Space
+from pneumo.pipeline.sweep.space import Space, read_space, substitute
 from pneumo.serving.contracts.errors import InputError
 
 SAMPLES = 10
-"""Default number of trials, unless all parameters are a grid."""
-SCHEDULERS = ("fifo", "async_hyperband", "median_stopping_rule")
+"""Default number of trials; with a parameter that is a grid it is tried once, as in Ludwig."""
 LOSSES = frozenset(
     {"loss", "binary_weighted_cross_entropy", "softmax_cross_entropy", "smoothed_binary_cross_entropy", "corn"}
 )
@@ -62,17 +64,22 @@ class SweepSettings:
     epochs: int
     limits: SweepLimits
 
+    @property
+    def draws_alone(self) -> bool:
+        """True for grid and random search, which learn nothing from earlier trials."""
+        return self.search in ("variant_generator", "random")
+
 
 def read_settings(space: Space, limits: SweepLimits | None = None) -> SweepSettings:
-    """Read the `hyperopt` section of a checked config; raise an `InputError` if settings contradict each other."""
+    """Check a space and read its `hyperopt` section; raise an `InputError` if settings contradict each other."""
     limits = limits or SweepLimits()
     document = space.document
     executor: dict[str, Any] = document.get(("hyperopt", "executor")) or {}
     metric, search = _read_metric(document), _read_search(space)
-    epochs = next((max(each.ends()) for each in space.parameters if each.name == "trainer.epochs"), None)
-    epochs = int(document.get(("trainer", "epochs"), 100) if epochs is None else epochs)
+    space.check()
+    epochs = _count_epochs(space)
     scheduler = _read_scheduler(document, epochs)
-    default = 1 if all(parameter.is_grid for parameter in space.parameters) else SAMPLES
+    default = 1 if any(parameter.is_grid for parameter in space.parameters) else SAMPLES
     samples = executor.get("num_samples") or default
     if limits.trials is not None:
         if limits.trials % space.grid:
@@ -94,6 +101,48 @@ def read_settings(space: Space, limits: SweepLimits | None = None) -> SweepSetti
     return SweepSettings(*metric, *search, *scheduler, samples, samples * space.grid, epochs, merged)
 
 
+def check_search(document: Document) -> list[Problem]:
+    """Return all that `pneumo sweep` would refuse of a `hyperopt` section; a config without one is right."""
+    problems: list[Problem] = []
+    if document.get("hyperopt") is None:
+        return problems
+    collect(problems, partial(_read_metric, document))
+    space = Space(document, document.name, ())
+    try:
+        space = read_space(document, document.name)
+        collect(problems, partial(_read_search, space))
+        collect(problems, space.check)
+    except ConfigError as error:
+        problems += error.problems
+    collect(problems, lambda: _read_scheduler(document, _count_epochs(space)))
+    if not problems:
+        read_settings(space)
+    return problems
+
+
+def _count_epochs(space: Space) -> int:
+    """Return the largest number of epochs of a trial; a parameter that changes it replaces the config's number."""
+    stated = int(space.document.get("trainer.epochs", 100))
+    for parameter in space.parameters:
+        documents = [substitute(space.document, {parameter.name: end}) for end in parameter.ends()]
+        if (changed := {int(each.get("trainer.epochs", 100)) for each in documents}) != {stated}:
+            return max(changed)
+    return stated
+
+
+def parse_trials(text: str, before: int | None = None) -> int:
+    """Return the number of trials of `--trials`: `20` in all, or `+20` to the `before` of a sweep that is resumed."""
+    number = int(text) if re.fullmatch(r"\+?\d{1,9}", text, re.ASCII) else 0
+    if number < 1:
+        raise InputError(f"--trials {text}: give a whole number above 0, or +20 with --resume for 20 more")
+    if before is None and text.startswith("+"):
+        raise InputError(f"--trials {text}: adds to a sweep; give the sweep with --resume, or leave out the +")
+    total = number + (before or 0) * text.startswith("+")
+    if before is not None and total <= before:
+        raise InputError(f"--trials {text}: the sweep has {before} already; give more, or +{number}")
+    return total
+
+
 def parse_seconds(text: str) -> float:
     """Return the seconds of `90`, `90s`, `30m`, `1.5h`, `1h30m` or `2d`; raise an `InputError` if it is no duration."""
     units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -106,11 +155,13 @@ def parse_seconds(text: str) -> float:
     return total
 
 
-def _reject_first(document: Document, section: KeyPath, checks: Iterable[tuple[bool, str, str]]) -> None:
-    """Reject the first key whose check `(fails, key, problem)` fails."""
+def _reject_all(document: Document, section: KeyPath, checks: Iterable[tuple[bool, str, str]]) -> None:
+    """Reject each key for the first of its checks `(fails, key, problem)` that fails."""
+    problems: dict[str, Problem] = {}
     for fails, key, problem in checks:
         if fails:
-            document.reject(("hyperopt", *section, key), problem)
+            problems.setdefault(key, document.wrong(("hyperopt", *section, key), problem))
+    refuse(list(problems.values()))
 
 
 def _read_metric(document: Document) -> tuple[str, Goal]:
@@ -125,19 +176,19 @@ def _read_metric(document: Document) -> tuple[str, Goal]:
     unseen = "a sweep ranks by validation images, so that test images stay unseen"
     checks = [
         (metric not in names, "metric", f"is {metric!r}; for a {kind} label choose from {', '.join(names)}"),
-        (goal != right, "goal", f"is {goal!r}, but {metric} must be {right}d: goal: {right}"),
+        (metric in names and goal != right, "goal", f"is {goal!r}, but {metric} must be {right}d: goal: {right}"),
         (wrong_feature, "output_feature", f"is {feature!r}; the label is {label!r}: output_feature: {label}"),
         *(
             (section.get(key, "validation") != "validation", key, f"is {section.get(key)!r}; {unseen}")
             for key in ("split", "eval_split")
         ),
         (
-            chosen not in (None, metric),
+            chosen in names and chosen != metric,
             "metric",
             f"is {metric!r}, but trainer.validation_metric chooses the best epoch by {chosen!r}; use one metric",
         ),
     ]
-    _reject_first(document, (), checks)
+    _reject_all(document, (), checks)
     return metric, right
 
 
@@ -147,24 +198,41 @@ def _read_search(space: Space) -> tuple[str, dict[str, Any]]:
     kind = options.pop("type", "variant_generator")
     points = options.get("points_to_evaluate") or []
     unknown = f"is {kind!r}, which is not supported; choose from {', '.join(SEARCHES)}"
-    _reject_first(document, ("search_alg",), [(kind not in SEARCHES, "type", unknown)])
+    _reject_all(document, ("search_alg",), [(kind not in SEARCHES, "type", unknown)])
     grid = f"is a grid, which {kind} cannot search; use {{space: choice, categories: ...}}"
     normal = "is a normal distribution, which optuna cannot draw; use uniform, or search_alg hyperopt"
+    steps = "is logarithmic with steps, which optuna cannot draw; leave out the q, or use search_alg hyperopt"
     for parameter in space.parameters:
+        stepped = parameter.kind.startswith("qlog") and parameter.options["q"] != 1
         checks = [
             (kind in ("optuna", "hyperopt") and parameter.is_grid, parameter.name, grid),
             (kind == "optuna" and parameter.is_normal, parameter.name, normal),
+            (kind == "optuna" and (stepped or parameter.kind == "qloguniform"), parameter.name, steps),
         ]
-        _reject_first(document, ("parameters",), checks)
+        _reject_all(document, ("parameters",), checks)
     needless = "cannot be combined with grid_search, which tries every value anyway"
-    _reject_first(document, ("search_alg",), [(bool(points) and space.grid > 1, "points_to_evaluate", needless)])
+    _reject_all(document, ("search_alg",), [(bool(points) and space.grid > 1, "points_to_evaluate", needless)])
     names = {parameter.name for parameter in space.parameters}
+    problems: list[Problem] = []
     for index, point in enumerate(points):
+        place = ("hyperopt", "search_alg", "points_to_evaluate", index)
         for name in sorted(set(point) ^ names):
             problem = f"{name!r} {'is not in the space' if name in point else 'is missing'}: give every parameter"
-            document.reject(("hyperopt", "search_alg", "points_to_evaluate", index), problem)
-        space.experiment(space.decode(point))
+            problems.append(document.wrong(place, problem))
+        collect(problems, partial(_check_point, space, point, place))
+    refuse(problems)
     return kind, options
+
+
+def _check_point(space: Space, point: dict[str, Any], place: KeyPath) -> None:
+    try:
+        space.experiment(space.decode(point))
+    except KeyError:  # a parameter is missing, which is told
+        return
+    except ConfigError:
+        raise
+    except InputError as error:
+        space.document.fail(place, str(error))
 
 
 def _read_scheduler(document: Document, epochs: int) -> tuple[str, dict[str, Any]]:
@@ -193,5 +261,5 @@ def _read_scheduler(document: Document, epochs: int) -> tuple[str, dict[str, Any
         (is_hyperband and time != "training_iteration", "time_attr", "must be training_iteration, or left out"),
         (is_hyperband and length != rounds, "max_t", f"is {length}; trials have {rounds} rounds: max_t: {rounds}"),
     ]
-    _reject_first(document, ("executor", "scheduler"), checks)
+    _reject_all(document, ("executor", "scheduler"), checks)
     return kind, options

@@ -28,7 +28,8 @@ class Recorder(Callback, Stopper):
         began: `time.time()` at which this process took over the sweep, minus the wall time of earlier sessions.
         attempts: For each trial, the ID of its latest attempt, and `seconds` and `training` of those before it.
         restored: True once the trials of an earlier session are restored.
-        repeating: True while trials are repeated with other seeds; the time budget does not apply then.
+        stage: Name of Ray Tune's experiment; `repeating` is True if it repeats trials with other seeds, to which the
+            time budget does not apply.
     """
 
     def __init__(self, folder: SweepFolder, sweep: Sweep, task: Task, began: float, reporter: SweepReporter) -> None:
@@ -40,6 +41,7 @@ class Recorder(Callback, Stopper):
         self.attempts: dict[str, tuple[str, float, float]] = {}
         self.updated = 0.0
         self.restored = False
+        self.stage = ""
         self.repeating = False
 
     def __reduce__(self) -> tuple[Callable[[], "Recorder | None"], tuple[()]]:
@@ -69,6 +71,7 @@ class Recorder(Callback, Stopper):
                 id=trial.trial_id,
                 parameters=parameters,
                 seed=seed,
+                stage=self.stage,
                 repeats=(trial.config.get(POINT) or {}).get("repeats"),
             )
             self.sweep.trials.append(record)
@@ -83,7 +86,7 @@ class Recorder(Callback, Stopper):
         self.sweep.trials = [
             trial
             for trial in self.sweep.trials
-            if trial.id in ids or trial.status.is_final or (trial.repeats is not None) is not self.repeating
+            if trial.id in ids or trial.status.is_final or trial.stage != self.stage
         ]
         self.pause_trials()
 
@@ -173,12 +176,12 @@ def current_recorder() -> Recorder | None:
     return _current
 
 
-def use_recorder(recorder: Recorder | None, *, repeating: bool = False) -> None:
-    """Set the recorder that receives this process's events; `repeating` says if the trials to come are repeats."""
+def use_recorder(recorder: Recorder | None, stage: str = "", *, repeating: bool = False) -> None:
+    """Set the recorder that receives this process's events, of one stage; `repeating` says if it repeats trials."""
     global _current
     _current = recorder
     if recorder:
-        recorder.restored, recorder.repeating = False, repeating
+        recorder.restored, recorder.stage, recorder.repeating = False, stage, repeating
 
 
 def name_trial(trial: TuneTrial) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from pneumo.pipeline.config.document import KeyPath, parse_document
+from pneumo.pipeline.config.document import parse_document
+from pneumo.pipeline.config.problems import KeyPath
 from pneumo.pipeline.sweep.auto.cost import STARTUP, USABLE, Budget, Images, Share
 from pneumo.pipeline.sweep.space import encode
 from pneumo.pipeline.sweep.sweep_settings import LOSSES

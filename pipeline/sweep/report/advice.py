@@ -75,7 +75,8 @@ def _luck(sweep: Sweep, choice: Choice) -> list[str]:
     ties = sum(abs(value - values[0]) < _TIES for value in values)
     within = sum(abs(value - values[0]) <= 2 * (spread or 0) for value in values)
     if ties > 2:
-        advice.append(f"{ties} trials share the best {sweep.metric} to four decimals: it is saturated, use another")
+        same = f"{ties} trials share the best {sweep.metric_name} to four decimals"
+        advice.append(f"{same}: it is saturated, use another")
     elif spread and len(values) > 2 and within > len(values) / 2:
         advice.append(
             f"{within} of {len(values)} trials are within two standard deviations over seeds ({number(spread)}) of the "

@@ -88,7 +88,7 @@ def page_data(sweep: Sweep, choice: Choice | None, importance: Importance) -> di
     rounds = [each for trial in begun for each in trial.rounds]
     curves = describe_progress(sweep)
     return {
-        "metric": sweep.metric,
+        "metric": sweep.metric_name,
         "goal": sweep.goal,
         "epochs": max([sweep.epochs, *(each.epoch for each in rounds)]),
         "wall": wall_seconds(sweep),

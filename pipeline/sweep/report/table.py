@@ -1,13 +1,13 @@
-"""The table of all trials: `trials.csv`, one JSON document, and a table for the terminal."""
+"""The table of all trials: `trials.csv`, and one JSON document."""
 
 import json
 import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pneumo.pipeline.sweep.parameter_format import axes, cut, duration, number
+from pneumo.pipeline.sweep.parameter_format import axes
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
 from pneumo.pipeline.sweep.seed_repeats import (
     LEVEL,
@@ -15,17 +15,9 @@ from pneumo.pipeline.sweep.seed_repeats import (
     choose_winner,
     find_contenders,
     group_by_parameters,
-    order_trials,
 )
 from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.files import write_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_SHOWN = 20
-_SHOWN_PARAMETERS = 6
-_LONGEST_ERROR = 60
 
 
 def write_table(folder: SweepFolder, sweep: Sweep) -> Path:
@@ -87,43 +79,6 @@ def training_share(sweep: Sweep) -> float | None:
     """Return the training time of all trials over wall time times trials at a time; None if the wall time is 0."""
     available = wall_seconds(sweep) * max(1, sweep.concurrency)
     return math.fsum(trial.training for trial in sweep.trials) / available if available > 0 else None
-
-
-def trial_table(sweep: Sweep, *, limit: int = _SHOWN) -> "Table":
-    """Return a table of at most `limit` trials, the best first; its caption counts the others."""
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = [axis for axis in axes(sweep) if any(axis.name in trial.parameters for trial in sweep.trials)]
-    shown = shown[:_SHOWN_PARAMETERS]
-    choice = choose_winner(sweep)
-    winners = {trial.name for trial in choice.family.trials} if choice else set()
-    ordered = order_trials(sweep)
-    table = Table(title=Text(f"{sweep.metric} on validation, {sweep.goal}d"), title_justify="left")
-    table.add_column("trial")
-    table.add_column("status")
-    for title in (sweep.metric, "epochs", "time"):
-        table.add_column(escape(title), justify="right")
-    for axis in shown:
-        table.add_column(escape(axis.short), overflow="fold")
-    if any(trial.error for trial in ordered[:limit]):
-        table.add_column("error", overflow="fold")
-    for trial in ordered[:limit]:
-        cells = [
-            trial.name + (f" (repeats {trial.repeats})" if trial.repeats else ""),
-            trial.status.value,
-            number(trial.value(sweep.goal)),
-            str(trial.epochs or "-"),
-            duration(trial.seconds) if trial.started is not None else "-",
-            *(axis.text_of(trial) for axis in shown),
-            *([cut(trial.error, _LONGEST_ERROR)] if trial.error else []),
-        ]
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if trial.name in winners else None)
-    if len(ordered) > limit:
-        table.caption = f"and {len(ordered) - limit} more in trials.csv"
-        table.caption_justify = "left"
-    return table
 
 
 def _winner(sweep: Sweep) -> dict[str, object] | None:

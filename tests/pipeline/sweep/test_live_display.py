@@ -103,7 +103,7 @@ def test_a_log_tells_begin_and_end_but_not_each_epoch(fresh) -> None:
     end(first)
     (line,) = log.list_events(fresh, 23)
     assert line.startswith(
-        "t01 done after 2 of 6 epochs, 20 s: roc_auc 0.8000; best so far 0.8000 (t01); 1 of 4 trials"
+        "t01 done after 2 of 6 epochs, 20 s: validation/auroc 0.8000; best so far 0.8000 (t01); 1 of 4 trials"
     )
     assert log.list_events(fresh, 24) == []
 
@@ -116,7 +116,7 @@ def test_a_log_tells_when_another_trial_takes_the_lead(fresh) -> None:
     learn(first, 0.7)
     log.list_events(fresh, 10)
     learn(second, 0.75)
-    assert log.list_events(fresh, 20) == ["t02 takes the lead: roc_auc 0.7500"]
+    assert log.list_events(fresh, 20) == ["t02 takes the lead: validation/auroc 0.7500"]
     learn(second, 0.8)
     assert log.list_events(fresh, 30) == []
 
@@ -126,7 +126,7 @@ def test_a_log_tells_epochs_that_take_long(fresh) -> None:
     begin(fresh, fresh.trials[0])
     log.list_events(fresh, 0)
     learn(fresh.trials[0], 0.7, seconds=45)
-    assert log.list_events(fresh, 45) == ["t01 epoch 1 of 6, 45 s: roc_auc 0.7000"]
+    assert log.list_events(fresh, 45) == ["t01 epoch 1 of 6, 45 s: validation/auroc 0.7000"]
 
 
 def test_a_log_tells_why_a_trial_failed_in_one_line(fresh) -> None:
@@ -222,5 +222,5 @@ def test_on_a_terminal_the_table_is_redrawn_and_gone_at_the_end(synthesise_sweep
 
 def test_a_sweep_without_trials_is_shown(synthesise_sweep) -> None:
     sweep = synthesise_sweep(0, wanted=4)
-    assert screen(sweep, 0)[-1] == "no roc_auc yet"
+    assert screen(sweep, 0)[-1] == "no validation/auroc yet"
     assert EventLog().list_events(sweep, 0) == []

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from pneumo.pipeline.config.document import parse_document
@@ -125,3 +127,30 @@ def test_spans_of_time_are_read_as_people_write_them(text: str, value: float) ->
 def test_what_is_no_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--time-budget"):
         sweep_settings.parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "total"), [("20", None, 20), ("40", 20, 40), ("+20", 20, 40), ("+1", 20, 21)]
+)
+def test_trials_are_counted_in_all_or_added(text: str, before: int | None, total: int) -> None:
+    assert sweep_settings.parse_trials(text, before) == total
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "said"),
+    [
+        ("0", None, "above 0"),
+        ("-3", 20, "above 0"),
+        ("many", None, "above 0"),
+        ("+", 20, "above 0"),
+        ("++2", 20, "above 0"),
+        ("2.5", None, "above 0"),
+        ("+20", None, "give the sweep with --resume"),
+        ("20", 20, "the sweep has 20 already"),
+        ("7", 20, "give more, or +7"),
+    ],
+)
+def test_a_wrong_number_of_trials_is_one_line(text: str, before: int | None, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
+        sweep_settings.parse_trials(text, before)
+    assert "\n" not in str(caught.value)

@@ -87,7 +87,7 @@ def test_a_saturated_metric_is_told(synthesise_sweep) -> None:
     sweep = synthesise_sweep(12)
     for trial in sweep.ranked()[:4]:
         trial.rounds = [each.model_copy(update={"value": 0.99999}) for each in trial.rounds]
-    assert "4 trials share the best roc_auc" in told(sweep)
+    assert "4 trials share the best validation/auroc" in told(sweep)
 
 
 def test_differences_smaller_than_what_a_seed_changes_are_told(synthesise_sweep) -> None:

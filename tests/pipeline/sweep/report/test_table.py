@@ -5,12 +5,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from pneumo.pipeline.sweep.live_display import render_result
 from pneumo.pipeline.sweep.record import Round, SweepFolder, TrialStatus
 from pneumo.pipeline.sweep.report.table import (
     counts,
     document,
     training_share,
-    trial_table,
     wall_seconds,
     write_table,
 )
@@ -75,7 +75,7 @@ def test_a_sweep_without_trials_has_a_table_and_a_document(synthesise_sweep, tmp
     assert found["trials"] == []
     assert found["training_share"] is None
     assert found["counts"] == {"waiting": 4}
-    assert "roc_auc" in shown(trial_table(sweep))
+    assert "validation/auroc" in shown(render_result(sweep))
 
 
 def test_the_document_is_json_without_nan(synthesise_sweep) -> None:
@@ -136,8 +136,8 @@ def test_trials_that_never_began_are_counted_as_waiting(synthesise_sweep) -> Non
 
 def test_the_terminal_shows_the_best_first_and_says_how_many_are_left_out(synthesise_sweep) -> None:
     sweep = synthesise_sweep(30, failed=2)
-    text = shown(trial_table(sweep, limit=5))
-    names = [line.split()[1] for line in text.splitlines() if line.startswith("│")]
+    text = shown(render_result(sweep, limit=5))
+    names = [line.split()[0] for line in text.splitlines() if line.startswith("t") and "trial" not in line]
     assert names == [trial.name for trial in sweep.ranked()[:5]]
     assert "27 more" in text
 
@@ -146,7 +146,7 @@ def test_the_terminal_shows_markup_as_text(synthesise_sweep) -> None:
     sweep = synthesise_sweep(1, failed=1, metric="[red]auc")
     sweep.trials[0].parameters["image.encoder.norm"] = "[bold]x[/]"
     sweep.trials[1].error = "[/nonsense] failed"
-    text = shown(trial_table(sweep))
+    text = shown(render_result(sweep))
     assert "[bold]x[/]" in text
     assert "[/nonsense] failed" in text
     assert "[red]auc" in text

@@ -19,20 +19,20 @@ from pneumo.pipeline.comparing.run_list import summarise_runs
 from pneumo.pipeline.config.document import parse_document, read_document
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
-from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.pipeline.runs.run import Run, Status
-from pneumo.pipeline.sweep import driver
+from pneumo.pipeline.sweep import search
 from pneumo.pipeline.sweep import winner as finish
-from pneumo.pipeline.sweep.driver import Plan
 from pneumo.pipeline.sweep.record import Sweep, SweepFolder, Trial, TrialStatus
+from pneumo.pipeline.sweep.search import Plan
 from pneumo.pipeline.sweep.space import Space, read_space
 from pneumo.pipeline.sweep.sweep_settings import SweepLimits
 from pneumo.serving.contracts.errors import InputError
 from tests.conftest import TINY, Outcome
 from tests.support.paths import CONFIGS
 from tests.support.reporters import UpdateReporter
+from tests.support.tensorboard_files import read_events
 from tests.support.waiting import until
-from tests.support.wandb_files import records, rounds_of
+from tests.support.wandb_files import records, rounds_of, summary_of
 
 pytestmark = pytest.mark.slow
 
@@ -74,10 +74,8 @@ def swept(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SweepFo
         },
         search_alg={"type": "optuna", "points_to_evaluate": points},
     )
-    plan = Plan(SweepLimits(trials=4, concurrency=2), seed=3, tracking=TrackingMode.OFFLINE)
-    folder = driver.sweep(asked, dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
-    finish.finish_sweep(folder)
-    return folder
+    plan = Plan(SweepLimits(trials=4, concurrency=2), seed=3, tracking="wandb:offline,tensorboard")
+    return search.run_sweep(asked, dataset, plan=plan, root=tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.mark.lengthy
@@ -115,6 +113,10 @@ def test_each_trial_is_a_tracked_run_in_the_group_of_its_sweep(swept: SweepFolde
     told = {item.key: item.value_json for item in tracked.config.update}
     assert json.loads(told["parameters"]) == trial.parameters
     assert len(rounds_of(run.folder)) == len(trial.rounds)
+    parent = next(record.run for record in records(swept.folder) if record.HasField("run"))
+    assert (parent.run_group, parent.display_name, parent.job_type) == (swept.name, swept.name, "sweep")
+    assert summary_of(swept.folder)["validation/auroc"] == trial.value("maximize")
+    assert len(read_events(run.folder)["validation/auroc"]) >= len(trial.rounds)
 
 
 @pytest.mark.lengthy
@@ -163,7 +165,7 @@ def test_a_trial_that_was_not_measured_is_when_it_is_evaluated(
 @pytest.mark.lengthy
 def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
     with pytest.raises(InputError, match="done already"):
-        driver.resume(swept)
+        search.resume_sweep(swept)
 
 
 @pytest.mark.lengthy
@@ -190,8 +192,8 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
         SPACE, "trainer.epochs=4", executor={"scheduler": {"type": "async_hyperband", "reduction_factor": 2}}
     )
     plan = Plan(SweepLimits(trials=5), seeds=2, top=2)
-    folder = driver.sweep(asked, dataset, plan=plan, root=tmp_path)
-    record = finish.finish_sweep(folder)
+    folder = search.run_sweep(asked, dataset, plan=plan, root=tmp_path)
+    record = folder.read()
     first = [trial for trial in record.trials if trial.repeats is None]
     again = [trial for trial in record.trials if trial.repeats is not None]
     assert len(first) == 5
@@ -215,6 +217,27 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
 
 
 @pytest.mark.lengthy
+@pytest.mark.parametrize("algorithm", ["variant_generator", "optuna"])
+def test_a_finished_sweep_is_extended_by_new_points(dataset: Dataset, tmp_path: Path, algorithm: str) -> None:
+    asked = make_space(SPACE, "trainer.epochs=1", search_alg={"type": algorithm})
+    folder = search.run_sweep(asked, dataset, plan=Plan(SweepLimits(trials=2), seeds=2, top=1), root=tmp_path)
+    before = folder.read()
+    search.resume_sweep(folder, trials=4)
+    record = folder.read()
+    assert (record.status, record.wanted, record.added) == ("done", 4, [2])
+    assert [trial.model_dump() for trial in record.trials[:3]] == [trial.model_dump() for trial in before.trials]
+    first = [trial for trial in record.trials if trial.repeats is None]
+    assert [trial.status for trial in first] == [TrialStatus.DONE] * 4
+    assert len({json.dumps(trial.parameters) for trial in first}) == 4
+    best = record.ranked()[0]
+    assert best.name in {trial.repeats for trial in record.trials}  # the new best is repeated with another seed too
+    assert all(folder.run_of(trial) is not None for trial in record.trials)
+    assert folder.table.read_text(encoding="utf-8").count("\n") == 1 + len(record.trials)
+    with pytest.raises(InputError, match="done already"):
+        search.resume_sweep(folder)
+
+
+@pytest.mark.lengthy
 def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: Path) -> None:
     asked = make_space(
         SPACE,
@@ -222,7 +245,7 @@ def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: P
         search_alg={"type": "hyperopt"},
         executor={"scheduler": {"type": "median_stopping_rule"}},
     )
-    record = driver.sweep(asked, dataset, plan=Plan(SweepLimits(trials=4)), root=tmp_path).read()
+    record = search.run_sweep(asked, dataset, plan=Plan(SweepLimits(trials=4)), root=tmp_path).read()
     assert len(record.ranked()) == 4
     assert not [trial.error for trial in record.trials if trial.error]
 
@@ -231,7 +254,7 @@ def test_another_search_and_another_scheduler_work(dataset: Dataset, tmp_path: P
 def test_no_trial_goes_on_after_the_time_budget(dataset: Dataset, tmp_path: Path) -> None:
     asked = make_space(SPACE, "trainer.epochs=1000")
     limits = SweepLimits(trials=20, time_budget=100, concurrency=1)
-    record = finish.finish_sweep(driver.sweep(asked, dataset, plan=Plan(limits), root=tmp_path))
+    record = search.run_sweep(asked, dataset, plan=Plan(limits), root=tmp_path).read()
     assert record.status == "done"
     assert record.seconds < 150
     assert record.trials[0].status is TrialStatus.STOPPED
@@ -250,7 +273,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(dataset: Data
                     os.kill(pid, signal.SIGKILL)
 
     asked = make_space(SPACE, "trainer.epochs=6")
-    folder = driver.sweep(
+    folder = search.run_sweep(
         asked,
         dataset,
         plan=Plan(SweepLimits(trials=2, concurrency=1)),
@@ -389,7 +412,7 @@ def test_a_machine_that_leaves_in_the_middle_costs_no_trial(dataset: Dataset, tm
     try:
         asked = make_space(SPACE, "trainer.epochs=20", "trainer.batch_size=4")
         plan = Plan(SweepLimits(trials=4, cpus=1), address=cluster.address, storage=str(tmp_path / "shared"))
-        folder = driver.sweep(asked, dataset, plan=plan, root=tmp_path, reporter=UpdateReporter(watch))
+        folder = search.run_sweep(asked, dataset, plan=plan, root=tmp_path, reporter=UpdateReporter(watch))
     finally:
         cluster.shutdown()
     record = folder.read()
@@ -414,10 +437,9 @@ def bucket(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.lengthy
 def test_trials_can_be_kept_in_a_bucket(dataset: Dataset, tmp_path: Path, bucket: str) -> None:
     asked = make_space(SPACE, "trainer.epochs=2")
-    folder = driver.sweep(asked, dataset, plan=Plan(SweepLimits(trials=2), storage=bucket), root=tmp_path)
-    assert all("://" in str(trial.run) for trial in folder.read().trials)
-    assert not folder.runs.exists()
-    record = finish.finish_sweep(folder)
+    folder = search.run_sweep(asked, dataset, plan=Plan(SweepLimits(trials=2), storage=bucket), root=tmp_path)
+    record = folder.read()
+    assert [trial.name for trial in record.trials if "://" not in str(trial.run)] == [record.winner]
     run = folder.run_of(record.trial(str(record.winner)))
     assert run is not None
     assert run.metrics.is_file()
