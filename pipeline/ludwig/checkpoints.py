@@ -15,6 +15,12 @@ _PROGRESS = "training_progress.json"
 _TRAINING = "training_checkpoints"
 
 
+def list_files(run: Run) -> list[Path]:
+    """Return the files from which a training resumes."""
+    files = [*sorted((run.model / _TRAINING).glob("*.ckpt*")), run.model / _PROGRESS, run.history]
+    return [file for file in files if file.is_file()]
+
+
 def keep_checkpoint(run: Run, step: int) -> None:
     """Keep Ludwig's current files as the checkpoint of a step, and remove the checkpoint before it."""
     root = run.folder / FOLDER

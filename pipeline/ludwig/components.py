@@ -10,14 +10,14 @@ _NAMES = (
 MODULES = tuple(f"pneumo.pipeline.ludwig.{name}" for name in _NAMES)
 
 
-def register() -> dict[str, Exception]:
-    """Register all components, which loads Ludwig.
+def register(*others: str) -> dict[str, Exception]:
+    """Register all components, which loads Ludwig, and import other modules.
 
     Returns:
-        The error of each module that could not be registered; another call tries these again.
+        The error of each module that could not be imported; another call tries these again.
     """
     failures: dict[str, Exception] = {}
-    for module in MODULES:
+    for module in (*MODULES, *others):
         try:
             importlib.import_module(module)
         except Exception as error:

@@ -1,7 +1,10 @@
 """Train one network with Ludwig. Ludwig is imported when training begins."""
 
+import json
 import logging
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -9,8 +12,10 @@ from pydantic import ValidationError
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.training_images import name_for_ludwig
-from pneumo.pipeline.ludwig import checkpoints, runtime
+from pneumo.pipeline.ludwig import checkpoints, compat, runtime
 from pneumo.pipeline.ludwig.cluster.placement import Placement
+from pneumo.pipeline.ludwig.global_state import restore_ludwig_state
+from pneumo.pipeline.runs.provenance import read_git_commit
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.runs.training_profile import Profile
@@ -33,6 +38,7 @@ class FitOptions:
     profile: Profile | None = None
 
 
+@restore_ludwig_state()
 def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOptions) -> "protocols.LudwigModel":
     """Train a network into a run's `model/`, from its checkpoint if there is one, and load its best weights.
 
@@ -46,12 +52,13 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
         raise InputError(f"{run.name}: trainer.model_soup: Ludwig cannot resume a model soup; train a new run")
     from ludwig.api import LudwigModel
     from ludwig.error import ConfigValidationError
-    from ludwig.globals import set_disable_progressbar
 
     from pneumo.pipeline.ludwig.callback import TrainingCallback
     from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
     from pneumo.pipeline.ludwig.trainer_profile import ProfilingCallback
 
+    for part in ("fit", *(("profile",) if options.profile else ()), *(("cluster",) if options.placement else ())):
+        compat.check_names(part, options.reporter.warning)
     callback = TrainingCallback(run, experiment.label, options.reporter)
     callbacks: list[Callback] = [callback, *([ProfilingCallback(options.profile)] if options.profile else ())]
     backend = PixelBackend()
@@ -60,27 +67,35 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
 
         backend = ClusterBackend(run, options.placement)
     settings = {**experiment.config, "backend": {"type": "local"}}  # loading the saved model must not start a cluster
+    label = dict(experiment.config["output_features"][0])
     if experiment.positive is not None:
-        label = experiment.config["output_features"][0]
         positive = {"fallback_true_label": name_for_ludwig(experiment.positive)}
-        settings["output_features"] = [{**label, "preprocessing": label["preprocessing"] | positive}]
+        label["preprocessing"] = label["preprocessing"] | positive
+    if weights := (label.get("loss") or {}).get("class_weights"):
+        own = {name_for_ludwig(name): weight for name, weight in weights.items()}
+        label["loss"] = label["loss"] | {"class_weights": own}
+    settings["output_features"] = [label]
     try:
         with runtime.skip_schema_check():
             model: Any = LudwigModel(settings, logging_level=logging.INFO, backend=backend, callbacks=callbacks)
     except (ConfigValidationError, ValidationError) as error:
         reason = first_problem(error) if isinstance(error, ValidationError) else first_line(error)
         raise InputError(f"{experiment.document.name}: Ludwig refuses it: {reason}") from None
-    set_disable_progressbar(True)  # type: ignore[no-untyped-call]
+    # Ludwig's own prints git's error in a repository without a commit, such as after `pneumo init`
+    git = runtime.replace_attribute(
+        sys.modules.get("ludwig.experiment_utils"), "get_commit_hash", lambda: read_git_commit(Path())
+    )
     try:
-        model.train(
-            dataset=frame[frame["split"] != int(Split.TEST)],  # else Ludwig evaluates the test split in every epoch
-            model_resume_path=str(run.folder),
-            skip_save_training_description=True,
-            skip_save_training_statistics=True,
-            skip_save_processed_input=True,
-            skip_save_log=True,
-            random_seed=options.seed,
-        )
+        with git:
+            model.train(
+                dataset=frame[frame["split"] != int(Split.TEST)],  # else Ludwig evaluates the test split in every epoch
+                model_resume_path=str(run.folder),
+                skip_save_training_description=True,
+                skip_save_training_statistics=True,
+                skip_save_processed_input=True,
+                skip_save_log=True,
+                random_seed=options.seed,
+            )
         if callback.stopping:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -90,6 +105,7 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
     return trained
 
 
+@restore_ludwig_state()
 def save_best(run: Run) -> None:
     """Save the best weights of a stopped run as its model, unless it has a model already.
 
@@ -99,16 +115,16 @@ def save_best(run: Run) -> None:
     from ludwig.api import LudwigModel
     from ludwig.data.preprocessing import load_metadata
     from ludwig.globals import MODEL_HYPERPARAMETERS_FILE_NAME, TRAIN_SET_METADATA_FILE_NAME
-    from ludwig.utils.data_utils import load_json
 
     if any(run.model.glob("model_weights*")):
         return
     if checkpoints.find_best_weights(run) is None:
         raise InputError(f"{run.folder}: no evaluation round was finished; resume it with `pneumo train --resume`")
+    settings = (run.model / MODEL_HYPERPARAMETERS_FILE_NAME).read_text(encoding="utf-8")
     with runtime.skip_schema_check():
-        model: Any = LudwigModel(load_json(str(run.model / MODEL_HYPERPARAMETERS_FILE_NAME)), backend="local")
+        model: Any = LudwigModel(json.loads(settings), backend="local")
         model.training_set_metadata = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
-        model._get_or_create_model(model.config_obj)
+        model.model = LudwigModel.create_model(model.config_obj)
     _save_best_weights(run, model)
 
 

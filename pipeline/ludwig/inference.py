@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pneumo.pipeline.data.manifest import GROUP, Dataset, Row, group_names
 from pneumo.pipeline.data.training_images import name_for_ludwig
 from pneumo.pipeline.ludwig import runtime
+from pneumo.pipeline.ludwig.global_state import restore_ludwig_state
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import InputError
@@ -36,7 +37,7 @@ def load_model(run: Run) -> "protocols.LudwigModel":
     import torch
     from ludwig.api import LudwigModel
 
-    with runtime.skip_schema_check():
+    with runtime.skip_schema_check(), restore_ludwig_state():
         model: Any = LudwigModel.load(str(run.model), backend="local")  # else it joins any Ray cluster of this machine
     if next(model.model.parameters()).device.type == "cpu":  # as in training: faster, and equal to the last bit
         model.model.to(memory_format=torch.channels_last)
@@ -54,12 +55,16 @@ def read_class_order(model: "protocols.LudwigModel", info: RunInfo) -> list[str]
 def prepare_network(model: "protocols.LudwigModel", info: RunInfo) -> "torch.nn.Module":
     """Return a Ludwig model as a network in evaluation mode: images in, logits [N, K] and embedding [N, D] out."""
     import torch
+    from ludwig.constants import LAST_HIDDEN, LOGITS
+    from ludwig.utils.output_feature_utils import get_feature_concat_name
     from ludwig.utils.torch_utils import Dense
 
     for parent in list(model.model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Dense) and layer.dense.out_features > 1:
                 setattr(parent, name, layer.dense)  # Ludwig's squeezes a last axis that is not 1, which ONNX refuses
+
+    logits_key, hidden_key = (get_feature_concat_name(info.label, name) for name in (LOGITS, LAST_HIDDEN))
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -68,11 +73,11 @@ def prepare_network(model: "protocols.LudwigModel", info: RunInfo) -> "torch.nn.
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             outputs = self.ecd({info.image: image})
-            logits = outputs[f"{info.label}::logits"]
+            logits = outputs[logits_key]
             if info.positive is not None:
                 logits = logits.reshape(-1, 1)
                 logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            return logits, outputs[f"{info.label}::last_hidden"]
+            return logits, outputs[hidden_key]
 
     return Network().eval()
 

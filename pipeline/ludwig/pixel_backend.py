@@ -20,6 +20,8 @@ from ludwig.utils.defaults import default_random_seed
 from ludwig.utils.misc_utils import get_proc_features
 from numpy.typing import NDArray
 
+from pneumo.pipeline.ludwig.compat import has_names
+
 if TYPE_CHECKING:
     from ludwig.distributed.base import DistributedStrategy
     from ludwig.utils.augmentation_utils import AugmentationPipelines
@@ -90,7 +92,9 @@ class PixelBackend(LocalBackend):
 
 
 def _needs_only_scaling(images: pd.Series, map_fn: Callable[[Any], Any] | None) -> bool:
-    if not isinstance(map_fn, partial) or map_fn.func is not ImageFeatureMixin._read_image_if_bytes_obj_and_resize:
+    if not isinstance(map_fn, partial) or not has_names("ludwig.pixel_backend.scaling"):
+        return False
+    if map_fn.func is not ImageFeatureMixin._read_image_if_bytes_obj_and_resize:
         return False
     options = map_fn.keywords
     shape = (options["img_height"], options["img_width"], options["num_channels"])

@@ -6,8 +6,8 @@ Nothing here changes what is learned: only the order of sums inside a kernel may
 from typing import TYPE_CHECKING
 
 import torch
-from ludwig.modules.metric_modules import MeanMetric
-from ludwig.modules.metric_registry import get_metric_tensor_input
+
+from pneumo.pipeline.ludwig.compat import has_names
 
 if TYPE_CHECKING:
     from pneumo.pipeline.ludwig.protocols import Trainer
@@ -55,7 +55,7 @@ class RoundMetrics:
     def __init__(self, trainer: "Trainer") -> None:
         self.model = trainer.model
         self.batches: list[tuple[Tensors, dict[str, Tensors]]] = []  # targets, predictions
-        if not trainer.evaluate_training_set:
+        if not trainer.evaluate_training_set and has_names("ludwig.trainer_speed"):
             trainer._update_training_metrics = self.keep
 
     def keep(self, outputs: Tensors, targets: Tensors) -> None:
@@ -70,8 +70,13 @@ class RoundMetrics:
 
     def flush(self) -> None:
         """Update Ludwig's metrics with the batches, just before it reads them."""
+        if not self.batches:
+            return
+        from ludwig.modules.metric_modules import MeanMetric
+        from ludwig.modules.metric_registry import get_metric_tensor_input
+
         batches, self.batches = self.batches, []
-        for name, feature in self.model.output_features.items() if batches else ():
+        for name, feature in self.model.output_features.items():
             all_targets = torch.cat([targets[name] for targets, _ in batches])
             for metric_name, metric in feature._metric_functions.items():
                 key = get_metric_tensor_input(metric_name)

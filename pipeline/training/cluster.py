@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pneumo.pipeline.ludwig.cluster.placement import FOLDER_PREFIX, Placement, Workers
-from pneumo.pipeline.training.environment import restore_signals
+from pneumo.pipeline.ludwig.compat import check_names
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import InputError, MachineError, first_line
+from pneumo.serving.contracts.process_state import restore_signals, set_environment
 
 TRIES = 3  # Ray gives parts of itself 15 s to start, which a busy machine may miss
 _SETTINGS = {
@@ -24,6 +25,8 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # the same
 }
 """Read from the environment when Ray is imported."""
+_TOKEN = secrets.token_hex(32)
+"""Token of the clusters that are started here; without one Ray leaves one in the home folder. Ray reads it once."""
 
 
 @contextlib.contextmanager
@@ -50,16 +53,13 @@ def start_or_join_ray(address: str | None, cpus: int | None = None) -> Iterator[
         InputError: There is no cluster at the address.
         MachineError: The cluster cannot be started, or this process is in one already.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        # a cluster has a token; without this one Ray leaves one in the home folder
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
-
-    if ray.is_initialized():
-        raise MachineError("this process is in a Ray cluster already; train with backend: {type: local} here")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(set_environment(_SETTINGS if address else _SETTINGS | {"RAY_AUTH_TOKEN": _TOKEN}))
+        import ray
+
+        check_names("ray")
+        if ray.is_initialized():
+            raise MachineError("this process is in a Ray cluster already; train with backend: {type: local} here")
         if address is None:
             _remove_abandoned_folders()
             # Ray's sockets need a short path

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
@@ -52,29 +53,24 @@ class ClusterBackend(PixelBackend):
         self, config: ECDTrainerConfig, model: "ECD", *, callbacks: "list[Callback]", random_seed: int, **_: object
     ) -> "ClusterTrainer":
         """Return a trainer that trains on workers."""
-        return ClusterTrainer(self, config, model, callbacks, random_seed)
+        return ClusterTrainer(self.run, self.placement, config, model, callbacks, random_seed)
 
 
+@dataclass(eq=False)
 class ClusterTrainer(BaseTrainer):
     """Runs the training loop on workers, keeps their checkpoints, and loads the best weights."""
 
-    def __init__(
-        self,
-        backend: ClusterBackend,
-        config: ECDTrainerConfig,
-        model: "ECD",
-        callbacks: "list[Callback]",
-        random_seed: int,
-    ) -> None:
-        self.run, self.placement = backend.run, backend.placement
-        self.config = config
-        self.model = model
-        self.seed = random_seed
-        self.own = [callback for callback in callbacks if isinstance(callback, TrainingCallback)]
-        self.others = [callback for callback in callbacks if not isinstance(callback, TrainingCallback)]
-        self.batch_size = config.batch_size
-        self.eval_batch_size = config.eval_batch_size
-        self.gradient_accumulation_steps = config.gradient_accumulation_steps
+    run: Run
+    placement: Placement
+    config: ECDTrainerConfig
+    model: "ECD"
+    callbacks: "list[Callback]"
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.batch_size = self.config.batch_size
+        self.eval_batch_size = self.config.eval_batch_size
+        self.gradient_accumulation_steps = self.config.gradient_accumulation_steps
 
     @staticmethod
     def get_schema_cls() -> type[ECDTrainerConfig]:  # type: ignore[override]
@@ -125,7 +121,7 @@ class ClusterTrainer(BaseTrainer):
             features=training_set.features,
             label=self.validation_field,
             seed=self.seed,
-            callbacks=self.others,
+            callbacks=[each for each in self.callbacks if not isinstance(each, TrainingCallback)],
             files=_read_checkpoint(self.run, self.placement),
         )
         queue = Queue(actor_options={"num_cpus": 0})
@@ -164,18 +160,17 @@ class ClusterTrainer(BaseTrainer):
         if message.files:
             checkpoints.keep_checkpoint(self.run, message.step)
         if message.progress:
-            for callback in self.own:
-                callback.reporter.step(message.progress)
+            for callback in self.callbacks:
+                if isinstance(callback, TrainingCallback):
+                    callback.reporter.step(message.progress)
         return message.result
 
 
 def _read_checkpoint(run: Run, placement: Placement) -> dict[str, bytes]:
     """Read the files that a resumed run continues from; none for a new run."""
-    progress = run.folder / PROGRESS
-    if not progress.is_file():
+    files = {str(path.relative_to(run.folder)): path.read_bytes() for path in checkpoints.list_files(run)}
+    if PROGRESS not in files:
         return {}
-    paths = [progress, *(run.model / "training_checkpoints").glob("*.ckpt*"), run.history]
-    files = {str(path.relative_to(run.folder)): path.read_bytes() for path in paths if path.is_file()}
     files[PROGRESS] = _change_batch_size(files[PROGRESS], lambda size: placement.share("the run's batch", size))
     return files
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pneumo.pipeline.ludwig import checkpoints
 from pneumo.pipeline.runs.reporter import Reporter, Step
 from pneumo.pipeline.runs.run import Run
 
@@ -50,15 +51,13 @@ class Outbox(Reporter):
 
     def checkpoint(self, step: int) -> None:
         """Send the checkpoint that Ludwig has just written."""
-        files, model = {}, self.run.model
-        checkpoint = sorted(model.glob("training_checkpoints/*.ckpt*"))
-        for path in (*checkpoint, model / "training_progress.json", self.run.history):
-            if path.is_file():
-                name, stat = str(path.relative_to(self.run.folder)), path.stat()
-                version = (stat.st_mtime_ns, stat.st_ino)
-                if self.sent.get(name) != version:
-                    self.sent[name] = version
-                    files[name] = path.read_bytes()
+        files = {}
+        for path in checkpoints.list_files(self.run):
+            name, stat = str(path.relative_to(self.run.folder)), path.stat()
+            version = (stat.st_mtime_ns, stat.st_ino)
+            if self.sent.get(name) != version:
+                self.sent[name] = version
+                files[name] = path.read_bytes()
         self._put(Message(files=files, step=step, log=self._read_log()))
 
     def send(self, result: Result | None = None) -> None:

@@ -125,18 +125,12 @@ class WorkerCallback(TrainingCallback):
             super().on_eval_end(trainer, progress_tracker)
 
 
-class WorkerSampler:
+class WorkerSampler(list[int]):
     """Positions in the batches of one worker: every `workers`-th batch, from its own rank on."""
 
     def __init__(self, total: int, size: int, rank: int, workers: int) -> None:
         starts = range(rank * size, total, workers * size)
-        self.positions = [position for start in starts for position in range(start, min(start + size, total))]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.positions)
-
-    def __len__(self) -> int:
-        return len(self.positions)
+        super().__init__(position for start in starts for position in range(start, min(start + size, total)))
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: the order is the same in every epoch."""

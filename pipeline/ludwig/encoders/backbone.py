@@ -22,10 +22,6 @@ class BackboneConfig(NetworkConfig):
     weights: str | None = String(f"A .safetensors or .pth file, {CACHED}, or null: random.", None, allow_none=True)
     drop_path: float = FloatRange(0.0, min=0, max=0.9, description="Stochastic depth; timm only.")
 
-    def is_pretrained(self) -> bool:
-        """Return whether weights other than random ones are loaded."""
-        return self.weights is not None
-
 
 @register_image_encoder(BackboneConfig)
 class Backbone(NetworkEncoder[BackboneConfig]):

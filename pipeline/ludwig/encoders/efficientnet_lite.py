@@ -24,10 +24,6 @@ class EfficientNetLiteConfig(NetworkConfig):
     pretrained: bool = Boolean(True, "Start from ImageNet weights.")
     drop_path: float = FloatRange(0.0, min=0, max=0.9, description="Stochastic depth.")
 
-    def is_pretrained(self) -> bool:
-        """Return whether weights other than random ones are loaded."""
-        return self.pretrained
-
 
 @register_image_encoder(EfficientNetLiteConfig)
 class EfficientNetLite(NetworkEncoder[EfficientNetLiteConfig]):

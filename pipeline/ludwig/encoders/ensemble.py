@@ -79,10 +79,6 @@ class EnsembleConfig(ImageEncoderConfig):
     )
     copies: int = schema_utils.IntegerRange("Networks per member; they see different images.", 1, min=1, max=16)
 
-    def is_pretrained(self) -> bool:
-        """Return whether a member loads weights other than random ones."""
-        return any(member.is_pretrained() for member in self.members)
-
 
 @register_image_encoder(EnsembleConfig)
 class Ensemble(RegisteredEncoder[EnsembleConfig]):

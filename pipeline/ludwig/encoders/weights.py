@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.errors import InputError, MachineError, join_lines
 
 CACHED = "cached"
 _HALF = (0.5, 0.5, 0.5)
@@ -98,7 +98,7 @@ def _load(network: torch.nn.Module, file: Path, place: str, excluded: str | None
     try:
         network.load_state_dict({name: stored[name] for name in names}, strict=False)
     except RuntimeError as error:
-        raise InputError(f"{place}: {file} does not fit it: {_shorten(error)}") from None
+        raise InputError(f"{place}: {file} does not fit it: {join_lines(error)}") from None
 
 
 def _find_file(weights: str) -> Path:
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         stored = load_state_dict(str(path), use_ema=False)
     except Exception as error:  # its readers raise many kinds
-        raise InputError(f"encoder backbone: {path}: not a file of weights: {_shorten(error)}") from None
+        raise InputError(f"encoder backbone: {path}: not a file of weights: {join_lines(error)}") from None
     # torchvision renamed the layers of its DenseNets and kept the files
     rename = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
     return {rename.sub(r"\1\2.", name): tensor for name, tensor in stored.items()}
@@ -159,7 +159,3 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 def _suggest_name(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

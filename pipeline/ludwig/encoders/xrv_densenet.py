@@ -27,10 +27,6 @@ class XrvDenseNetConfig(NetworkConfig):
     type: str = ProtectedString("xrv_densenet")
     weights: str | None = String("A file of the project's releases; null: random weights.", None, allow_none=True)
 
-    def is_pretrained(self) -> bool:
-        """Return whether weights other than random ones are loaded."""
-        return self.weights is not None
-
 
 @register_image_encoder(XrvDenseNetConfig)
 class XrvDenseNet(NetworkEncoder[XrvDenseNetConfig]):

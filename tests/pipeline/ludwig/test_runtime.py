@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +52,29 @@ def test_loggers_are_as_before_after_an_error(tmp_path: Path) -> None:
         raise RuntimeError
 
     assert root.handlers == before
+
+
+def test_threads_take_turns_to_log_to_a_file(tmp_path: Path) -> None:
+    """Out of order, the first would put back the second's file, which is closed by then."""
+    before = sys.stdout
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def work(name: str) -> None:
+        with runtime.log_to_file(tmp_path / name):
+            entered.set()
+            may_leave.wait(60)
+            print(name)
+
+    threads = [threading.Thread(target=work, args=[name]) for name in ("one", "two")]
+    threads[0].start()
+    assert entered.wait(60)
+    threads[1].start()
+    may_leave.set()
+    for thread in threads:
+        thread.join(60)
+
+    assert sys.stdout is before
+    assert [(tmp_path / name).read_text(encoding="utf-8") for name in ("one", "two")] == ["one\n", "two\n"]
 
 
 def test_ludwigs_own_check_is_spared_only_inside_the_context(ludwig: ModuleType) -> None:

@@ -137,7 +137,6 @@ def test_a_saved_config_reads_as_the_same_members() -> None:
 
     assert again.to_dict() == config.to_dict()
     assert again.members[1].size == 96
-    assert again.is_pretrained()
 
 
 @pytest.mark.parametrize(
