@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pneumo.serving.model.registry import Version
 
 type Write = Callable[[str], object]
-type Tracking = Literal["online", "offline", "disabled"]
 
 
 def load_config(config: str | Path, *, overrides: Sequence[str] = ()) -> "Experiment":
@@ -117,7 +116,7 @@ def train(
     runs_dir: str | Path = "runs",
     address: str | None = None,
     profile: bool = False,
-    tracking: Tracking = "disabled",
+    tracking: str | Sequence[str] = "",
     write: Write | None = None,
 ) -> "Run":
     """Train a model, predict every split, measure it, and write the report.
@@ -130,7 +129,7 @@ def train(
         runs_dir: Folder of the runs.
         address: Ray cluster to join, with `backend: {type: ray}`.
         profile: Write a time profile into the run's folder.
-        tracking: Mode of tracking with Weights & Biases.
+        tracking: Trackers: `wandb`, `wandb:offline`, `mlflow`, `mlflow:URI`, `tensorboard`.
         write: Called with each message.
 
     Returns:
@@ -144,7 +143,8 @@ def train(
     """
     from pneumo.pipeline import training
     from pneumo.pipeline.config import Experiment
-    from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
+    from pneumo.pipeline.runs.reporter import Reporter
+    from pneumo.pipeline.training.tracking.tracker import parse_trackers
     from pneumo.serving.contracts.errors import InputError
 
     if not isinstance(config, Experiment):
@@ -158,7 +158,7 @@ def train(
         seed=seed,
         address=address,
         profile=profile,
-        tracking=TrackingMode(tracking),
+        tracking=parse_trackers(tracking),
         command=["pneumo.train"],
         reporter=Reporter(write),
     )
@@ -222,7 +222,7 @@ def sweep(
     sweeps_dir: str | Path = "sweeps",
     address: str | None = None,
     storage: str | None = None,
-    tracking: Tracking = "disabled",
+    tracking: str | Sequence[str] = "",
     write: Write | None = None,
 ) -> "SweepFolder":
     """Search hyperparameters with Ray Tune, measure the winner, and write `best.yaml`, `trials.csv` and `sweep.html`.
@@ -244,7 +244,7 @@ def sweep(
         sweeps_dir: Folder of the sweeps.
         address: Ray cluster to join.
         storage: Place of the trials that all machines can reach: a path or an address.
-        tracking: Mode of tracking with Weights & Biases.
+        tracking: Trackers: `wandb`, `wandb:offline`, `mlflow`, `mlflow:URI`, `tensorboard`.
         write: Called with each message.
 
     Returns:
@@ -256,10 +256,10 @@ def sweep(
         SweepInterruptedError: Ctrl-C; `pneumo.pipeline.sweep.search.resume_sweep` continues.
         SweepError: Every trial failed.
     """
-    from pneumo.pipeline.runs.reporter import TrackingMode
     from pneumo.pipeline.sweep import search
     from pneumo.pipeline.sweep.reporter import SweepReporter
     from pneumo.pipeline.sweep.sweep_settings import SweepLimits, parse_seconds
+    from pneumo.pipeline.training.tracking.tracker import parse_trackers
     from pneumo.serving.contracts.errors import InputError
 
     reporter = SweepReporter(write)
@@ -279,7 +279,7 @@ def sweep(
         refit=refit,
         address=address,
         storage=storage,
-        tracking=TrackingMode(tracking),
+        tracking=parse_trackers(tracking),
     )
     return search.run_sweep(
         space, dataset, plan=plan, root=Path(sweeps_dir), command=["pneumo.sweep"], reporter=reporter

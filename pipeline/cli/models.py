@@ -8,7 +8,7 @@ import typer
 
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import format_number, print_json, print_lines, print_list, print_table, say, style_text
-from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
+from pneumo.pipeline.cli.progress import ConsoleReporter
 from pneumo.serving.contracts.setting_types import parse_root
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def export(
         ),
     ] = None,
     runs_dir: options.RunsDirOption = Path("runs"),
-    wandb: options.WandbOption = TrackingMode.DISABLED,
+    track: options.TrackOption = None,
+    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Export a run as a bundle for serving. A parity check compares the ONNX graph with the Ludwig model."""
@@ -43,10 +44,11 @@ def export(
     from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
     from pneumo.serving.model.bundle import Bundle
 
-    source, reporter = Run.open(run, root=runs_dir), Reporter(say)
+    tracking = options.join_trackers(track, wandb)
+    source, reporter = Run.open(run, root=runs_dir), ConsoleReporter()
     bundle = Bundle.open(export_run(source, out=out, int8=AcceptanceLimits() if quantize else None, reporter=reporter))
-    if wandb is not TrackingMode.DISABLED:
-        track_bundle(bundle, wandb, job="export", folder=source.folder, reporter=reporter)
+    if tracking:
+        track_bundle(bundle, tracking, job="export", folder=source.folder, reporter=reporter)
     if as_json:
         parts = bundle.info.model_dump(mode="json", include={"parity", "quantization"})
         print_json({"bundle": str(bundle.folder), "digest": bundle.digest, **parts})
@@ -79,7 +81,8 @@ def promote(
     models_dir: options.ModelsDirOption = "models",
     runs_dir: options.RunsDirOption = Path("runs"),
     sweeps_dir: options.SweepsDirOption = Path("sweeps"),
-    wandb: options.WandbOption = TrackingMode.DISABLED,
+    track: options.TrackOption = None,
+    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Promote a model to an alias if it passes the gate. Exits 1 if it does not.
@@ -93,7 +96,8 @@ def promote(
     from pneumo.serving.model.remote_registry import format_path
 
     check_reason(force)
-    reporter = Reporter(say)
+    tracking = options.join_trackers(track, wandb)
+    reporter = ConsoleReporter()
     root = parse_root(models_dir)
     places = Places(root, runs_dir, sweeps_dir, data)
     candidate = judge_model(what, alias=alias, gate=gate, sweep=sweep, places=places, reporter=reporter)
@@ -103,10 +107,10 @@ def promote(
     elif not verdict.passed and force is None:
         print_json({"promoted": False, "gate": verdict.model_dump(mode="json")})
     version = candidate.promote(force=force)
-    if wandb is not TrackingMode.DISABLED:
+    if tracking:
         bundle, parent = Bundle.open(candidate.bundle), candidate.bundle.parent
         folder = parent if Run(parent).config.is_file() else Path()  # of a registry nothing else is written
-        track_bundle(bundle, wandb, job="promote", folder=folder, aliases=[alias], reporter=reporter)
+        track_bundle(bundle, tracking, job="promote", folder=folder, aliases=[alias], reporter=reporter)
     if as_json:
         document = {**version.model_dump(mode="json"), "id": version.id, "alias": alias}
         print_json({**document, "promoted": True, "gate": verdict.model_dump(mode="json")})
@@ -220,7 +224,7 @@ def _show_verdict(verdict: "Verdict") -> None:
 
 def _auroc(metrics: Mapping[str, Any]) -> str:
     splits = metrics.get("splits", metrics)  # the registry holds a summary of the bundle's metrics
-    for split in ("test", "validation"):
+    for split in ("site", "test", "validation"):
         measured = splits.get(split, {})
         estimate = measured.get("metrics", measured).get("auroc", {})
         if estimate.get("value") is not None:

@@ -75,11 +75,28 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
         yield report
 
 
-class TrainingProgress(Reporter):
-    """A context that shows a training: a bar on a terminal, one line per epoch elsewhere."""
+class ConsoleReporter(Reporter):
+    """Prints messages, and on a terminal the time that something takes whose progress is unknown."""
 
     def __init__(self) -> None:
         super().__init__(say)
+
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Show a clock meanwhile, between a line at the start and one at the end."""
+        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        text = TextColumn("{task.description}", markup=False)
+        with super().waiting(title), _make_progress(SpinnerColumn(), text, TimeElapsedColumn()) as progress:
+            progress.add_task(title, total=None)
+            yield
+
+
+class TrainingProgress(ConsoleReporter):
+    """A context that shows a training: a bar on a terminal, one line per epoch elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.rounds = 0
 
     def __enter__(self) -> Self:
@@ -94,7 +111,6 @@ class TrainingProgress(Reporter):
             TextColumn("{task.fields[metric]}"),
         )
         self.task = self.progress.add_task("training", total=None, epoch=0, metric="", visible=False)
-        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +118,8 @@ class TrainingProgress(Reporter):
 
     def step(self, step: "Step") -> None:
         """Show a step."""
-        metric = "" if step.validation is None else f"validation {step.metric} {step.validation:.4f}"
+        self.progress.start()  # not before, since only one display can be live
+        metric = "" if step.validation is None else f"{step.metric} {step.validation:.4f}"
         self.progress.update(
             self.task, completed=step.step, total=step.total, epoch=step.epoch, metric=metric, visible=True
         )

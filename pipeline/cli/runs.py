@@ -1,6 +1,9 @@
 """`pneumo runs`."""
 
+import json
+import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,44 +12,97 @@ import typer
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.evaluate import format_estimate
 from pneumo.pipeline.cli.output import Row, format_number, print_json, print_list, print_table, say, style_text
+from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.files import write_text
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from pneumo.pipeline.comparing.side_by_side import RunComparison
 
 app = typer.Typer(help="List, show and compare runs.", no_args_is_help=True)
 
+_SHOWN = "status,validation/auroc,test/auroc,seconds"
 _STYLES = {"done": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "damaged": "red"}
 
 
 @app.command("list")
-def list_(runs_dir: options.RunsDirOption = Path("runs"), as_json: options.JsonOption = False) -> None:
-    """List the runs, newest first."""
-    from pneumo.pipeline.comparing.run_list import summarise_runs
-    from pneumo.pipeline.sweep.parameter_format import duration
+def list_(
+    runs_dir: options.RunsDirOption = Path("runs"),
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Columns, with commas between: test/auroc, seed, config.trainer.epochs.", show_default=_SHOWN
+        ),
+    ] = None,
+    sort: Annotated[
+        list[str] | None, typer.Option(help="Column to sort by; with - before it, descending.", show_default="newest")
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Only runs with status=done, test/auroc>0.9, or any value of a column."),
+    ] = None,
+    diff_config: Annotated[
+        bool, typer.Option("--diff-config", help="Add the settings that differ between the listed runs.")
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the table as CSV; - for standard output.", show_default="none")
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """List and compare runs. A metric that was not measured has the value of the last round of training."""
+    from pneumo.pipeline.comparing.run_list import Query, list_changed_settings, summarise_runs
 
-    summaries = summarise_runs(runs_dir)
+    if csv == Path("-") and as_json:
+        raise InputError("--csv - and --json: both write to standard output; leave one out")
+    shown = [name.strip() for name in ",".join(columns or [_SHOWN]).split(",") if name.strip()]
+    query = Query(shown, filters or (), [name.strip() for name in ",".join(sort or ()).split(",") if name.strip()])
+    summaries = query.select(summarise_runs(runs_dir, settings=diff_config or query.needs_settings))
+    shown = list(dict.fromkeys(("name", *shown, *(list_changed_settings(summaries) if diff_config else ()))))
+    if csv is not None:
+        _write_csv(csv, [shown, *([summary.value(name) for name in shown] for summary in summaries)])
     if as_json:
-        print_json([summary.model_dump(mode="json") for summary in summaries])
+        wanted = {name.removeprefix("config.") for name in shown}
+        rows = [summary.model_dump(mode="json") for summary in summaries]
+        print_json([row | {"settings": {k: v for k, v in row["settings"].items() if k in wanted}} for row in rows])
+    if csv is not None or as_json:
         return
     if not summaries:
-        say(f"no runs in {runs_dir} yet; train one: `pneumo train ludwig_configs/smoke.yaml`")
+        hint = "no run meets the filters" if filters else "train one: `pneumo train ludwig_configs/smoke.yaml`"
+        say(f"no runs in {runs_dir} to list; {hint}")
         return
-    right = ["AUROC validation", "AUROC test"]
-    rows: Iterable[Row] = (
-        [
-            summary.name,
-            style_text(summary.status, _STYLES.get(summary.status, "")),
-            format_number(summary.auroc_validation),
-            format_number(summary.auroc_test),
-            duration(summary.seconds),
-        ]
-        for summary in summaries
-    )
-    print_table(["run", "status", *right, "duration"], rows, right=right)
+    right = [name for name in shown if name not in ("name", "status", "config", "started")]
+    print_table(shown, ([_format_cell(name, each.value(name)) for name in shown] for each in summaries), right=right)
     for summary in summaries:
         if summary.error:
             say(f"{summary.name}: {summary.error}")
+
+
+def _format_cell(column: str, value: object) -> "str | Text":
+    from pneumo.pipeline.sweep.parameter_format import duration
+
+    if value is None:
+        return ""
+    if column == "status":
+        return style_text(str(value), _STYLES.get(str(value), ""))
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if not isinstance(value, float):
+        return json.dumps(value) if isinstance(value, bool) else str(value)
+    return duration(value) if column == "seconds" else format_number(value) if "/" in column else f"{value:g}"
+
+
+def _write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    text = format_csv(rows)
+    if path == Path("-"):
+        sys.stdout.write(text)
+        return
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"--csv {path}: cannot be written ({error.strerror})") from None
+    say(f"written: {path}")
 
 
 @app.command()

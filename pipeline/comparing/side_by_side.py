@@ -10,6 +10,7 @@ from pneumo.pipeline.evaluation.paired import Difference, compare_models
 from pneumo.pipeline.evaluation.results import TITLES, Bootstrap, Estimate, Metrics, display_rank, read_metrics
 from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.runs.run import Run, RunInfo
+from pneumo.pipeline.runs.settings import flatten_settings
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
@@ -169,17 +170,7 @@ def _facts(first: RunInfo, second: RunInfo) -> Iterator[Setting]:
 
 
 def _settings(first: Run, second: Run) -> list[Setting]:
-    one, other = (dict(_leaves(document.read_document(run.config).data)) for run in (first, second))
+    one, other = (flatten_settings(document.read_document(run.config).data) for run in (first, second))
     return [
         Setting(name=key, first=one.get(key), second=other.get(key)) for key in (*one, *(other.keys() - one.keys()))
     ]
-
-
-def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
-    """Yield every plain value of a config under the path of its key."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None or not value:
-        yield ".".join(path), value
-        return
-    for key, item in items:
-        yield from _leaves(item, (*path, str(key)))

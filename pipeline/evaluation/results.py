@@ -1,5 +1,6 @@
 """Results of an evaluation: the types behind `metrics.json`."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -195,6 +196,20 @@ def values_by_split(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         split: {name: part["value"] for name, part in result["metrics"].items() if part["value"] is not None}
         for split, result in document.get("splits", {}).items()
     }
+
+
+def read_values(run: Run) -> dict[str, dict[str, float]]:
+    """Return the values of a run's metrics by split, quickly; none if it was not evaluated.
+
+    Raises:
+        InputError: `metrics.json` is damaged.
+    """
+    try:
+        return values_by_split(json.loads(run.metrics.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{run.metrics}: cannot be read; run `pneumo evaluate {run.name}`") from None
 
 
 def read_metrics(run: Run) -> Metrics:

@@ -1,9 +1,6 @@
 """pneumo's part of Ludwig's training loop, as a Ludwig callback. Importing this loads Ludwig."""
 
-import json
 import math
-import signal
-import threading
 import time
 import warnings
 from types import FrameType
@@ -14,9 +11,10 @@ from ludwig.constants import TRAINING, VALIDATION
 
 from pneumo.pipeline.ludwig import checkpoints
 from pneumo.pipeline.ludwig.trainer_speed import RoundMetrics, use_channels_last, use_fused_optimizer
+from pneumo.pipeline.runs.history import find_label_type, name_metric, name_metrics, read_history, write_history
 from pneumo.pipeline.runs.reporter import SILENT, Reporter, Step
 from pneumo.pipeline.runs.run import Run
-from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.process_state import set_handler
 
 if TYPE_CHECKING:
     from ludwig.utils.trainer_utils import ProgressTracker
@@ -43,9 +41,7 @@ class TrainingCallback(Callback):
         self.began = time.perf_counter()
         use_channels_last(trainer)
         self.metrics = RoundMetrics(trainer)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.stop)
-            signal.signal(signal.SIGTERM, self.stop)
+        set_handler(self.stop)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Stop before the next batch, so that no checkpoint is cut in two; on the second signal stop at once."""
@@ -77,16 +73,15 @@ class TrainingCallback(Callback):
         use_fused_optimizer(trainer)
         if progress_tracker.steps > 0:
             replay_schedule(trainer, progress_tracker)
-            if self.run.history.is_file():
-                history = json.loads(self.run.history.read_text(encoding="utf-8"))
-                self.rounds = [entry for entry in history if entry["step"] <= progress_tracker.steps]
+            self.rounds = [entry for entry in read_history(self.run) if entry["step"] <= progress_tracker.steps]
 
     def on_batch_end(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
         """Report progress."""
-        metric = trainer.validation_metric
+        measured = progress_tracker.validation_metrics.get(self.feature, {})
+        metric = name_metric(trainer.validation_metric, find_label_type(measured))
         latest = self.rounds[-1]["validation"].get(metric) if self.rounds else None
         done = (progress_tracker.steps, trainer.total_steps, progress_tracker.epoch, len(self.rounds))
-        self.reporter.step(Step(*done, metric, latest))
+        self.reporter.step(Step(*done, f"validation/{metric}", latest))
 
     def on_eval_start(self, *_: object, **__: object) -> None:
         """Complete Ludwig's training metrics before it reads them."""
@@ -98,17 +93,18 @@ class TrainingCallback(Callback):
         entry = {
             "epoch": progress_tracker.epoch,
             "step": progress_tracker.steps,
+            "time": round(time.time(), 3),
             "learning_rate": progress_tracker.learning_rate,
             "train": self._read_latest(progress_tracker.train_metrics),
             "validation": self._read_latest(progress_tracker.validation_metrics),
         }
         self.rounds = [*(earlier for earlier in self.rounds if earlier["step"] < entry["step"]), entry]
-        write_text(self.run.history, json.dumps(self.rounds, indent=1, allow_nan=False) + "\n")
+        write_history(self.run, self.rounds)
         self.on_batch_end(trainer, progress_tracker)
 
     def _read_latest(self, metrics: dict[str, dict[str, list[Any]]]) -> dict[str, float]:
-        values = {name: rounds[-1][-1] for name, rounds in metrics.get(self.feature, {}).items() if rounds}
-        return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        values = {name: float(rounds[-1][-1]) for name, rounds in metrics.get(self.feature, {}).items() if rounds}
+        return {name: value for name, value in name_metrics(values).items() if math.isfinite(value)}
 
 
 def replay_schedule(trainer: "Trainer", progress_tracker: "ProgressTracker") -> None:

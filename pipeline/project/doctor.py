@@ -199,9 +199,9 @@ def _has_google_credentials(environment: Mapping[str, str]) -> bool:
 def _check_wandb(environment: Mapping[str, str]) -> Finding:
     if importlib.util.find_spec("wandb") is None:
         told = "not installed: every run folder is complete without it"
-        return Finding("tracking", "W&B", "off", told, "`pip install wandb`, then --wandb offline or online")
+        return Finding("tracking", "W&B", "off", told, "`pip install wandb`, then --track wandb")
     netrc = Path(environment.get("NETRC") or _home(environment) / ".netrc")
     signed_in = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
     if environment.get("WANDB_API_KEY") or signed_in:
-        return Finding("tracking", "W&B", "ok", "signed in: `--wandb online` tracks")
-    return Finding("tracking", "W&B", "off", "not signed in: `--wandb offline` works", "`wandb login` for online")
+        return Finding("tracking", "W&B", "ok", "signed in: `--track wandb` tracks")
+    return Finding("tracking", "W&B", "off", "not signed in: `--track wandb:offline` works", "`wandb login` for online")

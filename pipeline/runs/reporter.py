@@ -1,15 +1,19 @@
-"""Progress of a command, and the mode of experiment tracking."""
+"""Progress of a command."""
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a training: what is done of `total` steps; `validation` is the latest value of `metric`, if any."""
+    """Progress of a training: what is done of `total` steps; `validation` is the latest value of `metric`, if any.
+
+    `metric` has its full name, such as `validation/auroc`.
+    """
 
     step: int
     total: int
@@ -37,6 +41,14 @@ class Reporter:
         else:
             print(text, file=sys.stderr)
 
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Receive the start and the duration of something whose progress is unknown."""
+        began = time.perf_counter()
+        self.message(f"{title} ...")
+        yield
+        self.message(f"{title}: {time.perf_counter() - began:.0f} s")
+
     def step(self, step: Step) -> None:
         """Receive the progress of a training."""
 
@@ -46,12 +58,3 @@ class Reporter:
 
 SILENT = Reporter()
 """Drops all messages."""
-
-
-class TrackingMode(StrEnum):
-    """Mode of tracking with Weights & Biases."""
-
-    ONLINE = "online"
-    OFFLINE = "offline"
-    """Into the run's folder; `wandb sync` sends it later."""
-    DISABLED = "disabled"

@@ -1,15 +1,16 @@
 """Hooks of a training: progress, its data, and experiment tracking."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pneumo.pipeline.config import Experiment
-from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
+from pneumo.pipeline.runs.history import read_history
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo
-from pneumo.pipeline.training.tracking.tracker import Plot, TrackedRun, Tracker
+from pneumo.pipeline.training.tracking.interface import Plot, TrackedRun
+from pneumo.pipeline.training.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ class Hooks:
     reporter: Reporter = SILENT
     frame: "Callable[[], pd.DataFrame] | None" = None  # returns images, labels and splits; else the data set is read
     measures: Callable[[], bool] = lambda: True  # asked after training whether to predict every split and measure
-    tracking: TrackingMode = TrackingMode.DISABLED
+    tracking: str = ""  # as `parse_trackers` returns it
     group: str | None = None  # of the tracked run
     parameters: Mapping[str, object] | None = None  # more values for the tracked run's config
     profile: bool = False
@@ -31,31 +32,37 @@ class Hooks:
 class _TrackedReporter(Reporter):
     """Passes progress on, and evaluation rounds to a tracker as well."""
 
-    def __init__(self, reporter: Reporter, tracker: Tracker) -> None:
+    def __init__(self, reporter: Reporter, tracker: Tracker, run: Run) -> None:
         super().__init__()
         self.step = reporter.step  # type: ignore[method-assign]  # called after every step
         self.inner = reporter
         self.tracker = tracker
-        self.tracked: set[int] = set()
+        self.run = run
 
     def round(self, entry: dict[str, Any], seconds: float) -> None:
-        self.tracked.add(entry["step"])
-        self.tracker.round(entry)
+        self.track_history()
         self.inner.round(entry, seconds)
+
+    def track_history(self) -> None:
+        """Track the rounds that are not tracked yet; some are from before a resume or from a cluster's workers."""
+        if self.tracker.trackers:
+            for entry in read_history(self.run):
+                self.tracker.round(entry)
 
 
 @contextmanager
 def track_run(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> Iterator[Reporter]:
     """Track a run while it is trained, if the hooks ask for it; yield a reporter to the tracker and the hooks."""
+    facts = {"seed": info.seed, "git_commit": info.git_commit, "versions": info.versions, "config": info.config}
     tracked = TrackedRun(
         run.name,
-        {**experiment.config, **({"parameters": hooks.parameters} if hooks.parameters else {})},
+        {**experiment.config, **({"parameters": hooks.parameters} if hooks.parameters else {}), "provenance": facts},
         info.data_fingerprint,
         group=hooks.group,
         job_type="trial" if hooks.group else "train",
     )
     tracker = Tracker.start(hooks.tracking, tracked, run.folder, hooks.reporter)
-    reporter = _TrackedReporter(hooks.reporter, tracker)
+    reporter = _TrackedReporter(hooks.reporter, tracker, run)
     status = "failed"
     try:
         yield reporter
@@ -63,18 +70,18 @@ def track_run(run: Run, info: RunInfo, experiment: Experiment, hooks: Hooks) -> 
     except SystemExit:  # how Ray Tune stops a trial
         status = "stopped"
         raise
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
     finally:
-        if tracker.active:
-            for entry in json.loads(run.history.read_text(encoding="utf-8")) if run.history.is_file() else ():
-                if entry["step"] not in reporter.tracked:  # a round on a cluster's workers, or before a resume
-                    tracker.round(entry)
-            if run.metrics.is_file():
-                from pneumo.pipeline.evaluation.results import values_by_split
+        reporter.track_history()
+        metrics: dict[str, dict[str, float]] = {}
+        if tracker.trackers and run.metrics.is_file():
+            from pneumo.pipeline.evaluation.results import read_values
 
-                tracker.draw(lambda: _make_plots(run))
-                tracker.finish(values_by_split(json.loads(run.metrics.read_text(encoding="utf-8"))), status)
-            else:
-                tracker.finish(status=status)
+            metrics = read_values(run)
+            tracker.draw(lambda: _make_plots(run))
+        tracker.finish(metrics, status)
 
 
 def _make_plots(run: Run) -> list[Plot]:

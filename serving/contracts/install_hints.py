@@ -18,7 +18,13 @@ _MODULES = {
 EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules.split()}
 """Extra that installs a module, '' for a base dependency. Any other module comes with `train`."""
 
-PACKAGES = {"dvc": "dvc[gs]", "dvc_gs": "dvc[gs]", "skimage": "scikit-image", "wandb": "wandb"}
+PACKAGES = {
+    "dvc": "dvc[gs]",
+    "dvc_gs": "dvc[gs]",
+    "mlflow": "mlflow-skinny",
+    "skimage": "scikit-image",
+    "wandb": "wandb",
+}
 """Package that installs a module which no extra for users installs."""
 
 

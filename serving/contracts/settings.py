@@ -15,7 +15,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import MAX_PIXELS, MAX_REQUEST_PIXELS, Rate, Root, parse_root
 
 PREFIX = "PNEUMO_"
-OTHERS = ("CACHE", "DEBUG", "DRIFT_UNTOLD", "RAY_MIN_REPLICAS", "RAY_MAX_REPLICAS", "REAL_DATA")
+OTHERS = ("CACHE", "DEBUG", "DRIFT_UNTOLD", "RAY_MIN_REPLICAS", "RAY_MAX_REPLICAS", "REAL_DATA", "TRACK")
 """Variables that are no settings of the service."""
 LOG_URL = "sqlite:///predictions.sqlite3"
 """Default prediction log of `pneumo serve` and `pneumo drift`."""

@@ -1,1 +1,1 @@
-"""Experiment tracking with Weights & Biases."""
+"""Experiment tracking: one interface, with Weights & Biases, MLflow and TensorBoard behind it."""

@@ -8,6 +8,7 @@ from pneumo.pipeline.cli import app
 from pneumo.pipeline.comparing.run_list import summarise_runs
 from pneumo.pipeline.evaluation import evaluate_run
 from pneumo.pipeline.runs.run import Status
+from pneumo.serving.contracts.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -21,6 +22,7 @@ def test_an_empty_list_says_what_to_do(tmp_path) -> None:
     assert result.exit_code == 0
     assert "pneumo train" in result.stderr
     assert json.loads(invoke("list", "--runs-dir", tmp_path / "none", "--json").stdout) == []
+    assert invoke("list", "--runs-dir", tmp_path / "none", "--columns", "config.trainer.epochs").exit_code == 0
 
 
 def test_runs_are_listed_newest_first_with_their_auroc(synthesise_run) -> None:
@@ -38,8 +40,9 @@ def test_runs_are_listed_newest_first_with_their_auroc(synthesise_run) -> None:
         assert part in line
     listed = json.loads(invoke("list", "--runs-dir", old.folder.parent, "--json").stdout)
     assert [entry["name"] for entry in listed] == [new.name, old.name]
-    assert listed[0]["auroc_test"] is None
-    assert listed[1]["auroc_test"] == report.result.metrics["auroc"].value
+    assert "test/auroc" not in listed[0]["metrics"]
+    assert listed[1]["metrics"]["test/auroc"] == report.result.metrics["auroc"].value
+    assert listed[1]["metrics"]["train/loss"] == pytest.approx(1 / 3)
 
 
 def test_a_run_that_no_process_holds_was_interrupted(synthesise_run) -> None:
@@ -70,7 +73,80 @@ def test_a_damaged_run_does_not_hide_the_others(synthesise_run) -> None:
     assert found[broken.name].status == "damaged"
     assert "run.json" in found[broken.name].error
     assert found[whole.name].status == "done"
-    assert found[whole.name].auroc_test is None
+    assert "test/auroc" not in found[whole.name].metrics
+    assert "metrics.json: cannot be read; run `pneumo evaluate" in str(found[whole.name].error)
+
+
+@pytest.mark.parametrize("damage", ["missing", "folder", "bytes", "list"])
+def test_every_kind_of_damage_is_listed_as_such(synthesise_run, damage) -> None:
+    run = synthesise_run()
+    run.record_file.unlink()
+    if damage == "folder":
+        run.record_file.mkdir()
+    elif damage != "missing":
+        run.record_file.write_bytes(b"\xff\xfe" if damage == "bytes" else b"[]")
+    result = invoke("list", "--runs-dir", run.folder.parent)
+    assert result.exit_code == 0
+    assert "damaged" in result.stdout
+    assert result.stderr.startswith(f"{run.name}: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_runs_are_compared_by_metrics_and_settings(synthesise_run, tmp_path) -> None:
+    runs = [synthesise_run(seed=seed, shift=shift) for seed, shift in ((1, 0.5), (2, 2.0), (3, 1.0))]
+    for run, rate in zip(runs, (0.1, 0.01, 0.001), strict=True):
+        evaluate_run(run, resamples=10)
+        run.config.write_text(f"trainer:\n  epochs: 3\n  learning_rate: {rate}\n  note: '=1+1'\n")
+
+    def names(*options: str) -> list[str]:
+        result = invoke("list", "--runs-dir", runs[0].folder.parent, "--json", *options)
+        assert result.exit_code == 0, result.output
+        return [entry["name"] for entry in json.loads(result.stdout)]
+
+    first, second, third = (run.name for run in runs)
+    assert names("--sort", "-validation/auroc") == [second, third, first]
+    assert names("--sort", "config.trainer.learning_rate") == [third, second, first]
+    assert names("--filter", "config.trainer.learning_rate<=0.01", "--sort", "test/auroc") == [third, second]
+    assert names("--filter", "status=finished", "--filter", "config.trainer.learning_rate=1e-3") == [third]
+    assert names("--filter", "status!=done") == []
+    assert names("--filter", "started>2026-01-01", "--filter", "config.trainer.epochs") == [third, second, first]
+    table = invoke(
+        "list",
+        "--runs-dir",
+        tmp_path / "runs",
+        "--columns",
+        "test/auroc,config.trainer.note",
+        "--diff-config",
+        "--csv",
+        "-",
+    )
+    head, *rows = table.stdout.splitlines()
+    assert head == "name,test/auroc,config.trainer.note,config.trainer.learning_rate"
+    assert [row.split(",")[2:] for row in rows] == [["'=1+1", rate] for rate in ("0.001", "0.01", "0.1")]
+    written = invoke("list", "--runs-dir", tmp_path / "runs", "--csv", tmp_path / "runs.csv")
+    assert written.exit_code == 0
+    assert (tmp_path / "runs.csv").read_text().startswith("name,status,validation/auroc,test/auroc,seconds\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--columns", "validation/roc_auc"), "did you mean validation/auroc?"),
+        (("--sort", "-auroc"), "no run has such a column"),
+        (("--filter", "config.trainer.epoch>1"), "did you mean config.trainer.epochs?"),
+        (("--filter", "status=ended"), "a status is one of"),
+        (("--filter", "seed>high"), "has no order with 'high'"),
+        (("--filter", ">3"), "write COLUMN"),
+        (("--csv", "-", "--json"), "leave one out"),
+        (("--csv", "/dev/null/x.csv"), "cannot be written"),
+    ],
+)
+def test_a_wrong_option_of_the_list_is_one_line(synthesise_run, options, message, capsys) -> None:
+    run = synthesise_run()
+    result = invoke("list", "--runs-dir", run.folder.parent, *options)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
 
 
 def test_the_reason_of_a_failure_is_told(synthesise_run) -> None:

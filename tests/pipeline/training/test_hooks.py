@@ -7,7 +7,7 @@ from pneumo.pipeline import training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
-from pneumo.pipeline.runs.reporter import Reporter, TrackingMode
+from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.training.hooks import Hooks, track_run
 from pneumo.pipeline.training.run import describe_run, execute_run
@@ -26,7 +26,7 @@ def test_each_round_is_told_and_tracked_once_and_what_was_not_measured_can_be_la
         def round(self, entry: dict[str, Any], seconds: float) -> None:
             told.append((entry["epoch"], seconds))
 
-    hooks = Hooks(reporter=Rounds(), measures=lambda: False, tracking=TrackingMode.OFFLINE, group="some-sweep")
+    hooks = Hooks(reporter=Rounds(), measures=lambda: False, tracking="wandb:offline", group="some-sweep")
     execute_run(run, info, tiny, dataset, hooks)
     assert [epoch for epoch, _ in told] == [1, 2, 3]
     assert [seconds for _, seconds in told] == sorted(seconds for _, seconds in told)
@@ -43,7 +43,7 @@ def test_a_run_that_was_measured_is_tracked_with_its_figures_and_curves(
 ) -> None:
     run = Run(Path(shutil.copytree(trained.folder, tmp_path / trained.name)))
 
-    with track_run(run, run.info(), tiny, Hooks(tracking=TrackingMode.OFFLINE)):
+    with track_run(run, run.info(), tiny, Hooks(tracking="wandb:offline")):
         pass
 
     tables = {path.name.partition("_table")[0]: path for path in run.folder.glob("wandb/*/files/media/table/plots/*")}

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pneumo.pipeline.runs.reporter import TrackingMode
 from pneumo.pipeline.runs.run import Run
 from pneumo.pipeline.training.tracking import tracker
 from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
@@ -36,7 +35,7 @@ def kept(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 def test_the_artifact_is_the_sealed_bundle_with_its_names_figures_and_origin(tmp_path: Path) -> None:
     bundle: Bundle = make_bundle(tmp_path / "tiny", version="3")
 
-    track_bundle(bundle, TrackingMode.OFFLINE, job="promote", folder=tmp_path, aliases=["champion"])
+    track_bundle(bundle, "wandb:offline", job="promote", folder=tmp_path, aliases=["champion"])
 
     run, artifact, facts = kept(tmp_path)
     assert (run.job_type, run.display_name) == ("promote", "20261123T000000Z-tiny-abcd-promote-champion")

@@ -1,4 +1,4 @@
-"""Weights & Biases: what reaches its run file, and that nothing about it can hurt a run."""
+"""Weights & Biases: what reaches its run file; any tracker: that nothing about it can hurt a run."""
 
 import json
 import os
@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from pneumo.pipeline.runs.reporter import SILENT, Reporter, TrackingMode
+from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.training.tracking import tracker as tracking
-from pneumo.pipeline.training.tracking.tracker import Artifact, Plot, TrackedRun, Tracker
+from pneumo.pipeline.training.tracking import wandb_run
+from pneumo.pipeline.training.tracking.interface import Artifact, Plot, TrackedRun
+from pneumo.pipeline.training.tracking.tracker import Tracker, parse_trackers
+from pneumo.serving.contracts.errors import InputError
 from tests.support.wandb_files import records, rounds_of, summary_of
 
 ENTRIES = [
@@ -21,7 +24,7 @@ ENTRIES = [
         "step": 10 * epoch,
         "learning_rate": 0.001 / epoch,
         "train": {"loss": 1 / epoch},
-        "validation": {"loss": 1.5 / epoch, "roc_auc": 0.9 + epoch / 100, "odd": float("nan")},
+        "validation": {"loss": 1.5 / epoch, "auroc": 0.9 + epoch / 100, "odd": float("nan")},
     }
     for epoch in (1, 2, 3)
 ]
@@ -37,27 +40,25 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def begin(
-    folder: Path, mode: TrackingMode | str = TrackingMode.OFFLINE, said: list[str] | None = None, **given: Any
-) -> Tracker:
+def begin(folder: Path, trackers: str = "wandb:offline", said: list[str] | None = None, **given: Any) -> Tracker:
     given = {"name": "20260102T030405Z-smoke-ab12", "data_fingerprint": "f" * 64, "config": CONFIG} | given
-    return Tracker.start(mode, TrackedRun(**given), folder, SILENT if said is None else Reporter(said.append))
+    return Tracker.start(trackers, TrackedRun(**given), folder, SILENT if said is None else Reporter(said.append))
 
 
 def test_each_evaluation_round_becomes_one_step(tmp_path: Path) -> None:
     tracker = begin(tmp_path)
-    for entry in ENTRIES:
+    for entry in (*ENTRIES, *ENTRIES):  # a round that is told again is not tracked again
         tracker.round(entry)
     tracker.finish({"test": {"auroc": 0.97, "none": None}}, "done")
 
     found = rounds_of(tmp_path)
 
-    assert [found["_step"] for found in found] == [0, 1, 2]
+    assert [found["_step"] for found in found] == [10, 20, 30]
     for entry, one in zip(ENTRIES, found, strict=True):
         assert one["epoch"] == entry["epoch"]
         assert one["step"] == entry["step"]
         assert one["train/loss"] == pytest.approx(entry["train"]["loss"])  # type: ignore[index]
-        assert one["validation/roc_auc"] == pytest.approx(entry["validation"]["roc_auc"])  # type: ignore[index]
+        assert one["validation/auroc"] == pytest.approx(entry["validation"]["auroc"])  # type: ignore[index]
         assert "validation/odd" not in one
 
 
@@ -89,7 +90,8 @@ def test_neither_images_nor_code_nor_console_nor_commit_are_in_it(
         (bundle / name).write_bytes(name.encode())
     tracker = begin(tmp_path)
     print("said to the console")
-    tracker.finish(artifact=Artifact("model of mine", bundle, aliases=("champion",)))
+    tracker.keep(Artifact("model of mine", bundle, aliases=("champion",)))
+    tracker.finish()
 
     every = records(tmp_path)
     (kept,) = (record.artifact for record in every if record.HasField("artifact"))
@@ -127,7 +129,7 @@ def test_curves_that_cannot_be_made_cost_neither_the_run_nor_the_rest(tmp_path: 
     tracker.draw(make)
     tracker.finish({"a": 1.0})
 
-    assert said == ["W&B: no curves (no predictions)"]
+    assert said == ["tracking: no curves (no predictions)"]
     assert summary_of(tmp_path)["a"] == 1.0
 
 
@@ -168,11 +170,11 @@ def test_disabled_does_nothing_and_imports_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would raise
     said: list[str] = []
 
-    tracker = begin(tmp_path, TrackingMode.DISABLED, said)
+    tracker = begin(tmp_path, "disabled", said)
     tracker.round(ENTRIES[0])
     tracker.finish({"a": 1.0}, "done")
 
-    assert not tracker.active
+    assert not tracker.trackers
     assert said == []
     assert list(tmp_path.iterdir()) == []
 
@@ -182,29 +184,35 @@ def test_online_without_an_account_is_disabled_with_a_line(tmp_path: Path) -> No
 
     tracker = begin(tmp_path, "online", said)
 
-    assert not tracker.active
+    assert not tracker.trackers
     assert len(said) == 1
     assert "WANDB_API_KEY" in said[0]
 
 
-def test_without_wandb_it_is_disabled_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_left_out_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     said: list[str] = []
 
-    assert tracking.resolve_mode("offline", Reporter(said.append)) is TrackingMode.DISABLED
-    assert said == ["W&B: not installed (pip install wandb); not tracked"]
+    assert not begin(tmp_path, "offline,mlflow,tensorboard", said, name="r").trackers
+    assert said == [
+        "W&B: not installed (pip install wandb); r is not tracked",
+        "MLflow: not installed (pip install mlflow-skinny); r is not tracked",
+        "TensorBoard: not installed (pip install tensorboard); r is not tracked",
+    ]
 
 
 def test_an_account_is_found_in_the_environment_and_in_the_netrc_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not tracking.has_account()
+    assert not wandb_run.has_account()
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert tracking.has_account()
+    assert wandb_run.has_account()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not tracking.has_account()
+    assert not wandb_run.has_account()
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    assert tracking.has_account()
+    assert wandb_run.has_account()
 
 
 def test_a_server_that_cannot_be_reached_leaves_an_offline_run_and_one_line(
@@ -212,10 +220,10 @@ def test_a_server_that_cannot_be_reached_leaves_an_offline_run_and_one_line(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "_INIT_TIMEOUT", 2.0)
+    monkeypatch.setattr(wandb_run, "_INIT_TIMEOUT", 2.0)
     said: list[str] = []
 
-    tracker = begin(tmp_path, TrackingMode.ONLINE, said)
+    tracker = begin(tmp_path, "wandb", said)
     tracker.round(ENTRIES[0])
     tracker.finish({"a": 1.0})
 
@@ -233,6 +241,7 @@ class Raising(ModuleType):
         self.__spec__ = None
         self.broken = broken
         self.calls: list[str] = []
+        self.step = 0
         self.summary: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -257,7 +266,7 @@ def test_whatever_raises_is_one_line_and_then_silence(
     monkeypatch.setattr(tracking, "find_spec", lambda name: fake)
     said: list[str] = []
 
-    tracker = begin(tmp_path, TrackingMode.OFFLINE, said)
+    tracker = begin(tmp_path, "offline", said)
     for entry in ENTRIES:
         tracker.round(entry)
     tracker.finish({"a": 1.0})
@@ -273,5 +282,35 @@ def test_a_wandb_that_cannot_be_imported_is_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tracking, "find_spec", lambda name: True)
     said: list[str] = []
 
-    assert not begin(tmp_path, TrackingMode.OFFLINE, said).active
+    assert not begin(tmp_path, "offline", said).trackers
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", ""),
+        ("disabled", ""),
+        ("online", "wandb:online"),
+        (["offline"], "wandb:offline"),
+        (["wandb"], "wandb:online"),
+        (["tensorboard, mlflow", "wandb:offline"], "tensorboard,mlflow,wandb:offline"),
+        (["mlflow:http://host:5000", "mlflow:http://host:5000"], "mlflow:http://host:5000"),
+        (["wandb:disabled", "tensorboard"], "tensorboard"),
+    ],
+)
+def test_trackers_are_named_in_one_text_and_older_modes_still_work(given: str | list[str], meant: str) -> None:
+    assert parse_trackers(given) == meant
+    assert parse_trackers(meant) == meant
+
+
+def test_the_mode_of_wandb_can_come_from_its_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert parse_trackers("wandb") == "wandb:offline"
+    assert parse_trackers("wandb:online") == "wandb:online"
+
+
+@pytest.mark.parametrize("wrong", ["weights", "wandb:here", "tensorboard:folder", "wandb:online,wandb:offline"])
+def test_a_tracker_that_does_not_exist_is_refused(wrong: str) -> None:
+    with pytest.raises(InputError, match="--track"):
+        parse_trackers(wrong)
