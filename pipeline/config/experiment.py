@@ -114,7 +114,8 @@ def build_experiment(
     found, draft = list(problems), upgrade_document(document)
     document, source = draft.document, draft.document.override(())
     rules: list[Check] = [*RULES, _check_threshold]
-    for check in (check_features, check_schema, check_loss_options):
+    first: list[Check] = [check_features, check_schema, check_loss_options]
+    for check in first:
         collect(found, functools.partial(check, document))
     if len(found) == len(problems):  # it fits the schema
         complete(draft)

@@ -119,7 +119,7 @@ def _check_mapping(document: Document, path: KeyPath, value: dict[str, Any], sch
         if key not in properties and is_complete:
             name, hint = _find_meaning(key, item, properties, path)
             if name != key and name in value:
-                name, hint = key, f"; leave it out, {name!r} is there"
+                name, hint = key, f"{hint} It is there already"
             meant.add(name)
             yield document.problem((*path, key), f"unknown {level}key {key!r}{section}{hint}", (*path, name))
         if name in properties:

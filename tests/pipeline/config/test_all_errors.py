@@ -193,7 +193,7 @@ def test_faults_with_an_evident_repair_hide_no_other_errors() -> None:
         ("early_stop: -1", "early_stop: -1\n  weight_decy: 1", "unknown key 'weight_decy' under trainer"),
         ("trainer:\n", "encoder: stacked_cnn\ntrainer:\n", "'encoder'; it belongs under input_features.0"),
         ("early_stop: -1", "early_stop: -1\n  height: 64", "it belongs under input_features.0.preprocessing"),
-        ("batch_size: 32", "batch_size: 32\n  bs: 16", "leave it out, 'batch_size' is there"),
+        ("batch_size: 32", "batch_size: 32\n  bs: 16", "did you mean 'batch_size'? It is there already"),
         ("epochs: 25", 'epochs: "25"', "must be a whole number, not '25' (write 25)"),
         ("epochs: 25", "epochs: 25.0", "must be a whole number, not 25.0 (write 25)"),
         ("epochs: 25", "epochs: 1e2", "must be a whole number, not '1e2' (write 100)"),
