@@ -149,7 +149,7 @@ def parse_registry(content: bytes, path: str) -> Registry:
         loaded = parse_yaml(content)
     except yaml.YAMLError as error:
         line, problem = explain_yaml_error(error, content.decode(errors="replace"))
-        raise InputError(f"{path}:{line}: no YAML: {problem}; restore it from version control") from None
+        raise InputError(f"{path}:{line}: cannot be read as YAML: {problem}; restore it from version control") from None
     try:
         return Registry.model_validate(loaded)
     except ValidationError as error:
