@@ -106,7 +106,7 @@ def test_every_kind_and_key_of_a_config_is_in_the_reference(generated: Any) -> N
     refused = {option.words[-1] for option in options if option.schema["description"].startswith(replaced)}
     for option in options:
         if option.is_kind:
-            assert re.search(rf"^(### |\| )`{option.words[-1]}`( \| |$)", text, flags=re.MULTILINE), option.title
+            assert re.search(rf"^(### |\| )`{option.words[-1]}`( \| |$)", text, flags=re.MULTILINE), option.path
         elif option.schema["description"] != "Set by Ludwig." and not refused & set(option.kinds):
             assert re.search(rf"^\| `{option.names[-1]}` \|.*\| \S.* \|$", text, flags=re.MULTILINE), option.path
     for policy in ("max accuracy", "sensitivity >= 0.95", "cost FN:FP = 5:1"):

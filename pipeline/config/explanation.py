@@ -38,10 +38,7 @@ class Explanation:
 
 
 def explain(words: list[str]) -> list[Explanation]:
-    """Explain what a key path or its last parts name; a kind such as `efficientnet_lite` may be one of the words.
-
-    Args:
-        words: Such as `trainer.epochs`, or `encoder` and `backbone`; none: the whole config.
+    """Explain `trainer.epochs`, or last parts and kinds such as `encoder` and `backbone`; no words: the whole config.
 
     Raises:
         InputError: There is no such key; the message names the nearest.
@@ -56,11 +53,11 @@ def explain(words: list[str]) -> list[Explanation]:
         vocabulary = {word for option in options for word in option.words}
         near = tuple(word if word in vocabulary else find_near(word, vocabulary) or word for word in query)
         similar = _find(near, options) or _find(near[-1:], options)
-        hint = f"did you mean {similar[0].title!r}?" if similar else "`pneumo config explain` lists the sections"
+        hint = f"did you mean {similar[0].path!r}?" if similar else "`pneumo config explain` lists the sections"
         raise InputError(f"{' '.join(words)}: no such key; {hint}")
     groups: dict[str, list[Option]] = {}
     for option in found:
-        groups.setdefault(option.title + json.dumps(option.schema, sort_keys=True), []).append(option)
+        groups.setdefault(option.path + json.dumps(option.schema, sort_keys=True), []).append(option)
     return [explain_option(*group) for group in groups.values()]
 
 
@@ -70,7 +67,7 @@ def explain_option(option: Option, *same: Option, deep: bool = True) -> Explanat
     around = [each.kinds[:-1] if each.is_kind else each.kinds for each in (option, *same)]
     named = (" ".join(kind for kind in kinds if kind != "image") for kinds in around)
     return Explanation(
-        key=option.title,
+        key=option.path,
         name=option.names[-1].strip("<>"),
         kinds=tuple(dict.fromkeys(filter(None, named))),
         description=schema.get("description", ""),
@@ -94,19 +91,16 @@ def format_value(value: Any) -> str:
 
 def _find(query: tuple[str, ...], options: list[Option]) -> list[Option]:
     """Return options whose names are the query, or else end with it, or else hold its words in order."""
-    found: tuple[list[Option], ...] = ([], [], [])
-    for option in options:
+
+    def rank(option: Option) -> int:
         plain = tuple(word for word in option.names if word in option.words)
-        forms = [option.words] if option.is_kind else [option.words, plain]
-        if query in forms:
-            found[0].append(option)
-        elif any(form[-len(query) :] == query for form in forms):
-            found[1].append(option)
-        elif option.words[-1] == query[-1]:
-            rest = iter(option.words)
-            if all(word in rest for word in query):
-                found[2].append(option)
-    best = next((options for options in found if options), [])
+        forms, rest = {option.words, option.words if option.is_kind else plain}, iter(option.words)
+        if any(form[-len(query) :] == query for form in forms):
+            return int(query not in forms)
+        return 2 if option.words[-1] == query[-1] and all(word in rest for word in query) else 3
+
+    ranks = [rank(option) for option in options]
+    best = [option for option, each in zip(options, ranks, strict=True) if each == min(ranks) < 3]
     if best and best[0].is_kind:
         least = min(len(option.names) for option in best)
         best = [option for option in best if len(option.names) == least]
@@ -138,7 +132,7 @@ def _name_types(schema: Schema) -> str:
 
 
 def _name_range(schema: Schema) -> str:
-    words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
-    words["exclusiveMaximum"] = "less than"
-    parts = _alternatives(schema)
-    return ", ".join(f"{word} {part[key]:g}" for part in parts for key, word in words.items() if key in part)
+    words = {"minimum": "at least", "exclusiveMinimum": "more than"}
+    words |= {"maximum": "at most", "exclusiveMaximum": "less than"}
+    told = ((part[key], word) for part in _alternatives(schema) for key, word in words.items() if key in part)
+    return ", ".join(f"{word} {bound:g}" for bound, word in told)

@@ -37,7 +37,7 @@ class Option:
 
     @property
     def path(self) -> str:
-        """Place as overrides write it, and a kind after it: `input_features.0.encoder.dropout`, `trainer.optimizer sgd`."""
+        """Place as overrides write it, with a kind after it: `trainer.optimizer.type`, `trainer.optimizer sgd`."""
         place = ".".join(name for name in self.names if not name.startswith("<"))
         return f"{place} {self.words[-1]}" if self.is_kind else place
 

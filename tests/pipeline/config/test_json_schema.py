@@ -137,6 +137,22 @@ def test_what_validate_says_of_keys_and_types_the_json_schema_says_too(name: str
     assert refused > 10
 
 
+@pytest.mark.parametrize(
+    ("section", "is_marked"),
+    [
+        ({"conv_norm": "batch"}, False),  # a key of stacked_cnn, the default
+        ({"network": "resnet18"}, True),
+        ({"type": "backbone", "network": "resnet18"}, False),
+        ({"type": "backbone", "conv_norm": "batch"}, True),
+    ],
+)
+def test_a_section_without_a_type_has_the_keys_of_its_default(section: dict[str, Any], is_marked: bool) -> None:
+    data = yaml.safe_load(RICH)
+    data["input_features"][0]["encoder"] = section
+
+    assert validator().is_valid(data) is not is_marked
+
+
 def test_every_key_and_kind_is_described() -> None:
     options = list(json_schema.list_options(json_schema.describe_schema()))
 
