@@ -1,15 +1,17 @@
-"""`smoothed_binary_cross_entropy`: label smoothing for a binary label, which Ludwig lacks.
+"""`smoothed_binary_cross_entropy`: label smoothing for a binary label, which Ludwig lacks; and metrics of its losses.
 
 Ludwig's `robust_lambda` takes whole numbers only, so that 1 switches the loss off.
 """
 
+from typing import Any
+
 import torch
-from ludwig.constants import BINARY, LOGITS, MINIMIZE
-from ludwig.modules.loss_modules import LogitsInputsMixin
+from ludwig.constants import BINARY, CATEGORY, LOGITS, MINIMIZE
+from ludwig.modules.loss_modules import LogitsInputsMixin, create_loss, loss_impl_registry
 from ludwig.modules.loss_modules import register_loss as register_loss_function
 from ludwig.modules.metric_modules import LossMetric
 from ludwig.modules.metric_registry import register_metric
-from ludwig.schema.features.loss.loss import BaseLossConfig, register_loss
+from ludwig.schema.features.loss.loss import BaseLossConfig, get_loss_cls, register_loss
 from ludwig.schema.utils import FloatRange, NonNegativeFloat, ProtectedString
 from torch.nn import functional
 
@@ -60,3 +62,36 @@ class SmoothedBinaryCrossEntropyMetric(LossMetric):
     def get_current_value(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of a batch."""
         return self.loss_function.forward(preds, target)
+
+
+class _LossAsMetric(LossMetric):
+    """A loss of Ludwig's as the metric with which Ludwig evaluates it."""
+
+    def __init__(self, config: BaseLossConfig, **_: object) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.loss_function = create_loss(config)
+
+    def get_current_value(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a batch."""
+        value: torch.Tensor = self.loss_function(preds, target)
+        return value
+
+
+def _take_small_integers(loss: Any) -> Any:
+    """Return a loss of Ludwig's that takes classes as integers of 8 bits too, as Ludwig stores few classes."""
+
+    class Loss(loss):  # type: ignore[misc]
+        def forward(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            value: torch.Tensor = super().forward(preds, target.long() if target.dtype is torch.int8 else target)
+            return value
+
+    return Loss
+
+
+for _name in ("corn", "entmax15", "entropic_open_set", "focal", "objectosphere", "poly", "sparsemax"):
+    # Ludwig 0.17.10 trains no category with these: most lack a metric, and it reads options of another loss
+    _config: Any = get_loss_cls(CATEGORY, _name)
+    _config.class_weights, _config.class_similarities_temperature = None, 0
+    loss_impl_registry[_config] = _take_small_integers(loss_impl_registry[_config])
+    if _name != "corn":
+        register_metric(_name, [BINARY, CATEGORY] if _name == "focal" else [CATEGORY], MINIMIZE, LOGITS)(_LossAsMetric)
