@@ -7,8 +7,7 @@ import typer
 
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import Row, format_number, print_json, print_lines, print_table, say, style_text
-from pneumo.pipeline.cli.progress import count_bar
-from pneumo.pipeline.runs.reporter import Reporter
+from pneumo.pipeline.cli.progress import ConsoleReporter, count_bar
 
 if TYPE_CHECKING:
     from pneumo.pipeline.evaluation import EvaluationReport, SplitResult
@@ -71,7 +70,7 @@ def evaluate(
     source = Run.open(run, root=runs_dir)
     is_done = source.info().status is Status.DONE
     if is_done and not source.predictions.is_file():  # a sweep predicts only its best trials
-        training.complete(source, reporter=Reporter(say))
+        training.complete(source, reporter=ConsoleReporter())
     if stress:
         _run_stress_test(source, images=stress_images, as_json=as_json)
         return
@@ -157,7 +156,7 @@ def _run_stress_test(run: "Run", *, images: int, as_json: bool) -> None:
     from pneumo.pipeline.evaluation.stress.shifts import list_shifts
     from pneumo.pipeline.evaluation.stress.stress_test import FILE, run_stress_test
 
-    with count_bar("predicting changed images", len(list_shifts()) + 2) as bar:
+    with count_bar("predicting changed images", len(list_shifts()) + 3) as bar:
         report = run_stress_test(run, images=images, progress=bar.begin)
     if as_json:
         print_json(report.model_dump(mode="json"))

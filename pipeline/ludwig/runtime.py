@@ -1,7 +1,7 @@
 """Load Ludwig late and fast.
 
 Importing Ludwig takes over 20 s on two cores. Nothing here imports it before `load_ludwig` is called, and that leaves
-out what an image classifier never needs (docs/benchmarks.md).
+what an image classifier seldom needs for later (`lazy_imports`).
 """
 
 import contextlib
@@ -10,19 +10,21 @@ import importlib.util
 import logging
 import os
 import sys
-import time
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from pneumo.pipeline.runs.provenance import read_git_commit
+from pneumo.pipeline.ludwig import lazy_imports
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.contracts.install_hints import install_hint
+from pneumo.serving.contracts.process_state import set_environment, silence_loggers
 
-_UNUSED = ("bitsandbytes",)
-"""Packages that Ludwig imports if they are installed, and that only its language models use."""
+_TURN = threading.RLock()
+_LOADING = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -39,7 +41,10 @@ def hide_packages(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replace_attribute(owner: object, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute of a module or object inside the context."""
+    """Replace an attribute of a module or object inside the context, if there is one; see `compat`."""
+    if not hasattr(owner, name):
+        yield
+        return
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -50,43 +55,60 @@ def replace_attribute(owner: object, name: str, value: object) -> Iterator[None]
 
 @contextlib.contextmanager
 def _speed_up_imports() -> Iterator[None]:
+    """Speed up imports of this thread; other threads import as before."""
     import yaml
+
+    read, thread = yaml.safe_load, threading.get_ident()
+
+    def read_yaml(stream: Any) -> Any:  # Ludwig reads 700 KB at import
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return yaml.load(stream, loader) if threading.get_ident() == thread else read(stream)  # noqa: S506
 
     is_collecting = gc.isenabled()
     gc.disable()  # the import creates tens of thousands of objects that all stay
-    c_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Ludwig reads 2 s of YAML at import
     try:
-        with replace_attribute(yaml, "SafeLoader", c_loader), hide_packages(*_UNUSED):
+        with lazy_imports.import_lazily(), replace_attribute(yaml, "safe_load", read_yaml):
             yield
     finally:
         if is_collecting:
             gc.enable()
 
 
+@contextlib.contextmanager
+def _stay_offline() -> Iterator[None]:
+    """Keep libraries from asking Hugging Face's hub, unless `HF_HUB_OFFLINE` is set: pneumo trains on local files."""
+    with contextlib.ExitStack() as stack:
+        if "HF_HUB_OFFLINE" not in os.environ and importlib.util.find_spec("huggingface_hub"):
+            import huggingface_hub.constants
+
+            stack.enter_context(set_environment({"HF_HUB_OFFLINE": "1"}))
+            stack.enter_context(replace_attribute(huggingface_hub.constants, "HF_HUB_OFFLINE", True))
+        yield
+
+
 def load_ludwig(reporter: Reporter = SILENT) -> ModuleType:
     """Import `ludwig.api` and register pneumo's components.
 
     Raises:
-        MachineError: Ludwig is not installed, or a component cannot be registered.
+        MachineError: Ludwig is not installed, or its version does not fit.
     """
-    if "ludwig.api" not in sys.modules:
-        if importlib.util.find_spec("ludwig") is None:
-            raise MachineError(f"Ludwig is not installed; {install_hint('train')}")
-        reporter.message("loading Ludwig (10 to 30 s) ...")
-        started = time.perf_counter()
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pneumo trains on local files; without this a hub is queried
-        with _speed_up_imports():
-            import ludwig.api
-            import ludwig.experiment_utils
-        # Ludwig's own prints git's error in a repository without a commit, such as after `pneumo init`
-        ludwig.experiment_utils.get_commit_hash = lambda: read_git_commit(Path())  # type: ignore[attr-defined]
-        reporter.message(f"Ludwig loaded in {time.perf_counter() - started:.0f} s")
+    with _LOADING:
+        if "ludwig.api" not in sys.modules:
+            if importlib.util.find_spec("ludwig") is None:
+                raise MachineError(f"Ludwig is not installed; {install_hint('train')}")
+            with (
+                reporter.waiting("loading Ludwig"),
+                _stay_offline(),
+                _speed_up_imports(),
+                # importing Ludwig makes all loggers write to standard output
+                replace_attribute(logging.root, "handlers", logging.root.handlers[:]),
+                silence_loggers("", level=logging.root.level),
+            ):
+                import ludwig.api  # noqa: F401
 
-    from pneumo.pipeline.ludwig import components
+        from pneumo.pipeline.ludwig import compat
 
-    for name, error in components.register().items():
-        raise MachineError(f"{name} cannot be registered with Ludwig: {error}") from error
+        compat.check_ludwig(reporter.warning)
     return sys.modules["ludwig.api"]
 
 
@@ -104,8 +126,16 @@ def skip_schema_check() -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append what Ludwig, torch and other libraries log, warn and print to a file, and to nothing else."""
-    with path.open("a", encoding="utf-8") as file, replace_attribute(warnings, "showwarning", _log_warning):
+    """Append what Ludwig, torch and other libraries log, warn and print to a file, and to nothing else.
+
+    That holds for the whole process, so threads take turns.
+    """
+    with (
+        _TURN,
+        _stay_offline(),
+        path.open("a", encoding="utf-8") as file,
+        replace_attribute(warnings, "showwarning", _log_warning),
+    ):
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root, *others = loggers = [logging.getLogger(name) for name in (None, "ludwig", "py.warnings")]

@@ -111,6 +111,7 @@ def run_stress_test(
     rows = _pick_validation(dataset, images)
     preparation = Preparation.model_validate(info.preparation)
     stored = _read_stored(dataset, rows, preparation)
+    progress("loading Ludwig")
     with runtime.log_to_file(run.log):
         model = load_model(run)
     progress("known images")
