@@ -47,6 +47,9 @@ ludwig.pixel_backend | load | needed | give Ludwig images and take its batches
 ludwig.encoders | load | needed | read the options of encoders
   ludwig.schema.utils _LudwigModelMeta _LegacyFieldMarker(marshmallow_field)
   ludwig.schema.utils:SchemaField _deserialize(value, attr, data) _jsonschema_type_mapping
+  ludwig.utils.torch_utils:LudwigModule output_shape
+ludwig.losses | load | needed | name a loss
+  ludwig.schema.features.loss.loss:BaseLossConfig name
 ludwig.inference | load | needed | read the outputs of a network
   ludwig.utils.output_feature_utils get_feature_concat_name(feature_name, tensor_name)
   ludwig.utils.torch_utils:Dense dense

@@ -246,6 +246,7 @@ OWN_OBJECTS = {
     "batch_size",  # of a copied config
     "forward",  # of a folded layer
     *("count", "model", "training_set_metadata", "tempdir", "batches"),
+    *("class_weights", "class_similarities_temperature"),  # Ludwig reads them of each loss, and some losses lack them
     *("images", "traced_steps", "operators"),  # of a profile
     *("thread", "loader", "__loader__", "__class__"),  # of modules that wait to be loaded
     *("handlers", "propagate", "level", "showwarning"),
