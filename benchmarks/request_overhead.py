@@ -38,10 +38,10 @@ def count(metrics: Metrics) -> None:
     """Count requests of one image each."""
     said = [prediction()]
     for _ in range(REQUESTS):
-        with metrics.track_request():
-            metrics.set_queue(1)
-            metrics.observe_decoding(0.004)
-            metrics.observe_wait(0.001)
+        with metrics.in_progress.track_inprogress():
+            metrics.queue.set(1)
+            metrics.decoding.observe(0.004)
+            metrics.waits.observe(0.001)
             metrics.observe_batch(1, 0.01)
             metrics.count_predictions("champion", said)
         metrics.count_request("/v1/predict", "POST", 200, 0.02)

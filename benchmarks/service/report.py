@@ -9,6 +9,15 @@ from service.trials import BATCHES, CLIENTS, OVERLOAD, Alone, Cell, bare_name
 
 MIB = 2**20
 
+SHARES = {"224 x 224": (0.86, 0.83), "1500 x 1200": (0.90, 0.87)}
+"""Least share of the bare limit by size: without the prediction log, and with it, as in the next two."""
+
+DELAYS = (1.25, 1.3)
+"""Most p50 of one client, as a multiple of the bare limit's."""
+
+TIMES = (11, 10.5)
+"""Least multiple of what `ludwig serve` answers, with small images."""
+
 Cells = Mapping[Cell, Sequence[Figure]]
 
 
@@ -60,18 +69,19 @@ def aims(
 ) -> list[Aim]:
     """Return the targets of the service, in the order of the table."""
     found = []
-    for size in dict.fromkeys(cell.size for cell in cells):
-        for name in pneumos:
+    for size, shares in SHARES.items():
+        for name, share, delay, times in zip(pneumos, shares, DELAYS, TIMES, strict=True):
+            at = f"{size}, {CLIENTS[1]} clients, {name}"
             ours = [figure.rate for figure in cells[Cell(name, size, CLIENTS[1])]]
-            share = ratio(ours, best_bare(cells, size))
-            found.append(Aim(f"{size}, {CLIENTS[1]} clients, {name}: images/s of the bare limit", share, "", least=0.8))
+            measured = ratio(ours, best_bare(cells, size))
+            found.append(Aim(f"{at}: images/s of the bare limit", measured, "", least=share))
             ludwig = cells.get(Cell("ludwig serve", size, CLIENTS[1]))
-            if ludwig:
-                times = ratio(ours, [figure.rate for figure in ludwig])
-                found.append(Aim(f"{size}, {CLIENTS[1]} clients, {name}: of `ludwig serve`", times, "", least=10))
+            if ludwig and size == next(iter(SHARES)):  # decoding is most of the work on larger ones, for both
+                measured = ratio(ours, [figure.rate for figure in ludwig])
+                found.append(Aim(f"{at}: of `ludwig serve`", measured, "", least=times))
             mine = [figure.p50 for figure in cells[Cell(name, size, 1)]]
             theirs = [figure.p50 for figure in cells[Cell(bare_name(1, judge=False), size, 1)]]
-            found.append(Aim(f"{size}, 1 client, {name}: p50 of the bare limit", ratio(mine, theirs), "", most=1.4))
+            found.append(Aim(f"{size}, 1 client, {name}: p50 of the bare limit", ratio(mine, theirs), "", most=delay))
     found += [
         Aim(
             f"failed or refused, {CLIENTS[2]} clients for {alone.soak_s:g} s",
@@ -83,7 +93,7 @@ def aims(
         Aim("failed in overload", alone.overload.failed, "", most=0),
         Aim("refused without Retry-After", alone.overload.shed_without_retry_after, "", most=0),
         *(Aim(f"ready, {cores}", seconds, " s", most=3) for cores, seconds in ready.items()),
-        Aim("resident memory of a worker after all of it", alone.memory[0][0] / MIB, " MiB", most=400),
+        Aim("resident memory of a worker after all of it", alone.memory[0][0] / MIB, " MiB", most=200),
     ]
     return found
 

@@ -175,7 +175,7 @@ def _respond(request: Request, headers: Mapping[str, str] | None = None, **field
     return Response(content, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-async def answer(request: Request, endpoint: Callable[[Request], Awaitable[Response]]) -> Response:
+async def answer[R: Response | None](request: Request, endpoint: Callable[[Request], Awaitable[R]]) -> R | Response:
     """Return the response of an endpoint, or the problem document of its error."""
     try:
         return await endpoint(request)

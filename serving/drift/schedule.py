@@ -114,7 +114,7 @@ class Schedule:
             return
         if check is not None:
             self._export(check)
-            self._metrics.count_drift_check(check.verdict.value)
+            self._metrics.drift_checks.series(check.verdict.value).inc()
 
     def _export(self, check: DriftCheck | None) -> None:
         """Export the last check to Prometheus; None if there is none of the served model."""
@@ -202,7 +202,7 @@ class Schedule:
         return kept | cores | {PREFIX + name: value for name, value in given.items() if value}
 
     def _count_failure(self, reason: str) -> None:
-        self._metrics.count_drift_check("failed")
+        self._metrics.drift_checks.series("failed").inc()
         self._not_before = time.monotonic() + min(RETRY_S, (self._settings.drift_minutes or math.inf) * 60)
         self._report(f"a drift check failed: {reason}")
 

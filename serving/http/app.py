@@ -3,11 +3,15 @@
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
 
 from pneumo.serving.access.authentication import needs_keys
 from pneumo.serving.access.proxies import PrefixMiddleware
@@ -61,9 +65,12 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
             Middleware(RequestMiddleware, service=service),
             *build_middleware(service.settings),
             Middleware(BodyMiddleware, service=service),
-            Middleware(DispatchMiddleware, direct={predict.PATH: predict.predict}),
+            Middleware(
+                DispatchMiddleware, service=service, direct={predict.PATH: predict.predict, "/v1/explain": None}
+            ),
         ],
     )
+    app.build_middleware_stack = partial(_build_stack, app)  # type: ignore[method-assign]
     app.state.service = service
     app.state.routes = list(app.routes)  # for the log line of a request that is refused before routing
     for module in (page, sign_in, health, predict, explain, feedback, drift, protocol):
@@ -72,6 +79,14 @@ def create_app(bundle: Bundle, settings: Settings | None = None) -> FastAPI:
     problems.install_handlers(app)
     install_openapi(app, needs_keys=needs_keys(service.settings))
     return app
+
+
+def _build_stack(app: FastAPI) -> ASGIApp:
+    """Build the layers around the router without FastAPI's outer ones, whose work `RequestMiddleware` does."""
+    stack: ASGIApp = ExceptionMiddleware(AsyncExitStackMiddleware(app.router), handlers=app.exception_handlers)
+    for middleware, args, options in reversed(app.user_middleware):
+        stack = middleware(stack, *args, **options)
+    return stack
 
 
 def _open_schedule(

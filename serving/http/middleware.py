@@ -14,7 +14,7 @@ from pneumo.serving.inference.service import Service, State
 from pneumo.serving.telemetry.logs import RequestFields, log_request
 from pneumo.serving.telemetry.tracing import Span
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response | None]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -52,7 +52,7 @@ class RequestMiddleware:
                 message["headers"] = [*kept, *own.items()]
             await send(message)
 
-        with self.service.metrics.track_request(), self.service.tracer.request(scope) as span:
+        with self.service.metrics.in_progress.track_inprogress(), self.service.tracer.request(scope) as span:
             try:
                 await self.app(scope, receive, send_with_id)
             except Exception as error:
@@ -93,15 +93,23 @@ def _find_route(scope: Scope) -> str:
 
 
 class DispatchMiddleware:
-    """Passes requests on to the routes, HEAD as GET (RFC 9110, section 9.3.2) and some of them without a router.
+    """Passes requests on to the routes: some without a router, HEAD as GET (RFC 9110, section 9.3.2).
 
-    FastAPI's router and its layers took a third of the event loop's time per image. The server sends no body for HEAD,
-    since its own scope still says so.
+    FastAPI's router and its layers took a third of the event loop's time per image, and an overloaded service spends
+    its time on refusals, so these must be cheap. The server sends no body for HEAD, since its own scope still says so.
     """
 
-    def __init__(self, app: ASGIApp, direct: Mapping[str, Endpoint]) -> None:
-        """Wrap an application; `direct` are the endpoints of POST requests by path, which is the route's template."""
+    def __init__(self, app: ASGIApp, service: Service, direct: Mapping[str, Endpoint | None]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application, with all routes.
+            service: The service, for load shedding.
+            direct: Endpoints of POST requests with images by path, which is the route's template; None for a route that
+                the router finds, if the request is not refused.
+        """
         self.app = app
+        self.service = service
         self.direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,8 +121,14 @@ class DispatchMiddleware:
                 await self.app(routed, receive, send)
             finally:
                 scope["route"] = routed.get("route")  # for the log line
-        elif method == "POST" and (endpoint := self.direct.get(path := get_route_path(scope))):
+            return
+        if method == "POST" and (path := get_route_path(scope)) in self.direct:
             scope["state"]["route"] = path
-            await (await problems.answer(Request(scope, receive), endpoint))(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            response = await problems.answer(Request(scope, receive), self.direct[path] or self._shed)
+            if response:
+                await response(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _shed(self, _request: Request) -> None:
+        self.service.load_shedding.check_wait()

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.requests import ClientDisconnect
 
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
@@ -86,26 +85,27 @@ async def read_uploads(
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Read a whole body of at most `max_bytes`."""
-    body = bytearray()
-    await receive_chunks(request, max_bytes, body.extend)
-    return bytes(body)
+    chunks: list[bytes] = []
+    await receive_chunks(request, max_bytes, chunks.append)
+    return b"".join(chunks)  # a single one is not copied
 
 
 async def receive_chunks(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
     """Pass each chunk of a body of at most `max_bytes` to `take`."""
-    too_large = ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images")
     declared = request.headers.get("content-length", "")
+    too_large = f"the body is larger than {max_bytes:,} bytes; send fewer or smaller images"
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise too_large
-    received = 0
-    try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > max_bytes:
-                raise too_large
-            take(chunk)
-    except ClientDisconnect:
-        raise ProblemError("unreadable-body", "the connection closed before the end of the body") from None
+        raise ProblemError("too-large", too_large)
+    received, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ProblemError("unreadable-body", "the connection closed before the end of the body")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        received += len(chunk)
+        if received > max_bytes:
+            raise ProblemError("too-large", too_large)
+        take(chunk)
 
 
 async def _run_aside[T](work: Callable[[], T], size: int) -> T:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.images.types import Gray, Picture
@@ -65,7 +64,7 @@ def compute_descriptors(picture: Picture, stored: Gray) -> Descriptors:
     step = _STEP if len(stored) >= _LARGE else 1
     sampled = stored[::step]
     size = sampled.size
-    counts = np.array(Image.fromarray(sampled).histogram(), dtype=np.float64)
+    counts = np.bincount(sampled.reshape(-1), minlength=256).astype(np.float64)
     mean, squares, black, white = (_SUMS @ counts / size).tolist()
     sharpness, noise = _measure_edges(stored, step)
     return Descriptors(
@@ -86,19 +85,23 @@ def _measure_edges(stored: Gray, step: int) -> tuple[float, float]:
     """Return sharpness and noise: the Laplacian adds two second differences, Immerkaer's mask multiplies them."""
     rows = len(stored)
     above, middle, below = (stored[first : rows - 2 + first : step].astype(np.int16) for first in range(3))
-    twice = middle << 1
     down = above
     down += below
-    down -= twice
-    laplacian = middle[:, :-2] + middle[:, 2:]
-    laplacian -= twice[:, 1:-1]
-    laplacian += down[:, 1:-1]
-    both = down[:, :-2] + down[:, 2:]
-    both -= down[:, 1:-1] << 1
+    down -= middle
+    down -= middle
+    # As one vector, which takes half the time; the last two of each row mix in the next row, and are cut off.
+    flat, flat_down = middle.reshape(-1), down.reshape(-1)
+    laplacian, both = np.zeros_like(flat), np.zeros_like(flat)
+    for second, of in ((laplacian[:-2], flat), (both[:-2], flat_down)):
+        np.add(of[:-2], of[2:], out=second)
+        second -= of[1:-1]
+        second -= of[1:-1]
+    laplacian[:-2] += flat_down[1:-1]
+    laplacian, both = (each.reshape(middle.shape)[:, :-2] for each in (laplacian, np.abs(both, out=both)))
     # Row by row, since a longer vector would make BLAS wake other cores; a row's sum in float32 is off by 1e-6 at most.
     edges, size = laplacian.astype(np.float32), laplacian.size
     squares, mean = _add(np.vecdot(edges, edges)) / size, _add(edges.sum(axis=1)) / size
-    absolute = _add(np.abs(both, out=both).astype(np.float32).sum(axis=1)) / size
+    absolute = _add(both.astype(np.float32).sum(axis=1)) / size
     return squares - mean**2, math.sqrt(math.pi / 2) / 6 * absolute
 
 

@@ -172,13 +172,13 @@ class ModelSlots:
             bundle = Bundle.open(resolve(model, self._settings.models_dir))
             if slot is None or slot.bundle.digest != bundle.digest:
                 self._put(name, bundle)
-                self._metrics.count_reload(ok=True)
+                self._metrics.reloads.series("ok").inc()
         except (InputError, MachineError, OSError) as error:
-            self._metrics.count_reload(ok=False)
+            self._metrics.reloads.series("failed").inc()
             reason = type(error).__name__ if isinstance(error, OSError) else str(error)
             _log.error("%s stays %s: %s", name, slot.bundle.info.id if slot else "without a model", reason)
         if name in self._loaded:
-            self._metrics.set_bundle_changed(name, changed=not _is_unchanged(self._loaded[name].bundle))
+            self._metrics.bundle_changed.labels(name).set(not _is_unchanged(self._loaded[name].bundle))
 
     def _put(self, name: SlotName, bundle: Bundle) -> None:
         predictor = Predictor(bundle, threads=self._settings.threads or count_network_threads(self._settings.workers))
@@ -219,7 +219,7 @@ class ModelSlots:
             try:
                 self._stamp = read_registry_stamp(root)
             except (InputError, MachineError) as error:
-                self._metrics.count_reload(ok=False)
+                self._metrics.reloads.series("failed").inc()
                 _log.error("the registry cannot be read: %s", error)
         return self._stamp
 

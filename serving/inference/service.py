@@ -86,7 +86,9 @@ class Service:
         self.log: LogWriter | None = None
         self.schedule: DriftSchedule | None = None
         self.load_shedding = LoadShedding(
-            max_wait_s=settings.max_wait_s, max_body_bytes=settings.max_pending_bytes, shed=self.metrics.count_shed
+            max_wait_s=settings.max_wait_s,
+            max_body_bytes=settings.max_pending_bytes,
+            shed=lambda reason: self.metrics.shed.series(reason).inc(),
         )
         self.slots = ModelSlots(settings, self.metrics, self.load_shedding.record_answers)
         self.state = State.LOADING
@@ -134,9 +136,9 @@ class Service:
             Spool(self.settings.log_spool),
             keep_days=self.settings.log_days,
             keep_rows=self.settings.log_rows,
-            dropped=self.metrics.count_lost_rows,
-            written=self.metrics.count_written_rows,
-            away=self.metrics.set_log_away,
+            dropped=self.metrics.log_rows.series("lost").inc,
+            written=self.metrics.log_rows.series("written").inc,
+            away=self.metrics.log_away.set,
         )
         if self._open_schedule:
             self.schedule = self._open_schedule(self.settings, self.store, self.metrics, self.slots.get_champion_bundle)
@@ -162,7 +164,7 @@ class Service:
         """Predict images in order; one that cannot be read gives its error. Over capacity raise a `ProblemError`."""
         work = sum(upload.work for upload in uploads)
         with self.load_shedding.admit_images(len(uploads), work), slot.in_use():
-            self.metrics.set_queue(self.load_shedding.images)
+            self.metrics.queue.set(self.load_shedding.images)
             try:
                 async with self.limit_time():
                     if len(uploads) == 1:  # saves a task and two turns of the event loop
@@ -172,13 +174,14 @@ class Service:
             except ProblemError:
                 raise
             except Exception:
-                self.metrics.count_failures(slot.name, len(uploads))
+                self.metrics.images.series(slot.name, "failed").inc(len(uploads))
                 raise
-        self.metrics.set_queue(self.load_shedding.images)
+        self.metrics.queue.set(self.load_shedding.images)
         answers: list[ServedPrediction | ImageError] = []
+        served: list[ServedPrediction] = []
         for index, (upload, result) in enumerate(zip(uploads, results, strict=True)):
             if isinstance(result, ImageError):
-                self.metrics.count_refused_image(result.reason)
+                self.metrics.image_errors.series(result.reason).inc()
                 answers.append(result)
                 continue
             batched, decoded = result
@@ -186,10 +189,11 @@ class Service:
                 batched.prediction, index, upload.filename, decoded.took_s * 1000, decoded.picture.remarks
             )
             answers.append(answer)
+            served.append(answer)
             if self.log:
                 row = (answer, batched.embedding, decoded.picture, slot, request_id)
                 self.log.put(partial(_build_row, datetime.now(UTC), *row))
-        self.metrics.count_predictions(slot.name, [each for each in answers if isinstance(each, ServedPrediction)])
+        self.metrics.count_predictions(slot.name, served)
         return answers
 
     def log_tensors(
@@ -234,7 +238,7 @@ class Service:
             async with asyncio.timeout(self.settings.timeout_s):
                 yield
         except TimeoutError:
-            self.metrics.count_shed("timeout")
+            self.metrics.shed.series("timeout").inc()
             detail = f"not answered within {self.settings.timeout_s:g} s; send fewer images, or try again later"
             raise ProblemError("over-capacity", detail, retry_after=5) from None
 
@@ -273,8 +277,8 @@ class Service:
         return batched, decoded
 
     def _record_times(self, batched: BatchResult, decoded: DecodedImage, size: int) -> None:
-        self.metrics.observe_decoding(decoded.took_s)
-        self.metrics.observe_wait(batched.waited_s)
+        self.metrics.decoding.observe(decoded.took_s)
+        self.metrics.waits.observe(batched.waited_s)
         self.tracer.record("decode", decoded.began, decoded.began + decoded.took_s, bytes=size)
         self.tracer.record("queue", batched.began - batched.waited_s, batched.began)
         self.tracer.record("inference", batched.began, batched.began + batched.ran_s, batch_size=batched.batch)
@@ -292,7 +296,7 @@ class Service:
                 raise TimeoutError
             prediction = (await answer.wait()).prediction
         except Exception:  # only the metrics show it
-            self.metrics.count_failures("shadow")
+            self.metrics.images.series("shadow", "failed").inc()
             return
         self.metrics.count_predictions("shadow", [prediction])
         self.metrics.compare_shadow(answered, prediction)

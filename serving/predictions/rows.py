@@ -64,11 +64,10 @@ class LogRow(Origin):
         cls, prediction: ImagePrediction, origin: Origin, picture: Picture | None, embedding: Float32
     ) -> "LogRow":
         """Build the row of a prediction, without the name of its file; None for the picture stands for a tensor."""
-        unknown = Descriptors(**dict.fromkeys(DESCRIPTORS, 0.0))
         return cls(
-            **dataclasses.asdict(origin),
+            *(getattr(origin, name) for name in _ORIGIN),
             format=picture.format if picture else TENSOR,
-            descriptors=compute_descriptors(picture, picture.gray) if picture else unknown,
+            descriptors=compute_descriptors(picture, picture.gray) if picture else _UNKNOWN,
             embedding=embedding,
             label=prediction.label,
             probability=prediction.probability,
@@ -80,9 +79,10 @@ class LogRow(Origin):
 
     def values(self) -> Columns:
         """Return the row as database columns."""
-        values = dataclasses.asdict(self)
-        descriptors: Columns = values.pop("descriptors")
-        return values | descriptors | {"embedding": self.embedding.astype("<f4", copy=False).tobytes()}
+        values = {
+            name: getattr(self, name) for name in _COLUMNS
+        }  # `asdict` copies: 30 times as long
+        return values | vars(self.descriptors) | {"embedding": self.embedding.astype("<f4", copy=False).tobytes()}
 
     def to_json(self) -> str:
         """Return the row as a line of a spool file."""
@@ -90,6 +90,11 @@ class LogRow(Origin):
         values["time"] = self.time.isoformat()
         values["embedding"] = base64.b64encode(values["embedding"]).decode("ascii")
         return json.dumps(values, separators=(",", ":"))
+
+
+_ORIGIN = tuple(each.name for each in dataclasses.fields(Origin))
+_COLUMNS = tuple(each.name for each in dataclasses.fields(LogRow) if each.name != "descriptors")
+_UNKNOWN = Descriptors(**dict.fromkeys(DESCRIPTORS, 0.0))
 
 
 def parse_row(line: str | bytes) -> Columns:

@@ -116,7 +116,7 @@ def log_request(request: RequestFields) -> None:
         fields |= {"method": normalize_method(request.method), "duration_ms": round(request.duration_ms, 2)}
         words = (request.request_id, fields["method"], request.route, request.status, request.duration_ms)
         record = logging.LogRecord(_log.name, level, "", 0, "%s %s %s %d %.1f ms", words, None)  # the caller is known
-        record.request_fields = fields
+        record.__dict__["request_fields"] = fields
         _log.handle(record)
 
 

@@ -12,7 +12,6 @@ import os
 import platform
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -72,19 +71,19 @@ class Metrics:
     def _register_requests(self) -> None:
         self._requests = self._counters("http_requests", "Requests answered.", "route", "method", "status")
         self._durations = self._histograms("http_request_duration_seconds", "Time to answer.", _REQUEST_S, "route")
-        self._in_progress = self._gauge("http_requests_in_progress", "Requests being answered.", "livesum")
-        self._shed = self._counters("shed", "Requests refused by load shedding or a limit.", "reason")
+        self.in_progress = self._gauge("http_requests_in_progress", "Requests being answered.", "livesum")
+        self.shed = self._counters("shed", "Requests refused by load shedding or a limit.", "reason")
         text = "Connections refused, or closed to make room, by a limit."
-        self._refused = self._counters("refused_connections", text, "reason")
-        self._decode = self._histogram("decode_seconds", "Time to decode and prepare an image.", _STEP_S)
-        self._queue = self._gauge("queue_images", "Images received and not answered yet.", "livesum")
-        self._wait = self._histogram("queue_wait_seconds", "Time that an image waited for the network.", _STEP_S)
+        self.refused_connections = self._counters("refused_connections", text, "reason")
+        self.decoding = self._histogram("decode_seconds", "Time to decode and prepare an image.", _STEP_S)
+        self.queue = self._gauge("queue_images", "Images received and not answered yet.", "livesum")
+        self.waits = self._histogram("queue_wait_seconds", "Time that an image waited for the network.", _STEP_S)
         self._batch = self._histogram("batch_size", "Images per run of the network.", _IMAGES)
         self._inference = self._histogram("inference_seconds", "Time per run of the network.", _STEP_S)
-        self._image_errors = self._counters("image_errors", "Images that were refused.", "reason")
+        self.image_errors = self._counters("image_errors", "Images that were refused.", "reason")
 
     def _register_models(self) -> None:
-        self._images = self._counters("images", "Images given to a model.", "lane", "result")
+        self.images = self._counters("images", "Images given to a model.", "lane", "result")
         self._labels = self._counters("predictions", "Images by predicted class.", "lane", "label")
         text = "Calibrated probability of the positive class; with more than two classes, of the label."
         self._probabilities = self._histograms("probability", text, _PROBABILITY, "lane")
@@ -99,10 +98,10 @@ class Metrics:
         labels = ("lane", "name", "version", "digest")
         self._model = self._gauge("model_info", "Models that are loaded.", "livemax", *labels)
         self._loaded = self._gauge("model_loaded_timestamp_seconds", "Time a model was loaded.", "livemax", "lane")
-        self._changed = self._gauge("bundle_changed", "1 if a loaded bundle's files changed.", "livemax", "lane")
-        self._reloads = self._counters("reloads", "Attempts to load another version.", "result")
-        self._log_rows = self._counters("log_rows", "Rows of the prediction log.", "result")
-        self._log_away = self._gauge("log_away", "1 if the prediction log's database cannot be written.", "livemax")
+        self.bundle_changed = self._gauge("bundle_changed", "1 if a loaded bundle's files changed.", "livemax", "lane")
+        self.reloads = self._counters("reloads", "Attempts to load another version.", "result")
+        self.log_rows = self._counters("log_rows", "Rows of the prediction log.", "result")
+        self.log_away = self._gauge("log_away", "1 if the prediction log's database cannot be written.", "livemax")
         dropped = self._counter("dropped_log_lines", "Log lines that were dropped, since nobody read them.")
         on_dropped.add(dropped.inc)
         build = self._gauge("build_info", "Installed versions.", "livemax", "version", "python", "onnxruntime")
@@ -114,15 +113,15 @@ class Metrics:
         self._checked = self._gauge("drift_last_check_timestamp_seconds", text, "livemostrecent")
         text = "P-value per column of the last drift check, adjusted for the number of columns; 1 if not tested."
         self._p_values = self._gauge("drift_p_value", text, "livemostrecent", "column")
-        self._checks = self._counters("drift_checks", "Drift checks that this service made.", "result")
+        self.drift_checks = self._counters("drift_checks", "Drift checks that this service made.", "result")
         # A series that begins at its first event hides that event from rate().
         for series, results in (
-            (self._shed, ("wait", "memory", "timeout")),
-            (self._refused, REFUSALS),
-            (self._image_errors, ("not-an-image", "unreadable", "too-large")),
-            (self._reloads, ("ok", "failed")),
-            (self._log_rows, ("written", "lost")),
-            (self._checks, (*_VERDICTS, "failed")),
+            (self.shed, ("wait", "memory", "timeout")),
+            (self.refused_connections, REFUSALS),
+            (self.image_errors, ("not-an-image", "unreadable", "too-large")),
+            (self.reloads, ("ok", "failed")),
+            (self.log_rows, ("written", "lost")),
+            (self.drift_checks, (*_VERDICTS, "failed")),
         ):
             for result in results:
                 series.series(result)
@@ -142,10 +141,6 @@ class Metrics:
     def _histograms(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> "_Labelled[Histogram]":
         return _Labelled(self._histogram(name, text, buckets, *labels))
 
-    def track_request(self) -> AbstractContextManager[None]:
-        """Count a request as in progress inside a `with` block."""
-        return self._in_progress.track_inprogress()
-
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered in `seconds`, from its first byte to the last byte of the answer.
 
@@ -153,30 +148,6 @@ class Metrics:
         """
         self._requests.series(route, normalize_method(method), str(status)).inc()
         self._durations.series(route).observe(seconds)
-
-    def count_shed(self, reason: str) -> None:
-        """Count a refused request, by a fixed word of the code such as `memory`."""
-        self._shed.series(reason).inc()
-
-    def count_refused_connection(self, reason: str) -> None:
-        """Count a refused connection, by a fixed word of the code such as `headers`."""
-        self._refused.series(reason).inc()
-
-    def set_queue(self, images: int) -> None:
-        """Set the number of images in the service."""
-        self._queue.set(images)
-
-    def observe_decoding(self, seconds: float) -> None:
-        """Add the time to decode an image."""
-        self._decode.observe(seconds)
-
-    def count_refused_image(self, reason: str) -> None:
-        """Count an unusable image, by `ImageError.reason`."""
-        self._image_errors.series(reason).inc()
-
-    def observe_wait(self, seconds: float) -> None:
-        """Add the time that an image waited for the network."""
-        self._wait.observe(seconds)
 
     def observe_batch(self, size: int, seconds: float) -> None:
         """Add one run of the network: its images and its time."""
@@ -187,7 +158,7 @@ class Metrics:
         """Count the predictions of a model."""
         if not predictions:
             return
-        self._images.series(slot, "predicted").inc(len(predictions))
+        self.images.series(slot, "predicted").inc(len(predictions))
         probability = self._probabilities.series(slot)
         for prediction in predictions:
             self._labels.series(slot, prediction.label).inc()
@@ -196,10 +167,6 @@ class Metrics:
                 self._uncertain.series(slot).inc()
             if not prediction.in_distribution:
                 self._outliers.series(slot).inc()
-
-    def count_failures(self, slot: SlotName, images: int = 1) -> None:
-        """Count images without a prediction, because the model failed or could not keep up."""
-        self._images.series(slot, "failed").inc(images)
 
     def compare_shadow(self, champion: ImagePrediction, shadow: ImagePrediction) -> None:
         """Count the differences between the shadow's prediction and the answer."""
@@ -215,9 +182,9 @@ class Metrics:
             self._models[slot] = (slot, info.name, info.version, digest)
             self._model.labels(*self._models[slot]).set(1)
         self._loaded.labels(slot).set_to_current_time()
-        self.set_bundle_changed(slot, changed=False)
+        self.bundle_changed.labels(slot).set(False)
         for result in ("predicted", "failed"):
-            self._images.series(slot, result)
+            self.images.series(slot, result)
         for label in info.classes:
             self._labels.series(slot, label)
         for metric in (self._probabilities, self._uncertain, self._outliers):
@@ -228,7 +195,7 @@ class Metrics:
         with self._lock:
             self._remove_model(slot)
         self._loaded.labels(slot).set(0)
-        self.set_bundle_changed(slot, changed=False)
+        self.bundle_changed.labels(slot).set(False)
 
     def _remove_model(self, slot: SlotName) -> None:
         labels = self._models.pop(slot, None)
@@ -237,18 +204,6 @@ class Metrics:
         self._model.labels(*labels).set(0)  # a series in a shared folder cannot be removed; 0 is hidden
         if not self._shared:
             self._model.remove(*labels)
-
-    def count_written_rows(self, rows: int) -> None:
-        """Count rows of the prediction log that reached its database."""
-        self._log_rows.series("written").inc(rows)
-
-    def set_log_away(self, away: bool) -> None:
-        """Set whether the database of the prediction log cannot be written, so that rows are spooled."""
-        self._log_away.set(away)
-
-    def count_lost_rows(self, rows: int) -> None:
-        """Count rows of the prediction log that were lost."""
-        self._log_rows.series("lost").inc(rows)
 
     def show_drift(self, verdict: str, checked_at: float, p_values: Mapping[str, float]) -> None:
         """Set the verdict, time (seconds since 1970) and adjusted p-values of the served model's last drift check.
@@ -260,18 +215,6 @@ class Metrics:
         self._columns |= p_values.keys()
         for name in self._columns:  # a series in a shared folder cannot be removed
             self._p_values.labels(name).set(p_values.get(name, 1.0))
-
-    def count_drift_check(self, result: str) -> None:
-        """Count a drift check, by its verdict or as `failed`."""
-        self._checks.series(result).inc()
-
-    def set_bundle_changed(self, slot: SlotName, changed: bool) -> None:
-        """Set whether the files of a loaded bundle changed after loading."""
-        self._changed.labels(slot).set(changed)
-
-    def count_reload(self, ok: bool) -> None:
-        """Count an attempt to load another version."""
-        self._reloads.series("ok" if ok else "failed").inc()
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics as text and the media type, see `Exposition.text`; call it off the event loop."""

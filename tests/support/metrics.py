@@ -29,18 +29,18 @@ def busy(bundle: Bundle) -> Metrics:
     for lane in ("champion", "challenger", "shadow"):
         metrics.set_model(lane, bundle.info, bundle.digest)
         metrics.count_predictions(lane, [prediction(0.3, certainty="uncertain", in_distribution=False)])
-        metrics.count_failures(lane)
-    with metrics.track_request():
-        metrics.set_queue(1)
-        metrics.observe_decoding(0.004)
-        metrics.observe_wait(0.001)
+        metrics.images.series(lane, "failed").inc()
+    with metrics.in_progress.track_inprogress():
+        metrics.queue.set(1)
+        metrics.decoding.observe(0.004)
+        metrics.waits.observe(0.001)
         metrics.observe_batch(3, 0.02)
     metrics.count_request("/v1/predict", "POST", 200, 0.03)
-    metrics.count_shed("memory")
-    metrics.count_refused_image("unreadable")
+    metrics.shed.series("memory").inc()
+    metrics.image_errors.series("unreadable").inc()
     metrics.compare_shadow(prediction(0.3), prediction(0.6))
-    metrics.count_reload(ok=False)
-    metrics.set_bundle_changed("champion", changed=True)
+    metrics.reloads.series("failed").inc()
+    metrics.bundle_changed.labels("champion").set(True)
     return metrics
 
 

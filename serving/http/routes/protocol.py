@@ -178,9 +178,9 @@ async def infer(request: Request, service: ServiceDependency, slot: SlotDependen
         chosen = choose_outputs(inference, OUTPUTS)
         request.state.images, request.state.lane, request.state.model = len(images), slot.name, info.id
         with service.load_shedding.admit_images(len(images)), slot.in_use():
-            service.metrics.set_queue(service.load_shedding.images)
+            service.metrics.queue.set(service.load_shedding.images)
             tensors, predictions = await _run_in_turn(_run, service, slot, images)
-    service.metrics.set_queue(service.load_shedding.images)
+    service.metrics.queue.set(service.load_shedding.images)
     service.metrics.count_predictions(slot.name, predictions)
     service.log_tensors(slot, predictions, tensors["embedding"], request.state.request_id)
     answer = write_response(tensors, chosen, request=inference, name=info.name, version=info.version)
@@ -211,7 +211,7 @@ def _run(service: Service, slot: ModelSlot, images: Float32) -> tuple[dict[str, 
             with service.tracer.span("inference", batch_size=len(chunk)):
                 outputs = slot.predictor.run(chunk)
         except Exception:
-            service.metrics.count_failures(slot.name, len(images))
+            service.metrics.images.series(slot.name, "failed").inc(len(images))
             raise
         took = time.perf_counter() - began
         predictions += slot.predictor.interpret_outputs(outputs, elapsed_ms=took * 1000 / len(chunk))

@@ -169,7 +169,7 @@ def test_images_are_turned_away_before_a_route_is_looked_for(bundle, png, monkey
     app = create_app(bundle, LIMITS)
     with started(app) as client:
         monkeypatch.setattr(app.router, "routes", [])
-        assert client.post("/v1/predict", content=png).status_code == 404
+        assert client.post("/v1/explain", content=png).status_code == 404
         shedding = app.state.service.load_shedding
         shedding.work, shedding.seconds_per_image = 100, 1.0
         assert [client.post(path, content=png).status_code for path in ("/v1/predict", "/v1/explain")] == [503, 503]

@@ -48,21 +48,21 @@ def test_a_refusal_can_be_seen_in_rates_from_the_first_one_on():
 
 def test_requests_are_in_progress_only_while_they_are_also_when_they_fail():
     metrics = Metrics()
-    with metrics.track_request(), metrics.track_request():
+    with metrics.in_progress.track_inprogress(), metrics.in_progress.track_inprogress():
         assert series(metrics)["pneumo_http_requests_in_progress"] == 2
-    with pytest.raises(KeyError), metrics.track_request():
+    with pytest.raises(KeyError), metrics.in_progress.track_inprogress():
         raise KeyError
     assert series(metrics)["pneumo_http_requests_in_progress"] == 0
 
 
 def test_the_work_on_images_is_measured():
     metrics = Metrics()
-    metrics.set_queue(7)
-    metrics.observe_decoding(0.004)
-    metrics.observe_wait(0.2)
+    metrics.queue.set(7)
+    metrics.decoding.observe(0.004)
+    metrics.waits.observe(0.2)
     metrics.observe_batch(5, 0.02)
-    metrics.count_refused_image("unreadable")
-    metrics.count_shed("memory")
+    metrics.image_errors.series("unreadable").inc()
+    metrics.shed.series("memory").inc()
     found = series(metrics)
     assert found["pneumo_queue_images"] == 7
     assert found["pneumo_decode_seconds_sum"] == 0.004
@@ -81,7 +81,7 @@ def test_what_a_model_says_is_counted_by_lane():
     )
     metrics.count_predictions("shadow", [prediction(0.1)])
     metrics.count_predictions("challenger", [])
-    metrics.count_failures("shadow", 2)
+    metrics.images.series("shadow", "failed").inc(2)
     found = series(metrics)
     assert found["pneumo_images_total{lane=champion,result=predicted}"] == 3
     assert found["pneumo_predictions_total{label=PNEUMONIA,lane=champion}"] == 2
@@ -122,7 +122,7 @@ def test_the_model_of_a_lane_is_told_and_the_one_before_is_not(bundle):
     before = time.time()
     metrics.set_model("champion", bundle.info, bundle.digest)
     metrics.set_model("challenger", bundle.info, "c" * 64)
-    metrics.set_bundle_changed("champion", changed=True)
+    metrics.bundle_changed.labels("champion").set(True)
     named = f"digest={bundle.digest},lane=champion,name=tiny,version=1"
     assert series(metrics)[f"pneumo_model_info{{{named}}}"] == 1
     assert series(metrics)["pneumo_bundle_changed{lane=champion}"] == 1
@@ -161,7 +161,7 @@ def test_what_is_installed_and_the_process_are_told():
 
 def test_two_applications_in_a_process_count_apart():
     first, second = Metrics(), Metrics()
-    first.set_queue(5)
+    first.queue.set(5)
     assert (series(first)["pneumo_queue_images"], series(second)["pneumo_queue_images"]) == (5, 0)
 
 
@@ -271,7 +271,7 @@ metrics.set_model("champion", info, "1" * 64)
 for number in range(int(sys.argv[1])):
     metrics.count_request("/v1/predict", "POST", 200, 0.03)
     metrics.count_predictions("champion", [support.prediction()])
-metrics.set_queue(int(sys.argv[1]))
+metrics.queue.set(int(sys.argv[1]))
 print("ready", flush=True)
 for line in sys.stdin:
     sys.stdout.buffer.write(metrics.exposition(line.strip())[0] + b"end\\n")
