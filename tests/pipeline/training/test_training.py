@@ -213,7 +213,8 @@ def test_a_failure_inside_ludwig_is_one_line_and_marks_the_run(
     tiny: Experiment, dataset: Dataset, tmp_path: Path
 ) -> None:
     unknown = "input_features.0.encoder={type: timm, model_name: no_such_network, use_pretrained: false}"
-    impossible = dataclasses.replace(tiny, document=tiny.document.override([unknown]))
+    overrides = [unknown, "input_features.0.preprocessing.num_channels=3"]
+    impossible = dataclasses.replace(tiny, document=tiny.document.override(overrides))
 
     with pytest.raises(TrainingError, match=r"details in .*train\.log") as caught:
         training.train(impossible, dataset, root=tmp_path)
