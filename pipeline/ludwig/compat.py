@@ -115,7 +115,8 @@ def _read_table() -> list[Reach]:
             owner, _, names = line.strip().partition(" ")
             reaches[-1].names.extend((owner, *each) for each in _NAME.findall(names))
         else:
-            reaches.append(Reach(*line.split(" | ")))
+            user, when, kind, purpose = line.split(" | ")
+            reaches.append(Reach(user, when, kind, purpose))
     return reaches
 
 
