@@ -16,17 +16,17 @@ def restore_ludwig_state() -> Iterator[None]:
     """
     import numpy as np
     import torch
-    from ludwig import globals as shared
+    from ludwig.globals import is_progressbar_disabled, set_disable_progressbar
 
-    is_disabled: object = shared.is_progressbar_disabled()  # type: ignore[no-untyped-call]
+    is_disabled: object = is_progressbar_disabled()  # type: ignore[no-untyped-call]
     drawn, drawn_by_numpy = random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     quiet = silence_loggers("ludwig", level=logging.getLogger("ludwig").level)
     with quiet, set_environment({"PYTHONHASHSEED": "0"}, replace=True), torch.random.fork_rng(gpus):
-        shared.set_disable_progressbar(True)  # type: ignore[no-untyped-call]
+        set_disable_progressbar(True)  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
-            shared.set_disable_progressbar(is_disabled)  # type: ignore[no-untyped-call]
+            set_disable_progressbar(is_disabled)  # type: ignore[no-untyped-call]
             random.setstate(drawn)
             np.random.set_state(drawn_by_numpy)
