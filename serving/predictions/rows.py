@@ -65,7 +65,7 @@ class LogRow(Origin):
     ) -> "LogRow":
         """Build the row of a prediction, without the name of its file; None for the picture stands for a tensor."""
         return cls(
-            *(getattr(origin, name) for name in _ORIGIN),
+            **{name: getattr(origin, name) for name in _ORIGIN},
             format=picture.format if picture else TENSOR,
             descriptors=compute_descriptors(picture, picture.gray) if picture else _UNKNOWN,
             embedding=embedding,
@@ -79,9 +79,7 @@ class LogRow(Origin):
 
     def values(self) -> Columns:
         """Return the row as database columns."""
-        values = {
-            name: getattr(self, name) for name in _COLUMNS
-        }  # `asdict` copies: 30 times as long
+        values = {name: getattr(self, name) for name in _COLUMNS}  # `asdict` copies: 30 times as long
         return values | vars(self.descriptors) | {"embedding": self.embedding.astype("<f4", copy=False).tobytes()}
 
     def to_json(self) -> str:
