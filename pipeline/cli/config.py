@@ -33,7 +33,8 @@ def validate(
         from pneumo.pipeline.data.manifest import read_dataset
 
         dataset = read_dataset(data)
-    verdicts, errors = [], []
+    verdicts: list[dict[str, object]] = []
+    errors: list[str] = []
     for file in files:
         problems, remarks = _check_file(file, override or [], dataset)
         errors += map(str, problems)

@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
-import secrets
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,26 +12,23 @@ from pneumo.pipeline.data.manifest import Dataset, Row, Split
 from pneumo.pipeline.data.training_images import ludwig_frame, name_for_ludwig, read_images
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, sample_rows
 from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.evaluation.cases import positive_column
 from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.evaluation.stress import stress_test
+from pneumo.pipeline.export.bundle_folder import write_bundle_folder
 from pneumo.pipeline.export.cam import NoMapsError, add_cam_output
 from pneumo.pipeline.export.cam_agreement import AGREEMENT, measure_cam_agreement
+from pneumo.pipeline.export.graph_outputs import GraphOutputs, make_reference, run_graph
 from pneumo.pipeline.export.int8 import AcceptanceLimits, Sample, quantize
 from pneumo.pipeline.export.int8.acceptance import ClassDecisions
 from pneumo.pipeline.export.model_card import render_card
 from pneumo.pipeline.ludwig import inference, runtime
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo, Status
-from pneumo.serving.contracts.arrays import Float32
-from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.images.decode import read_gray
-from pneumo.serving.images.descriptors import compute_descriptors
-from pneumo.serving.images.preparation import Preparation, to_input
-from pneumo.serving.images.thumbnails import make_thumbnails
+from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.bundle import (
     EMBEDDING_SPACE,
-    Bundle,
     BundleInfo,
     Conformal,
     Outlier,
@@ -45,11 +38,8 @@ from pneumo.serving.model.bundle import (
 )
 from pneumo.serving.model.calibration import calibrate_logits
 from pneumo.serving.model.graph_check import find_objection
-from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
-from pneumo.serving.model.predictor import open_session
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from pneumo.pipeline.ludwig.protocols import LudwigModel
@@ -61,19 +51,6 @@ PARITY_IMAGES = 64
 MAP_IMAGES = 128
 """Fewest real images, if there are as many, for the proof of activation maps and their agreement with occlusion."""
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Outputs of a graph for N images, from their file bytes on: logits [N, K], features of the score.
-
-    Features are those of the out-of-distribution score; descriptors, by name for each image, need no network.
-    """
-
-    rows: tuple[Row, ...]
-    logits: Float32
-    features: ImageFeatures
-    descriptors: list[dict[str, float]]
 
 
 def export_run(
@@ -105,12 +82,8 @@ def export_run(
             f"{info.data}: {len(dataset.rows)} images; the parity check against Ludwig needs at least {PARITY_IMAGES}"
         )
     target = out or run.folder / ("bundle-int8" if int8 else "bundle")
-    if target.exists() and any(target.iterdir()) and not (target / "bundle.json").is_file():
-        raise InputError(f"{target}: holds something that is not a bundle; choose another --out")
-    partial = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(2)}")
-    partial.mkdir(parents=True)
-    graph = partial / "model.onnx"
-    try:
+    with write_bundle_folder(target) as partial:
+        graph = partial / "model.onnx"
         runtime.load_ludwig(reporter)
         preparation = Preparation.model_validate(info.preparation)
         rules = ClassDecisions(info.classes, info.positive, decisions)
@@ -121,21 +94,22 @@ def export_run(
         _add_maps(graph, info, dataset, reporter)
         graph.write_bytes(describe_graph(graph.read_bytes(), preparation, rules))
         reporter.message("checking the graph against Ludwig ...")
-        compared = _run_graph(graph, dataset, _parity_rows(dataset), preparation)
+        compared = run_graph(graph.read_bytes(), dataset, _parity_rows(dataset), preparation)
         with runtime.log_to_file(run.log):
             parity = _check_parity(model, info, dataset, compared)
         validation = sample_rows(dataset.select(Split.VALIDATION))
-        held_out = _run_graph(graph, dataset, validation, preparation)
+        held_out = run_graph(graph.read_bytes(), dataset, validation, preparation)
         quantization = None
         if int8:
             sample = Sample(validation, read_images(dataset, validation, preparation), held_out.logits)
             content, quantization = quantize(graph.read_bytes(), sample, rules, int8, reporter)
             graph.write_bytes(content)
-            held_out = _run_graph(graph, dataset, validation, preparation)
-        training = _run_graph(graph, dataset, sample_rows(dataset.select(Split.TRAIN)), preparation)
+            held_out = run_graph(graph.read_bytes(), dataset, validation, preparation)
+        training = run_graph(graph.read_bytes(), dataset, sample_rows(dataset.select(Split.TRAIN)), preparation)
         guard = OutlierLimit.fit(training.features, held_out.features, quantile=decisions.outlier_quantile)
         (partial / EMBEDDING_SPACE).write_bytes(guard.outlier_scorer.to_bytes())
-        reference = _make_reference((training, held_out), guard.outlier_scorer, info, decisions.temperature)
+        positive = positive_column(info.classes, info.positive)
+        reference = make_reference((training, held_out), guard.outlier_scorer, positive, decisions.temperature)
         reference.to_parquet(partial / "reference.parquet", index=False)
         shutil.copyfile(run.config, partial / "config.yaml")
         if (stress := run.folder / stress_test.FILE).is_file():  # the model card shows it
@@ -166,15 +140,6 @@ def export_run(
         )
         (partial / "card.md").write_text(render_card(bundle, dataset.info, run), encoding="utf-8")
         seal_bundle(partial, bundle)
-        Bundle.open(partial)
-        if target.exists():
-            target.rename(old := target.with_name(f"{partial.name}-old"))
-            partial.rename(target)
-            shutil.rmtree(old)
-        else:
-            partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     reporter.message(
         f"ONNX Runtime and Ludwig agree to {parity.max_probability_difference:.1e} on {parity.images} images"
     )
@@ -236,6 +201,11 @@ def describe_graph(graph: bytes, preparation: Preparation, rules: ClassDecisions
         "temperature": rules.decisions.temperature,
         "threshold": rules.decisions.threshold,
     }
+    kept = [
+        entry for entry in model.metadata_props if entry.key not in entries
+    ]  # a recalibrated graph has them already
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
     for key, value in entries.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     return bytes(model.SerializeToString())
@@ -266,28 +236,6 @@ def _add_maps(path: Path, info: RunInfo, dataset: Dataset, reporter: Reporter) -
     path.write_bytes(graph.SerializeToString())
 
 
-def _run_graph(graph: Path, dataset: Dataset, rows: tuple[Row, ...], preparation: Preparation) -> _Outputs:
-    """Run the exported graph over stored images like the service: from their bytes."""
-    session = open_session(graph.read_bytes(), available_cores())
-    logits, embeddings, thumbnails, descriptors = [], [], [], []
-    for start in range(0, len(rows), _BATCH):
-        inputs = []
-        for row in rows[start : start + _BATCH]:
-            content = dataset.path(row).read_bytes()
-            dataset.check(row, content)
-            picture = read_gray(content)
-            inputs.append(to_input(picture.gray, preparation))
-            original = asdict(compute_descriptors(picture, picture.gray))
-            descriptors.append(original | {"width": row.width, "height": row.height, "aspect": row.width / row.height})
-        batch = np.stack(inputs)
-        batch_logits, batch_embedding = session.run(["logits", "embedding"], {"image": batch})
-        logits.append(batch_logits)
-        embeddings.append(batch_embedding)
-        thumbnails.append(make_thumbnails(batch))
-    features = ImageFeatures(np.concatenate(embeddings), np.concatenate(thumbnails))
-    return _Outputs(rows, np.concatenate(logits), features, descriptors)
-
-
 def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
     """Return validation images, filled up to PARITY_IMAGES with test and then training images.
 
@@ -298,7 +246,7 @@ def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
     return (*rows, *others[: max(0, PARITY_IMAGES - len(rows))])
 
 
-def _check_parity(model: "LudwigModel", info: RunInfo, dataset: Dataset, outputs: _Outputs) -> Parity:
+def _check_parity(model: "LudwigModel", info: RunInfo, dataset: Dataset, outputs: GraphOutputs) -> Parity:
     """Compare a graph's outputs with Ludwig's own predict, which gets arrays as in training.
 
     Raises:
@@ -316,31 +264,3 @@ def _check_parity(model: "LudwigModel", info: RunInfo, dataset: Dataset, outputs
             f"{len(outputs.rows)} images, more than {TOLERANCE:.0e}; no bundle was written"
         )
     return Parity(images=len(outputs.rows), max_probability_difference=difference, tolerance=TOLERANCE)
-
-
-def _make_reference(
-    parts: Sequence[_Outputs], outlier_scorer: OutlierScorer, info: RunInfo, temperature: float
-) -> "pd.DataFrame":
-    """Return the reference for drift: descriptors, whitened embedding, probabilities and out-of-distribution score.
-
-    Patients have numbers, not names: drift needs only to know which images are of one patient.
-    """
-    import pandas as pd
-
-    names = dict.fromkeys(row.patient for part in parts for row in part.rows)
-    patients = {name: number for number, name in enumerate(names)}
-    frames = []
-    for part in parts:
-        frame = pd.DataFrame(part.descriptors)
-        frame.insert(0, "split", [row.split.name.lower() for row in part.rows])
-        frame.insert(1, "label", [row.label for row in part.rows])
-        frame.insert(2, "patient_number", [patients[row.patient] for row in part.rows])
-        probabilities = calibrate_logits(part.logits, temperature)
-        frame["probability"] = (
-            probabilities.max(axis=1) if info.positive is None else probabilities[:, info.classes.index(info.positive)]
-        )
-        frame["probabilities"] = list(probabilities)
-        frame["outlier_score"] = outlier_scorer.score(part.features.embeddings, part.features.thumbnails)
-        frame["embedding"] = list(outlier_scorer.embedding.project(part.features.embeddings).astype(np.float32))
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)

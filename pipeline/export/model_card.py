@@ -156,7 +156,7 @@ def _shift(bundle: BundleInfo, run: Run) -> list[str]:
         "The metrics above are too good for use elsewhere: validation and test images come from the source of the",
         "training images, and hardly separate a robust model from a brittle one. On images of other hospitals,",
         "detectors, years or ages expect worse"
-        + (", and fit the decision threshold again on images from there." if bundle.positive_class else "."),
+        + (", and fit the decisions to images from there (`pneumo recalibrate`)." if bundle.positive_class else "."),
         "",
     ]
     report = _read_stress_report(run)

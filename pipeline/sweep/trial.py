@@ -171,9 +171,7 @@ class _TrialReporter(Reporter):
         measured = entry["validation"]
         value = measured.get(self.metric)
         if value is None or not math.isfinite(value) or "loss" not in measured:
-            raise DivergedError(
-                f"diverged: {self.metric} or loss is not a finite number at epoch {entry['epoch']}"
-            )
+            raise DivergedError(f"diverged: {self.metric} or loss is not a finite number at epoch {entry['epoch']}")
         self.best = self.task.best(value, self.best if self.best is not None else self._best_before(entry["step"]))
         self.last = Report(epoch=entry["epoch"], step=entry["step"], training=seconds)
         self._report(Report(round_value=value))

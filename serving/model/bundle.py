@@ -20,10 +20,10 @@ from pneumo.serving.model.graph_check import find_objection
 INFO = "bundle.json"
 MODEL = "model.onnx"
 EMBEDDING_SPACE = "embedding_space.npz"
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 """Schema of the bundles that are written. From 2 on the outlier limit belongs to the largest of three views, not to the
 embedding's distance alone; the embedding space of a bundle of 1 tells which score its limit belongs to. From 3 on the
-graph may be quantised."""
+graph may be quantised, from 4 on a bundle may be recalibrated."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
 """Pattern of names that are safe as a folder and unambiguous in `name:version`."""
@@ -59,8 +59,8 @@ class Parity(FrozenModel):
     tolerance: float = Field(gt=0)
 
 
-class Change(FrozenModel):
-    """Change of a figure, with a 95% interval over patients if there is one."""
+class Figure(FrozenModel):
+    """A metric or its change, with a 95% interval over patients if there is one."""
 
     value: float = Field(allow_inf_nan=False)
     low: float | None = Field(default=None, allow_inf_nan=False)
@@ -100,14 +100,38 @@ class Quantization(FrozenModel):
     patients: int = Field(gt=0)
     integer_nodes: int = Field(gt=0)
     float_nodes: list[str]
-    auroc: Change
-    decisions: Change
+    auroc: Figure
+    decisions: Figure
     certainty: Probability
     max_probability_difference: Probability
     log_odds: float = Field(ge=0, allow_inf_nan=False)
     speed: list[Speed]
     processor: str
     runtime: str
+
+
+class Recalibration(FrozenModel):
+    """Fit of a bundle's decisions to images of another place; its network is unchanged.
+
+    Attributes:
+        base: `name:version` of the bundle that has the network and its own decisions.
+        data: Name of the data set of the place.
+        data_fingerprint: Its fingerprint.
+        images: Number of its images; of `patients` patients.
+        counts: Number of labelled images of each class; empty if labels were not used, so that only the outlier limit
+            and the reference for drift were fitted.
+        before: Metrics of the base's decisions on these images.
+        after: Metrics of the new decisions, cross-fitted: no image was judged by decisions that it took part in.
+    """
+
+    base: str
+    data: str
+    data_fingerprint: str
+    images: int = Field(gt=0)
+    patients: int = Field(gt=0)
+    counts: dict[str, int] = {}
+    before: dict[str, Figure] = {}
+    after: dict[str, Figure] = {}
 
 
 class BundleInfo(FrozenModel):
@@ -129,10 +153,11 @@ class BundleInfo(FrozenModel):
         provenance: Run, commit and package versions that it was made from.
         parity: Parity check at export, of the float graph.
         quantization: Quantisation of the graph; None for a float graph.
+        recalibration: Fit to another place; None if all decisions come from validation images of the training data.
         files: SHA-256 of every other file, by name.
     """
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     name: Name
     version: Name
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
@@ -148,6 +173,7 @@ class BundleInfo(FrozenModel):
     provenance: dict[str, Any]
     parity: Parity
     quantization: Quantization | None = None
+    recalibration: Recalibration | None = None
     files: dict[str, Sha256] = {}
 
     @model_validator(mode="after")
@@ -263,5 +289,5 @@ def _parse(path: Path, content: bytes) -> BundleInfo:
             version = first["input"]
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             fix = "made by a newer pneumo; update this one" if newer else "export the model again"
-            raise BundleError(f"{path}: schema version {version!r}, this pneumo reads 1, 2 and 3: {fix}") from None
+            raise BundleError(f"{path}: schema version {version!r}, this pneumo reads 1 to 4: {fix}") from None
         raise BundleError(f"{path}: {first_problem(error)}; export the model again") from None

@@ -31,10 +31,13 @@ class _Metrics(BaseModel):
 
 
 def read_metrics(info: BundleInfo) -> tuple[Split, float]:
-    """Return the metrics on the test split, else on validation, else none; and the level of their intervals."""
+    """Return the metrics at the site of a recalibration, else on the test split, else on validation, else none.
+
+    The second value is the level of their intervals.
+    """
     try:
         metrics = _Metrics.model_validate(info.metrics)
     except ValidationError:
         metrics = _Metrics()
-    name = next((name for name in ("test", "validation") if name in metrics.splits), None)
+    name = next((name for name in ("site", "test", "validation") if name in metrics.splits), None)
     return Split() if name is None else metrics.splits[name].model_copy(update={"name": name}), metrics.bootstrap.level

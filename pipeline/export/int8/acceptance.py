@@ -15,7 +15,7 @@ from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.export.int8.graph import make_batches
 from pneumo.pipeline.export.int8.wording import describe_change
 from pneumo.serving.images.types import Gray
-from pneumo.serving.model.bundle import Change, Quantization, Speed
+from pneumo.serving.model.bundle import Figure, Quantization, Speed
 from pneumo.serving.model.predictor import BATCH, open_session
 
 _SECONDS = 4.0
@@ -51,8 +51,8 @@ class ClassDecisions:
 class Difference:
     """Changes on some images between two sets of logits; see `pneumo.serving.model.bundle.Quantization`."""
 
-    auroc: Change
-    decisions: Change
+    auroc: Figure
+    decisions: Figure
     certainty: float
     max_probability_difference: float
 
@@ -126,6 +126,6 @@ def list_objections(quantization: Quantization, limits: AcceptanceLimits) -> lis
     return objections
 
 
-def _change(value: float, bounds: tuple[float, float] | None) -> Change:
+def _change(value: float, bounds: tuple[float, float] | None) -> Figure:
     low, high = bounds or (None, None)
-    return Change(value=value, low=low, high=high)
+    return Figure(value=value, low=low, high=high)

@@ -1,6 +1,6 @@
 """The changes of a quantisation in words."""
 
-from pneumo.serving.model.bundle import Change, Quantization
+from pneumo.serving.model.bundle import Figure, Quantization
 
 
 def describe_quantization(quantization: Quantization) -> list[str]:
@@ -26,7 +26,7 @@ def describe_quantization(quantization: Quantization) -> list[str]:
     ]
 
 
-def describe_change(change: Change, form: str) -> str:
+def describe_change(change: Figure, form: str) -> str:
     """Format a change with its interval, such as `+0.0010 (-0.0020 to +0.0030)`."""
     if change.low is None or change.high is None:
         return f"{change.value:{form}}"

@@ -1,17 +1,19 @@
 """Judgement of a challenger: its bundle, its data set, and a comparison with the champion."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pneumo.pipeline.data import audit as auditing
 from pneumo.pipeline.data.audit import AuditReport
 from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.decisions.outlier_limit import sample_rows
 from pneumo.pipeline.evaluation.paired import compare_models
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.release.gate.gate_verdict import Check, Figure, Verdict
 from pneumo.pipeline.release.gate.locate_data import find_data
 from pneumo.pipeline.release.gate.measure import explain_mismatch, measure_bundles
 from pneumo.pipeline.release.gate.requirements import Gate
+from pneumo.pipeline.release.recalibration.site import Site
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import Root
@@ -40,6 +42,7 @@ class _Evidence:
     checks: list[Check] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    split: str | None = None
     images: int | None = None
     patients: int | None = None
 
@@ -65,7 +68,7 @@ def judge_candidate(folder: Path, alias: str, gate: Gate, context: GateContext) 
         alias=alias,
         champion=evidence.champion,
         compared=bool(evidence.figures),
-        split=gate.split if evidence.figures else None,
+        split=evidence.split if evidence.figures else None,
         images=evidence.images,
         patients=evidence.patients,
         confidence=gate.confidence,
@@ -130,26 +133,32 @@ def _check_audit(dataset: Dataset, context: GateContext, evidence: _Evidence) ->
 def _compare(
     champion: Bundle, challenger: Bundle, dataset: Dataset, gate: Gate, reporter: Reporter, evidence: _Evidence
 ) -> None:
-    rows = dataset.select(Split[gate.split.upper()])
+    recalibration = challenger.info.recalibration
+    is_site = recalibration is not None and recalibration.data_fingerprint == dataset.info.fingerprint
+    rows = sample_rows(dataset.rows) if is_site else dataset.select(Split[gate.split.upper()])
+    evidence.split = split = "cross-fitted" if is_site else gate.split
     mismatch = explain_mismatch(champion.info, challenger.info, dataset)
     if mismatch is None and not rows:
-        mismatch = f"{dataset.folder} has no {gate.split} images; import it with some held back"
+        mismatch = f"{dataset.folder} has no {split} images; import it with some held back"
     if mismatch is not None:
         evidence.add("same images", False, mismatch)
         return
-    reporter.message(f"running {champion.info.id} and {challenger.info.id} on {len(rows)} {gate.split} images ...")
+    reporter.message(f"running {champion.info.id} and {challenger.info.id} on {len(rows)} {split} images ...")
     try:
         after, before = measure_bundles([challenger, champion], dataset, rows)
+        if is_site:  # its decisions were fitted to these images
+            site = Site.measure(challenger, dataset)
+            after = replace(site.cross_fit(site.rules(None))[0], probabilities=after.probabilities)
     except InputError as error:
         evidence.add("same images", False, str(error))
         return
     evidence.images, evidence.patients = len(rows), after.patients
-    evidence.add(
-        "same images", True, f"{len(rows)} {gate.split} images of {after.patients} patients, the same for both"
-    )
+    evidence.add("same images", True, f"{len(rows)} {split} images of {after.patients} patients, the same for both")
     classes = challenger.info.classes
     metrics = ["auroc", "sensitivity", "specificity"]
-    if after.positive is None:
+    if is_site:  # it gives up some of one for the other
+        metrics = ["auroc", "balanced_accuracy"]
+    elif after.positive is None:
         metrics = ["auroc", *(f"sensitivity:{name}" for name in classes)]
     bootstrap = Bootstrap(level=2 * gate.confidence - 1, resamples=gate.resamples, seed=gate.seed)
     differences = compare_models(before, after, classes, bootstrap, metrics=metrics)

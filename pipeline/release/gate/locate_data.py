@@ -16,13 +16,19 @@ def find_data(bundle: Bundle, given: Path | None, runs: Iterable[Path]) -> Datas
     """Return the data set that a bundle was trained on, or a message that says why it was not found.
 
     It must be in the `given` folder if there is one; else the record of the bundle's run is searched for in `runs`.
+    Of a bundle that is recalibrated with labels it is the data set of its site.
     """
-    wanted = bundle.info.data_fingerprint
+    wanted, purpose = bundle.info.data_fingerprint, "trained on"
+    recalibration = bundle.info.recalibration
+    if recalibration and recalibration.counts:
+        wanted, purpose = recalibration.data_fingerprint, "recalibrated for"
+        if given is None:
+            return f"{bundle.info.id} is recalibrated: name the folder of data set {wanted[:8]} with --data"
     if given is not None:
         dataset = manifest.read_dataset(given)
         if dataset.info.fingerprint != wanted:
             raise InputError(
-                f"--data {given}: not the data set that {bundle.info.id} was trained on (fingerprint "
+                f"--data {given}: not the data set that {bundle.info.id} was {purpose} (fingerprint "
                 f"{dataset.info.fingerprint[:8]}, not {wanted[:8]}); its test images may be training images"
             )
         return dataset

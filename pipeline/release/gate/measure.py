@@ -8,6 +8,7 @@ import numpy as np
 from pneumo.pipeline.data.manifest import Dataset, Row
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
+from pneumo.pipeline.release.recalibration.site import explain_storage
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.model.bundle import Bundle, BundleInfo
 from pneumo.serving.model.predictor import BATCH, Predictor
@@ -19,15 +20,7 @@ def explain_mismatch(champion: BundleInfo, challenger: BundleInfo, dataset: Data
         return "; ".join(f"the classes of {info.id} are {', '.join(info.classes)}" for info in (champion, challenger))
     if champion.positive_class != challenger.positive_class:
         return "; ".join(f"the positive class of {info.id} is {info.positive_class}" for info in (champion, challenger))
-    stored = dataset.info
-    for info in (champion, challenger):
-        wanted = info.preparation
-        if stored.fit is not wanted.fit or stored.size < wanted.size:
-            return (
-                f"{dataset.folder} is prepared at {stored.size} pixels, {stored.fit.value}; {info.id} was trained on "
-                f"images of {wanted.size} pixels, {wanted.fit.value}"
-            )
-    return None
+    return next((problem for info in (champion, challenger) if (problem := explain_storage(info, dataset))), None)
 
 
 def measure_bundles(bundles: Sequence[Bundle], dataset: Dataset, rows: Sequence[Row]) -> list[Cases]:

@@ -38,7 +38,6 @@ _ENOUGH = 12
 """Number of trials from which more parameters are varied."""
 
 
-
 def make_plan(
     dataset: Dataset, hardware: Hardware, *, budget: float, base: Experiment | None = None, weights: bool | None = None
 ) -> Plan:

@@ -101,5 +101,12 @@ def test_the_schema_of_the_gate_refuses_what_the_gate_refuses() -> None:
     validator = jsonschema.Draft202012Validator(json.loads((FOLDER / "gate.schema.json").read_bytes()))
 
     assert validator.is_valid(Gate().model_dump())
-    for wrong in ({"marginz": {}}, {"margins": {"auroc": 2}}, {"confidence": 0.5}, {"aliases": []}, {"undecided": "x"}):
+    refused: list[dict[str, object]] = [
+        {"marginz": {}},
+        {"margins": {"auroc": 2}},
+        {"confidence": 0.5},
+        {"aliases": []},
+        {"undecided": "x"},
+    ]
+    for wrong in refused:
         assert not validator.is_valid(wrong), wrong

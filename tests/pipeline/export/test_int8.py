@@ -31,7 +31,7 @@ from pneumo.pipeline.export.int8.wording import describe_quantization
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.model.bundle import Bundle, Change, Quantization, Speed
+from pneumo.serving.model.bundle import Bundle, Figure, Quantization, Speed
 from pneumo.serving.model.predictor import Predictor
 from tests.support.cases import make_decisions
 
@@ -367,8 +367,8 @@ def quantization(**changes: Any) -> Quantization:
         "patients": 90,
         "integer_nodes": 47,
         "float_nodes": ["stem", "first"],
-        "auroc": Change(value=-0.0012, low=-0.003, high=0.001),
-        "decisions": Change(value=0.005, low=0.0, high=0.012),
+        "auroc": Figure(value=-0.0012, low=-0.003, high=0.001),
+        "decisions": Figure(value=0.005, low=0.0, high=0.012),
         "certainty": 0.02,
         "max_probability_difference": 0.07,
         "log_odds": 0.19,
@@ -383,10 +383,10 @@ def quantization(**changes: Any) -> Quantization:
     ("changes", "expected"),
     [
         ({}, []),
-        ({"auroc": Change(value=-0.006)}, ["AUROC changes by -0.0060, more than 0.005"]),
-        ({"auroc": Change(value=0.006)}, ["AUROC changes by +0.0060, more than 0.005"]),
+        ({"auroc": Figure(value=-0.006)}, ["AUROC changes by -0.0060, more than 0.005"]),
+        ({"auroc": Figure(value=0.006)}, ["AUROC changes by +0.0060, more than 0.005"]),
         (
-            {"decisions": Change(value=0.02, low=0.01, high=0.03)},
+            {"decisions": Figure(value=0.02, low=0.01, high=0.03)},
             ["the predicted class of 2.0% (1.0% to 3.0%) of images changes, more than 1.0%"],
         ),
         (

@@ -21,7 +21,7 @@ import pytest
 from pneumo.pipeline import training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.ludwig import compat
+from pneumo.pipeline.ludwig import compat, components
 from pneumo.pipeline.ludwig.compat import REACHES, Reach
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run
@@ -101,7 +101,7 @@ def rename(monkeypatch: pytest.MonkeyPatch, name: Name) -> None:
         monkeypatch.setattr(holder, name.name, "renamed")
     elif name.parameter:
         found = getattr(holder, name.name)
-        function = inspect.unwrap(found.__init__ if isinstance(found, type) else found)
+        function = inspect.unwrap(vars(found)["__init__"] if isinstance(found, type) else found)
         change_code(monkeypatch, function, name.parameter, "renamed")
     else:
         for owner in holder.__mro__ if isinstance(holder, type) else (holder,):
@@ -227,7 +227,7 @@ def list_reaches(tree: ast.Module, *, with_assignments: bool) -> set[str]:
             case ast.Attribute(attr=attr, ctx=ast.Store()) if with_assignments:
                 reaches.add(attr)
             case ast.Call(func=ast.Name(id="setattr") | ast.Attribute(attr="replace_attribute"), args=[_, name, _]):
-                reaches.update([name.value] if isinstance(name, ast.Constant) else ())
+                reaches.update([str(name.value)] if isinstance(name, ast.Constant) else ())
             case ast.Attribute(attr=name) | ast.Constant(value=str(name)) | ast.keyword(arg=str(name)):
                 reaches.update(re.findall(r"^_[a-z]\w+$", name))
     return (reaches | list_late_imports(tree)) - own
@@ -271,7 +271,7 @@ def test_what_overrides_ludwig_is_in_the_table(ludwig: ModuleType) -> None:
     names = {name.name for name in NAMES}
     unlisted = set()
     modules = ("callback", "pixel_backend", "trainer_profile", "cluster.driver", "cluster.parallel")
-    for module in (*compat.components.MODULES, *(f"pneumo.pipeline.ludwig.{name}" for name in modules)):
+    for module in (*components.MODULES, *(f"pneumo.pipeline.ludwig.{name}" for name in modules)):
         for kind in vars(importlib.import_module(module)).values():
             if not isinstance(kind, type) or not kind.__module__.startswith("pneumo."):
                 continue

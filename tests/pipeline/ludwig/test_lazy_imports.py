@@ -88,7 +88,7 @@ def test_names_of_the_table_wait_too(package: Path) -> None:
     real = sys.modules["late"].Base
     child: Any = type("Child", (real,), {})
 
-    class Written(Base):  # type: ignore[misc]
+    class Written(Base):
         pass
 
     assert Written.__mro__[1] is real

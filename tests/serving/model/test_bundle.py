@@ -76,20 +76,21 @@ def test_a_bundle_json_that_is_not_valid_is_refused(own_bundle, content):
 
 
 def test_a_schema_version_of_the_future_is_named(own_bundle):
-    rewrite(own_bundle.folder, schema_version=4, of_the_future=True)
-    assert "schema version 4, this pneumo reads 1, 2 and 3: made by a newer pneumo" in refused(own_bundle.folder)
+    rewrite(own_bundle.folder, schema_version=5, of_the_future=True)
+    assert "schema version 5, this pneumo reads 1 to 4: made by a newer pneumo" in refused(own_bundle.folder)
 
 
 def test_a_schema_version_that_never_was_is_named(own_bundle):
     rewrite(own_bundle.folder, schema_version="two")
-    assert "schema version 'two', this pneumo reads 1, 2 and 3: export the model again" in refused(own_bundle.folder)
+    assert "schema version 'two', this pneumo reads 1 to 4: export the model again" in refused(own_bundle.folder)
 
 
-@pytest.mark.parametrize("older", [1, 2])
+@pytest.mark.parametrize("older", [1, 2, 3])
 def test_a_bundle_is_written_with_the_newest_version_and_an_older_one_is_read(own_bundle, older):
     content = json.loads((own_bundle.folder / INFO).read_text())
-    assert content.pop("schema_version") == 3
+    assert content.pop("schema_version") == 4
     assert content.pop("quantization") is None
+    assert content.pop("recalibration") is None
     (own_bundle.folder / INFO).write_text(json.dumps(content | {"schema_version": older}))
     opened = Bundle.open(own_bundle.folder).info
     assert (opened.schema_version, opened.quantization) == (older, None)

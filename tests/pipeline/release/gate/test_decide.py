@@ -69,7 +69,7 @@ def test_a_challenger_at_a_worse_operating_point_is_refused_though_it_ranks_the_
 
 
 def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_path, bundle_of):
-    from tests.pipeline.release.gate.conftest import write_dataset
+    from tests.pipeline.release.conftest import write_dataset
 
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")
@@ -82,7 +82,7 @@ def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_pat
 
 
 def test_the_same_network_passes_with_few_images_since_it_is_the_same(tmp_path, bundle_of):
-    from tests.pipeline.release.gate.conftest import write_dataset
+    from tests.pipeline.release.conftest import write_dataset
 
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")

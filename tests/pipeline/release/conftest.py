@@ -27,21 +27,38 @@ MakeDataset = Callable[..., Dataset]
 MakeBundle = Callable[..., Bundle]
 
 
-def write_dataset(folder: Path, *, test: int = 400, seed: int = 0) -> Dataset:
-    """Images whose brightness tells the class, but for some; one of each patient."""
+def write_dataset(folder: Path, *, test: int = 400, seed: int = 0, brighter: float = 0.0, each: int = 1) -> Dataset:
+    """Images whose brightness tells the class, but for some; `each` of a patient, and `brighter` by gray levels."""
     random = np.random.default_rng(seed)
     rows = []
     for number in range(test + 40):
-        split = Split.TEST if number < test else Split.TRAIN if number % 2 else Split.VALIDATION
+        split = (
+            Split.TEST
+            if number < test
+            else Split.TRAIN
+            if number // (1 if each == 1 else 2 * each) % 2
+            else Split.VALIDATION
+        )
         label = number % 4 // 2
-        level = 90 + 60 * label + random.normal(0, 22)
+        level = 90 + 60 * label + random.normal(0, 22) + brighter
         pixels = np.clip(random.normal(level, 25, (SIDE, SIDE)), 0, 255).astype(np.uint8)
         png = encode_png(pixels)
         name = f"images/{number:04d}.png"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png)
         digest = hashlib.sha256(png).hexdigest()
-        rows.append(Row(name, ("NORMAL", "PNEUMONIA")[label], split, f"person{number}", name, digest, SIDE, SIDE))
+        rows.append(
+            Row(
+                name,
+                ("NORMAL", "PNEUMONIA")[label],
+                split,
+                f"person{number // (2 * each)}-{label}" if each > 1 else f"person{number}",
+                name,
+                digest,
+                SIDE,
+                SIDE,
+            )
+        )
     digests = {row.image: row.sha256 for row in rows}
     info = DatasetInfo(
         classes=["NORMAL", "PNEUMONIA"],
