@@ -53,7 +53,7 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Schema of gate.yaml instead.")] = False,
 ) -> None:
-    """Write the JSON Schema of configs, with which an editor completes, explains and checks them."""
+    """Write the JSON Schema of configs. An editor completes, explains and checks them with it."""
     from pneumo.pipeline.config.json_schema import build_json_schema
     from pneumo.pipeline.release.gate.requirements import build_gate_schema
     from pneumo.serving.contracts.files import write_text

@@ -13,7 +13,7 @@ def test_so_many_images_show_the_rate_as_often_as_promised(rate: float, floor: f
     assert images is not None
     hits = np.random.default_rng(0).binomial(images, rate, 4000)
     shown = {count: share_bounds(count / images, images, 0.95)[0] >= floor for count in np.unique(hits)}
-    assert np.mean([shown[count] for count in hits]) == pytest.approx(max(POWER, rate == 1), abs=0.04)
+    assert np.mean([shown[count] for count in hits]) >= POWER - 0.02
     fewer = np.random.default_rng(0).binomial(images // 2, rate, 4000)
     assert np.mean([share_bounds(count / (images // 2), images // 2, 0.95)[0] >= floor for count in fewer]) < POWER
 

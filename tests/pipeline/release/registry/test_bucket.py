@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -215,15 +217,19 @@ def test_a_bucket_out_of_reach_is_a_fault_of_the_machine(storage, bundles, monke
         read_registry(ROOT)
 
 
-def test_gcsfs_is_not_left_to_ask_over_grpc(storage):
-    read_registry(ROOT)
-    assert os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] == "false"
+def test_gcsfs_is_not_left_to_ask_over_grpc():
+    program = (
+        "import os; from pneumo.serving.model.remote_registry import open_files; files, _ = open_files('gs://b/c'); "
+        "print(type(files).__name__, 'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT' in os.environ)"
+    )
+    environment = {**os.environ, "STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert done.stdout.split() == ["GCSFileSystem", "False"]
 
 
 def test_a_folder_does_not_load_fsspec():
-    import subprocess
-    import sys
-
     program = (
         "import sys; from pneumo.serving.model.registry import read_registry; read_registry(); "
         "print('fsspec' in sys.modules, 'gcsfs' in sys.modules)"

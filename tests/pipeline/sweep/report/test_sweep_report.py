@@ -122,7 +122,7 @@ def test_parameters_errors_and_names_cannot_break_out(full, tmp_path) -> None:
     page = written(tmp_path, full)
     assert page.tags.count("script") == 2
     assert "img" not in page.tags
-    assert page.data["metric"] == EVIL
+    assert page.data["metric"] == f"validation/{EVIL}"
     assert EVIL in page.text
 
 
