@@ -120,8 +120,19 @@ def _start(cpus: int, folder: Path) -> None:
             return
         except Exception as error:
             ray.shutdown()
+            _kill_leftovers(folder)
             if not tries_left:
                 raise MachineError(f"a Ray cluster could not be started here: {first_line(error)}") from error
+
+
+def _kill_leftovers(folder: Path) -> None:
+    """End the processes of a start that failed half way: Ray forgets those that it had started already."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder) in word for word in process.cmdline()):
+                process.kill()
 
 
 def _join(address: str) -> None:

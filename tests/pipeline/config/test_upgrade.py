@@ -71,6 +71,7 @@ def upgraded(text: str) -> dict[str, Any]:
     return draft.document.data
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 @pytest.mark.parametrize("text", OLD.values(), ids=OLD.keys())
 def test_an_old_config_becomes_what_ludwig_makes_of_it(ludwig: object, text: str) -> None:

@@ -164,6 +164,7 @@ def test_a_parameter_that_is_refused_has_its_line_and_a_reason(refused: Refused)
     assert str(caught.value).startswith("f.yaml:")
 
 
+@pytest.mark.lengthy
 @pytest.mark.slow
 def test_ludwig_takes_the_same_parameters_and_puts_values_at_the_same_places(ludwig: object) -> None:
     from ludwig.hyperopt.utils import substitute_parameters

@@ -1,6 +1,7 @@
 """Folders that Ray leaves in /tmp, without a cluster."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,15 @@ def test_a_process_of_another_user_is_alive(tmp_path: Path, monkeypatch: pytest.
     cluster._remove_abandoned_folders(tmp_path)
 
     assert folder.is_dir()
+
+
+def test_what_a_failed_start_left_is_ended_and_other_children_are_not(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "input()"]
+    own, other = (
+        subprocess.Popen([*program, folder], stdin=subprocess.PIPE) for folder in (f"--log_dir={tmp_path}/logs", "/tmp")
+    )
+    with own, other:
+        cluster._kill_leftovers(tmp_path)
+        assert own.wait(timeout=30) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
