@@ -64,6 +64,8 @@ class Connection:
             return Reply(0)
 
     async def _ask(self, request: bytes) -> Reply:
+        if self._streams and self._streams[0].at_eof():  # the server has made room for others; clients look, too
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
