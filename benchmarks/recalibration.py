@@ -17,7 +17,7 @@ from pneumo.pipeline.data.manifest import Dataset, Row, Split
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.decisions.transfer import LabelledLogits, transfer_decisions
 from pneumo.pipeline.evaluation.stress.shifts import Shift, list_shifts
-from pneumo.pipeline.release.recalibration.site import Site
+from pneumo.pipeline.release.recalibration.site import Site, read_decisions
 from pneumo.serving.contracts.errors import CheckFailedError
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.preparation import to_input
@@ -69,7 +69,7 @@ def regain(site: Site, images: LabelledLogits, halves: np.ndarray, options: argp
     pool = np.flatnonzero(~halves)
     for repetition in range(options.repetitions):
         drawn = np.random.default_rng(repetition).permutation(pool)
-        line = [judge(site.base_decisions(), held_out, positive)]
+        line = [judge(read_decisions(site.bundle.info), held_out, positive)]
         for count in IMAGES:
             own = take(images, drawn[:count])
             try:
@@ -77,7 +77,7 @@ def regain(site: Site, images: LabelledLogits, halves: np.ndarray, options: argp
                     own, site.prior_logits, positive=positive, rules=rules, fitted_on="the site"
                 )
             except CheckFailedError:
-                fitted = site.base_decisions()
+                fitted = read_decisions(site.bundle.info)
             line.append(judge(fitted, held_out, positive))
         results.append(line)
     return results

@@ -6,7 +6,8 @@ from pathlib import Path
 from reference_parts import table
 
 from pneumo.pipeline.config.explanation import Explanation, explain_option, format_value
-from pneumo.pipeline.config.json_schema import Option, describe_schema, list_options, read_branches
+from pneumo.pipeline.config.json_schema import Option, describe_schema, list_options
+from pneumo.pipeline.config.schema import read_branches
 
 ORDER = ("config", "input_features", "output_features", "trainer", "preprocessing", "decisions", "hyperopt")
 PICTURES = Path(__file__).parents[1] / "reference" / "augmentations"

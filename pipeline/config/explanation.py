@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pneumo.pipeline.config.json_schema import Option, describe_schema, list_options, read_branches
-from pneumo.pipeline.config.schema import TYPES, Schema
+from pneumo.pipeline.config.json_schema import Option, describe_schema, list_options
+from pneumo.pipeline.config.schema import TYPES, Schema, read_branches
 from pneumo.pipeline.config.suggestions import find_near
 from pneumo.serving.contracts.errors import InputError
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pneumo.pipeline.config.schema import SEARCHES, Schema, full_schema
+from pneumo.pipeline.config.schema import SEARCHES, Schema, full_schema, read_branches
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEDULERS = ("fifo", "async_hyperband", "median_stopping_rule")
@@ -65,12 +65,6 @@ def list_options(schema: Schema, names: tuple[str, ...] = ()) -> Iterator[Option
     for kind, branch in read_branches(schema).items():
         yield Option((*names, f"<{kind}>"), branch)
         yield from list_options(branch, (*names, f"<{kind}>"))
-
-
-def read_branches(schema: Schema) -> dict[str, Schema]:
-    """Return the part that each kind adds to a section, by kind."""
-    branches = schema.get("allOf", ())
-    return {test["const"]: branch["then"] for branch in branches for test in branch["if"]["properties"].values()}
 
 
 @functools.cache

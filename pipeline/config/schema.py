@@ -68,6 +68,12 @@ def make_branch(kind: str, options: Schema) -> Schema:
     return {"if": {"properties": {"type": {"const": kind}}}, "then": {"properties": options}}
 
 
+def read_branches(schema: Schema) -> dict[str, Schema]:
+    """Return the part that each kind adds to a section, by kind."""
+    branches = schema.get("allOf", ())
+    return {test["const"]: branch["then"] for branch in branches for test in branch["if"]["properties"].values()}
+
+
 def check_schema(document: Document) -> Iterator[Problem]:
     """Yield unknown keys, wrong types and values out of range, each with a suggestion."""
     yield from _check(document, (), document.data, full_schema())
@@ -132,12 +138,12 @@ def _check_mapping(document: Document, path: KeyPath, value: dict[str, Any], sch
 def _find_properties(value: dict[str, Any], schema: Schema) -> tuple[Schema, bool]:
     """Return the keys that a mapping may have; False if there may be others, since its type is wrong or missing."""
     properties = dict(schema.get("properties", {}))
-    branches = {branch["if"]["properties"]["type"]["const"]: branch["then"] for branch in schema.get("allOf", ())}
+    branches = read_branches(schema)
     types = [*branches, *properties.get("type", {}).get("enum", ())]
     only = types[0] if "type" in schema.get("required", ()) and len(set(types)) == 1 else None
     kind = value.get("type", properties.get("type", {}).get("default", only))
     kind = kind if kind in types else find_near(str(kind), types)
-    branch = branches.get(kind, {}).get("properties", {})
+    branch = branches.get(kind or "", {}).get("properties", {})
     return properties | {name: sub for name, sub in branch.items() if name != "type"}, not branches or kind is not None
 
 
@@ -162,8 +168,8 @@ def _list_sections() -> list[tuple[KeyPath, tuple[str, ...]]]:
     waiting: list[tuple[KeyPath, Schema]] = [((), full_schema())]
     for path, schema in waiting:
         properties = dict(schema.get("properties", {}))
-        for branch in schema.get("allOf", ()):
-            properties |= branch["then"].get("properties", {})
+        for branch in read_branches(schema).values():
+            properties |= branch.get("properties", {})
         sections.append((path, tuple(name for name in properties if name != "type")))
         for name, sub in sorted(properties.items(), key=lambda item: item[0] != "preprocessing"):
             if name not in ("defaults", "hyperopt", "backend", "type"):

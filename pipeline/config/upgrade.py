@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from pneumo.pipeline.config.draft import Draft
 from pneumo.pipeline.config.problems import KeyPath
-from pneumo.pipeline.config.schema import Schema, read_ludwig_schema
+from pneumo.pipeline.config.schema import Schema, read_branches, read_ludwig_schema
 from pneumo.pipeline.config.suggestions import find_near
 
 FEATURE_TYPES = (
@@ -255,10 +255,11 @@ def _split_options(schema: Schema, kind: object) -> tuple[Schema, set[str]]:
     """Return the options of a section of this type by name, and the names of every type's options."""
     own = dict(schema.get("properties", {}))
     kind = own.get("type", {}).get("default") if kind is None else kind
-    branches = {branch["if"]["properties"]["type"]["const"]: branch["then"] for branch in schema.get("allOf", ())}
+    branches = read_branches(schema)
     every = {name for branch in branches.values() for name in branch.get("properties", {})}
-    known = isinstance(kind, str) and kind in branches
-    return own | (branches[kind].get("properties", {}) if known else {}), every if known else set()
+    if not isinstance(kind, str) or kind not in branches:
+        return own, set()
+    return own | branches[kind].get("properties", {}), every
 
 
 def _feature_schema(section: str) -> Schema:
@@ -269,6 +270,6 @@ def _feature_schema(section: str) -> Schema:
 @functools.cache
 def _list_options(section: str, part: str) -> frozenset[str]:
     """Return the options of all encoders, or all decoders."""
-    parts = [branch["then"]["properties"][part]["allOf"] for branch in _feature_schema(section)["allOf"]]
-    options = [branch["then"].get("properties", {}) for branches in parts for branch in branches]
+    parts = [feature["properties"][part] for feature in read_branches(_feature_schema(section)).values()]
+    options = [branch.get("properties", {}) for each in parts for branch in read_branches(each).values()]
     return frozenset(_NEW_NAMES).union(_FC_KEYS, *options)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pneumo.pipeline.config.document import Document, parse_key_path
 from pneumo.pipeline.config.problems import Problem
-from pneumo.pipeline.config.schema import Schema, read_ludwig_schema
+from pneumo.pipeline.config.schema import Schema, read_branches, read_ludwig_schema
 
 ENCODER = "input_features.0.encoder"
 LABEL = "output_features.0"
@@ -98,6 +98,5 @@ def find_component_schema(section: str, kind: str | None) -> dict[str, Schema]:
     part = read_ludwig_schema()["properties"]["input_features"]["items"]["allOf"][0]["then"]["properties"][section]
     if section == "augmentation":
         part = next(alternative["items"] for alternative in part["oneOf"] if "items" in alternative)
-    branches = {branch["if"]["properties"]["type"]["const"]: branch["then"]["properties"] for branch in part["allOf"]}
-    options: dict[str, Schema] = branches.get(kind, {})
+    options: dict[str, Schema] = read_branches(part)[kind]["properties"] if kind in read_branches(part) else {}
     return options

@@ -6,9 +6,8 @@ from itertools import batched
 import numpy as np
 
 from pneumo.pipeline.data.manifest import Dataset, Row
-from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
-from pneumo.pipeline.release.recalibration.site import explain_storage
+from pneumo.pipeline.release.recalibration.site import explain_storage, read_decisions
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.model.bundle import Bundle, BundleInfo
 from pneumo.serving.model.predictor import BATCH, Predictor
@@ -46,14 +45,5 @@ def measure_bundles(bundles: Sequence[Bundle], dataset: Dataset, rows: Sequence[
 
 def _build_cases(info: BundleInfo, logits: Float64, rows: Sequence[Row], classes: list[str]) -> Cases:
     positive = positive_column(classes, info.positive_class)
-    decisions = Decisions(
-        temperature=info.temperature,
-        threshold=info.thresholds.get("default"),
-        policy=info.policy,
-        conformal_level=info.conformal.level,
-        conformal_limit=info.conformal.limit,
-        fitted_on="validation",
-        images=0,
-    )
     columns = [info.classes.index(name) for name in classes]
-    return Cases.make(Scores.from_rows(rows, logits[:, columns], classes), decisions, positive)
+    return Cases.make(Scores.from_rows(rows, logits[:, columns], classes), read_decisions(info), positive)

@@ -22,7 +22,7 @@ from pneumo.pipeline.export.bundle_folder import write_bundle_folder
 from pneumo.pipeline.export.graph_outputs import make_reference
 from pneumo.pipeline.export.int8.acceptance import ClassDecisions
 from pneumo.pipeline.release.recalibration.card import add_recalibration
-from pneumo.pipeline.release.recalibration.site import Site
+from pneumo.pipeline.release.recalibration.site import Site, read_decisions
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.arrays import Mask
 from pneumo.serving.contracts.errors import InputError
@@ -82,7 +82,7 @@ def recalibrate_bundle(
         raise InputError(f"{dataset.folder}: {len(dataset.rows)} images; a reference for drift needs {LEAST}")
     reporter.message(f"running {bundle.info.id} on the images of {dataset.folder} ...")
     site = Site.measure(bundle, dataset, labelled=labelled)
-    decisions = site.fit(site.rules(policy)) if labelled else site.base_decisions()
+    decisions = site.fit(site.rules(policy)) if labelled else read_decisions(site.bundle.info)
     limit = site.fit_outlier_limit()
     info = bundle.info
     before, after = _compare(site, policy) if labelled else _compare_flagged(site, limit)
@@ -123,7 +123,7 @@ def recalibrate_bundle(
 
 def _compare(site: Site, policy: str | None) -> tuple[Figures, Figures]:
     """Return the figures of the bundle's own decisions and of the new ones, cross-fitted."""
-    before = _figures(site, site.apply(site.base_decisions()), _flagged_before(site))
+    before = _figures(site, site.apply(read_decisions(site.bundle.info)), _flagged_before(site))
     after = _figures(site, *site.cross_fit(site.rules(policy)))
     return before, after | {"auroc": before["auroc"]}  # one network: decisions change no rank
 

@@ -47,6 +47,20 @@ def explain_storage(info: BundleInfo, dataset: Dataset) -> str | None:
     )
 
 
+def read_decisions(info: BundleInfo) -> Decisions:
+    """Return the decisions of a bundle."""
+    return Decisions(
+        temperature=info.temperature,
+        threshold=info.thresholds.get("default"),
+        policy=info.policy,
+        conformal_level=info.conformal.level,
+        conformal_limit=info.conformal.limit,
+        outlier_quantile=info.outlier.quantile,
+        fitted_on="validation",
+        images=0,
+    )
+
+
 @dataclass(frozen=True)
 class Site:
     """A bundle and labelled images of a place, at most 2,000, with what its network makes of them.
@@ -154,27 +168,13 @@ class Site:
         """Apply decisions to the images."""
         return Cases.make(self.scores, decisions, self.positive)
 
-    def base_decisions(self) -> Decisions:
-        """Return the bundle's own decisions."""
-        info = self.bundle.info
-        return Decisions(
-            temperature=info.temperature,
-            threshold=info.thresholds.get("default"),
-            policy=info.policy,
-            conformal_level=info.conformal.level,
-            conformal_limit=info.conformal.limit,
-            outlier_quantile=info.outlier.quantile,
-            fitted_on="validation",
-            images=0,
-        )
-
     def cross_fit(self, rules: DecisionRules) -> tuple[Cases, Mask]:
         """Judge each image by decisions that were fitted without its patient.
 
         Returns:
             The images with those decisions applied, and those above the outlier limit, [N].
         """
-        cases = self.apply(self.base_decisions())
+        cases = self.apply(read_decisions(self.bundle.info))
         probabilities, answer, sets = cases.probabilities.copy(), cases.answer.copy(), cases.sets.copy()
         flagged = np.zeros(len(cases), dtype=np.bool_)
         for held_out in self._folds():

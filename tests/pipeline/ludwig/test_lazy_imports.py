@@ -145,7 +145,7 @@ def test_a_failure_is_no_missing_attribute_and_is_tried_again(package: Path, err
         with pytest.raises(ValueError if error == "ValueError" else ImportError, match="broken"):
             hasattr(late, "VALUE")
 
-    (package / "__init__.py").write_text(SOURCE + "# mended", encoding="utf-8")
+    (package / "__init__.py").write_text(SOURCE + "# fixed", encoding="utf-8")
     importlib.invalidate_caches()
     assert late.VALUE == 1
     assert late is sys.modules["late"]

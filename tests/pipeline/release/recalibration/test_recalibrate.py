@@ -17,7 +17,7 @@ from pneumo.pipeline.release.gate import Gate, judge_candidate
 from pneumo.pipeline.release.gate.decide import GateContext
 from pneumo.pipeline.release.recalibration import recalibrate_bundle
 from pneumo.pipeline.release.recalibration.recalibrate import FLAGGED
-from pneumo.pipeline.release.recalibration.site import PRIOR, Site
+from pneumo.pipeline.release.recalibration.site import PRIOR, Site, read_decisions
 from pneumo.pipeline.release.registry import promote
 from pneumo.serving.contracts.arrays import Mask
 from pneumo.serving.contracts.errors import InputError
@@ -95,7 +95,7 @@ def test_twenty_images_of_the_same_place_do_no_harm(base: Bundle, bright: Datase
         info = recalibrate_bundle(base, few, out=tmp_path / "new").info
         new = Site.measure(base, write_dataset(tmp_path / f"many{seed}", test=160, seed=seed + 50))
         old, moved = (
-            new.apply(new.base_decisions().model_copy(update=update)).correct.mean()
+            new.apply(read_decisions(base.info).model_copy(update=update)).correct.mean()
             for update in ({}, {"threshold": info.thresholds["default"], "temperature": info.temperature})
         )
         losses.append(old - moved)
