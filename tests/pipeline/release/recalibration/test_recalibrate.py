@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,8 @@ import pytest
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.decisions import DecisionRules, Decisions
+from pneumo.pipeline.decisions import Decisions
+from pneumo.pipeline.decisions.transfer import LabelledLogits, transfer_decisions
 from pneumo.pipeline.export.graph_outputs import make_reference, run_graph
 from pneumo.pipeline.release.gate import Gate, judge_candidate
 from pneumo.pipeline.release.gate.decide import GateContext
@@ -19,7 +21,6 @@ from pneumo.pipeline.release.recalibration import recalibrate_bundle
 from pneumo.pipeline.release.recalibration.recalibrate import FLAGGED
 from pneumo.pipeline.release.recalibration.site import PRIOR, Site, read_decisions
 from pneumo.pipeline.release.registry import promote
-from pneumo.serving.contracts.arrays import Mask
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.drift.samples import REFERENCE, read_reference
 from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, seal_bundle
@@ -107,14 +108,14 @@ def test_no_image_is_judged_by_decisions_that_its_patient_took_part_in(
     base: Bundle, site: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[set[str]] = []
-    fit = Site.fit
-
-    def spy(self: Site, rules: DecisionRules, chosen: Mask | None = None) -> Decisions:
-        fitted.append(set(self.scores.patient[chosen]))
-        return fit(self, rules, chosen)
-
-    monkeypatch.setattr(Site, "fit", spy)
     measured = Site.measure(base, site)
+    patient_of = dict(zip(measured.scores.logits[:, 1].tolist(), measured.scores.patient, strict=True))
+
+    def spy(images: LabelledLogits, prior: LabelledLogits, **options: Any) -> Decisions:
+        fitted.append({patient_of[logit] for logit in images.logits[:, 1].tolist()})
+        return transfer_decisions(images, prior, **options)
+
+    monkeypatch.setattr(f"{Site.__module__}.transfer_decisions", spy)
     measured.cross_fit(measured.rules(None))
     everyone = set(measured.scores.patient)
     judged = [everyone - patients for patients in fitted]
