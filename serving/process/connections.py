@@ -29,6 +29,9 @@ TICK_S = 0.5
 LINGER_S = 2.0
 """Seconds in which a refused client may read the answer: closed at once, what it still sends would reset it."""
 
+NEW_S = 0.5
+"""Seconds in which a new connection makes room for no other: its request may be on its way, or wait to be read."""
+
 MAX_PIPELINED = 32
 """Most requests of a connection that wait for their answer."""
 
@@ -52,7 +55,9 @@ class Connections:
     """The open connections of a process.
 
     If there are too many, the one that has waited longest without a request makes room: many idle or half-sent ones
-    keep nobody out. A trusted proxy (`FORWARDED_ALLOW_IPS`) may open as many as all clients together.
+    keep nobody out. If all have a request under way, or were just opened, the newcomer is refused. Refused ones, which
+    linger, do not count, and are as many at most. A trusted proxy (`FORWARDED_ALLOW_IPS`) may open as many as all
+    clients together.
     """
 
     def __init__(self, settings: Settings, count: Callable[[str], object]) -> None:
@@ -60,6 +65,7 @@ class Connections:
         self.settings = settings
         self._count = count
         self._open: set[LimitedProtocol] = set()
+        self._refused: dict[LimitedProtocol, None] = {}  # in the order of their refusal
         self._peers: Counter[str] = Counter()
         self._logged: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -71,7 +77,7 @@ class Connections:
     @property
     def unanswered(self) -> bool:
         """Whether a request is under way, or may be on its way through a connection that was just opened."""
-        return any(each.expects_answer for each in self._open)
+        return any(each.expects_answer for each in (*self._open, *self._refused))
 
     def add(self, connection: "LimitedProtocol") -> None:
         """Add a new connection, and make room for it or refuse it if there are too many."""
@@ -85,7 +91,8 @@ class Connections:
         self._peers[peer] += 1
         if self._timer is None:
             self._timer = connection.loop.call_later(TICK_S, self._tick, connection.loop)
-        if waiting := [each for each in crowd if each.is_waiting]:
+        new_since = connection.loop.time() - NEW_S
+        if waiting := [each for each in crowd if each.is_waiting and (each.has_asked or each.since < new_since)]:
             oldest = min(waiting, key=lambda each: each.since)
             oldest.make_room()
             oldest.transport.close()  # without lingering
@@ -95,24 +102,29 @@ class Connections:
 
     def remove(self, connection: "LimitedProtocol") -> None:
         """Remove a connection that was closed."""
+        self._refused.pop(connection, None)
         if connection in self._open:
             self._open.remove(connection)
             self._peers[connection.peer] -= 1
             if not self._peers[connection.peer]:
                 del self._peers[connection.peer]
 
-    def record_refusal(self, reason: str, status: int, detail: str) -> None:
-        """Count a refusal, and log the first one of its kind in a minute."""
+    def record_refusal(self, connection: "LimitedProtocol", reason: str, status: int, detail: str) -> None:
+        """Count a refusal, let the connection linger, and log the first refusal of its kind in a minute."""
         self._count(reason)
+        self.remove(connection)
+        if len(self._refused) >= self.settings.max_connections:
+            next(iter(self._refused)).make_room()
+        self._refused[connection] = None
         now = asyncio.get_running_loop().time()
         if now >= self._logged.get(reason, now):
             self._logged[reason] = now + _LOG_S
             _log.warning("refused a connection: %d %s; more within a minute are counted, not logged", status, detail)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        for connection in list(self._open):
+        for connection in [*self._open, *self._refused]:
             connection.check_time(loop.time())
-        self._timer = loop.call_later(TICK_S, self._tick, loop) if self._open else None
+        self._timer = loop.call_later(TICK_S, self._tick, loop) if self._open or self._refused else None
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -128,6 +140,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._settings = connections.settings
         self._reading = _Reading.HEAD
         self._refused = self._offered = False
+        self.has_asked = False
+        """Whether a request has arrived whole."""
         self._method = b""
         self._unanswered: deque[RequestResponseCycle] = deque()
         self._unread = 0
@@ -242,7 +256,7 @@ class LimitedProtocol(HttpToolsProtocol):
     @override
     def on_message_complete(self) -> None:
         if not self._refused and not self._offered:
-            self._reading, self._received = _Reading.NOTHING, 0
+            self._reading, self._received, self.has_asked = _Reading.NOTHING, 0, True
             super().on_message_complete()
 
     @override
@@ -271,7 +285,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.make_room()
 
     def make_room(self) -> None:
-        """Close a connection without a request under way; tell the client if it has begun one."""
+        """Close a connection without a request under way, or a refused one; tell the client if it has begun one."""
         if self._reading is _Reading.HEAD and self._received and not self._refused:
             detail = f"the headers did not arrive in time; send them within {self._settings.header_s:g} s"
             self.refuse(408, "header-time", detail)
@@ -287,7 +301,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused, self.since = True, self.loop.time()
-        self._shared.record_refusal(reason, status, detail)
+        self._shared.record_refusal(self, reason, status, detail)
         reads_body = len(self._unanswered) == 1 and self._reading is _Reading.BODY and not self.cycle.response_started
         if not self._unanswered or reads_body:
             self.transport.write(self._render_problem(status, detail))

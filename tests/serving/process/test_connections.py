@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from pneumo.serving.process.connections import NEW_S
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import until
 
@@ -168,10 +169,18 @@ def test_if_there_are_too_many_connections_the_one_that_has_waited_longest_makes
     asking = Peer(server, GET + b"\r\n")
     assert asking.receive_answer().startswith(b"HTTP/1.1 200")
     peers = [Peer(server, b"G") for _ in range(600)]
-    assert is_alive(server)
+    until(lambda: is_alive(server))
     assert asking.receive() == b""
     for peer in peers:
         peer.socket.close()
+
+
+def test_a_crowd_of_newcomers_is_answered_or_told_to_come_back_and_never_reset(server, png):
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nConnection: close\r\n"
+    peers = [Peer(server) for _ in range(600)]  # all are open before the first has asked
+    for peer in peers:
+        peer.send(head + b"Content-Length: %d\r\n\r\n" % len(png) + png)
+    assert {peer.receive()[:12] for peer in peers} == {b"HTTP/1.1 200", b"HTTP/1.1 503"}
 
 
 def test_a_silent_connection_is_closed_without_an_answer(server):
@@ -269,7 +278,7 @@ def test_a_client_holds_a_share_of_the_connections_unless_it_is_a_trusted_proxy(
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.1")
     server = serve(max_client_connections=5, drain_s=0)
     peers = [Peer(server, GET)]
-    time.sleep(0.1)  # the clock of the server's loop tells connections apart by milliseconds
+    time.sleep(NEW_S + 0.1)
     peers += [Peer(server, GET) for _ in range(5)]
     assert refused(peers[0].receive(), 408)
     for peer in peers[1:]:
