@@ -74,7 +74,12 @@ def regain(site: Site, images: LabelledLogits, halves: np.ndarray, options: argp
             own = take(images, drawn[:count])
             try:
                 fitted = transfer_decisions(
-                    own, site.prior_logits, positive=positive, rules=rules, fitted_on="the site"
+                    own,
+                    site.prior_logits,
+                    positive=positive,
+                    classes=site.bundle.info.classes,
+                    rules=rules,
+                    fitted_on="the site",
                 )
             except CheckFailedError:
                 fitted = read_decisions(site.bundle.info)

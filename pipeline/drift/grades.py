@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pneumo.pipeline.data.phantom import Scanner
-from pneumo.pipeline.evaluation.stress import shifts
-from pneumo.pipeline.evaluation.stress.shifts import Change, Random, Shift
+from pneumo.pipeline.evaluation.stress import pixel_changes as pixels
+from pneumo.pipeline.evaluation.stress.pixel_changes import Random
+from pneumo.pipeline.evaluation.stress.shifts import Change, Shift
 from pneumo.serving.images.types import Gray
 
 PHOTOGRAPHS = (
@@ -44,9 +45,9 @@ class Grade:
 
 def list_grades() -> tuple[Grade, ...]:
     """List every kind of change at its strengths, in the order in which they are drawn."""
-    changes = (Shift.of(name, unit, function, each) for name, unit, function, many in _KINDS for each in many)
+    changes = (Shift(name, unit, function, each) for name, unit, function, many in _KINDS for each in many)
     grades = [Grade(change.name, change.strength, change) for change in changes]
-    inverted = Shift("inverted", "all", lambda gray, _: 255 - gray)
+    inverted = Shift("inverted", "all", lambda gray, _, __: 255 - gray, 1)
     grades += [Grade("inverted", _label(share), inverted, share=share) for share in (0.02, 0.05, 0.1, 0.3, 1)]
     grades += [Grade("no radiographs", _label(share), photographs=share) for share in (0.01, 0.02, 0.05, 0.1, 0.2)]
     grades += [Grade("more positives", _label(share), positive=share) for share in (0.6, 0.7, 0.8, 0.9, 0.97)]
@@ -93,19 +94,19 @@ def _change_scanner(gray: Gray, random: Random, strength: float) -> Gray:
 def _zoom(gray: Gray, share: float) -> Gray:
     """Cut a share of the side away, half of it at each border; below 0 add black borders instead."""
     scale = 1 / (1 - share) if share > 0 else 1 + share
-    return shifts.warp(gray, scale=(scale, scale))
+    return pixels.warp(gray, scale=(scale, scale))
 
 
 _KINDS: tuple[tuple[str, str, Change, tuple[float, ...]], ...] = (
-    ("darker", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), (-5, -10, -20, -40, -70, -120)),
-    ("brighter", "{:+g} levels", lambda g, _, s: shifts.brightness(g, s), (5, 10, 20, 40, 70, 120)),
-    ("flatter", "contrast x {:g}", lambda g, _, s: shifts.contrast(g, s), (0.95, 0.9, 0.8, 0.6, 0.4, 0.15)),
-    ("gamma, darker", "exponent {:g}", lambda g, _, s: shifts.gamma(g, s), (1.1, 1.2, 1.5, 2, 3, 5)),
-    ("gamma, lighter", "exponent {:g}", lambda g, _, s: shifts.gamma(g, s), (0.9, 0.8, 0.65, 0.5, 0.35, 0.2)),
-    ("blur", "sigma {:g} px", lambda g, _, s: shifts.blur(g, s), (0.3, 0.5, 0.8, 1.5, 3, 6)),
-    ("noise", "{:g} photons", shifts.quantum_noise, (20_000, 8000, 3000, 1000, 300, 60)),
-    ("low resolution", "1/{:g}", lambda g, _, s: shifts.coarsen(g, s), (1.2, 1.5, 2, 4, 8, 14)),
-    ("rotation", "{:g} degrees", shifts.rotate, (2, 5, 10, 20, 40, 70)),
+    ("darker", "{:+g} levels", lambda g, _, s: pixels.brightness(g, s), (-5, -10, -20, -40, -70, -120)),
+    ("brighter", "{:+g} levels", lambda g, _, s: pixels.brightness(g, s), (5, 10, 20, 40, 70, 120)),
+    ("flatter", "contrast x {:g}", lambda g, _, s: pixels.contrast(g, s), (0.95, 0.9, 0.8, 0.6, 0.4, 0.15)),
+    ("gamma, darker", "exponent {:g}", lambda g, _, s: pixels.gamma(g, s), (1.1, 1.2, 1.5, 2, 3, 5)),
+    ("gamma, lighter", "exponent {:g}", lambda g, _, s: pixels.gamma(g, s), (0.9, 0.8, 0.65, 0.5, 0.35, 0.2)),
+    ("blur", "sigma {:g} px", lambda g, _, s: pixels.blur(g, s), (0.3, 0.5, 0.8, 1.5, 3, 6)),
+    ("noise", "{:g} photons", pixels.quantum_noise, (20_000, 8000, 3000, 1000, 300, 60)),
+    ("low resolution", "1/{:g}", lambda g, _, s: pixels.coarsen(g, s), (1.2, 1.5, 2, 4, 8, 14)),
+    ("rotation", "{:g} degrees", pixels.rotate, (2, 5, 10, 20, 40, 70)),
     ("cropped borders", "{:.0%}", lambda g, _, s: _zoom(g, s), (0.02, 0.05, 0.1, 0.15, 0.2, 0.35)),
     ("black borders", "{:.0%}", lambda g, _, s: _zoom(g, -s), (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)),
     ("another scanner", "{:.0%}", _change_scanner, (0.1, 0.25, 0.5, 1, 2, 4)),

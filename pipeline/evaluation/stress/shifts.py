@@ -1,200 +1,157 @@
-"""Simulated changes of a radiograph at another hospital: exposure, detector, geometry, software.
+"""The changes of a stress test in families: what other hospitals do to radiographs, and what each may be used for."""
 
-Every function takes and returns uint8 [H, W] of the same shape. Lengths are shares of the image's width or height, or
-pixels of an image of 224 pixels that scale with the size, so that a strength is the same at any size.
-"""
-
-import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
-from PIL import Image, ImageFilter
 
-from pneumo.serving.contracts.arrays import Float64
+from pneumo.pipeline.evaluation.stress import pixel_changes as pixels
+from pneumo.pipeline.evaluation.stress.pixel_changes import Random
 from pneumo.serving.images.types import Gray
 
-REFERENCE_SIDE = 224
-"""Side of the image that lengths in pixels refer to."""
-
-_ABSORPTION = 3.0
-"""Natural logarithm of the ratio of radiation at the detector between black and white: about 20 to 1."""
-
-_LEVELS = np.arange(256, dtype=np.float64) / 255
-
-Random = np.random.Generator
 Change = Callable[[Gray, Random, float], Gray]
 """Changes an image by a strength."""
 
 
+class Family(StrEnum):
+    """The cause of a change."""
+
+    EXPOSURE = "exposure"
+    DETECTOR = "detector"
+    GEOMETRY = "geometry"
+    SOFTWARE = "software"
+    CLASS_LINKED = "class-linked"
+    """Images of one class come from elsewhere than those of the other."""
+    MIXED = "mixed"
+    """Several causes at once, drawn for each image."""
+
+
+class Use(StrEnum):
+    """What a change may be used for. What is fitted to changes is judged by those that it has not seen."""
+
+    SELECTION = "selection"
+    """To choose a model or an epoch."""
+    FITTING = "fitting"
+    """To fit decisions; the changes for selection are among them."""
+    REPORT = "report"
+    """Only to report: nothing is fitted, selected, stopped or augmented on these changes."""
+
+
 @dataclass(frozen=True)
 class Shift:
-    """One kind of change, such as `blur`, at one strength with its unit, such as `sigma 2 px`."""
+    """One kind of change, such as `blur`, at one strength.
+
+    Attributes:
+        unit: The strength in words, with the number left out: `sigma {:g} px`.
+        family: Its cause; None for changes that are not of a stress test.
+        use: What it may be used for.
+        function_of_positives: Change of images of the positive class, if it differs.
+    """
 
     name: str
-    strength: str
-    change: Callable[[Gray, Random], Gray]
+    unit: str
+    function: Change
+    value: float
+    family: Family | None = None
+    use: Use = Use.REPORT
+    function_of_positives: Change | None = None
 
-    @classmethod
-    def of(cls, name: str, unit: str, function: Change, strength: float) -> "Shift":
-        """Return a kind of change at one strength, whose words are `unit` with the number in it."""
-        return cls(name, unit.format(strength), lambda gray, random: function(gray, random, strength))
+    @property
+    def strength(self) -> str:
+        """Strength with its unit, such as `sigma 2 px`."""
+        return self.unit.format(self.value)
 
     @property
     def title(self) -> str:
         """Kind and strength, such as `blur, sigma 2 px`."""
         return f"{self.name}, {self.strength}"
 
-    def apply(self, gray: Gray, key: str) -> Gray:
-        """Change an image, uint8 [H, W]; random parts depend on the shift and the key alone."""
-        return self.change(gray, np.random.default_rng(zlib.crc32(f"{self.title}\n{key}".encode())))
+    def apply(self, gray: Gray, key: str, *, positive: bool = False) -> Gray:
+        """Change an image, uint8 [H, W], of the positive class or not; the shift and the key decide random parts."""
+        function = self.function_of_positives if positive and self.function_of_positives else self.function
+        return function(gray, np.random.default_rng(zlib.crc32(f"{self.title}\n{key}".encode())), self.value)
 
 
-def list_shifts() -> tuple[Shift, ...]:
-    """Return the fixed set of changes of a stress test, each kind at two strengths."""
-    return tuple(Shift.of(name, unit, function, each) for name, unit, function, many in _CHANGES for each in many)
+def list_shifts(use: Use | None = None, *, binary: bool = True) -> tuple[Shift, ...]:
+    """Return the fixed set of changes of a stress test, each kind at two strengths.
 
-
-def gamma(gray: Gray, exponent: float) -> Gray:
-    """Raise brightness in [0, 1] to a power; above 1 darkens."""
-    return _look_up(gray, _LEVELS**exponent)
-
-
-def contrast(gray: Gray, factor: float) -> Gray:
-    """Multiply the distance of each pixel from the image's mean."""
-    mean = float(gray.mean()) / 255
-    return _look_up(gray, mean + (_LEVELS - mean) * factor)
-
-
-def brightness(gray: Gray, levels: float) -> Gray:
-    """Add gray levels of 255, clipped to the range."""
-    return _look_up(gray, _LEVELS + levels / 255)
-
-
-def tone(gray: Gray, slope: float) -> Gray:
-    """Bend the tone curve around mid-gray: slope x^s / (x^s + (1 - x)^s), an S above 1, its inverse below."""
-    up, down = _LEVELS**slope, (1 - _LEVELS) ** slope
-    return _look_up(gray, up / (up + down))
-
-
-def blur(gray: Gray, sigma: float) -> Gray:
-    """Blur with a Gaussian; sigma in pixels of an image of 224 pixels."""
-    radius = sigma * max(gray.shape) / REFERENCE_SIDE
-    return np.asarray(Image.fromarray(gray).filter(ImageFilter.GaussianBlur(radius)), dtype=np.uint8)
-
-
-def coarsen(gray: Gray, factor: float) -> Gray:
-    """Reduce to 1/factor of the image's side and enlarge again, both bilinear."""
-    height, width = gray.shape
-    small = Image.fromarray(gray).resize((max(1, round(width / factor)), max(1, round(height / factor))), _BILINEAR)
-    return np.asarray(small.resize((width, height), _BILINEAR), dtype=np.uint8)
-
-
-def sharpen(gray: Gray, amount: float) -> Gray:
-    """Add `amount` times the difference from a blur of 2 pixels (of 224): unsharp masking, as consoles do."""
-    soft = blur(gray, 2.0).astype(np.float64)
-    return _to_gray((gray + amount * (gray - soft)) / 255)
-
-
-def quantum_noise(gray: Gray, random: Random, photons: float) -> Gray:
-    """Draw the radiation of an image again as Poisson counts: least radiation gives most noise.
-
-    The gray level is taken as the negative logarithm of the radiation. A black pixel of an image of 224 pixels gets a
-    mean count of `photons`, a white one about a twentieth.
+    `use` leaves those that may be used so: the set for selection is a part of that for fitting, and no change for the
+    report is in either. Without `binary` there are none that differ by class.
     """
-    area = (REFERENCE_SIDE**2) / gray.size  # a pixel of a smaller image gathers more
-    mean = photons * area * np.exp(-_ABSORPTION * _LEVELS)[gray]
-    counts = np.maximum(random.poisson(mean), 1)
-    return _to_gray(-np.log(counts / (photons * area)) / _ABSORPTION)
+    wanted = tuple(Use) if use is None else (Use.SELECTION, Use.FITTING) if use is Use.FITTING else (use,)
+    shifts = [
+        Shift(name, unit, function, value, family, part)
+        for family, part, name, unit, values, function in _KINDS
+        for value in values
+    ]
+    shifts += [
+        Shift(name, "strength {:g}", function, value, Family.CLASS_LINKED, part, other)
+        for part, name, function, other in (_BY_CLASS if binary else ())
+        for value in (1, 2)
+    ]
+    return tuple(shift for shift in shifts if shift.use in wanted)
 
 
-def heel_effect(gray: Gray, random: Random, share: float) -> Gray:
-    """Darken one edge of the image and brighten the opposite one by a share, as the anode's shadow does."""
-    height, width = gray.shape
-    angle = random.uniform(0, 2 * np.pi)
-    across, down = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
-    reach = abs(np.cos(angle)) + abs(np.sin(angle))
-    field = (across * np.cos(angle) + down * np.sin(angle)) / reach
-    return _to_gray(gray / 255 * (1 + share * field))
+def _like(name: str) -> Change:
+    """Return the change of a kind at its first or second strength, given as 1 or 2; none without a name."""
+
+    def change(gray: Gray, random: Random, strength: float) -> Gray:
+        shift = [each for each in list_shifts(binary=False) if each.name == name][int(strength) - 1]
+        return shift.function(gray, random, shift.value)
+
+    return change if name else lambda gray, *_: gray
 
 
-def rotate(gray: Gray, random: Random, degrees: float) -> Gray:
-    """Rotate by an angle to a random side; corners become black."""
-    return warp(gray, degrees=degrees * random.choice((-1, 1)))
+def _mix(gray: Gray, random: Random, strength: float) -> Gray:
+    """Apply one change for the report of each family but those by class, drawn for the image, at strength 1 or 2."""
+    for family in (Family.EXPOSURE, Family.DETECTOR, Family.GEOMETRY, Family.SOFTWARE):
+        names = [each.name for each in list_shifts(Use.REPORT) if each.family is family]
+        gray = _like(names[random.integers(len(names))])(gray, random, strength)
+    return gray
 
 
-def translate(gray: Gray, random: Random, share: float) -> Gray:
-    """Move by a share of the side in a random direction; uncovered parts become black."""
-    angle = random.uniform(0, 2 * np.pi)
-    return warp(gray, move=(share * float(np.cos(angle)), share * float(np.sin(angle))))
-
-
-def warp(
-    gray: Gray, *, scale: tuple[float, float] = (1.0, 1.0), degrees: float = 0.0, move: tuple[float, float] = (0.0, 0.0)
-) -> Gray:
-    """Scale (across, down), rotate and move (shares of width and height) about the centre; outside is black."""
-    height, width = gray.shape
-    angle = np.deg2rad(degrees)
-    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
-    # Pillow takes the inverse: the source of each pixel of the result.
-    a, b, d, e = cosine / scale[0], sine / scale[0], -sine / scale[1], cosine / scale[1]
-    x, y = width / 2 + move[0] * width, height / 2 + move[1] * height
-    matrix = (a, b, width / 2 - a * x - b * y, d, e, height / 2 - d * x - e * y)
-    moved = Image.fromarray(gray).transform((width, height), Image.Transform.AFFINE, matrix, _BILINEAR)
-    return np.asarray(moved, dtype=np.uint8)
-
-
-def equalise(gray: Gray, share: float) -> Gray:
-    """Move each gray level a share of the way to its level if all were equally frequent."""
-    counts = np.cumsum(np.bincount(gray.ravel(), minlength=256)).astype(np.float64)
-    lowest = counts[gray.min()]
-    if lowest == counts[-1]:  # one level only
-        return gray
-    equal = np.clip((counts - lowest) / (counts[-1] - lowest), 0, 1)
-    return _look_up(gray, (1 - share) * _LEVELS + share * equal)
-
-
-def recompress(gray: Gray, quality: float) -> Gray:
-    """Compress as JPEG with a quality of 1 to 95."""
-    buffer = io.BytesIO()
-    Image.fromarray(gray).save(buffer, "JPEG", quality=int(quality))
-    with Image.open(buffer) as image:
-        return np.asarray(image, dtype=np.uint8)
-
-
-_BILINEAR = Image.Resampling.BILINEAR
-
-
-def _look_up(gray: Gray, table: Float64) -> Gray:
-    return _to_gray(table)[gray]
-
-
-def _to_gray(values: Float64) -> Gray:
-    levels: Gray = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
-    return levels
-
-
-_CHANGES: tuple[tuple[str, str, Change, tuple[float, float]], ...] = (
-    ("gamma, darker", "exponent {:g}", lambda g, _, s: gamma(g, s), (1.5, 2.2)),
-    ("gamma, lighter", "exponent {:g}", lambda g, _, s: gamma(g, s), (0.67, 0.45)),
-    ("contrast down", "factor {:g}", lambda g, _, s: contrast(g, s), (0.7, 0.45)),
-    ("brightness up", "{:+g} levels", lambda g, _, s: brightness(g, s), (30, 60)),
-    ("brightness down", "{:+g} levels", lambda g, _, s: brightness(g, s), (-30, -60)),
-    ("tone curve, S", "slope {:g}", lambda g, _, s: tone(g, s), (1.6, 2.5)),
-    ("tone curve, inverse S", "slope {:g}", lambda g, _, s: tone(g, s), (0.65, 0.4)),
-    ("blur", "sigma {:g} px", lambda g, _, s: blur(g, s), (1.0, 2.0)),
-    ("low resolution", "1/{:g}", lambda g, _, s: coarsen(g, s), (2, 4)),
-    ("sharpening", "amount {:g}", lambda g, _, s: sharpen(g, s), (1.0, 3.0)),
-    ("quantum noise", "{:g} photons", quantum_noise, (2000, 400)),
-    ("heel effect", "{:.0%}", heel_effect, (0.2, 0.4)),
-    ("zoom in", "factor {:g}", lambda g, _, s: warp(g, scale=(s, s)), (1.1, 1.25)),
-    ("zoom out", "factor {:g}", lambda g, _, s: warp(g, scale=(s, s)), (0.9, 0.75)),
-    ("wider", "factor {:g}", lambda g, _, s: warp(g, scale=(s, 1.0)), (1.15, 1.3)),
-    ("taller", "factor {:g}", lambda g, _, s: warp(g, scale=(1.0, s)), (1.15, 1.3)),
-    ("rotation", "{:g} degrees", rotate, (5, 12)),
-    ("translation", "{:.0%}", translate, (0.05, 0.12)),
-    ("histogram equalisation", "{:.0%}", lambda g, _, s: equalise(g, s), (0.5, 1.0)),
-    ("JPEG", "quality {:g}", lambda g, _, s: recompress(g, s), (30, 10)),
+_EXPOSURE, _DETECTOR, _GEOMETRY = Family.EXPOSURE, Family.DETECTOR, Family.GEOMETRY
+_SOFTWARE, _MIXED, _SELECTION, _FITTING, _REPORT = Family.SOFTWARE, Family.MIXED, Use.SELECTION, Use.FITTING, Use.REPORT
+_KINDS: tuple[tuple[Family, Use, str, str, tuple[float, float], Change], ...] = (
+    (_EXPOSURE, _SELECTION, "contrast down", "factor {:g}", (0.7, 0.45), lambda g, _, s: pixels.contrast(g, s)),
+    (_EXPOSURE, _FITTING, "gamma, darker", "exponent {:g}", (1.5, 2.2), lambda g, _, s: pixels.gamma(g, s)),
+    (_EXPOSURE, _FITTING, "gamma, lighter", "exponent {:g}", (0.67, 0.45), lambda g, _, s: pixels.gamma(g, s)),
+    (_EXPOSURE, _FITTING, "brightness up", "{:+g} levels", (30, 60), lambda g, _, s: pixels.brightness(g, s)),
+    (_EXPOSURE, _FITTING, "brightness down", "{:+g} levels", (-30, -60), lambda g, _, s: pixels.brightness(g, s)),
+    (_EXPOSURE, _FITTING, "heel effect", "{:.0%}", (0.2, 0.4), pixels.heel_effect),
+    (_EXPOSURE, _REPORT, "scattered radiation", "{:.0%}", (0.3, 0.7), lambda g, _, s: pixels.scatter(g, s)),
+    (_DETECTOR, _SELECTION, "blur", "sigma {:g} px", (1.0, 2.0), lambda g, _, s: pixels.blur(g, s)),
+    (_DETECTOR, _FITTING, "low resolution", "1/{:g}", (2, 4), lambda g, _, s: pixels.coarsen(g, s)),
+    (_DETECTOR, _FITTING, "quantum noise", "{:g} photons", (2000, 400), pixels.quantum_noise),
+    (_DETECTOR, _REPORT, "uneven readout", "{:g} levels", (2, 5), pixels.add_lines),
+    (_GEOMETRY, _SELECTION, "taller", "factor {:g}", (1.15, 1.3), lambda g, _, s: pixels.warp(g, scale=(1.0, s))),
+    (_GEOMETRY, _FITTING, "zoom in", "factor {:g}", (1.1, 1.25), lambda g, _, s: pixels.warp(g, scale=(s, s))),
+    (_GEOMETRY, _FITTING, "zoom out", "factor {:g}", (0.9, 0.75), lambda g, _, s: pixels.warp(g, scale=(s, s))),
+    (_GEOMETRY, _FITTING, "wider", "factor {:g}", (1.15, 1.3), lambda g, _, s: pixels.warp(g, scale=(s, 1.0))),
+    (_GEOMETRY, _FITTING, "rotation", "{:g} degrees", (5, 12), pixels.rotate),
+    (_GEOMETRY, _FITTING, "translation", "{:.0%}", (0.05, 0.12), pixels.translate),
+    (_GEOMETRY, _FITTING, "wide film, cut", "{:.0%}", (0.1, 0.2), pixels.cut_film),
+    (_GEOMETRY, _REPORT, "collimation", "{:.0%}", (0.06, 0.12), pixels.collimate),
+    (_GEOMETRY, _REPORT, "lead marker", "{:.0%}", (0.05, 0.1), pixels.add_marker),
+    (_GEOMETRY, _REPORT, "older child", "heart {:.0%} narrower", (0.15, 0.3), lambda g, _, s: pixels.grow_chest(g, s)),
+    (_SOFTWARE, _SELECTION, "histogram equalisation", "{:.0%}", (0.5, 1.0), lambda g, _, s: pixels.equalise(g, s)),
+    (_SOFTWARE, _FITTING, "tone curve, S", "slope {:g}", (1.6, 2.5), lambda g, _, s: pixels.tone(g, s)),
+    (_SOFTWARE, _FITTING, "tone curve, inverse S", "slope {:g}", (0.65, 0.4), lambda g, _, s: pixels.tone(g, s)),
+    (_SOFTWARE, _FITTING, "sharpening", "amount {:g}", (1.0, 3.0), lambda g, _, s: pixels.sharpen(g, s)),
+    (_SOFTWARE, _FITTING, "edge enhancement", "amount {:g}", (0.7, 1.5), lambda g, _, s: pixels.sharpen(g, s, 8.0)),
+    (_SOFTWARE, _REPORT, "multi-scale contrast", "power {:g}", (0.85, 0.7), lambda g, _, s: pixels.enhance(g, s)),
+    (_SOFTWARE, _REPORT, "JPEG", "quality {:g}", (30, 10), lambda g, _, s: pixels.recompress(g, s)),
+    (_MIXED, _REPORT, "another department", "strength {:g}", (1, 2), _mix),
 )
-"""Name, unit, function and strengths of each kind of change."""
+"""Name, unit, strengths and function of each kind. No augmentation of pneumo imitates those for the report."""
+
+_BY_CLASS: tuple[tuple[Use, str, Change, Change], ...] = (
+    (_SELECTION, "negatives taller, positives wider", _like("taller"), _like("wider")),
+    (_FITTING, "negatives taller", _like("taller"), _like("")),
+    (_FITTING, "negatives blurred, positives sharpened", _like("blur"), _like("sharpening")),
+    (_REPORT, "positives with scattered radiation", _like(""), _like("scattered radiation")),
+    (_REPORT, "negatives with multi-scale contrast", _like("multi-scale contrast"), _like("")),
+)
+"""The same of each kind that differs by class: changes of negatives and of positives."""

@@ -16,7 +16,7 @@ from pneumo.pipeline.evaluation.stress.shifts import Shift
 from pneumo.serving.drift.column_tests import ColumnTests
 from tests.support.drift_samples import draw
 
-DARK = Shift("darker", "much", lambda gray, _: gray)
+DARK = Shift("darker", "much", lambda gray, _, __: gray, 1)
 ALL, TENTH = Grade("darker", "much", DARK), Grade("darker", "a tenth", DARK, share=0.1)
 ODD, MIX = Grade("odd", "a tenth", photographs=0.1), Grade("mix", "nine tenths", positive=0.9)
 

@@ -14,14 +14,12 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit
 from pneumo.pipeline.evaluation import read_metrics
-from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.pipeline.evaluation.results import Estimate
-from pneumo.pipeline.evaluation.stress.shifts import list_shifts
+from pneumo.pipeline.evaluation.stress.shifts import Use, list_shifts
 from pneumo.pipeline.evaluation.stress.stress_test import (
     FILE,
     ShiftResult,
     StressReport,
-    crossed_auroc,
     run_stress_test,
     summarise_shifts,
 )
@@ -58,9 +56,9 @@ def test_unchanged_images_have_the_metrics_of_the_run(report: StressReport, own:
     expected = read_metrics(own).splits["validation"].metrics
     for name in ("auroc", "balanced_accuracy", "sensitivity", "specificity"):
         assert report.unchanged.metrics[name].value == pytest.approx(expected[name].value, abs=1e-9)
-    # The conformal limit is the score of one of these images, which the last bit of a logit decides about.
-    one_image = 1 / report.images + 1e-9
-    assert report.unchanged.metrics["uncertain"].value == pytest.approx(expected["uncertain"].value, abs=one_image)
+    # Each conformal limit is the score of one of these images, which the last bit of a logit decides about.
+    two_images = 2 / report.images + 1e-9
+    assert report.unchanged.metrics["uncertain"].value == pytest.approx(expected["uncertain"].value, abs=two_images)
     reference = pd.read_parquet(own.folder / "bundle" / "reference.parquet")
     scores = reference[reference["split"] == "validation"]["outlier_score"]
     limit = Bundle.open(own.folder / "bundle").info.outlier.limit
@@ -73,10 +71,6 @@ def test_every_shift_is_measured_and_some_hurt(report: StressReport) -> None:
         auroc = result.metrics["auroc"]
         assert auroc.low <= auroc.value <= auroc.high
         assert 0 <= result.flagged <= 1
-        assert result.crossed_auroc is not None
-    # Scores of one class that move alone cost more than scores that move together.
-    assert report.summary.mean_crossed_auroc < report.summary.mean_auroc
-    assert report.summary.worst_crossed_auroc == min(result.crossed_auroc for result in report.shifts)
     assert report.summary.worst_auroc < report.unchanged.metrics["auroc"].value
     assert len({result.metrics["auroc"].value for result in report.shifts}) > 5
 
@@ -121,20 +115,6 @@ def test_a_bundle_that_does_not_fit_the_run_is_not_asked(own: Run, tmp_path: Pat
     assert OutlierLimit.from_bundle(damaged, quantile=0.99) is None
 
 
-def cases(scores: list[float]) -> Cases:
-    probabilities = np.array([[1 - score, score] for score in scores])
-    truth = np.array([0, 0, 1, 1])
-    every = np.ones((4, 2), dtype=bool)
-    return Cases(["a"] * 4, np.arange(4), 4, truth, probabilities, probabilities, truth, every, 1)
-
-
-def test_a_change_that_comes_with_the_class_is_measured_by_changing_one_class_alone() -> None:
-    plain, lifted = cases([0.1, 0.2, 0.7, 0.8]), cases([0.65, 0.75, 0.9, 0.95])
-    assert crossed_auroc(plain, plain) == 1
-    assert crossed_auroc(lifted, plain) == pytest.approx(0.75)  # 0.65 and 0.75 against 0.7 and 0.8
-    assert crossed_auroc(plain, lifted) == pytest.approx(0.75)
-
-
 def result(name: str, auroc: float | None, balanced: float | None) -> ShiftResult:
     metrics = {"auroc": Estimate(value=auroc), "balanced_accuracy": Estimate(value=balanced)}
     return ShiftResult(name=name, strength="1", metrics=metrics, flagged=None)
@@ -147,6 +127,18 @@ def test_the_summary_has_mean_and_worst_and_leaves_out_what_is_undefined() -> No
     assert summary.mean_balanced_accuracy == pytest.approx(0.7)
     assert summary.worst_balanced_accuracy == 0.6
     assert summarise_shifts([result("c", None, None)]).worst_shift is None
+
+
+def test_the_summary_has_the_changes_of_each_family_and_those_for_the_report_alone(report: StressReport) -> None:
+    families = report.families
+    assert list(families) == [*dict.fromkeys(shift.family for shift in list_shifts()), "report"]
+    assert sum(part.changes for name, part in families.items() if name != "report") == len(report.shifts)
+    reserved = [result for result in report.shifts if result.use == "report"]
+    assert families["report"].changes == len(reserved) == len(list_shifts(Use.REPORT))
+    assert families["report"].mean_specificity == pytest.approx(
+        np.mean([result.metrics["specificity"].value for result in reserved])
+    )
+    assert min(part.worst_auroc for part in families.values()) == report.summary.worst_auroc
 
 
 def test_a_data_set_that_changed_is_refused(trained: Run, dataset: Dataset, tmp_path: Path) -> None:
@@ -165,7 +157,10 @@ def test_a_person_gets_a_table_of_all_changes(report: StressReport, capsys: pyte
     shown = capsys.readouterr().out
     for shift in list_shifts():
         assert shift.title in shown
-    assert f"AUROC under change: mean {report.summary.mean_auroc:.4f}, worst" in shown
+    for name, part in report.families.items():
+        assert f"│ {name} " in shown
+        assert f"{part.mean_auroc:.3f}" in shown
+    assert report.summary.worst_shift in shown
 
 
 def test_options_that_stress_would_ignore_are_refused(pneumo: Callable[..., "Outcome"], own: Run) -> None:
