@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,64 +95,43 @@ def _reserve_memory(receive: Receive, reserve: Callable[[int, int], None], decla
 
 def _decompress(receive: Receive, coding: str, max_bytes: int) -> Receive:
     """Return a `receive` that decompresses a body, and reads at most `max_bytes` of it."""
-    stream, received, more = _Decompressor(coding), 0, True
+    pieces = _inflate(receive, coding, max_bytes)
 
     async def receive_decompressed() -> Message:
-        nonlocal received, more
-        while True:
-            while stream.has_more():
-                await asyncio.sleep(0)  # a few bytes can become many pieces: others have their turn
-                if piece := stream.take():
-                    return {"type": "http.request", "body": piece, "more_body": True}
-            if not more:
-                stream.check_end()
-                return {"type": "http.request", "body": b"", "more_body": False}
-            message = await receive()
-            if message["type"] != "http.request":
-                return message
-            body, more = message.get("body", b""), message.get("more_body", False)
-            received += len(body)
-            if received > max_bytes:
-                raise ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes")
-            stream.give(body)
+        piece = await anext(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
     return receive_decompressed
 
 
-class _Decompressor:
-    """A stream of compressed bytes that is decompressed `_PIECE` bytes at a time; errors are `ProblemError`s."""
-
-    def __init__(self, coding: str) -> None:
-        self._coding = coding
-        self._stream = zlib.decompressobj(_WINDOWS[coding])
-        self._waiting = b""
-        self._full = False
-
-    def give(self, data: bytes) -> None:
-        self._waiting += data
-
-    def has_more(self) -> bool:
-        """Return whether to call `take`: bytes wait, or the last piece was full."""
-        return bool(self._waiting) or self._full
-
-    def take(self) -> bytes:
-        """Return the next piece; it may be empty."""
-        if self._stream.eof:
-            if self._coding == "deflate":
+async def _inflate(receive: Receive, coding: str, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield a decompressed body, at most `_PIECE` bytes at a time."""
+    stream, received, more = zlib.decompressobj(_WINDOWS[coding]), 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ProblemError("unreadable-body", "the connection closed before the end of the body")
+        waiting, more, has_rest = message.get("body", b""), message.get("more_body", False), False
+        received += len(waiting)
+        if received > max_bytes:
+            raise ProblemError("too-large", f"the body is larger than {max_bytes:,} bytes")
+        while waiting or has_rest:
+            await asyncio.sleep(0)  # a few bytes can become many pieces: others have their turn
+            if stream.eof and coding == "deflate":
                 raise ProblemError("unreadable-body", "bytes after the end of the deflate data")
-            self._stream = zlib.decompressobj(_WINDOWS[self._coding])  # gzip data may have several members
-        try:
-            piece = self._stream.decompress(self._waiting, _PIECE)
-        except zlib.error:
-            problem = f"not {self._coding} data, as its Content-Encoding says"
-            raise ProblemError("unreadable-body", problem) from None
-        self._waiting = self._stream.unconsumed_tail or self._stream.unused_data
-        self._full = len(piece) == _PIECE and not self._stream.eof
-        return piece
-
-    def check_end(self) -> None:
-        if not self._stream.eof:
-            raise ProblemError("unreadable-body", f"the {self._coding} data are cut off")
+            if stream.eof:  # gzip data may have several members
+                stream = zlib.decompressobj(_WINDOWS[coding])
+            try:
+                piece = stream.decompress(waiting, _PIECE)
+            except zlib.error:
+                problem = f"not {coding} data, as its Content-Encoding says"
+                raise ProblemError("unreadable-body", problem) from None
+            waiting = stream.unconsumed_tail or stream.unused_data
+            has_rest = len(piece) == _PIECE and not stream.eof
+            if piece:
+                yield piece
+    if not stream.eof:
+        raise ProblemError("unreadable-body", f"the {coding} data are cut off")
 
 
 def _refuse(codings: list[str]) -> Receive:
