@@ -76,20 +76,8 @@ def is_protocol_path(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-_UNREAD: frozenset[Kind] = frozenset(
-    {
-        "unauthorized",
-        "cross-site",
-        "wrong-host",
-        "too-many-requests",
-        "too-large",
-        "too-many-images",
-        "over-capacity",
-        "not-ready",
-        "log-off",
-    }
-)
-"""Kinds of problem that are answered before the request body is read."""
+_UNREAD = frozenset({401, 403, 409, 413, 421, 429, 503})
+"""Statuses of problems that are answered before the request body is read, as far as there is one."""
 
 _SKIPPED_BYTES = 1_000_000
 """Largest unread body that the server skips to keep the connection; with a larger one the connection is closed."""
@@ -156,7 +144,7 @@ def respond_to_bug(request: Request, error: Exception) -> Response:
 def respond(request: Request, error: ProblemError) -> Response:
     """Return the problem document of an error as a response."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if error.kind == "request-timeout" or (error.kind in _UNREAD and _has_large_body(request.headers)):
+    if error.kind == "request-timeout" or (KINDS[error.kind][0] in _UNREAD and _has_large_body(request.headers)):
         headers["Connection"] = "close"
     return _respond(request, headers, filename=error.filename, index=error.index, **error._describe())
 
