@@ -1,18 +1,16 @@
 """The size that an image file declares, read before a decoder takes time or memory for its pixels."""
 
 import io
+import math
 import struct
 
 from PIL import Image
 
-from pneumo.serving.images import tiff
+from pneumo.serving.images import jpeg, tiff
 from pneumo.serving.images.decode import FORMATS
 from pneumo.serving.images.dicom_header import is_dicom
 from pneumo.serving.images.library_warnings import silence_libraries
 from pneumo.serving.images.size_limits import MAX_STEPS, find_excess
-
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""JPEG's markers that a frame's size follows."""
 
 
 def is_quick(data: bytes) -> bool:
@@ -37,7 +35,7 @@ def _count_dicom(data: bytes) -> int:
 def _count_picture(data: bytes) -> int:
     try:
         if data.startswith(b"\xff\xd8"):
-            return _count_jpeg(data)
+            return math.prod(jpeg.read_size(data, MAX_STEPS) or (0, 0))
         if data[12:16] == b"IHDR" and data.count(b"IHDR") == 1:  # of several Pillow would believe the last one
             width, height = struct.unpack_from(">II", data, 16)
             return int(width * height)
@@ -51,19 +49,3 @@ def _count_picture(data: bytes) -> int:
             return image.width * image.height
     except Exception:  # so do Pillow's parsers
         return 0
-
-
-def _count_jpeg(data: bytes) -> int:
-    position = 2
-    for _ in range(MAX_STEPS):
-        marker = data[position + 1]
-        if data[position] != 0xFF or marker == 0xFF:
-            position += 1
-        elif marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return int(width * height)
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # no length follows
-            position += 2
-        else:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-    return 0

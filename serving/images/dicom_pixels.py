@@ -11,7 +11,8 @@ from PIL import Image
 from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.contracts.install_hints import install_hint
 from pneumo.serving.images.dicom_header import MAX_VALUE, UNREMARKABLE, Notes
-from pneumo.serving.images.size_limits import find_excess
+from pneumo.serving.images.jpeg import read_size
+from pneumo.serving.images.size_limits import MAX_STEPS, find_excess
 from pneumo.serving.images.types import Size
 
 if TYPE_CHECKING:
@@ -148,23 +149,10 @@ def _check_stream(frame: bytes, header: "FileDataset", size: Size, notes: Notes)
         if sign & 0x80 and not header.PixelRepresentation:
             notes[UNREMARKABLE] = 2
     else:
-        stated = _read_jpeg_size(frame)
+        stated = read_size(frame, MAX_STEPS)
     if stated != size or samples != header.SamplesPerPixel:
         raise ValueError("compressed pixels of another size")
     if tiles > MAX_TILES:
         excess = f"a JPEG 2000 of more than {MAX_TILES:,} tiles"
     if excess:
         raise ImageError("too-large", f"costs more than its pixels: {excess}")
-
-
-def _read_jpeg_size(frame: bytes) -> Size:
-    """Return width and height as a JPEG or JPEG-LS stream states them."""
-    position = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", frame, position)
-        if (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)) or marker == 0xFFF7:
-            height, width = struct.unpack_from(">HH", frame, position + 5)
-            return width, height
-        if not 0xFFC0 <= marker <= 0xFFFE:
-            raise ValueError("not a JPEG stream")
-        position += 2 + length

@@ -9,7 +9,7 @@ pixel, 380 MB for a TIFF of one huge tile, 23 ms more for each scan of 59 bytes 
 
 import struct
 
-from pneumo.serving.images.jpeg import has_many_scans
+from pneumo.serving.images import jpeg
 
 MAX_SCANS = 40
 """Most scans of a JPEG: a progressive one has about ten."""
@@ -26,21 +26,7 @@ def find_excess(data: bytes) -> str | None:
 
 
 def _check_jpeg(data: bytes) -> str | None:
-    # Colour profiles and thumbnails hold such bytes too, but counting is fast and most files have few.
-    if data.count(b"\xff\xda") > MAX_SCANS and has_many_scans(data, MAX_SCANS, MAX_STEPS):
-        return f"a JPEG of more than {MAX_SCANS} scans"
-    position = 2
-    for _ in range(MAX_STEPS):
-        marker = data[position + 1]
-        if data[position] != 0xFF or marker == 0xFF:
-            position += 1
-        elif marker == 0xDA:
-            return None
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # no length follows
-            position += 2
-        else:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-    return f"a JPEG with more than {MAX_STEPS:,} markers in its header"
+    return jpeg.find_excess(data, MAX_SCANS, MAX_STEPS)
 
 
 def _check_png(data: bytes) -> str | None:
