@@ -26,7 +26,6 @@ from pneumo.serving.images.library_warnings import silence_libraries
 from pneumo.serving.images.preparation import Preparation, Storage, fit, fit_image, inner_size, to_input
 from pneumo.serving.images.samples import scale_samples
 from pneumo.serving.images.size_limits import find_excess
-from pneumo.serving.images.tiff_samples import read_samples
 from pneumo.serving.images.types import Decode, Fit, Picture, Size
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -37,9 +36,6 @@ _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|RIFF
 
 _WEBP_COST = 3
 """A pixel of a WebP takes 15 bytes while it is decoded, one of other formats 5: two kilobytes can be 40 megapixels."""
-
-_DEEP_COST = 2
-"""A pixel of a PNG of 16-bit colours takes 9 bytes."""
 
 _SWAPPING = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 """Transpositions that swap width and height."""
@@ -115,15 +111,12 @@ def _read(data: bytes, max_pixels: int, decode: Callable[[ImageFile.ImageFile, b
     if excess := find_excess(data):
         raise ImageError("too-large", f"costs more than its pixels: {excess}")
     page = tiff.read_page(data) if data.startswith(tiff.SIGNATURES) else None
-    if page is not None and not page.is_plain():
-        _check_size(page.size, max_pixels // max(1, page.bytes_per_pixel // 4))
-        with _named_errors(data, "TIFF data"):
-            return _render(scale_samples(read_samples(page)), "TIFF", page.mode, _TURNS.get(page.orientation))
-    content = data if page is None else page.put_first()
+    if page is not None:
+        page.check_kind()
+    is_deep = page is not None and page.is_deep()
+    content = data if page is None else page.put_first(as_gray=is_deep)
     with _open(content, max_pixels) as image, _named_errors(data, f"{image.format} data"):
         cost = _WEBP_COST if image.format == "WEBP" else 1
-        if image.format == "PNG" and image.mode in ("RGB", "RGBA") and png.read_header(content).depth == 16:
-            cost = _DEEP_COST
         _check_size(image.size, max_pixels // cost)
         # Not `n_frames`: for a TIFF it reads every directory in the file, in quadratic time.
         if image.format != "TIFF" and getattr(image, "is_animated", False):
@@ -132,6 +125,10 @@ def _read(data: bytes, max_pixels: int, decode: Callable[[ImageFile.ImageFile, b
             return decode(image, content)
         if page.small_palette:
             image.palette = ImagePalette.raw("RGB;L", page.small_palette)
+        if is_deep:
+            mode = image.mode.removesuffix("B")
+            picture = _render(scale_samples(page.read_samples(image)), "TIFF", mode, None)
+            return replace(picture, remarks=(*page.remarks, *picture.remarks))
         picture = decode(image, content)
         return replace(picture, remarks=(*page.remarks, *picture.remarks), rules=2 if page.small_palette else 1)
 
@@ -175,9 +172,10 @@ def _decode_fully(image: ImageFile.ImageFile, data: bytes) -> Picture:
     file_format, mode = image.format or "", image.mode
     header = png.read_header(data) if file_format == "PNG" else None
     if header and header.depth == 16:
-        bands = scale_samples(png.read_samples(image, header, data))
+        bands = scale_samples(png.read_samples(image, header))
     else:
         image.load()
+        image = image.convert("LA") if image.mode == "La" else image
         bands = split(image)._replace(remarks=header.remarks if header else ())
     return _render(bands, file_format, mode, _find_turn(image))
 

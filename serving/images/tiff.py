@@ -1,6 +1,6 @@
-"""TIFF files: find the page that holds the picture, and tell how it must be read.
+"""TIFF files: find the page that holds the picture, refuse what Pillow would read wrongly, and scale deep gray.
 
-Pillow reads 1 to 8 bits, fax and JPEG; `images.tiff_samples` reads deeper samples.
+Pillow reads 1 to 8 bits a sample, and of deeper ones gray of 16 bits, and signed or floating gray of 32.
 """
 
 import re
@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import ImageFile
 from PIL import TiffImagePlugin as Tag
 
 from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.images.library_warnings import has_codec
-from pneumo.serving.images.samples import CURVE
+from pneumo.serving.images.samples import CURVE, Samples
 from pneumo.serving.images.size_limits import MAX_STEPS
 from pneumo.serving.images.types import Size
 
@@ -25,19 +26,17 @@ _TILE_SLACK = 2**22
 """Pixels by which a tile may be larger than its image: small images are padded to whole tiles."""
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 """TIFF's types as `struct` writes them, but rationals."""
-_PAGE_TYPE, _ORIENTATION, _SUB_PAGES, _INK_SET, _SUBSAMPLING = 254, 274, 330, 332, 530
-MAXIMA = (341, 281)
+_PAGE_TYPE, _SUB_PAGES, _INK_SET, _SUBSAMPLING = 254, 330, 332, 530
+_MAXIMA = (341, 281)
 """SMaxSampleValue and MaxSampleValue."""
 _CURVES = (291, 301)
 """GrayResponseCurve and TransferFunction."""
-_TAGS = frozenset(range(254, 340)).union(MAXIMA, [_SUBSAMPLING])
+_TAGS = frozenset(range(254, 340)).union(_MAXIMA, [_SUBSAMPLING])
 
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 """Samples of a pixel without extra ones, by photometric interpretation."""
 _OTHER_COLOURS = {4: "a mask", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a colour filter", 32844: "LogL"}
 _OTHER_COLOURS |= {32845: "LogLuv", 34892: "linear raw"}
-_BITS = {1: range(1, 33), 2: (8, 16, 32), 3: (16, 32, 64)}
-"""Bits of a sample that are read, by SampleFormat: unsigned, signed, floating."""
 _BYTE_CODECS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions to which samples are bytes: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard."""
 _CODECS = {2: "fax", 3: "fax", 4: "fax", 7: "JPEG", 50001: "WebP"}
@@ -57,6 +56,7 @@ class Page:
         start: Offset of the page's directory.
         following: Offset of the next directory; 0 at the last page.
         tags: Values of the directory's tags.
+        places: Places of their values in the file.
     """
 
     data: bytes
@@ -65,6 +65,7 @@ class Page:
     start: int
     following: int
     tags: dict[int, tuple[Any, ...]]
+    places: dict[int, slice]
 
     def get(self, tag: int, default: Any = 0) -> Any:
         """Return the first value of a tag."""
@@ -76,25 +77,9 @@ class Page:
         return self.get(Tag.IMAGEWIDTH), self.get(Tag.IMAGELENGTH)
 
     @property
-    def orientation(self) -> int:
-        """Orientation, as in EXIF."""
-        return int(self.get(_ORIENTATION, 1))
-
-    @property
     def remarks(self) -> tuple[str, ...]:
         """Remarks about the page."""
         return (CURVE,) if self.tags.keys() & set(_CURVES) else ()
-
-    @property
-    def mode(self) -> str:
-        """Pillow's name for such samples."""
-        gray = "F" if self.kinds[0] == 3 else "L" if self.bits <= 8 else "I;16" if self.bits <= 16 else "I"
-        return {1: gray, 3: "RGB", 4: "CMYK"}[self.colours]
-
-    @property
-    def bytes_per_pixel(self) -> int:
-        """Bytes of a pixel's samples, rounded up."""
-        return -(-self.bits * self.channels // 8)
 
     @property
     def small_palette(self) -> bytes | None:
@@ -105,13 +90,9 @@ class Page:
         values = self.tags.get(Tag.COLORMAP, (0,))
         return bytes(values) if self.photometric == 3 and 0 < max(values) < 256 else None
 
-    def is_plain(self) -> bool:
-        """Return whether Pillow reads the page well; if not, `tiff_samples` does.
-
-        Raises:
-            ImageError: Neither does.
-        """
-        codec, bits, kinds = self.get(Tag.COMPRESSION, 1), self.tags.get(Tag.BITSPERSAMPLE, (1,)), self.kinds
+    def check_kind(self) -> None:
+        """Raise an `ImageError` if Pillow knows no such compression, colours or arrangement of samples."""
+        codec, bits = self.get(Tag.COMPRESSION, 1), self.tags.get(Tag.BITSPERSAMPLE, (1,))
         if codec not in (*_BYTE_CODECS, *_CODECS) or not has_codec(codec):
             raise _refuse(f"{(_CODECS | _OTHER_CODECS).get(codec, 'unknown')} compression")
         if self.photometric not in _COLOURS:
@@ -119,25 +100,51 @@ class Page:
         extra = self.channels - self.colours
         if not 0 <= extra <= 4 or (extra and self.colours == 1 and Tag.EXTRASAMPLES not in self.tags):
             raise _refuse("this number of samples in a pixel")
-        if len({*bits[: self.channels]}) > 1 or len({*kinds}) > 1 or self.bits not in _BITS.get(kinds[0], ()):
+        if len({*bits[: self.channels]}) > 1 or len({*self.kinds}) > 1 or self.kinds[0] not in (1, 2, 3):
             raise _refuse("samples of this type")
         if self.get(_INK_SET, 1) != 1 or (
             codec == 1 and self.photometric == 6 and self.tags.get(_SUBSAMPLING) != (1, 1)
         ):
             raise _refuse("colours stored in this way")
-        reversed_ = self.big and self.order == ">"  # Pillow and libtiff disagree about the layout of such a BigTIFF
-        plain = self.bits == 8 and self.colours > 1 and (extra == 0 or self.planes == 1)
-        if kinds[0] == 1 and (plain or (self.bits in (1, 2, 4, 8) and self.channels == 1)) and not reversed_:
-            return True
-        if self.photometric in (3, 6) or codec not in _BYTE_CODECS or self.get(Tag.FILLORDER, 1) != 1:
-            raise _refuse("samples of this depth with this compression, colour or order of bits")
-        return False
+        if self.big and self.order == ">":  # Pillow and libtiff disagree about its layout
+            raise _refuse("the layout of a big-endian BigTIFF")
 
-    def put_first(self) -> bytes:
-        """Return the file with this page as its first."""
+    def is_deep(self) -> bool:
+        """Return whether a sample has more than 8 bits; raise an `ImageError` if Pillow reads such a page wrongly."""
+        codec, kind, extra = self.get(Tag.COMPRESSION, 1), self.kinds[0], self.channels - self.colours
+        several = self.colours > 1 or (self.channels, self.photometric) == (2, 1)
+        if kind == 1 and self.channels == 1 and self.bits in (1, 2, 4, 8):
+            return False
+        if kind == 1 and self.bits == 8 and several and (extra == 0 or self.planes == 1):
+            return False
+        one_gray = self.channels == 1 and self.photometric < 2
+        is_swapped = self.bits == 32 and self.order == ">" and codec != 1  # by libtiff, and by Pillow once more
+        if (self.bits, kind) not in ((16, 1), (32, 2), (32, 3)) or not one_gray or is_swapped:
+            raise _refuse(f"such samples of {self.bits} bits (gray of 16 bits is read)")
+        if codec not in _BYTE_CODECS or self.get(Tag.FILLORDER, 1) != 1:
+            raise _refuse("samples of this depth with this compression or order of bits")
+        return True
+
+    def put_first(self, *, as_gray: bool = False) -> bytes:
+        """Return the file with this page as its first; `as_gray` with black as 0, whatever the page says."""
         place, start = 8 if self.big else 4, struct.pack(self.order + ("Q" if self.big else "I"), self.start)
-        end = place + len(start)
-        return self.data if self.data[place:end] == start else self.data[:place] + start + self.data[end:]
+        if not as_gray and self.data[place : place + len(start)] == start:
+            return self.data
+        content = bytearray(self.data)
+        content[place : place + len(start)] = start
+        if as_gray:
+            value = self.places[Tag.PHOTOMETRIC_INTERPRETATION]
+            content[value] = (1).to_bytes(value.stop - value.start, "little" if self.order == "<" else "big")
+        return bytes(content)
+
+    def read_samples(self, image: ImageFile.ImageFile) -> Samples:
+        """Load the samples of a deep page that Pillow has opened."""
+        image.load()
+        depths = [value for tag in _MAXIMA if (value := float(self.get(tag))) > 0]
+        if self.bits == 16:
+            depths = [value for value in depths if value in (2.0**bits - 1 for bits in range(16))]
+        inverted = self.photometric == 0
+        return Samples(image, next(iter(depths), None), inverted=inverted, changed=inverted)
 
     @property
     def photometric(self) -> int:
@@ -216,21 +223,22 @@ def _read_directory(data: bytes, order: str, big: bool, start: int) -> Page:
     if count > MAX_STEPS:
         raise _refuse_excess(f"a TIFF of more than {MAX_STEPS:,} tags")
     tags: dict[int, tuple[Any, ...]] = {}
+    places: dict[int, slice] = {}
     for _ in range(count):
         tag, kind, number = entry.unpack_from(data, place)
         letter = _TYPES.get(kind, "d")
         if number > MAX_STEPS and letter not in "Bbs":
             raise _refuse_excess(f"a TIFF with more than {MAX_STEPS:,} values in one tag, such as strips or tiles")
         form, at = struct.Struct(f"{order}{min(number, MAX_STEPS)}{letter}"), place + entry.size
-        numeric = letter in "BHIQbhi" or (letter in "fd" and tag in MAXIMA)
+        numeric = letter in "BHIQbhi" or (letter in "fd" and tag in _MAXIMA)
         if tag in _TAGS and tag not in tags and (numeric or (letter == "s" and tag == Tag.IMAGEDESCRIPTION)):
             with suppress(struct.error):  # many a damaged tag is not needed
                 if form.size > inline:
                     (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, at)
-                tags[tag] = form.unpack_from(data, at)
+                tags[tag], places[tag] = form.unpack_from(data, at), slice(at, at + form.size)
         place += entry.size + inline
     following = int.from_bytes(data[place : place + inline], "little" if order == "<" else "big")
-    page = Page(data, order, big, start, following, tags)
+    page = Page(data, order, big, start, following, tags, places)
     if page.get(Tag.TILEWIDTH) * page.get(Tag.TILELENGTH) > page.size[0] * page.size[1] + _TILE_SLACK:
         raise _refuse_excess("a TIFF with a tile much larger than the image")
     return page

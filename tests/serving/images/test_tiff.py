@@ -16,7 +16,8 @@ from pneumo.serving.images.tiff import read_page
 from tests.support.rasters import PALE, draw_shares, quantise, to_luma, write_plain_tiff, write_tiff
 
 SHARES = draw_shares()
-DEPTHS = {"u1": 255, "u2": 65_535, "u4": 2**32 - 1, "i2": 32_767, "f2": 1, "f4": 1, "f8": 1}
+DEPTHS = {"u1": 255, "u2": 65_535, "i4": 65_535, "f4": 1}
+OTHER_DEPTHS = {"u4": 2**32 - 1, "i2": 32_767, "f2": 1, "f8": 1}
 CODECS = [(None, False), ("lzw", False), ("lzw", True), ("zlib", True), ("packbits", False), ("zstd", True)]
 LAYOUTS: list[dict[str, Any]] = [{"rowsperstrip": 10}, {"tile": (16, 32)}]
 
@@ -48,6 +49,9 @@ def test_gray_of_every_depth_order_layout_and_compression_is_what_tifffile_reads
             predictor=predictor or None,
             **layout,
         )
+        if order == ">" and (big or (dtype in ("i4", "f4") and codec)):  # Pillow and libtiff disagree about these
+            assert reason_of(content).startswith("unsupported: a TIFF with ")
+            continue
         decoded = tifffile.imread(io.BytesIO(content)).astype(float) / white
         picture = read_gray(content)
         assert_near(picture.gray, 255 * (1 - decoded if photometric == "miniswhite" else decoded), 0.75)
@@ -55,15 +59,13 @@ def test_gray_of_every_depth_order_layout_and_compression_is_what_tifffile_reads
         assert picture.remarks == ()
 
 
-@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "f4"])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("planes", ["contig", "separate"])
-def test_colours_of_every_depth_order_layout_and_compression_are_what_tifffile_reads(dtype, order, planes):
-    white, colours = DEPTHS[dtype], SHARES[..., np.newaxis] * PALE
+def test_colours_of_every_order_layout_and_compression_are_what_tifffile_reads(order, planes):
+    colours = quantise(SHARES[..., np.newaxis] * PALE, 255, "u1")
     for (codec, predictor), layout in itertools.product(CODECS, LAYOUTS):
-        samples = quantise(colours if planes == "contig" else np.moveaxis(colours, -1, 0), white, dtype)
         content = write_tiff(
-            samples,
+            colours if planes == "contig" else np.moveaxis(colours, -1, 0),
             order=order,
             photometric="rgb",
             planarconfig=planes,
@@ -71,34 +73,30 @@ def test_colours_of_every_depth_order_layout_and_compression_are_what_tifffile_r
             predictor=predictor or None,
             **layout,
         )
-        decoded = tifffile.imread(io.BytesIO(content)).astype(float) / white
+        decoded = tifffile.imread(io.BytesIO(content)).astype(float)
         decoded = decoded if planes == "contig" else np.moveaxis(decoded, 0, -1)
-        assert_near(read_gray(content).gray, 255 * to_luma(decoded), 2)
+        assert_near(read_gray(content).gray, to_luma(decoded), 2)
 
 
 @pytest.mark.parametrize("planes", ["contig", "separate"])
-@pytest.mark.parametrize("dtype", ["u1", "u2"])
-def test_cmyk_is_read_in_either_arrangement(planes, dtype):
+def test_cmyk_is_read_in_either_arrangement(planes):
     inks = SHARES[..., np.newaxis] * (0.3, 0.2, 0.1, 0.4)
-    content = write_tiff(
-        quantise(inks if planes == "contig" else np.moveaxis(inks, -1, 0), DEPTHS[dtype], dtype),
-        photometric="separated",
-        planarconfig=planes,
-    )
+    stored = quantise(inks if planes == "contig" else np.moveaxis(inks, -1, 0), 255, "u1")
+    content = write_tiff(stored, photometric="separated", planarconfig=planes)
     assert_near(read_gray(content).gray, 255 * to_luma((1 - inks[..., :3]) * (1 - inks[..., 3:])), 3)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14])
-@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_packed_samples_have_the_depth_that_the_file_declares(bits, photometric, layout):
-    dark = np.rint(SHARES * (2 ** (bits - 3) - 1)).astype("u2")
-    content = write_tiff(dark, photometric=photometric, bitspersample=bits, **layout)
-    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(content)), dark)
-    gray = np.rint(dark * (255 / (2**bits - 1)))
-    picture = read_gray(content)
-    np.testing.assert_array_equal(picture.gray, 255 - gray if photometric == "miniswhite" else gray)
-    assert picture.remarks == ()
+def test_other_deep_samples_are_refused_by_their_depth():
+    deep: list[tuple[np.ndarray, dict[str, Any]]] = [
+        *((quantise(SHARES, white, dtype), {}) for dtype, white in OTHER_DEPTHS.items()),
+        *((quantise(SHARES, 2**bits - 1, "u2"), {"bitspersample": bits}) for bits in (10, 12, 14)),
+        (quantise(np.dstack([SHARES] * 3), 65_535, "u2"), {"photometric": "rgb"}),
+        (quantise(np.dstack([SHARES] * 2), 65_535, "u2"), {"planarconfig": "contig", "extrasamples": ["unassalpha"]}),
+    ]
+    for samples, options in deep:
+        bits = options.get("bitspersample", 8 * samples.itemsize)
+        content = write_tiff(samples, **options)
+        assert reason_of(content).startswith(f"unsupported: a TIFF with such samples of {bits} bits"), (bits, options)
 
 
 def test_twins_of_white_and_black_are_the_same_picture_and_the_white_one_follows_new_rules():
@@ -110,7 +108,7 @@ def test_twins_of_white_and_black_are_the_same_picture_and_the_white_one_follows
     assert shallow.rules == 1
 
 
-@pytest.mark.parametrize("dtype", ["u2", "i2", "u4", "f4"])
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 def test_a_few_bright_pixels_do_not_change_a_guessed_depth(dtype, bits):
     samples = quantise(SHARES, 2**bits - 1, dtype)
@@ -181,14 +179,13 @@ def test_a_palette_of_8_bit_values_is_read_as_viewers_do(order):
     assert [picture.rules for picture in twins] == [1, 2]
 
 
-@pytest.mark.parametrize("dtype", ["u1", "u2"])
 @pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
 @pytest.mark.parametrize("colours", [1, 3])
-def test_extra_samples_are_alpha_only_if_the_file_says_so(dtype, extra, colours):
+def test_extra_samples_are_alpha_only_if_the_file_says_so(extra, colours):
     alpha = np.where(np.arange(SHARES.shape[1]) < 20, 0.5, 1.0) * np.ones_like(SHARES)
     shown = SHARES * (alpha if extra != "unspecified" else 1)
     stored = SHARES * alpha if extra == "assocalpha" else SHARES
-    samples = quantise(np.dstack([stored] * colours + [alpha]), DEPTHS[dtype], dtype)
+    samples = quantise(np.dstack([stored] * colours + [alpha]), 255, "u1")
     options: dict[str, Any] = {"photometric": "rgb" if colours == 3 else "minisblack", "extrasamples": [extra]}
     picture = read_gray(write_tiff(samples, planarconfig="contig", **options))
     assert_near(picture.gray, 255 * shown, 3)
@@ -225,8 +222,9 @@ GRAY = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8}
         ({262: 32845, 258: 32}, "LogLuv"),
         ({262: 32803, 258: 16}, "colour filter"),
         ({262: 4}, "a mask"),
-        ({259: 7, 258: 12}, "depth"),
-        ({262: 3, 258: 16}, "depth"),
+        ({259: 7, 258: 12}, "12 bits"),
+        ({259: 7, 258: 16}, "this compression"),
+        ({262: 3, 258: 16}, "16 bits"),
         ({262: 6, 277: 3, 258: (8, 8, 8), 530: (2, 2)}, "stored in this way"),
         ({262: 5, 277: 4, 258: (8, 8, 8, 8), 332: 2}, "stored in this way"),
         ({277: 2, 258: (8, 8)}, "number of samples"),
@@ -267,8 +265,7 @@ MASK = SHARES > 0.5
 KINDS = {kind: {"subfiletype": kind, "photometric": "mask" if kind & 4 else "minisblack"} for kind in range(5)}
 
 
-@pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("big", "order"), [(False, "<"), (False, ">"), (True, "<")])
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kinds", [(0, 1), (1, 0), (0, 4), (4, 1, 0), (1, 1, 0, 4), (2, 1), (1, 1, 1, 0)], ids=str)
 def test_the_page_that_is_neither_reduced_nor_a_mask_is_read(kinds, deep, order, big):
@@ -333,29 +330,7 @@ def test_strips_that_are_missing_or_outside_the_file_are_damage():
     assert reason_of(lzw[:-900]).startswith("damaged") or "header" in reason_of(lzw[:-900])
 
 
-def test_deep_pages_may_have_fewer_pixels_since_one_takes_more_memory():
-    content = write_tiff(np.zeros((100, 100, 3), "f8"), photometric="rgb")
-    with pytest.raises(ImageError, match="more than 9,999 pixels"):
-        read_gray(content, max_pixels=9_999 * 6)
-    assert read_gray(content, max_pixels=60_000).gray.shape == (100, 100)
-
-
 def test_values_that_are_no_numbers_do_not_count_as_sizes():
     fields = struct.pack("<HHII", 322, 2, 20_000, 8) + struct.pack("<HHII", 323, 4, 1, 2**32 - 1)
     content = b"II*\0" + struct.pack("<IH", 8, 2) + fields + bytes(20_000)
     assert read_page(content).tags == {323: (2**32 - 1,)}
-
-
-def test_a_deep_tile_much_larger_than_its_image_is_refused():
-    fields: dict[int, int | tuple[int, ...]] = {
-        258: (64, 64, 64),
-        259: 8,
-        262: 2,
-        277: 3,
-        322: 2048,
-        323: 2048,
-        324: 8,
-        325: 100,
-        339: 3,
-    }
-    assert "tile much larger" in reason_of(write_plain_tiff({**GRAY, **fields}, bytes(100)))
