@@ -128,7 +128,7 @@ def train(
         seed: Seed of weights and shuffling.
         runs_dir: Folder of the runs.
         address: Ray cluster to join, with `backend: {type: ray}`.
-        profile: Write a time profile into the run's folder.
+        profile: Trace a few steps into the run's folder.
         tracking: Trackers: `wandb`, `wandb:offline`, `mlflow`, `mlflow:URI`, `tensorboard`.
         write: Called with each message.
 

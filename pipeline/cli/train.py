@@ -29,7 +29,7 @@ def train(
         str | None, typer.Option(help="Ray cluster to join, with backend: {type: ray}: auto, host:port, ray://...")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Write a time profile and a trace into the run folder.")
+        bool, typer.Option("--profile", help="Trace a few steps; writes a trace and a table into the run folder.")
     ] = False,
     track: options.TrackOption = None,
     wandb: options.WandbOption = None,
@@ -74,6 +74,7 @@ def train(
     _show(run, as_json)
     if profile:
         say((run.folder / "profile" / "summary.txt").read_text(encoding="utf-8"))
+        say("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.info().durations.items()))
 
 
 def _show(run: "Run", as_json: bool) -> None:

@@ -5,6 +5,7 @@ one line.
 """
 
 import dis
+import functools
 import importlib
 import inspect
 import logging
@@ -70,10 +71,8 @@ ludwig.checkpoints | fit | needed | find checkpoints
   ludwig.globals TRAINING_PROGRESS_TRACKER_FILE_NAME=training_progress.json
   ludwig.globals TRAINING_CHECKPOINTS_DIR_PATH=training_checkpoints
   ludwig.utils.checkpoint_utils BEST=best LATEST=latest
-ludwig.trainer_profile | profile | needed | time the parts of a training
-  ludwig.trainers.trainer:Trainer _forward_pass(inputs, targets) _backward_pass _optimizer_step run_evaluation
-  ludwig.trainers.trainer:Trainer _has_nan_or_inf_weights save_checkpoint create_checkpoint_handle
-  ludwig.utils.checkpoint_utils:Checkpoint save
+ludwig.trainer_profile | profile | needed | name the parts of a step
+  ludwig.trainers.trainer:Trainer _forward_pass _backward_pass _optimizer_step
 ludwig.cluster | cluster | needed | train on workers
   ludwig.backend.base:LocalBackend create_trainer(config, model)
   ludwig.distributed init_dist_strategy
@@ -168,6 +167,7 @@ def _fix(package: str) -> str:
 
 def _find_missing(reach: Reach) -> Iterator[str]:
     """Yield the dotted names that are gone, with the parameter or value that they lack."""
+    list_attributes = functools.cache(_list_attributes)
     for owner, name, parameters, value in reach.names:
         module, _, kind = owner.partition(":")
         dotted = f"{owner.replace(':', '.')}.{name}"
@@ -178,7 +178,7 @@ def _find_missing(reach: Reach) -> Iterator[str]:
         except (ImportError, AttributeError):
             yield dotted
             continue
-        if found is None and not (kind and name in _list_attributes(holder)):
+        if found is None and not (kind and name in list_attributes(holder)):
             yield dotted
         elif value and found != value:
             yield f"{dotted}={value}"

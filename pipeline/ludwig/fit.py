@@ -18,7 +18,6 @@ from pneumo.pipeline.ludwig.global_state import restore_ludwig_state
 from pneumo.pipeline.runs.provenance import read_git_commit
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.pipeline.runs.run import Run
-from pneumo.pipeline.runs.training_profile import Profile
 from pneumo.serving.contracts.errors import InputError, first_line, first_problem
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class FitOptions:
     seed: int  # of weights and shuffling
     reporter: Reporter
     placement: Placement | None = None  # None trains in this process
-    profile: Profile | None = None
+    profile: bool = False  # of a few steps, into the run's `profile/`
 
 
 @restore_ludwig_state()
@@ -60,7 +59,8 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
     for part in ("fit", *(("profile",) if options.profile else ()), *(("cluster",) if options.placement else ())):
         compat.check_names(part, options.reporter.warning)
     callback = TrainingCallback(run, experiment.label, options.reporter)
-    callbacks: list[Callback] = [callback, *([ProfilingCallback(options.profile)] if options.profile else ())]
+    profiling = [ProfilingCallback(run.folder / "profile")] if options.profile else []
+    callbacks: list[Callback] = [callback, *profiling]
     backend = PixelBackend()
     if options.placement:
         from pneumo.pipeline.ludwig.cluster.driver import ClusterBackend

@@ -20,9 +20,7 @@ class Trainer(Protocol):
     total_steps: int
     validation_field: str
     validation_metric: str
-    _forward_pass: Callable[..., object]
     _update_training_metrics: Callable[..., None]
-    create_checkpoint_handle: Callable[[], Any]
 
 
 class LudwigModel(Protocol):

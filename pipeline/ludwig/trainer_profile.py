@@ -1,67 +1,53 @@
-"""The part of `--profile` inside Ludwig's trainer. Importing this loads Ludwig."""
+"""`pneumo train --profile`: PyTorch's profiler over a few steps of Ludwig's trainer. Importing this loads Ludwig.
+
+`profile/trace.json.gz` in the run folder is for chrome://tracing or ui.perfetto.dev, `profile/summary.txt` is the
+profiler's table of what took most time. The seconds of the stages around the training stand in `run.json`.
+"""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from ludwig.callbacks import Callback
-from torch.profiler import ProfilerAction, ProfilerActivity
-
-from pneumo.pipeline.runs.training_profile import OPERATORS, STEPS, Operator, Profile
+from torch.profiler import ProfilerActivity, record_function
 
 if TYPE_CHECKING:
     from ludwig.utils.trainer_utils import ProgressTracker
 
     from pneumo.pipeline.ludwig.protocols import Trainer
 
-_PARTS = {
-    "_forward_pass": "forward",
-    "_backward_pass": "backward",
-    "_optimizer_step": "optimizer",
-    "run_evaluation": "evaluate",
-    "_has_nan_or_inf_weights": "evaluate",  # once per round, over every weight several times
-    "save_checkpoint": "checkpoint",
-}
-"""Part of the profile that the time of a trainer's method belongs to."""
+STEPS = 4
+"""Steps in the trace."""
+ROWS = 20
+"""Rows of the table."""
+
+PARTS = {"_forward_pass": "forward", "_backward_pass": "backward", "_optimizer_step": "clipping and optimizer"}
+"""Name in the profile of a method of the trainer; what lies before the first is `BATCH`."""
+BATCH = "batch and augmentation"
 
 
 class ProfilingCallback(Callback):
-    """Times the trainer's methods, and traces a few steps after the first ones, which are slower."""
+    """Traces a few steps after the first ones, which are slower, and names the parts of each."""
 
-    def __init__(self, profile: Profile) -> None:
-        self.profile = profile
-        self.watch = profile.watch
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.profiler: torch.profiler.profile | None = None
+        self.batch = ExitStack()
 
     def on_trainer_train_setup(self, trainer: "Trainer", save_path: str, is_coordinator: bool, **_: object) -> None:
-        """Wrap the timed methods of this trainer."""
-        self.watch.end("prepare")
-        forward, create = trainer._forward_pass, trainer.create_checkpoint_handle
+        """Wrap the named methods of this trainer."""
+        for name, part in PARTS.items():
+            setattr(trainer, name, self._name(getattr(trainer, name), part))
 
-        def count_images(inputs: object, targets: dict[str, torch.Tensor], *arguments: object) -> object:
-            self.profile.images += len(next(iter(targets.values())))
-            return forward(inputs, targets, *arguments)
+    def _name[**P, R](self, method: Callable[P, R], part: str) -> Callable[P, R]:
+        def named(*arguments: P.args, **options: P.kwargs) -> R:
+            self.batch.close()  # the batch is complete once it goes forward
+            with record_function(part):
+                return method(*arguments, **options)
 
-        def create_timed_checkpoint() -> object:
-            checkpoint = create()
-            checkpoint.save = self._time(checkpoint.save, "checkpoint")  # the best weights are saved while evaluating
-            return checkpoint
-
-        trainer._forward_pass = count_images
-        trainer.create_checkpoint_handle = create_timed_checkpoint
-        for name, part in _PARTS.items():
-            setattr(trainer, name, self._time(getattr(trainer, name), part))
-
-    def _time[**P, R](self, method: Callable[P, R], part: str) -> Callable[P, R]:
-        def timed(*arguments: P.args, **options: P.kwargs) -> R:
-            _wait_for_gpu()
-            self.watch.end("data")  # the batch is complete once it goes forward
-            with self.watch.part(part):
-                result = method(*arguments, **options)
-                _wait_for_gpu()
-            return result
-
-        return timed
+        return named
 
     def on_epoch_start(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
         """Start the profiler before the first step."""
@@ -79,37 +65,23 @@ class ProfilingCallback(Callback):
             self.profiler.start()
 
     def on_batch_start(self, *_: object, **__: object) -> None:
-        """Time the making of a batch from here on."""
-        self.watch.begin("data")
+        """Name the making of a batch from here on."""
+        self.batch.enter_context(record_function(BATCH))
 
     def on_batch_end(self, *_: object, **__: object) -> None:
         """Count the step."""
-        self.watch.end("data")
-        self.profile.steps += 1
+        self.batch.close()
         if self.profiler is not None:
-            recording = (ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE)
-            self.profile.traced_steps += self.profiler.current_action in recording
             self.profiler.step()
 
     def on_trainer_train_teardown(self, *_: object, **__: object) -> None:
         """Keep the steps traced so far; Ludwig calls this on an interrupt too."""
+        self.batch.close()
         if self.profiler is not None:
             self.profiler.stop()
 
     def _write_trace(self, profiler: torch.profiler.profile) -> None:
-        self.profile.folder.mkdir(exist_ok=True)
-        profiler.export_chrome_trace(str(self.profile.folder / "trace.json.gz"))
-        rows = [
-            (row.key, row.count, row.self_cpu_time_total / 1e3)
-            for row in profiler.key_averages()
-            if row.self_cpu_time_total > 0 and not row.key.startswith("ProfilerStep")
-        ]
-        rows.sort(key=lambda row: row[2], reverse=True)
-        total = sum(milliseconds for _, _, milliseconds in rows)
-        self.profile.operators = [Operator(*row, row[2] / total) for row in rows[:OPERATORS]]
-
-
-def _wait_for_gpu() -> None:
-    """Wait for the GPU, which computes while Python goes on; else its time would count for another part."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        self.folder.mkdir(exist_ok=True)
+        profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
+        table = profiler.key_averages().table(sort_by="cpu_time_total", row_limit=ROWS, max_name_column_width=40)
+        (self.folder / "summary.txt").write_text(table, encoding="utf-8")

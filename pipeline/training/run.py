@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,6 @@ from pneumo.pipeline.runs import provenance
 from pneumo.pipeline.runs.history import read_history
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
-from pneumo.pipeline.runs.training_profile import Profile
 from pneumo.pipeline.training.cluster import connect_ray
 from pneumo.pipeline.training.environment import use_scratch_folder
 from pneumo.pipeline.training.hooks import Hooks, track_run
@@ -67,7 +66,7 @@ def train(
     """Train a model, predict every split, evaluate; return the run, with status `done`.
 
     The validation split chooses the best epoch. A config with `backend: {type: ray}` joins the cluster at `address`, or
-    starts one. `profile` writes the time of each part into `profile/` of the run folder.
+    starts one. `profile` traces a few steps into `profile/` of the run folder.
 
     Raises:
         InputError: The data set and the config do not fit, or an image is damaged.
@@ -180,18 +179,16 @@ def _read_workers(experiment: Experiment, address: str | None, *, profile: bool)
 class _Record:
     """Keeps a run's `run.json` up to date while it is executed, with the duration of each stage."""
 
-    def __init__(self, run: Run, info: RunInfo, profile: Profile | None) -> None:
+    def __init__(self, run: Run, info: RunInfo) -> None:
         self.run = run
         self.info = info
-        self.profile = profile
         self.durations = dict(info.durations)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            with self.profile.stage(name) if self.profile else nullcontext():
-                yield
+            yield
         finally:
             self.durations[name] = round(self.durations.get(name, 0.0) + time.perf_counter() - began, 3)
 
@@ -201,15 +198,13 @@ class _Record:
 
     def finish(self, status: Status, error: str | None = None) -> None:
         self.update(status=status, error=error, durations=self.durations)
-        if self.profile:
-            self.profile.write()
 
 
 def execute_run(
     run: Run, info: RunInfo, experiment: Experiment, dataset: Dataset, hooks: Hooks, workers: Workers | None = None
 ) -> Run:
     """Train a locked run, from its newest checkpoint if there is one; raises the errors of `train`."""
-    record = _Record(run, info, Profile(run) if hooks.profile else None)
+    record = _Record(run, info)
     try:
         with restore_signals(signal.default_int_handler), connect_ray(workers) as placement:
             with ThreadPoolExecutor(1) as pool:  # images are decoded without the interpreter's lock
@@ -225,7 +220,7 @@ def execute_run(
             hooks.reporter.message(f"training {run.name} on {len(frame)} images ...")
             with track_run(run, info, experiment, hooks) as reporter:
                 with record.stage("train"), runtime.log_to_file(run.log), use_scratch_folder(run.folder):
-                    model = fit(run, experiment, frame, FitOptions(info.seed, reporter, placement, record.profile))
+                    model = fit(run, experiment, frame, FitOptions(info.seed, reporter, placement, hooks.profile))
                 from pneumo.pipeline.ludwig.inference import read_class_order
 
                 record.update(classes=read_class_order(model, info))

@@ -101,7 +101,8 @@ def rename(monkeypatch: pytest.MonkeyPatch, name: Name) -> None:
         monkeypatch.setattr(holder, name.name, "renamed")
     elif name.parameter:
         found = getattr(holder, name.name)
-        function = inspect.unwrap(vars(found)["__init__"] if isinstance(found, type) else found)
+        made_by = "__init__" if "__init__" in vars(found) else "__new__"  # of a class, or of a named tuple
+        function = inspect.unwrap(vars(found)[made_by] if isinstance(found, type) else found)
         change_code(monkeypatch, function, name.parameter, "renamed")
     else:
         for owner in holder.__mro__ if isinstance(holder, type) else (holder,):
@@ -247,7 +248,6 @@ OWN_OBJECTS = {
     "forward",  # of a folded layer
     *("count", "model", "training_set_metadata", "tempdir", "batches"),
     *("class_weights", "class_similarities_temperature"),  # Ludwig reads them of each loss, and some losses lack them
-    *("images", "traced_steps", "operators"),  # of a profile
     *("thread", "loader", "__loader__", "__class__"),  # of modules that wait to be loaded
     *("handlers", "propagate", "level", "showwarning"),
 }
