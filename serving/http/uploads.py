@@ -5,6 +5,7 @@ the disk of a service, and it checks field names only after the whole body has a
 """
 
 import binascii
+import math
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,9 +13,10 @@ from functools import partial
 import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from python_multipart import MultipartParser
+from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
+from python_multipart.multipart import Field as FormField
+from python_multipart.multipart import File, parse_options_header
 
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
@@ -189,71 +191,38 @@ async def _read_form(request: Request, boundary: bytes, max_bytes: int, max_imag
     if not boundary:
         detail = "multipart/form-data without a boundary; let the HTTP client set the content type"
         raise ProblemError("unreadable-body", detail)
-    form = _Form(max_images)
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": form.on_part_begin,
-                "on_header_field": form.on_header_field,
-                "on_header_value": form.on_header_value,
-                "on_header_end": form.on_header_end,
-                "on_headers_finished": form.on_headers_finished,
-                "on_part_data": form.on_part_data,
-                "on_end": form.on_end,
-            },
-        )
-        await receive_chunks(request, max_bytes, parser.write)
-    except FormParserError:
-        raise ProblemError("unreadable-body", "not valid multipart/form-data") from None
-    if not form.ended:
-        raise ProblemError("unreadable-body", "the form is cut off: its last boundary is missing")
-    if not form.parts:
-        raise ProblemError("wrong-fields", f"no image; send it in the field '{FIELD}'")
-    return [Upload(filename=filename, data=bytes(data)) for filename, data in form.parts]
+    uploads: list[Upload] = []
+    ended = False
 
-
-class _Form:
-    """Collects the file parts of a form from the parser's callbacks."""
-
-    def __init__(self, max_images: int) -> None:
-        self.parts: list[tuple[str | None, bytearray]] = []
-        self.ended = False
-        self._max_images = max_images
-        self._field = bytearray()
-        self._value = bytearray()
-        self._disposition = b""
-
-    def on_part_begin(self) -> None:
-        self._disposition = b""
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def on_header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._disposition = bytes(self._value)
-        self._field.clear()
-        self._value.clear()
-
-    def on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = _decode_text(options.get(b"name", b""))
+    def take(part: FormField | File) -> None:
+        name = _decode_text(part.field_name or b"")
         if name != FIELD:
             raise ProblemError("wrong-fields", f"unknown field {name[:80]!r}; images belong in the field '{FIELD}'")
-        if len(self.parts) == self._max_images:
-            raise _too_many("the request holds", self._max_images)
-        filename = _decode_text(options.get(b"filename", b""))[:MAX_FILENAME] or None
-        self.parts.append((filename, bytearray()))
+        if len(uploads) == max_images:
+            raise _too_many("the request holds", max_images)
+        if isinstance(part, File):
+            part.file_object.seek(0)
+            filename = _decode_text(part.file_name or b"")[:MAX_FILENAME] or None
+            uploads.append(Upload(filename, part.file_object.read()))
+        else:
+            uploads.append(Upload(None, part.value or b""))
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1][1].extend(memoryview(data)[start:end])
+    def end() -> None:
+        nonlocal ended
+        ended = True
 
-    def on_end(self) -> None:
-        self.ended = True
+    in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}  # larger parts would be written to disk
+    try:
+        parser = FormParser("multipart/form-data", take, take, end, boundary=boundary, config=in_memory)
+        await receive_chunks(request, max_bytes, parser.write)
+    except FormParserError:
+        detail = f"not valid multipart/form-data; send each image as a part with the name '{FIELD}'"
+        raise ProblemError("unreadable-body", detail) from None
+    if not ended:
+        raise ProblemError("unreadable-body", "the form is cut off: its last boundary is missing")
+    if not uploads:
+        raise ProblemError("wrong-fields", f"no image; send it in the field '{FIELD}'")
+    return uploads
 
 
 def _decode_text(value: bytes) -> str:

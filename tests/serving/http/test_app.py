@@ -186,10 +186,10 @@ def test_a_damaged_form_is_unreadable(client, headers, content):
     refused(response, 400, "unreadable-body")
 
 
-def test_a_part_without_a_name_is_a_wrong_field(client):
+def test_a_part_without_a_name_is_no_valid_form(client):
     content = b"--x\r\nContent-Type: image/png\r\n\r\nabc\r\n--x--\r\n"
     headers = {"content-type": "multipart/form-data; boundary=x"}
-    refused(client.post("/v1/predict", content=content, headers=headers), 422, "wrong-fields")
+    refused(client.post("/v1/predict", content=content, headers=headers), 400, "unreadable-body")
 
 
 @given(st.binary(max_size=600), st.booleans())
