@@ -36,12 +36,14 @@ def validate(
     verdicts: list[dict[str, object]] = []
     errors: list[str] = []
     for file in files:
-        problems, remarks = _check_file(file, override or [], dataset)
+        problems, remarks, decisions = _check_file(file, override or [], dataset)
         errors += map(str, problems)
         found = [{"line": each.line, "path": format_key_path(each.path), "message": each.message} for each in problems]
-        verdicts.append({"file": str(file), "errors": found, "remarks": remarks})
+        verdicts.append({"file": str(file), "errors": found, "remarks": remarks, "decisions": decisions})
         if not problems and not as_json:
             print_lines(f"{file}: valid", *(f"  {remark}" for remark in remarks))
+            if decisions:
+                print_lines("  decisions: " + ", ".join(f"{key} {value}" for key, value in decisions.items()))
     if as_json:
         print_json(verdicts)
     if errors:
@@ -87,8 +89,10 @@ def explain(
         print_list([f"  {sub.name}", sub.default, sub.description] for sub in each.below)
 
 
-def _check_file(file: Path, overrides: list[str], dataset: "Dataset | None") -> tuple[list["Problem"], tuple[str, ...]]:
-    """Return the problems of a file, and remarks on a valid config."""
+def _check_file(
+    file: Path, overrides: list[str], dataset: "Dataset | None"
+) -> tuple[list["Problem"], tuple[str, ...], dict[str, object]]:
+    """Return the problems of a file, and of a valid config the remarks on it and its resolved section `decisions`."""
     from pneumo.pipeline.config import load_config
     from pneumo.pipeline.config.problems import ConfigError, Problem
     from pneumo.pipeline.sweep.sweep_settings import check_search
@@ -98,10 +102,11 @@ def _check_file(file: Path, overrides: list[str], dataset: "Dataset | None") -> 
             from pneumo.pipeline.release.gate.requirements import read_gate
 
             read_gate(file)
-            return [], ()
-        return [], load_config(file, overrides, [check_search], dataset).remarks
+            return [], (), {}
+        experiment = load_config(file, overrides, [check_search], dataset)
+        return [], experiment.remarks, experiment.config["decisions"]
     except ConfigError as error:
-        return error.problems, ()
+        return error.problems, (), {}
     except Exception as error:  # the other files keep their verdicts
         fault = f"{type(error).__name__}: {first_line(error)}"
-        return [Problem(str(file), 1, (), f"pneumo failed to check it ({fault}); please report that")], ()
+        return [Problem(str(file), 1, (), f"pneumo failed to check it ({fault}); please report that")], (), {}

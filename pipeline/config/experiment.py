@@ -153,11 +153,15 @@ def read_decision_rules(document: Document) -> DecisionRules:
             rules = replace(rules, policy=Policy.parse(section["threshold"], place=path))
         except InputError as error:
             document.fail(path, str(error))
-    return replace(
+    rules = replace(
         rules,
         level=section.get("coverage", rules.level),
         outlier_quantile=section.get("outliers", rules.outlier_quantile),
     )
+    try:
+        return replace(rules, fit_on=section.get("fit_on", rules.fit_on))
+    except InputError as error:
+        document.fail(f"{DECISIONS}.fit_on", str(error))
 
 
 def _check_threshold(document: Document) -> None:
@@ -177,4 +181,5 @@ def _fill_defaults(document: Document, rules: DecisionRules) -> dict[str, Any]:
         trainer.setdefault("learning_rate_scaling", "constant")  # the batch size is that of all workers together
     threshold = {"threshold": str(rules.policy)} if is_binary else {}
     filled[DECISIONS] = threshold | {"coverage": rules.level, "outliers": rules.outlier_quantile}
+    filled[DECISIONS]["fit_on"] = rules.fit_on
     return filled

@@ -13,7 +13,7 @@ from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 DEFAULT_POLICY = "max balanced accuracy"
 DEFAULT_LEVEL = 0.9
-DEFAULT_OUTLIER_QUANTILE = 0.99
+DEFAULT_OUTLIER_QUANTILE = 0.97
 EXAMPLES = "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9' or 'cost FN:FP = 5:1'"
 
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"  # with the exponent that `str` of a rule may print
@@ -23,6 +23,7 @@ _GRID = 1001
 NOISE = 2.0
 """Standard errors that a threshold may lose against the best by count: smaller differences are chance."""
 
+FitOn = Literal["validation", "shifts"]
 Counts = NDArray[np.integer]
 _LEAST, _MOST = 1e-12, 1 - 1e-12
 
@@ -86,16 +87,23 @@ class DecisionRules:
     Attributes:
         level: Wanted coverage of the prediction sets, in (0, 1).
         outlier_quantile: Share of validation images below the outlier limit, in (0, 1).
+        fit_on: Images that all but the outlier limit is fitted to: validation as it is, or half of it under changes.
     """
 
     policy: Policy = field(default_factory=Policy)
     level: float = DEFAULT_LEVEL
     outlier_quantile: float = DEFAULT_OUTLIER_QUANTILE
+    fit_on: FitOn = "validation"
 
     def __post_init__(self) -> None:
         for name, value in (("coverage", self.level), ("outliers", self.outlier_quantile)):
             if not 0 < value < 1:
                 raise InputError(f"decisions.{name} is {value:g}; it must lie between 0 and 1, such as 0.9")
+        if self.fit_on == "shifts" and self.policy.floor is not None:
+            raise InputError(  # a floor would be held for the worst change, at any price in the other rate
+                f"decisions.fit_on is shifts and the policy {str(self.policy)!r}: under changes the threshold must "
+                f"trade both errors; write {DEFAULT_POLICY!r} or 'cost FN:FP = 5:1', or fit_on: validation"
+            )
 
 
 @dataclass(frozen=True)

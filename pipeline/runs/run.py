@@ -39,6 +39,7 @@ class RunInfo(BaseModel):
         preparation: Preparation of the images: `size`, `fit`, `decode`, `height`, `width`, `channels`.
         image: Name of the image feature and its column; `label` is that of the label feature.
         remarks: What was completed, changed or ignored in the config, with the place of each.
+        fit_on: Images that the decisions are fitted to, as the config says: `validation` or `shifts`.
         refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
         versions: Versions of Python and of the packages that can change a result.
         git_commit: Commit of the working directory, with `-dirty` if files differ; None outside git.
@@ -61,6 +62,7 @@ class RunInfo(BaseModel):
     label: str
     remarks: list[str] = []
     seed: int
+    fit_on: str = "validation"
     refit_of: str | None = None
     versions: dict[str, str]
     git_commit: str | None

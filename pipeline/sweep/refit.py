@@ -44,7 +44,7 @@ def refit(folder: SweepFolder, *, reporter: Reporter = SILENT) -> Run:
     run.folder.mkdir(parents=True)
     run.config.write_text(winner.config.read_text(encoding="utf-8"), encoding="utf-8")
     fitted = decisions.read_decisions(winner)
-    decisions.save_decisions(run, fitted.model_copy(update={"fitted_on": f"validation of {winner.name}"}))
+    decisions.save_decisions(run, fitted.model_copy(update={"fitted_on": f"{fitted.fitted_on} of {winner.name}"}))
     rows = [replace(row, split=Split.TRAIN) if row.split is Split.VALIDATION else row for row in dataset.rows]
     merged = replace(dataset, rows=tuple(rows))
     commit = provenance.read_git_commit(Path.cwd())

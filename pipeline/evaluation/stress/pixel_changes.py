@@ -14,16 +14,12 @@ from pneumo.serving.images.types import Gray
 
 REFERENCE_SIDE = 224
 """Side of the image that lengths in pixels refer to."""
-
 Random = np.random.Generator
-
 _ABSORPTION = 3.0
 """Natural logarithm of the ratio of radiation at the detector between black and white: about 20 to 1."""
 
 _LEVELS = np.arange(256, dtype=np.float64) / 255
-
 _BILINEAR = Image.Resampling.BILINEAR
-
 _SCALES = 5
 _MARKERS = ("L", "R", "AP", "PA", "L PA", "AP SUPINE")
 _HEART = (0.54, 0.6)
@@ -81,16 +77,6 @@ def quantum_noise(gray: Gray, random: Random, photons: float) -> Gray:
     mean = photons * area * np.exp(-_ABSORPTION * _LEVELS)[gray]
     counts = np.maximum(random.poisson(mean), 1)
     return _to_gray(-np.log(counts / (photons * area)) / _ABSORPTION)
-
-
-def heel_effect(gray: Gray, random: Random, share: float) -> Gray:
-    """Darken one edge of the image and brighten the opposite one by a share, as the anode's shadow does."""
-    height, width = gray.shape
-    angle = random.uniform(0, 2 * np.pi)
-    across, down = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
-    reach = abs(np.cos(angle)) + abs(np.sin(angle))
-    field = (across * np.cos(angle) + down * np.sin(angle)) / reach
-    return _to_gray(gray / 255 * (1 + share * field))
 
 
 def rotate(gray: Gray, random: Random, degrees: float) -> Gray:
@@ -160,11 +146,9 @@ def add_marker(gray: Gray, random: Random, share: float) -> Gray:
     height, width = gray.shape
     font = ImageFont.load_default(size=max(6.0, share * height))
     text = _MARKERS[random.integers(len(_MARKERS))]
-    x = random.uniform(0.03, 0.1) * width
-    is_left = bool(random.integers(2))
-    place = (x if is_left else width - x, random.uniform(0.03, 0.15) * height)
-    picture, white = Image.fromarray(gray), int(random.integers(200, 256))
-    ImageDraw.Draw(picture).text(place, text, fill=white, font=font, anchor="lt" if is_left else "rt")
+    x, anchor = ((0.06, "lt"), (0.94, "rt"))[random.integers(2)]
+    picture, place = Image.fromarray(gray), (x * width, random.uniform(0.03, 0.15) * height)
+    ImageDraw.Draw(picture).text(place, text, fill=int(random.integers(200, 256)), font=font, anchor=anchor)
     return np.asarray(picture, dtype=np.uint8)
 
 
@@ -211,9 +195,7 @@ def grow_chest(gray: Gray, share: float) -> Gray:
     across, down = x - _HEART[0], (y - 0.5) / (1 + share / 3)
     weight = np.exp(-((across / 0.3) ** 2) - ((y - _HEART[1]) / 0.3) ** 2)
     source = (0.5 + down) * height - 0.5, (_HEART[0] + across * (1 + share / (1 - share) * weight)) * width - 0.5
-    return np.asarray(
-        np.rint(map_coordinates(gray.astype(np.float32), source, order=1, mode="nearest")), dtype=np.uint8
-    )
+    return _to_gray(map_coordinates(gray / 255, source, order=1, mode="nearest"))
 
 
 def _look_up(gray: Gray, table: Float64) -> Gray:

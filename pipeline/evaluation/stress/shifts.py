@@ -16,27 +16,25 @@ Change = Callable[[Gray, Random, float], Gray]
 
 
 class Family(StrEnum):
-    """The cause of a change."""
+    """The cause of a change; class-linked: one class comes from elsewhere, mixed: several causes in each image."""
 
     EXPOSURE = "exposure"
     DETECTOR = "detector"
     GEOMETRY = "geometry"
     SOFTWARE = "software"
     CLASS_LINKED = "class-linked"
-    """Images of one class come from elsewhere than those of the other."""
     MIXED = "mixed"
-    """Several causes at once, drawn for each image."""
 
 
 class Use(StrEnum):
-    """What a change may be used for. What is fitted to changes is judged by those that it has not seen."""
+    """What a change may be used for: to choose a model or an epoch, also to fit decisions, or only to report.
+
+    Nothing is fitted, selected, stopped or augmented on a change that is only for the report.
+    """
 
     SELECTION = "selection"
-    """To choose a model or an epoch."""
     FITTING = "fitting"
-    """To fit decisions; the changes for selection are among them."""
     REPORT = "report"
-    """Only to report: nothing is fitted, selected, stopped or augmented on these changes."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ class Shift:
     Attributes:
         unit: The strength in words, with the number left out: `sigma {:g} px`.
         family: Its cause; None for changes that are not of a stress test.
-        use: What it may be used for.
         function_of_positives: Change of images of the positive class, if it differs.
     """
 
@@ -75,10 +72,9 @@ class Shift:
 
 
 def list_shifts(use: Use | None = None, *, binary: bool = True) -> tuple[Shift, ...]:
-    """Return the fixed set of changes of a stress test, each kind at two strengths.
+    """Return the changes of a stress test, each kind at two strengths, or those that may be used so.
 
-    `use` leaves those that may be used so: the set for selection is a part of that for fitting, and no change for the
-    report is in either. Without `binary` there are none that differ by class.
+    Those for selection are among those for fitting. Without `binary` there are none that differ by class.
     """
     wanted = tuple(Use) if use is None else (Use.SELECTION, Use.FITTING) if use is Use.FITTING else (use,)
     shifts = [
@@ -120,7 +116,6 @@ _KINDS: tuple[tuple[Family, Use, str, str, tuple[float, float], Change], ...] = 
     (_EXPOSURE, _FITTING, "gamma, lighter", "exponent {:g}", (0.67, 0.45), lambda g, _, s: pixels.gamma(g, s)),
     (_EXPOSURE, _FITTING, "brightness up", "{:+g} levels", (30, 60), lambda g, _, s: pixels.brightness(g, s)),
     (_EXPOSURE, _FITTING, "brightness down", "{:+g} levels", (-30, -60), lambda g, _, s: pixels.brightness(g, s)),
-    (_EXPOSURE, _FITTING, "heel effect", "{:.0%}", (0.2, 0.4), pixels.heel_effect),
     (_EXPOSURE, _REPORT, "scattered radiation", "{:.0%}", (0.3, 0.7), lambda g, _, s: pixels.scatter(g, s)),
     (_DETECTOR, _SELECTION, "blur", "sigma {:g} px", (1.0, 2.0), lambda g, _, s: pixels.blur(g, s)),
     (_DETECTOR, _FITTING, "low resolution", "1/{:g}", (2, 4), lambda g, _, s: pixels.coarsen(g, s)),

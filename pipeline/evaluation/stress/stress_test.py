@@ -5,6 +5,7 @@ it. The test images stay unseen.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydantic import ValidationError
@@ -117,7 +118,7 @@ def run_stress_test(
         model = load_model(run)
     progress("known images")
     quantile = decisions.outlier_quantile
-    guard = OutlierLimit.from_bundle(run, quantile=quantile) or OutlierLimit.from_model(
+    guard = OutlierLimit.from_model(
         lambda inputs: predict_outputs(model, info, inputs)[1], info, dataset, quantile=quantile
     )
     settings = Bootstrap(resamples=resamples)
@@ -127,13 +128,14 @@ def run_stress_test(
         inputs = stored.change(shift)
         logits, embedding = predict_outputs(model, info, inputs)
         scores = Scores.from_rows(rows, logits, info.classes)
-        cases = Cases.make(scores, decisions, positive_column(info.classes, info.positive))
+        flagged = guard.find_above(embedding, inputs)
+        cases = replace(Cases.make(scores, decisions, positive_column(info.classes, info.positive)), flagged=flagged)
         metrics, _ = estimate_metrics(cases, info.classes, settings)
         return ShiftResult(
             name=shift.name if shift else "unchanged",
             strength=shift.strength if shift else "",
             metrics={name: value for name, value in metrics.items() if name.partition(":")[0] in SHOWN},
-            flagged=guard.share_above(embedding, inputs),
+            flagged=float(flagged.mean()),
             family=shift.family if shift else None,
             use=shift.use if shift else None,
         )

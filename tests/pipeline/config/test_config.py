@@ -150,13 +150,18 @@ def test_the_decisions_of_a_config_are_read_and_kept(tmp_path: Path) -> None:
 
     assert experiment.decisions == DecisionRules(Policy("sensitivity", 0.95), 0.85, 0.95)
     resolved = yaml.safe_load(experiment.to_yaml())
-    assert resolved["decisions"] == {"threshold": "sensitivity >= 0.95", "coverage": 0.85, "outliers": 0.95}
+    expected = {"threshold": "sensitivity >= 0.95", "coverage": 0.85, "outliers": 0.95, "fit_on": "validation"}
+    assert resolved["decisions"] == expected
+    shifts = config.load_config(SMOKE, ["decisions.fit_on=shifts"])
+    assert shifts.decisions == DecisionRules(fit_on="shifts")
+    assert shifts.config["decisions"]["fit_on"] == "shifts"
 
 
 def test_a_config_that_is_silent_about_decisions_says_the_defaults_once_resolved() -> None:
     resolved = yaml.safe_load(config.load_config(SMOKE).to_yaml())
 
-    assert resolved["decisions"] == {"threshold": "max balanced accuracy", "coverage": 0.9, "outliers": 0.99}
+    expected = {"threshold": "max balanced accuracy", "coverage": 0.9, "outliers": 0.97, "fit_on": "validation"}
+    assert resolved["decisions"] == expected
 
 
 @pytest.mark.parametrize(
@@ -170,6 +175,8 @@ def test_a_config_that_is_silent_about_decisions_says_the_defaults_once_resolved
         ("0.8", "80", 2, "decisions.coverage is 80; it must be less than 1"),
         ("0.8", "'80 %'", 2, "decisions.coverage must be a number, not '80 %'"),
         ("outliers: 0.95", "outliers: 0", 3, "decisions.outliers is 0; it must be more than 0"),
+        ("outliers: 0.95", "fit_on: shift", 3, "decisions.fit_on is 'shift'; did you mean 'shifts'?"),
+        ("outliers: 0.95", "fit_on: shifts", 3, "under changes the threshold must trade both errors; write 'max bal"),
         ("decisions:", "decision:", 0, "unknown top-level key 'decision'; did you mean 'decisions'?"),
     ],
 )

@@ -66,9 +66,7 @@ def test_a_flat_image_survives_every_shift(level: int) -> None:
         assert shift.apply(np.full((40, 32), level, np.uint8), "a").shape == (40, 32), shift.title
 
 
-@pytest.mark.parametrize(
-    "name", ["quantum noise", "heel effect", "rotation", "collimation", "lead marker", "another department"]
-)
+@pytest.mark.parametrize("name", ["quantum noise", "rotation", "collimation", "lead marker", "another department"])
 def test_what_chance_decides_depends_on_the_image_it_is_for(name: str) -> None:
     shift = next(shift for shift in list_shifts() if shift.name == name)
     found = {shift.apply(GRAY, f"images/{number}.png").tobytes() for number in range(8)}
@@ -123,13 +121,6 @@ def test_a_warp_scales_moves_and_turns_about_the_centre() -> None:
     x, y = centre(changes.warp(spot(0.6, 0.5), degrees=90))
     assert x == pytest.approx(0.5, abs=0.01)
     assert abs(y - 0.5) == pytest.approx(0.2, abs=0.01)
-
-
-def test_the_heel_effect_darkens_one_edge_and_brightens_the_other() -> None:
-    gray = changes.heel_effect(np.full((50, 50), 120, np.uint8), np.random.default_rng(0), 0.4)
-    assert gray.min() == pytest.approx(120 * 0.6, abs=2)
-    assert gray.max() == pytest.approx(120 * 1.4, abs=2)
-    assert gray.mean() == pytest.approx(120, abs=1)
 
 
 def test_a_wide_film_that_is_cut_shows_a_taller_chest_that_touches_both_edges() -> None:

@@ -12,7 +12,6 @@ from pneumo.pipeline.cli import app
 from pneumo.pipeline.cli.evaluate import _show_stress_test as show
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.decisions.outlier_limit import OutlierLimit
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.evaluation.results import Estimate
 from pneumo.pipeline.evaluation.stress.shifts import Use, list_shifts
@@ -58,7 +57,8 @@ def test_unchanged_images_have_the_metrics_of_the_run(report: StressReport, own:
         assert report.unchanged.metrics[name].value == pytest.approx(expected[name].value, abs=1e-9)
     # Each conformal limit is the score of one of these images, which the last bit of a logit decides about.
     two_images = 2 / report.images + 1e-9
-    assert report.unchanged.metrics["uncertain"].value == pytest.approx(expected["uncertain"].value, abs=two_images)
+    more = report.unchanged.metrics["uncertain"].value - expected["uncertain"].value
+    assert -two_images <= more <= report.unchanged.flagged + two_images  # an out-of-distribution image is uncertain
     reference = pd.read_parquet(own.folder / "bundle" / "reference.parquet")
     scores = reference[reference["split"] == "validation"]["outlier_score"]
     limit = Bundle.open(own.folder / "bundle").info.outlier.limit
@@ -101,18 +101,6 @@ def test_a_run_without_a_bundle_has_the_shares_flagged_that_its_bundle_will_tell
     assert "8 validation images, changed" in card
     assert "| out-of-distribution |" in card
     assert bundle.info.version != Bundle.open(exported).info.version
-
-
-def test_a_bundle_that_does_not_fit_the_run_is_not_asked(own: Run, tmp_path: Path) -> None:
-    assert OutlierLimit.from_bundle(own, quantile=0.99) is not None
-    assert OutlierLimit.from_bundle(own, quantile=0.95) is None
-    other = Run(tmp_path / "20260102T030405Z-other-1a2b")
-    shutil.copytree(own.folder, other.folder)
-    assert OutlierLimit.from_bundle(other, quantile=0.99) is None
-    damaged = Run(tmp_path / own.name)
-    shutil.copytree(own.folder, damaged.folder)
-    (damaged.folder / "bundle" / "model.onnx").write_bytes(b"")
-    assert OutlierLimit.from_bundle(damaged, quantile=0.99) is None
 
 
 def result(name: str, auroc: float | None, balanced: float | None) -> ShiftResult:
