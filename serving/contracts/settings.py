@@ -20,8 +20,8 @@ OTHERS = ("CACHE", "DEBUG", "DRIFT_UNTOLD", "RAY_MIN_REPLICAS", "RAY_MAX_REPLICA
 LOG_URL = "sqlite:///predictions.sqlite3"
 """Default prediction log of `pneumo serve` and `pneumo drift`."""
 
-_ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?|\*")
-_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+|\*")
+_ORIGIN = r"https?://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?|\*"
+_HOST = r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+|\*"
 _PATH = r"^(/[A-Za-z0-9._~-]+)*$"
 _SECRET = frozenset({"drift_webhook", "log_url"})
 """Settings whose values no error shows."""
@@ -39,20 +39,16 @@ def _parse_rate(value: object) -> object:
     return Rate.parse(value) if isinstance(value, str) else value
 
 
-def _parse_origins(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Split origins at commas, as the environment holds them."""
-    origins = tuple(origin.strip().lower() for origin in value.split(",")) if isinstance(value, str) else value
-    if not all(map(_ORIGIN.fullmatch, origins)):
-        raise ValueError("must be origins such as https://ward.example:8443, without a path, with commas between")
-    return origins
+def _list_of(pattern: str, expected: str) -> BeforeValidator:
+    """Return a parser of texts in lower case, separated by commas, as the environment holds them."""
 
+    def parse(value: str | tuple[str, ...]) -> tuple[str, ...]:
+        texts = tuple(text.strip().lower() for text in value.split(",")) if isinstance(value, str) else value
+        if not all(re.fullmatch(pattern, text) for text in texts):
+            raise ValueError(f"must be {expected}, with commas between")
+        return texts
 
-def _parse_hosts(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Split host names at commas, as the environment holds them."""
-    hosts = tuple(host.strip().lower() for host in value.split(",")) if isinstance(value, str) else value
-    if not all(map(_HOST.fullmatch, hosts)):
-        raise ValueError("must be names such as xray.example or *.ward.example, without a port, with commas between")
-    return hosts
+    return BeforeValidator(parse)
 
 
 def _check_web_address(value: str) -> str:
@@ -163,8 +159,12 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     auth: Literal["auto", "on", "off"] = "auto"
     keys: Path = Path("keys.yaml")
     rate: Annotated[Rate | None, BeforeValidator(_parse_rate)] = None
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_parse_origins)] = ()
-    hosts: Annotated[tuple[str, ...], BeforeValidator(_parse_hosts)] = ()
+    cors_origins: Annotated[
+        tuple[str, ...], _list_of(_ORIGIN, "origins such as https://ward.example:8443, without a path")
+    ] = ()
+    hosts: Annotated[
+        tuple[str, ...], _list_of(_HOST, "names such as xray.example or *.ward.example, without a port")
+    ] = ()
     root_path: Annotated[str, Field(pattern=_PATH)] = ""
     metrics_public: bool = False
 
