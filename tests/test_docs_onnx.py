@@ -17,6 +17,7 @@ from pneumo.serving.http.app import create_app
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.types import DECODING_RULES, Decode, Fit
 from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.calibration import build_prediction_sets
 from pneumo.serving.model.predictor import Predictor
 from tests.support.bundles import make_bundle, make_network
 from tests.support.paths import ROOT
@@ -27,6 +28,7 @@ from tests.test_docs import blocks
 ALONE, PROTOCOL = blocks(ROOT / "docs" / "howto" / "onnx.md", "python")
 TEMPERATURE = 8.0
 """High, so that small changes of the input are seen."""
+LIMITS = [0.45, 0.6, 0.7]
 TWO, THREE = ["NORMAL", "PNEUMONIA"], ["BACTERIA", "NORMAL", "VIRUS"]
 
 
@@ -38,7 +40,7 @@ def make_described_bundle(folder: Path, preparation: Preparation, classes: list[
         threshold=threshold,
         policy="max balanced accuracy",
         conformal_level=0.9,
-        conformal_limit=0.4,
+        conformal_limit=LIMITS[: len(classes)],
         outlier_quantile=0.99,
         fitted_on="validation",
         images=100,
@@ -52,6 +54,7 @@ def make_described_bundle(folder: Path, preparation: Preparation, classes: list[
         positive_class=positive,
         temperature=TEMPERATURE,
         thresholds={} if threshold is None else {"default": threshold},
+        conformal={"level": 0.9, "limit": LIMITS[: len(classes)]},
     )
 
 
@@ -100,6 +103,8 @@ def test_the_lines_of_the_page_give_the_probabilities_of_pneumo(
 
     expected = Predictor(bundle, threads=1).predict_bytes(FILMS[film]).probabilities
     assert names["probabilities"] == pytest.approx(expected, abs=1e-6)
+    sets = build_prediction_sets(np.array([list(expected.values())]), bundle.info.conformal.limit)
+    assert names["prediction_set"] == [name for name, held in zip(classes, sets[0], strict=True) if held]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ import typer
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import Row, format_number, print_json, print_lines, print_table, say, style_text
 from pneumo.pipeline.cli.progress import ConsoleReporter, count_bar
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.setting_types import parse_root
 
 if TYPE_CHECKING:
     from pneumo.pipeline.evaluation import EvaluationReport, SplitResult
     from pneumo.pipeline.evaluation.results import Estimate
     from pneumo.pipeline.evaluation.stress.stress_test import StressReport
+    from pneumo.pipeline.release.site_evaluation import SiteReport
     from pneumo.pipeline.runs.run import Run
 
 _OF_SUBGROUPS = ("auroc", "sensitivity", "specificity", "accuracy")
@@ -20,19 +23,33 @@ _OF_SUBGROUPS = ("auroc", "sensitivity", "specificity", "accuracy")
 
 def evaluate(
     context: typer.Context,
-    run: options.RunArgument,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_BUNDLE",
+            help=f"{options.RUN_HELP} With --data also an alias, version, or path of a bundle (with a slash).",
+        ),
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="Another data set made by `pneumo data import`.", show_default="that of the run")
+        Path | None,
+        typer.Option(
+            help="Labelled images of another site, made by `pneumo data import`: measures the bundle.",
+            show_default="that of the run",
+        ),
     ] = None,
     split: Annotated[
         options.SplitName | None,
-        typer.Option(help="Split to show, and to show first in the report.", show_default="test, if there is one"),
+        typer.Option(
+            help="Split to show, and to show first in the report.",
+            show_default="test, if there is one; with --data all images",
+        ),
     ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
             help="Policy of the decision threshold, fitted on validation and kept in the run: "
-            "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9', 'cost FN:FP = 5:1'.",
+            "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9', 'cost FN:FP = 5:1'. "
+            "With --data: shown beside the shipped threshold, cross-fitted.",
             show_default="the run's own, at first that of its config",
         ),
     ] = None,
@@ -45,41 +62,64 @@ def evaluate(
         ),
     ] = False,
     stress_images: Annotated[
-        int, typer.Option(min=2, help="With --stress: most images to change, each in 40 ways.")
+        int, typer.Option(min=2, help="With --stress: most images to change, each in every way.")
     ] = 200,
     tables: Annotated[
         Path | None,
         typer.Option(help="Folder for metrics and curves as JSON and CSV, for `dvc metrics` and `dvc plots`."),
     ] = None,
+    limits: Annotated[
+        Path | None, typer.Option(help="With --data: gate.yaml with limits; exits 1 if one is not met.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="With --data: folder of the report, HTML and JSON.", show_default="evaluations")
+    ] = Path("evaluations"),
     runs_dir: options.RunsDirOption = Path("runs"),
+    models_dir: options.ModelsDirOption = "models",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Evaluate a run and write its report. Intervals are by patient; the threshold is fitted on validation."""
+    """Evaluate a run on its own data, or a bundle at a site (--data), and write a report.
+
+    Intervals are by patient. The threshold is fitted on validation; at a site nothing is fitted.
+    """
     from pneumo.pipeline import training
-    from pneumo.pipeline.data.manifest import Split
-    from pneumo.pipeline.evaluation import evaluate_folder, evaluate_run
+    from pneumo.pipeline.data.manifest import Split, read_dataset
+    from pneumo.pipeline.evaluation import evaluate_run
     from pneumo.pipeline.runs.run import Run, Status
 
-    if data is not None:
+    if data is None:
+        options.refuse_options(context, {"limits", "out", "models_dir"}, because="a site needs --data")
+    else:
         options.refuse_options(context, {"tables"}, because="--tables holds results of the run's own data set")
     if stress:
         because = "--stress uses the run's own validation images and threshold"
         options.refuse_options(context, {"data", "split", "policy", "tables"}, because=because)
     else:
         options.refuse_options(context, {"stress_images"}, because="--stress-images needs --stress")
-    source = Run.open(run, root=runs_dir)
+    chosen = Split[split.upper()] if split else None
+    if data is not None:
+        from pneumo.pipeline.release.registry import find_bundle
+        from pneumo.pipeline.release.site_evaluation import evaluate_bundle
+        from pneumo.serving.model.bundle import Bundle
+
+        say(f"evaluating {run} on {data} ...")
+        dataset = read_dataset(data)  # before a run is exported, which takes minutes
+        bundle = find_bundle(run, root=parse_root(models_dir), runs=runs_dir, reporter=ConsoleReporter())
+        site = evaluate_bundle(Bundle.open(bundle), dataset, out=out, split=chosen, policy=policy, limits=limits)
+        _show_site(site, as_json)
+        return
+    try:
+        source = Run.open(run, root=runs_dir)
+    except InputError as error:
+        raise InputError(f"{error}; a bundle needs --data") from None
     is_done = source.info().status is Status.DONE
     if is_done and not source.predictions.is_file():  # a sweep predicts only its best trials
         training.complete(source, reporter=ConsoleReporter())
     if stress:
         _run_stress_test(source, images=stress_images, as_json=as_json)
         return
-    chosen = Split[split.upper()] if split else None
     say(f"evaluating {source.name} ...")
-    if data is None:
-        report = evaluate_run(source, split=chosen, policy=policy)
-    else:
-        report = evaluate_folder(source, data, split=chosen, policy=policy)
+    report = evaluate_run(source, split=chosen, policy=policy)
     if tables is not None:
         from pneumo.pipeline.evaluation.report.metric_tables import write_tables
 
@@ -88,6 +128,20 @@ def evaluate(
         print_json(report.model_dump(mode="json"))
     else:
         _show(report)
+
+
+def _show_site(site: "SiteReport", as_json: bool) -> None:
+    """Print the evaluation of a bundle; raise a `CheckFailedError` if a limit is not met."""
+    if as_json:
+        print_json(site.model_dump(mode="json"))
+    else:
+        print_lines("What these images can show:", *site.power, "")
+        _show(site)
+        if site.refit:
+            print_lines(f"with the policy, {site.positive} at or above {site.refit_threshold:.4g}, cross-fitted:")
+            _show_metrics(site.refit)
+    if site.objections:
+        raise CheckFailedError(f"{site.run} does not meet its limits on {site.data}: {'; '.join(site.objections)}")
 
 
 def _show(report: "EvaluationReport") -> None:
@@ -169,36 +223,30 @@ def _run_stress_test(run: "Run", *, images: int, as_json: bool) -> None:
 def _show_stress_test(report: "StressReport") -> None:
     from pneumo.pipeline.evaluation.report.template import format_interval, format_value
     from pneumo.pipeline.evaluation.results import title
+    from pneumo.pipeline.evaluation.stress.coverage import describe_lowest_coverage
+    from pneumo.pipeline.evaluation.stress.stress_test import FAMILY_COLUMNS, REPORT_ONLY, list_families
 
-    names = [name for name in report.unchanged.metrics if name != "auroc"]
-    right = ["AUROC", "95% interval", "one class changed", *map(title, names), "Share flagged"]
+    names = [name for name in report.unchanged.metrics if not name.startswith(("auroc", "coverage"))]
+    right = ["AUROC", "95% interval", *map(title, names), "Share flagged"]
+    kinds = ["family", "used for"]
     rows: list[list[str]] = []
     for result in (report.unchanged, *report.shifts):
         auroc = result.metrics["auroc"]
         rows.append(
             [
                 result.title,
+                result.family or "",
+                result.use or "",
                 format_value(auroc),
                 format_interval(auroc),
-                format_number(result.crossed_auroc) or "-",
                 *(format_value(result.metrics[name]) for name in names),
                 format_number(result.flagged) or "-",
             ]
         )
     rows.insert(1, [])
-    print_table(["change", *right], rows, right=right, title=f"{report.run}: {report.split} of {report.data}")
-    summary = report.summary
-    lines = [f"{report.images:,} images of {report.patients:,} patients, unchanged and changed"]
-    for label, mean, worst, shift in (
-        ("AUROC under change", summary.mean_auroc, summary.worst_auroc, summary.worst_shift),
-        (
-            "AUROC, one class changed",
-            summary.mean_crossed_auroc,
-            summary.worst_crossed_auroc,
-            summary.worst_crossed_shift,
-        ),
-        ("balanced accuracy at the threshold", summary.mean_balanced_accuracy, summary.worst_balanced_accuracy, None),
-    ):
-        if mean is not None and worst is not None:
-            lines.append(f"{label}: mean {mean:.4f}, worst {worst:.4f}{f' ({shift})' if shift else ''}")
+    print_table(["change", *kinds, *right], rows, right=right, title=f"{report.run}: {report.split} of {report.data}")
+    print_table(FAMILY_COLUMNS, list_families(report), right=FAMILY_COLUMNS[1:-1])
+    lines = [f"{report.images:,} images of {report.patients:,} patients, unchanged and changed", REPORT_ONLY]
+    if coverage := describe_lowest_coverage(report):
+        lines.append(coverage)
     print_lines(*lines)

@@ -1,4 +1,4 @@
-"""Temperature and conformal limit, which make probabilities and prediction sets hold what they promise."""
+"""Temperature and conformal limits, which make probabilities and prediction sets hold what they promise."""
 
 import math
 
@@ -14,6 +14,9 @@ PRIOR = 0.5
 """Standard deviation of log temperature before any image was seen: most networks need between 0.4 and 2.7."""
 
 Labels = NDArray[np.integer]
+
+_ROUNDING = 1e-9
+"""10 * 0.7 is a little above 7 in floating point."""
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
@@ -39,19 +42,26 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
     return float(math.exp(fit.x))
 
 
-def fit_conformal_limit(probabilities: Float64, labels: Labels, level: float) -> float:
-    """Return the split-conformal quantile of 1 - p(ground truth) of N images, with the finite-sample correction.
+def fit_conformal_limits(probabilities: Float64, labels: Labels, level: float) -> list[float]:
+    """Return for each class, in column order, the split-conformal quantile of 1 - p(class) over its own images.
 
-    It is the ceil((n + 1) level)-th smallest score, so that the set of a new exchangeable image holds the ground truth
-    with a probability of at least `level`, in (0, 1). If n is too small for that, it is 1, which rules no class out
-    (Sadinle et al., 2019).
+    Of n images it is the ceil((n + 1) level)-th smallest score, so that the set of a new image of the class, if
+    exchangeable with them, holds the class with a probability of at least `level`, in (0, 1). A class with fewer images
+    than `count_fewest_images` gets 1, which never rules it out (class-conditional or Mondrian prediction: Vovk,
+    Conditional Validity of Inductive Conformal Predictors, 2012; Sadinle et al., 2019).
 
     Each image counts once, whatever its patient. Over random splits by patient the mean coverage of new images is the
     promised one; patients only make it vary more. Counting each patient once, or weighing images by patient, covered
     too much, since patients with many images are the easy ones (docs/benchmarks.md).
     """
-    images = len(labels)
-    rank = max(1, math.ceil((images + 1) * level - 1e-9))  # 10 * 0.7 is a little above 7
-    if rank > images:
-        return 1.0
-    return float(np.sort(1.0 - probabilities[np.arange(images), labels])[rank - 1])
+    limits = []
+    for column in range(probabilities.shape[1]):
+        scores = np.sort(1.0 - probabilities[labels == column, column])
+        rank = max(1, math.ceil((len(scores) + 1) * level - _ROUNDING))
+        limits.append(1.0 if rank > len(scores) else float(scores[rank - 1]))
+    return limits
+
+
+def count_fewest_images(level: float) -> int:
+    """Return the fewest images of a class from which a limit below 1 can be fitted for a coverage of `level`."""
+    return math.ceil(level / (1 - level) - _ROUNDING)

@@ -1,16 +1,19 @@
 """Fit the decisions of a run, and keep them in its folder."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from pneumo.pipeline.decisions.calibration import Labels, fit_conformal_limit, fit_temperature
-from pneumo.pipeline.decisions.policies import DEFAULT_OUTLIER_QUANTILE, Cut, DecisionRules, choose_threshold
+from pneumo.pipeline.decisions.calibration import Labels, count_fewest_images, fit_conformal_limits, fit_temperature
+from pneumo.pipeline.decisions.policies import Cut, DecisionRules, FitOn, choose_threshold
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
+from pneumo.serving.model.bundle import ClassLimits
 from pneumo.serving.model.calibration import calibrate_logits
 
 FILE = "decisions.json"
@@ -25,10 +28,11 @@ class Decisions(FrozenModel):
             with more than two classes, when the largest probability wins.
         equivalent: The lowest and the highest threshold that do as well on the split, within two standard errors;
             None if the rule is a floor.
-        conformal_level: Share of images whose prediction set should hold the ground truth.
-        conformal_limit: Classes with 1 - probability at or below it stay in the set.
+        conformal_level: Share of each class's images whose prediction set should hold the ground truth.
+        conformal_limit: Limit of each class, in column order: with 1 - probability at or below it the class stays in
+            the set. One for all classes in a run that an older pneumo evaluated.
         outlier_quantile: Share of validation images below the outlier limit.
-        fitted_on: Name of the split that all of these come from.
+        fitted_on: The images that all of these come from, in words; `fit_on` is the config's word for them.
         notes: Values that could not be fitted, and their replacements.
     """
 
@@ -37,9 +41,10 @@ class Decisions(FrozenModel):
     policy: str
     equivalent: tuple[float, float] | None = None
     conformal_level: float = Field(gt=0, lt=1)
-    conformal_limit: float = Field(ge=0, le=1)
-    outlier_quantile: float = Field(default=DEFAULT_OUTLIER_QUANTILE, gt=0, lt=1)
+    conformal_limit: ClassLimits
+    outlier_quantile: float = Field(default=0.99, gt=0, lt=1)  # of files from before there was a choice
     fitted_on: str
+    fit_on: FitOn = "validation"
     images: int
     notes: list[str] = []
 
@@ -49,16 +54,21 @@ class Decisions(FrozenModel):
             return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
         return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive).astype(np.int64)
 
+    def limits_by_class(self, classes: Sequence[str]) -> dict[str, float]:
+        """Return the conformal limit of each class."""
+        return dict(zip(classes, np.broadcast_to(self.conformal_limit, len(classes)).tolist(), strict=True))
+
 
 def fit_decisions(
     logits: NDArray[np.floating],
     labels: Labels,
     *,
     positive: int | None,
+    classes: Sequence[str],
     rules: DecisionRules | None = None,
     fitted_on: str = "validation",
 ) -> Decisions:
-    """Fit temperature, threshold and conformal limit on logits [N, K] of images that no weight was fitted on.
+    """Fit temperature, threshold and conformal limits on logits [N, K] of images that no weight was fitted on.
 
     `labels` are the ground truth's columns, [N]; `positive` is the column of the positive class with two classes, None
     with more. No threshold can be fitted on a split without images or with one class only. The temperature is 1 then,
@@ -68,17 +78,19 @@ def fit_decisions(
         CheckFailedError: No threshold reaches the policy's floor.
     """
     rules = rules or DecisionRules()
-    temperature, limit, notes = 1.0, 1.0, []
+    temperature, limits, notes = 1.0, [1.0] * len(classes), []
     cut = None if positive is None else Cut(0.5)
     if len(np.unique(labels)) > 1:
         temperature = fit_temperature(logits, labels)
         probabilities = calibrate_logits(logits, temperature)
-        limit = fit_conformal_limit(probabilities, labels, rules.level)
-        if rules.level * (len(labels) + 1) > len(labels) + 1e-9:
-            notes.append(
-                f"{fitted_on} has {len(labels)} images, too few for prediction sets that cover {rules.level:.3g}: "
-                "every answer is uncertain"
-            )
+        limits = fit_conformal_limits(probabilities, labels, rules.level)
+        counts, fewest = np.bincount(labels, minlength=len(classes)), count_fewest_images(rules.level)
+        notes += [
+            f"{fitted_on} has {count} {name} images, and prediction sets that cover {rules.level:.3g} of them need "
+            f"{fewest}: {name} is never ruled out, so that no other answer is certain"
+            for name, count in zip(classes, counts, strict=True)
+            if count < fewest
+        ]
         if positive is not None:
             cut = choose_threshold(probabilities[:, positive], labels == positive, rules.policy)
     else:
@@ -93,9 +105,10 @@ def fit_decisions(
         policy=str(rules.policy),
         equivalent=cut.equivalent if cut else None,
         conformal_level=rules.level,
-        conformal_limit=limit,
+        conformal_limit=limits,
         outlier_quantile=rules.outlier_quantile,
         fitted_on=fitted_on,
+        fit_on=rules.fit_on,
         images=len(labels),
         notes=notes,
     )

@@ -1,5 +1,6 @@
 """Decisions for another place, from a few labelled images of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,18 +44,27 @@ def choose_representatives(logits: Float64, labels: Labels, count: int = PRIOR_I
 
 
 def transfer_decisions(
-    images: LabelledLogits, prior: LabelledLogits, *, positive: int | None, rules: DecisionRules, fitted_on: str
+    images: LabelledLogits,
+    prior: LabelledLogits,
+    *,
+    positive: int | None,
+    classes: Sequence[str],
+    rules: DecisionRules,
+    fitted_on: str,
 ) -> Decisions:
     """Fit decisions on images of a place, shrunk towards those of the model's own validation images.
 
     The scores of each class are taken to be a Dirichlet process whose base is that of validation (Ferguson, A Bayesian
     Analysis of Some Nonparametric Problems, 1973): its posterior mean is a mixture of both, in proportion to the images
-    of the place and of `prior`. Temperature, threshold and conformal limit are fitted on that mixture, so that a few
+    of the place and of `prior`. Temperature, threshold and conformal limits are fitted on that mixture, so that a few
     images move them a little and many determine them. `positive` is the column of the positive class with two classes.
 
     Raises:
         CheckFailedError: No threshold reaches the policy's floor.
     """
     mixture = images.join(prior)
-    fitted = fit_decisions(mixture.logits, mixture.labels, positive=positive, rules=rules, fitted_on=fitted_on)
+    fitted_on += f" with {len(prior.labels)} of the model's own"
+    fitted = fit_decisions(
+        mixture.logits, mixture.labels, positive=positive, classes=classes, rules=rules, fitted_on=fitted_on
+    )
     return fitted.model_copy(update={"images": len(images.labels)})

@@ -1,6 +1,6 @@
 """Evaluation of a run: metrics with confidence intervals, subgroups, stress test and report."""
 
-from pneumo.pipeline.evaluation.measure import evaluate, evaluate_data, evaluate_folder, evaluate_run
+from pneumo.pipeline.evaluation.measure import evaluate_run
 from pneumo.pipeline.evaluation.results import Bootstrap, Estimate, EvaluationReport, Metrics, SplitResult, read_metrics
 
 __all__ = [
@@ -9,9 +9,6 @@ __all__ = [
     "EvaluationReport",
     "Metrics",
     "SplitResult",
-    "evaluate",
-    "evaluate_data",
-    "evaluate_folder",
     "evaluate_run",
     "read_metrics",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.pipeline.data.manifest import GROUP, Row
+from pneumo.pipeline.data.manifest import GROUP, Row, group_names
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64, Mask
@@ -48,6 +48,9 @@ class Scores:
             patient=np.array([row.patient for row in rows], dtype=np.str_),
             truth=np.array([classes.index(row.label) for row in rows], dtype=np.int64),
             logits=np.asarray(logits, dtype=np.float64),
+            groups={
+                name: np.array([row.groups.get(name, "") for row in rows], dtype=np.str_) for name in group_names(rows)
+            },
         )
 
     def select(self, split: str) -> "Scores":
@@ -57,7 +60,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Cases:
-    """Scores with temperature, decision threshold and conformal limit applied.
+    """Scores with temperature, decision threshold and conformal limits applied.
 
     Attributes:
         image: Names relative to the data set, [N].
@@ -68,6 +71,7 @@ class Cases:
         answer: Column of the predicted class, [N].
         sets: Prediction sets, [N, K].
         positive: Column of the positive class with two classes, None with more.
+        flagged: Images called out-of-distribution, [N]; None if that was not measured.
     """
 
     image: list[str]
@@ -80,10 +84,11 @@ class Cases:
     sets: Mask
     positive: int | None
     groups: Groups = field(default_factory=dict)
+    flagged: Mask | None = None
 
     @classmethod
     def make(cls, scores: Scores, decisions: Decisions, positive: int | None) -> "Cases":
-        """Apply temperature, threshold and conformal limit."""
+        """Apply temperature, threshold and conformal limits."""
         names, patient = np.unique(scores.patient, return_inverse=True)
         probabilities = calibrate_logits(scores.logits, decisions.temperature)
         return cls(
@@ -109,8 +114,9 @@ class Cases:
 
     @property
     def certain(self) -> Mask:
-        """Images whose prediction set is exactly the predicted class, [N]."""
-        return find_certain(self.sets, self.answer)
+        """Images whose prediction set is exactly the predicted class and that are not flagged, [N]."""
+        certain = find_certain(self.sets, self.answer)
+        return certain if self.flagged is None else certain & ~self.flagged
 
     @property
     def covered(self) -> Mask:

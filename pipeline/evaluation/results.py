@@ -187,6 +187,13 @@ def list_remarks(metrics: Metrics) -> list[str]:
                 f"temperature scaling raises the calibration error on {split} by {change.value:.3f} "
                 f"({change.low:.3f} to {change.high:.3f}): the temperature was fitted to few or different images"
             )
+        for name in metrics.classes if split != "train" else ():
+            held, aim = result.metrics.get(f"coverage:{name}"), metrics.decisions.conformal_level
+            if held and held.value is not None and held.low is not None and held.high is not None and held.high < aim:
+                remarks.append(
+                    f"prediction sets cover {held.value:.3f} ({held.low:.3f} to {held.high:.3f}) of the {name} images "
+                    f"of {split}, less than the {aim:g} they aim at"
+                )
     return remarks
 
 

@@ -130,10 +130,13 @@ def export_run(
             temperature=decisions.temperature,
             thresholds={} if decisions.threshold is None else {"default": decisions.threshold},
             policy=decisions.policy,
-            conformal=Conformal(level=decisions.conformal_level, limit=decisions.conformal_limit),
+            conformal=Conformal(
+                level=decisions.conformal_level, limit=list(decisions.limits_by_class(info.classes).values())
+            ),
             outlier=Outlier(limit=guard.limit, quantile=decisions.outlier_quantile),
             metrics=metrics.model_dump(mode="json"),
             data_fingerprint=info.data_fingerprint,
+            population=dataset.info.population,
             provenance={"run": run.name} | {key: getattr(info, key) for key in ("git_commit", "seed", "versions")},
             parity=parity,
             quantization=quantization,
@@ -200,6 +203,7 @@ def describe_graph(graph: bytes, preparation: Preparation, rules: ClassDecisions
         "preparation": preparation.model_dump(mode="json"),
         "temperature": rules.decisions.temperature,
         "threshold": rules.decisions.threshold,
+        "conformal_limits": rules.decisions.limits_by_class(rules.classes),
     }
     kept = [
         entry for entry in model.metadata_props if entry.key not in entries

@@ -2,24 +2,23 @@
 
 from collections.abc import Iterable
 
-from pydantic import ValidationError
-
 from pneumo.pipeline.config import document
 from pneumo.pipeline.data.manifest import DatasetInfo
 from pneumo.pipeline.data.shortcuts import EXPLANATION, describe_shortcuts
 from pneumo.pipeline.evaluation.report.template import format_interval
 from pneumo.pipeline.evaluation.results import Estimate, Metrics, list_remarks, title
-from pneumo.pipeline.evaluation.stress.stress_test import FILE, StressReport
+from pneumo.pipeline.evaluation.stress.coverage import describe_lowest_coverage
+from pneumo.pipeline.evaluation.stress.stress_test import FAMILY_COLUMNS, REPORT_ONLY, list_families, read_stress_report
 from pneumo.pipeline.export.int8.wording import describe_quantization
 from pneumo.pipeline.runs.run import Run
-from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.population import describe_training
 from pneumo.serving.model.bundle import BundleInfo
 
 _QUALITY = ("auroc", "worst_group_auroc", "average_precision", "accuracy", "balanced_accuracy", "brier")
 _OPERATING = ("sensitivity", "specificity", "ppv", "npv", "prevalence")
 _CALIBRATION = ("ece_uncalibrated", "ece", "nll_uncalibrated", "nll")
 _UNCERTAINTY = ("coverage", "uncertain", "accuracy_certain")
-_SUBGROUP = ("auroc", "sensitivity", "specificity", "accuracy", "uncertain")
+_SUBGROUP = ("auroc", "sensitivity", "specificity", "accuracy", "coverage", "uncertain")
 _WORST_SHIFTS = 8
 
 
@@ -32,12 +31,13 @@ def render_card(bundle: BundleInfo, data: DatasetInfo, run: Run) -> str:
     metrics = Metrics.model_validate(bundle.metrics)
     sections = {
         "Intended use": _intended_use(bundle),
+        "Population": _population(bundle),
         "Data": _data(bundle, data),
         "Shortcuts": [EXPLANATION, "", *(f"- {text}" for text in describe_shortcuts(data.shortcuts))],
         "Results": _results(metrics),
         "Operating point": _operating_point(bundle, metrics),
         "Calibration": [
-            f"Temperature {bundle.temperature:.3f}, fitted on validation.",
+            f"Temperature {bundle.temperature:.3f}, fitted on {metrics.decisions.fitted_on}.",
             "",
             *_metric_table(metrics, _CALIBRATION),
         ],
@@ -73,9 +73,17 @@ def _intended_use(bundle: BundleInfo) -> list[str]:
         other = next(name for name in bundle.classes if name != bundle.positive_class)
         task = f"{bundle.positive_class} from {other}"
     return [
-        f"Research on frontal chest radiographs like those it was trained on: it tells {task}. Not for other views,",
-        "body parts or modalities, not for findings that it was not trained on, and not without a person who checks.",
+        f"Research on chest radiographs like those it was trained on: it tells {task}, and was "
+        f"{describe_training(bundle.population)}.",
+        "Not for other people, views, body parts or modalities, not for findings that it was not trained on, and not "
+        "without a person who checks.",
     ]
+
+
+def _population(bundle: BundleInfo) -> list[str]:
+    if bundle.population is None:
+        return ["Not stated (`pneumo data import --population FILE` states it): it cannot be said for whom this holds."]
+    return _table(["what", "as the data set states it"], map(list, bundle.population.list_facts()))
 
 
 def _data(bundle: BundleInfo, data: DatasetInfo) -> list[str]:
@@ -115,8 +123,8 @@ def _operating_point(bundle: BundleInfo, metrics: Metrics) -> list[str]:
         low, high = (f"{100 * each:.4g}%" for each in equivalent)
         others = f" Thresholds from {low} to {high} did as well there within two standard errors."
     return [
-        f"Called {bundle.positive_class} at {100 * threshold:.4g}% or above; policy: `{bundle.policy}`, on validation."
-        + others,
+        f"Called {bundle.positive_class} at {100 * threshold:.4g}% or above; policy: `{bundle.policy}`, fitted on "
+        f"{metrics.decisions.fitted_on}." + others,
         "Predictive values hold for the prevalence of the split; if fewer images are positive, the positive predictive",
         "value is lower.",
         "",
@@ -125,10 +133,12 @@ def _operating_point(bundle: BundleInfo, metrics: Metrics) -> list[str]:
 
 
 def _uncertain(bundle: BundleInfo, metrics: Metrics) -> list[str]:
+    limits = metrics.decisions.conformal_limit
+    own = "Each class has a limit of its own" if len(limits) > 1 else "One limit holds for all classes"
     return [
-        f"An image is `uncertain` unless its prediction set at {bundle.conformal.level:.0%} is exactly the predicted "
-        "class. Coverage is over",
-        "all images like those of validation; it may be lower for a class or a subgroup.",
+        "An image is `uncertain` unless its prediction set is exactly the predicted class; an empty set is uncertain.",
+        f"{own}, fitted on {metrics.decisions.fitted_on} for a coverage of {bundle.conformal.level:g}.",
+        "Expect no more of a class than was measured on test, and less on images of another place or kind.",
         "",
         *_metric_table(metrics, (*_UNCERTAINTY, *(f"coverage:{name}" for name in bundle.classes))),
     ]
@@ -159,12 +169,13 @@ def _shift(bundle: BundleInfo, run: Run) -> list[str]:
         + (", and fit the decisions to images from there (`pneumo recalibrate`)." if bundle.positive_class else "."),
         "",
     ]
-    report = _read_stress_report(run)
+    report = read_stress_report(run)
     if report is None:
         return [*lines, "No stress test was run (`pneumo evaluate RUN --stress`)."]
     shifts = [shift for shift in report.shifts if shift.metrics["auroc"].value is not None]
     worst = sorted(shifts, key=lambda shift: shift.metrics["auroc"].value or 0)[:_WORST_SHIFTS]
-    metrics = [name for name in ("auroc", "sensitivity", "specificity") if name in report.unchanged.metrics]
+    shown = ("auroc", "sensitivity", "specificity", *(f"coverage:{name}" for name in report.classes))
+    metrics = [name for name in shown if name in report.unchanged.metrics]
     at = ""
     if report.threshold is not None and report.threshold == bundle.thresholds.get("default"):
         at = ", at the decision threshold of this card"
@@ -173,6 +184,7 @@ def _shift(bundle: BundleInfo, run: Run) -> list[str]:
     rows = (
         [
             "none" if shift is report.unchanged else shift.title,
+            shift.family or "-",
             *(_cell(shift.metrics.get(name)) for name in metrics),
             "-" if shift.flagged is None else f"{shift.flagged:.1%}",
         ]
@@ -182,27 +194,12 @@ def _shift(bundle: BundleInfo, run: Run) -> list[str]:
         f"{report.images} {report.split} images, changed as other scanners and exports would change them: the "
         f"{len(worst)} worst of {len(report.shifts)} changes{at}.",
         "",
-        *_table(["change", *map(title, metrics), "out-of-distribution"], rows),
+        *_table(["change", "family", *map(title, metrics), "out-of-distribution"], rows),
     ]
-    summary = report.summary
-    if summary.mean_crossed_auroc is not None and summary.worst_crossed_auroc is not None:
-        lines += [
-            "",
-            "If only one class is changed, as if it came from another scanner, the mean AUROC is "
-            f"{summary.mean_crossed_auroc:.3f} and the worst {summary.worst_crossed_auroc:.3f} "
-            f"({summary.worst_crossed_shift}).",
-        ]
+    lines += ["", *_table(list(FAMILY_COLUMNS), list_families(report)), "", REPORT_ONLY]
+    if coverage := describe_lowest_coverage(report):
+        lines += ["", coverage]
     return lines
-
-
-def _read_stress_report(run: Run) -> StressReport | None:
-    path = run.folder / FILE
-    try:
-        return StressReport.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValidationError:
-        raise InputError(f"{path}: damaged; run `pneumo evaluate {run.name} --stress` again, or delete it") from None
 
 
 def _training(bundle: BundleInfo, run: Run) -> list[str]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.graph_check import find_objection
 
@@ -23,7 +24,7 @@ EMBEDDING_SPACE = "embedding_space.npz"
 SCHEMA_VERSION: Literal[4] = 4
 """Schema of the bundles that are written. From 2 on the outlier limit belongs to the largest of three views, not to the
 embedding's distance alone; the embedding space of a bundle of 1 tells which score its limit belongs to. From 3 on the
-graph may be quantised, from 4 on a bundle may be recalibrated."""
+graph may be quantised, from 4 on a bundle may be recalibrated, and each class has a conformal limit of its own."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
 """Pattern of names that are safe as a folder and unambiguous in `name:version`."""
@@ -33,15 +34,23 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+def _list_limits(given: Any) -> Any:
+    return [given] if isinstance(given, int | float) else given
+
+
+ClassLimits = Annotated[list[Probability], Field(min_length=1), BeforeValidator(_list_limits)]
+"""Conformal limits in column order; one for all classes in what an older pneumo wrote, there a number."""
+
+
 class BundleError(InputError):
     """The folder is not a bundle, or its checksums do not match."""
 
 
 class Conformal(FrozenModel):
-    """Limit of the prediction sets, chosen so that they hold the ground truth at rate `level`."""
+    """Limit of each class, in column order, fitted so that prediction sets hold a share `level` of its images."""
 
     level: float = Field(gt=0, lt=1)
-    limit: Probability
+    limit: ClassLimits
 
 
 class Outlier(FrozenModel):
@@ -78,7 +87,7 @@ class Quantization(FrozenModel):
     """Quantisation of a float graph to 8-bit integers, and the changes that it caused.
 
     Changes are against the float graph, on validation images that took no part in quantising it, with the same
-    temperature, threshold and conformal limit.
+    temperature, threshold and conformal limits.
 
     Attributes:
         method: Method in words.
@@ -146,10 +155,11 @@ class BundleInfo(FrozenModel):
         temperature: Divisor of the logits before the softmax.
         thresholds: Operating points by name; a model with a positive class has and uses `default`.
         policy: Policy that chose the default threshold, in words.
-        conformal: Limit of the prediction sets.
+        conformal: Limits of the prediction sets.
         outlier: Limit of the out-of-distribution score.
         metrics: Metrics with intervals, of the float graph.
         data_fingerprint: Fingerprint of the data set that it was trained on.
+        population: Population of that data set; None if it is not stated.
         provenance: Run, commit and package versions that it was made from.
         parity: Parity check at export, of the float graph.
         quantization: Quantisation of the graph; None for a float graph.
@@ -170,16 +180,28 @@ class BundleInfo(FrozenModel):
     outlier: Outlier
     metrics: dict[str, Any]
     data_fingerprint: str
+    population: Population | None = None
     provenance: dict[str, Any]
     parity: Parity
     quantization: Quantization | None = None
     recalibration: Recalibration | None = None
     files: dict[str, Sha256] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_limit(cls, given: Any) -> Any:
+        """Give every class the one conformal limit of an older bundle."""
+        match given:
+            case {"conformal": {"limit": float() | int() as limit, **others}, "classes": list(classes)}:
+                return given | {"conformal": {**others, "limit": [limit] * len(classes)}}
+        return given
+
     @model_validator(mode="after")
     def _check_agreement(self) -> "BundleInfo":
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("duplicate class")
+        if len(self.conformal.limit) != len(self.classes):
+            raise ValueError(f"conformal.limit must hold {len(self.classes)} numbers, one per class")
         if len(self.classes) == 2 and self.positive_class not in self.classes:
             raise ValueError("with two classes positive_class must be one of them")
         if len(self.classes) > 2 and self.positive_class is not None:

@@ -1,5 +1,7 @@
 """Logits to calibrated probabilities, and those to conformal prediction sets."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,17 +24,17 @@ def calibrate_logits(logits: NDArray[np.floating], temperature: float) -> Float6
     return result
 
 
-def build_prediction_sets(probabilities: Float64, limit: float) -> Mask:
-    """Build prediction sets, a mask [N, K]: the classes with 1 - probability at or below a limit.
+def build_prediction_sets(probabilities: Float64, limits: Sequence[float] | Float64) -> Mask:
+    """Build prediction sets, a mask [N, K]: the classes with 1 - probability at or below their limit.
 
-    Split conformal prediction with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019. A set may
-    be empty.
+    Split conformal prediction by class with the score of Sadinle et al., Least Ambiguous Set-Valued Classifiers, 2019.
+    A set may be empty: the image is unlike most of the held-out images of every class.
 
     Args:
         probabilities: Calibrated, [N, K].
-        limit: Quantile of 1 - p(ground truth) on held-out images, in [0, 1].
+        limits: Quantile of 1 - p(class) on held-out images of each class, [K], or one for all classes; in [0, 1].
     """
-    return np.asarray(1.0 - probabilities <= limit)
+    return np.asarray(1.0 - probabilities <= np.asarray(limits))
 
 
 def find_certain(sets: Mask, labels: NDArray[np.integer]) -> Mask:

@@ -1,8 +1,10 @@
 """The upload page as HTML: the drop area, and the model with its reported metrics."""
 
 import importlib.metadata
+import json
 from html import escape
 
+from pneumo.serving.contracts.population import describe_training
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.inference.service import State
 from pneumo.serving.model.bundle import BundleInfo
@@ -52,13 +54,14 @@ def _render_model(info: BundleInfo | None, state: State) -> str:
         task = f"{', '.join(info.classes[:-1])} and {info.classes[-1]}"
     else:
         task = f"{info.positive_class} from {_find_negative_class(info)}"
+    trained = describe_training(info.population)
+    words = f"Distinguishes {task} in chest X-rays. {trained[0].upper()}{trained[1:]}."
     return read_template("model.html").substitute(
         state=state.value,
         name=escape(info.name),
         version=escape(info.version),
-        level=info.conformal.level,  # these two are for the script, which puts certainty in words
-        limit=info.conformal.limit,
-        task=escape(f"Distinguishes {task} in frontal chest X-rays."),
+        sets=escape(json.dumps(_list_sets(info))),
+        task=escape(words),
         facts="\n".join(
             f"    <div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(remark)}</small></dd></div>"
             for name, value, remark in _list_facts(info)
@@ -68,6 +71,24 @@ def _render_model(info: BundleInfo | None, state: State) -> str:
 
 def _find_negative_class(info: BundleInfo) -> str:
     return next(name for name in info.classes if name != info.positive_class)
+
+
+def _list_sets(info: BundleInfo) -> dict[str, dict[str, float | str | None]]:
+    """Return the conformal limit of each class and its measured coverage, for the script that words certainty.
+
+    Coverage of validation images is none: the limits were fitted to them.
+    """
+    split, _ = read_metrics(info)
+    sets: dict[str, dict[str, float | str | None]] = {}
+    for name, limit in zip(info.classes, info.conformal.limit, strict=True):
+        measured = split.metrics.get(f"coverage:{name}")
+        sets[name] = {"limit": limit, "coverage": None}
+        if measured is not None and measured.value is not None and split.name != "validation":
+            bounds = measured.low is not None and measured.high is not None
+            interval = f" ({measured.low:.3f} to {measured.high:.3f})" if bounds else ""
+            words = f"Prediction sets cover {measured.value:.3f}{interval} of {name} images of the {split.name}"
+            sets[name] |= {"coverage": measured.value, "words": f"{words}{' split' if split.name == 'test' else ''}."}
+    return sets
 
 
 def _list_facts(info: BundleInfo) -> list[tuple[str, str, str]]:

@@ -57,14 +57,14 @@ def test_a_probability_that_rounds_to_its_threshold_is_told_apart_from_it(screen
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "High confidence: NORMAL ruled out at the 90% level."),
+        ({}, "High confidence: NORMAL ruled out. How often that is right was not measured."),
         (
             {"certainty": "uncertain", "probabilities": {"NORMAL": 0.3, "PNEUMONIA": 0.7}},
-            "Low confidence: the threshold gives NORMAL, but only PNEUMONIA is possible at the 90% level.",
+            "Low confidence: the threshold gives NORMAL, but only PNEUMONIA is not ruled out.",
         ),
         (
             {"certainty": "uncertain", "probabilities": {"NORMAL": 0.5, "PNEUMONIA": 0.5}},
-            "Low confidence: no class is probable enough at the 90% level.",
+            "Low confidence: no class is probable enough.",
         ),
         (
             {"model": {"name": "tiny", "version": "2", "positive_class": "PNEUMONIA"}, "certainty": "uncertain"},
@@ -90,12 +90,26 @@ def test_what_is_odd_about_a_file_is_said_last(screen):
     )
 
 
-def test_both_classes_remain_possible_where_the_limit_leaves_both(screen):
-    said = {"label": "PNEUMONIA", "certainty": "uncertain", "probabilities": {"NORMAL": 0.5, "PNEUMONIA": 0.5}}
-    words = screen.page.evaluate(
-        "said => import('/static/wording.js').then(words => words.certainty(said, {level: 0.9, limit: 0.6}))", said
-    )
-    assert words == "Low confidence: neither class can be ruled out at the 90% level."
+@pytest.mark.parametrize(
+    ("probabilities", "certainty", "words"),
+    [
+        ((0.5, 0.5), "uncertain", "Low confidence: neither class can be ruled out."),
+        ((0.65, 0.35), "uncertain", "Low confidence: the threshold gives B, but only A is not ruled out."),
+        ((0.1, 0.9), "certain", "High confidence: A ruled out. A 0.8."),
+        ((0.05, 0.9, 0.05), "certain", "High confidence: all other classes ruled out. C 0.7."),
+        ((0.45, 0.5, 0.05), "uncertain", "Low confidence: A and B cannot be ruled out."),
+    ],
+)
+def test_certainty_claims_no_more_than_the_measured_coverage(screen, probabilities, certainty, words):
+    sets = {
+        "A": {"limit": 0.6, "coverage": 0.8, "words": "A 0.8."},
+        "B": {"limit": 0.5, "coverage": 0.9, "words": "B 0.9."},
+        "C": {"limit": 0.6, "coverage": 0.7, "words": "C 0.7."},
+    }
+    said = {"label": "B", "certainty": certainty, "probabilities": dict(zip("ABC", probabilities, strict=False))}
+    said["in_distribution"] = True
+    script = "([said, sets]) => import('/static/wording.js').then(words => words.certainty(said, sets))"
+    assert screen.page.evaluate(script, [said, sets]) == words
 
 
 def test_an_out_of_distribution_image_is_warned_of_and_never_of_high_confidence(screen):

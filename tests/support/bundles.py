@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.thumbnails import make_thumbnails
 from pneumo.serving.images.types import DECODING_RULES
-from pneumo.serving.model.bundle import Bundle, BundleInfo, Conformal, Outlier, Parity, seal_bundle
+from pneumo.serving.model.bundle import Bundle, BundleInfo, Outlier, Parity, seal_bundle
 from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
 
 FEATURES = 6
@@ -71,7 +71,7 @@ def make_info(**changes: object) -> BundleInfo:
         "temperature": 1.5,
         "thresholds": {"default": 0.4},
         "policy": "max balanced accuracy",
-        "conformal": Conformal(level=0.9, limit=0.4),
+        "conformal": {"level": 0.9, "limit": 0.4},
         "outlier": Outlier(limit=2.0, quantile=0.99),
         "metrics": {"splits": {"test": {"metrics": {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}}}}},
         "data_fingerprint": "0" * 64,

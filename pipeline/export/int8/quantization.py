@@ -49,7 +49,7 @@ def quantize(
 
     Some of the images choose ranges and the layers left in float. The images of all other patients judge the result.
 
-    Temperature, threshold and conformal limit stay those of the float graph, which the metrics were measured with: on
+    Temperature, threshold and conformal limits stay those of the float graph, which the metrics were measured with: on
     chest X-rays, fitted again they differed little and improved no answer to a test image. The out-of-distribution
     score must be learned from the quantised graph, whose embeddings lie 1 to 2% further out (docs/benchmarks.md).
 

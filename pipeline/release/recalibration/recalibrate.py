@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.data.manifest import Dataset, Row
 from pneumo.pipeline.decisions import Decisions, Policy
 from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases
-from pneumo.pipeline.evaluation.results import Bootstrap, title
-from pneumo.pipeline.evaluation.sample_size import POWER, count_needed_images
+from pneumo.pipeline.evaluation.results import Bootstrap
+from pneumo.pipeline.evaluation.sample_size import FLOOR, describe_power, list_rates
 from pneumo.pipeline.export.bundle_export import describe_graph
 from pneumo.pipeline.export.bundle_folder import write_bundle_folder
 from pneumo.pipeline.export.graph_outputs import make_reference
@@ -35,7 +35,6 @@ FLAGGED = "out_of_distribution"
 
 _SHOWN = ("auroc", "sensitivity", "specificity", "balanced_accuracy", "accuracy", "ppv", "npv", "ece", "coverage")
 _UNCERTAIN = ("uncertain", "accuracy_certain")
-_FLOOR = 0.9
 _MARK = "-site-"
 
 Figures = dict[str, Figure]
@@ -61,7 +60,7 @@ def recalibrate_bundle(
 ) -> Recalibrated:
     """Write a bundle with the same network and decisions fitted to another site.
 
-    Temperature, threshold and conformal limit are fitted to the labelled images, shrunk towards the bundle's own; the
+    Temperature, threshold and conformal limits are fitted to the labelled images, shrunk towards the bundle's own; the
     outlier limit and the reference for drift to all of them. Figures before and after are by patient, and cross-fitted.
 
     Args:
@@ -118,12 +117,12 @@ def recalibrate_bundle(
         card = bundle.read(CARD).decode("utf-8") if CARD in info.files else ""
         (folder / CARD).write_text(add_recalibration(card, fitted), encoding="utf-8")
         seal_bundle(folder, fitted)
-    return Recalibrated(out, Bundle.open(out).info, [*decisions.notes, *_list_remarks(fitted)])
+    return Recalibrated(out, Bundle.open(out).info, [*decisions.notes, *_list_remarks(fitted, site.outputs.rows)])
 
 
 def _compare(site: Site, policy: str | None) -> tuple[Figures, Figures]:
-    """Return the figures of the bundle's own decisions and of the new ones, cross-fitted."""
-    before = _figures(site, site.apply(read_decisions(site.bundle.info)), _flagged_before(site))
+    """Return the figures of the bundle's own decisions and of new ones, cross-fitted."""
+    before = _figures(site, site.judge(), _flagged_before(site))
     after = _figures(site, *site.cross_fit(site.rules(policy)))
     return before, after | {"auroc": before["auroc"]}  # one network: decisions change no rank
 
@@ -175,7 +174,7 @@ def _build_reference(site: Site, decisions: Decisions) -> pd.DataFrame:
     return pd.concat([own, prior], ignore_index=True)
 
 
-def _list_remarks(info: BundleInfo) -> Iterator[str]:
+def _list_remarks(info: BundleInfo, rows: Sequence[Row]) -> Iterator[str]:
     """Say what the images cannot show, in numbers."""
     recalibration = info.recalibration
     assert recalibration is not None
@@ -186,24 +185,9 @@ def _list_remarks(info: BundleInfo) -> Iterator[str]:
         )
         return
     policy = Policy.parse(info.policy)
-    rates = {f"sensitivity:{name}": name for name in info.classes}
-    if info.positive_class is not None:
-        other = next(name for name in info.classes if name != info.positive_class)
-        rates = {"sensitivity": info.positive_class, "specificity": other}
-    for metric, label in rates.items():
+    for metric, label in list_rates(info.classes, info.positive_class).items():
         figure = recalibration.after.get(metric)
-        if figure is None:
-            continue
-        floor = policy.floor if policy.kind == metric and policy.floor else _FLOOR
-        if figure.low is not None and figure.low >= floor:
-            continue
-        given, name = recalibration.counts[label], title(metric).lower()
-        needed = count_needed_images(figure.value, floor)
-        if needed is None:
-            yield f"the {name} here is {figure.value:.3f}; more images would not show that it is {floor:g} or more"
-            continue
-        more = f"about {needed}" if needed > given else "some more"
-        yield (
-            f"{given} {label} do not show {name} >= {floor:g}: with {figure.value:.3f}, {more} are needed to show it "
-            f"with a chance of {POWER:.0%}"
-        )
+        floor = policy.floor if policy.kind == metric and policy.floor else FLOOR
+        if figure and (figure.low is None or figure.low < floor):
+            patients = [row.patient for row in rows if row.label == label]
+            yield describe_power(metric, label, patients, floor, figure.value)

@@ -1,7 +1,7 @@
 """Images of a place under a bundle's network, with decisions fitted to them."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.data.manifest import Dataset, Row
 from pneumo.pipeline.decisions import DecisionRules, Decisions
 from pneumo.pipeline.decisions.outlier_limit import sample_rows
 from pneumo.pipeline.decisions.policies import Policy
@@ -49,6 +49,7 @@ def explain_storage(info: BundleInfo, dataset: Dataset) -> str | None:
 
 def read_decisions(info: BundleInfo) -> Decisions:
     """Return the decisions of a bundle."""
+    fit = info.recalibration if info.recalibration and info.recalibration.counts else None
     return Decisions(
         temperature=info.temperature,
         threshold=info.thresholds.get("default"),
@@ -56,14 +57,45 @@ def read_decisions(info: BundleInfo) -> Decisions:
         conformal_level=info.conformal.level,
         conformal_limit=info.conformal.limit,
         outlier_quantile=info.outlier.quantile,
-        fitted_on="validation",
-        images=0,
+        fitted_on=fit.data if fit else "validation",
+        images=fit.images if fit else 0,
     )
+
+
+def is_fitted_to(info: BundleInfo, dataset: Dataset) -> bool:
+    """Return whether the decisions of a bundle were fitted to the images of a data set by a recalibration."""
+    fit = info.recalibration
+    return fit is not None and bool(fit.counts) and fit.data_fingerprint == dataset.info.fingerprint
+
+
+def check_input(info: BundleInfo, dataset: Dataset, labelled: Sequence[Row]) -> None:
+    """Raise an `InputError` if images cannot be the input of a bundle, or the labelled ones have other classes."""
+    if problem := explain_storage(info, dataset):
+        size, how = info.preparation.size, info.preparation.fit.value
+        raise InputError(f"{problem}; import the images with --size {size} --fit {how}")
+    if unknown := sorted({row.label for row in labelled} - set(info.classes)):
+        known = ", ".join(info.classes)
+        raise InputError(
+            f"{dataset.folder}: class {unknown[0]!r} is unknown to {info.id}, which has {known}; import again "
+            f'with --rename "{unknown[0]}={info.classes[0]}" or the like'
+        )
+
+
+def require_patients(info: BundleInfo, dataset: Dataset, rows: Sequence[Row]) -> None:
+    """Raise an `InputError` if a class has too few patients for decisions that are fitted and cross-fitted."""
+    for name in info.classes:
+        patients = len({row.patient for row in rows if row.label == name})
+        if patients < LEAST_PATIENTS:
+            raise InputError(
+                f"{dataset.folder}: {name} has {patients} patients, and {LEAST_PATIENTS} are the fewest that "
+                "decisions can be fitted to; without labels (`pneumo recalibrate --unlabelled`) only the outlier limit "
+                "and the drift reference can be"
+            )
 
 
 @dataclass(frozen=True)
 class Site:
-    """A bundle and labelled images of a place, at most 2,000, with what its network makes of them.
+    """A bundle and images of a place, with what its network makes of them.
 
     Attributes:
         labelled: Whether the labels are used.
@@ -76,33 +108,29 @@ class Site:
 
     @classmethod
     def measure(cls, bundle: Bundle, dataset: Dataset, *, labelled: bool = True) -> "Site":
-        """Run the network of a bundle on the images of a site.
+        """Run the network of a bundle on images of a site to which decisions can be fitted, at most 2,000.
 
         Raises:
             InputError: The images cannot be its input, it was trained on them, or they do not have its classes.
         """
-        info = bundle.info
-        if problem := explain_storage(info, dataset):
-            size, how = info.preparation.size, info.preparation.fit.value
-            raise InputError(f"{problem}; import the images with --size {size} --fit {how}")
-        if dataset.info.fingerprint == info.data_fingerprint:
-            raise InputError(f"{dataset.folder}: {info.id} was trained on these images; give images of the new place")
-        if labelled:
-            if unknown := sorted(set(dataset.info.classes) - set(info.classes)):
-                known = ", ".join(info.classes)
-                raise InputError(
-                    f"{dataset.folder}: class {unknown[0]!r} is unknown to {info.id}, which has {known}; import again "
-                    f'with --rename "{unknown[0]}={info.classes[0]}" or the like'
-                )
-            for name in info.classes:
-                patients = len({row.patient for row in dataset.rows if row.label == name})
-                if patients < LEAST_PATIENTS:
-                    raise InputError(
-                        f"{dataset.folder}: {name} has {patients} patients, and {LEAST_PATIENTS} are the fewest that "
-                        "decisions can be fitted to; --unlabelled fits only the outlier limit and the drift reference"
-                    )
+        if dataset.info.fingerprint == bundle.info.data_fingerprint:
+            name = bundle.info.id
+            raise InputError(f"{dataset.folder}: {name} was trained on these images; give images of the new place")
         rows = sample_rows(dataset.rows)
-        return cls(bundle, dataset, run_graph(bundle.read(MODEL), dataset, rows, info.preparation), labelled)
+        check_input(bundle.info, dataset, rows if labelled else ())
+        if labelled:
+            require_patients(bundle.info, dataset, rows)
+        return cls.run(bundle, dataset, rows, labelled=labelled)
+
+    @classmethod
+    def run(cls, bundle: Bundle, dataset: Dataset, rows: Sequence[Row], *, labelled: bool = True) -> "Site":
+        """Run the network of a bundle on some images of a data set.
+
+        Raises:
+            InputError: The images cannot be its input, or have other classes.
+        """
+        check_input(bundle.info, dataset, rows if labelled else ())
+        return cls(bundle, dataset, run_graph(bundle.read(MODEL), dataset, rows, bundle.info.preparation), labelled)
 
     @cached_property
     def positive(self) -> int | None:
@@ -152,7 +180,10 @@ class Site:
         scores = self.scores if chosen is None else take_images(self.scores, chosen)
         own = LabelledLogits(scores.logits, scores.truth)
         fitted_on = f"{len(own.labels)} images of {self.dataset.folder.name}"
-        return transfer_decisions(own, self.prior_logits, positive=self.positive, rules=rules, fitted_on=fitted_on)
+        names = self.bundle.info.classes
+        return transfer_decisions(
+            own, self.prior_logits, positive=self.positive, classes=names, rules=rules, fitted_on=fitted_on
+        )
 
     def fit_outlier_limit(self, chosen: Mask | None = None) -> float:
         """Return the outlier limit for the images, or those in a mask [N], shrunk towards the bundle's own."""
@@ -168,6 +199,17 @@ class Site:
         """Apply decisions to the images."""
         return Cases.make(self.scores, decisions, self.positive)
 
+    def judge(self, policy: str | None = None) -> Cases:
+        """Apply the bundle's decisions; cross-fitted ones with a policy, or if its own were fitted to these images.
+
+        Probabilities are the bundle's own in any case: those of several temperatures cannot be ranked.
+        """
+        own = self.apply(read_decisions(self.bundle.info))
+        own = replace(own, flagged=self.outlier_scores > self.bundle.info.outlier.limit)
+        if policy is None and not is_fitted_to(self.bundle.info, self.dataset):
+            return own
+        return replace(self.cross_fit(self.rules(policy))[0], probabilities=own.probabilities)
+
     def cross_fit(self, rules: DecisionRules) -> tuple[Cases, Mask]:
         """Judge each image by decisions that were fitted without its patient.
 
@@ -181,7 +223,7 @@ class Site:
             part = Cases.make(take_images(self.scores, held_out), self.fit(rules, ~held_out), self.positive)
             probabilities[held_out], answer[held_out], sets[held_out] = part.probabilities, part.answer, part.sets
             flagged[held_out] = self.outlier_scores[held_out] > self.fit_outlier_limit(~held_out)
-        return replace(cases, probabilities=probabilities, answer=answer, sets=sets), flagged
+        return replace(cases, probabilities=probabilities, answer=answer, sets=sets, flagged=flagged), flagged
 
     def _folds(self) -> Iterator[Mask]:
         from sklearn.model_selection import StratifiedGroupKFold

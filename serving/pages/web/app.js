@@ -160,8 +160,8 @@ function sayNowAndThen(words) {
 // The model
 
 function modelShown() {
-  const { name, version, level, limit } = byId("model").dataset;
-  return name === undefined ? null : { name, version, level: Number(level), limit: Number(limit) };
+  const { name, version, sets } = byId("model").dataset;
+  return name === undefined ? null : { name, version, sets: JSON.parse(sets) };
 }
 
 function sameModel({ name, version }) {

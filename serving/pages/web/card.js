@@ -22,7 +22,7 @@ export class Card {
   constructor({ file, name }, environment) {
     this.name = name;
     this.element = clone("card-template");
-    this.prediction = this.model = this.requestId = this.problem = this.map = null;
+    this.prediction = this.model = this.requestId = this.notice = this.problem = this.map = null;
     this.strength = 60;
     this.heatShown = false;
     this.#file = file;
@@ -60,6 +60,7 @@ export class Card {
       const answer = await service.ask("v1/predict?partial=true", this.#file, this.#hooks());
       const [prediction] = answer.predictions;
       this.requestId = answer.request_id;
+      this.notice = answer.notice;
       if (!prediction) throw new Problem(answer.errors[0]);
       this.prediction = prediction;
       this.model = answer.model;
@@ -167,9 +168,7 @@ export class Card {
     answer.querySelector(".scales").append(...scales(prediction, model.positive_class));
     const uncertain = prediction.certainty !== "certain";
     const points = answer.querySelector(".words");
-    if (uncertain || prediction.in_distribution) {
-      points.append(point(uncertain ? "unsure" : "yes", certainty(prediction, this.#conformal()), uncertain));
-    }
+    points.append(point(uncertain ? "unsure" : "yes", certainty(prediction, this.#answering()?.sets), uncertain));
     if (prediction.in_distribution) points.append(point("yes", IN_DISTRIBUTION, false));
     for (const remark of prediction.remarks ?? []) points.append(point("unsure", `About the file: ${remark}`, false));
     this.#wireHeat(answer);
@@ -182,12 +181,12 @@ export class Card {
   /** Name the model that answered, if the page shows another one. */
   nameModel() {
     if (!this.prediction) return;
-    const by = this.#conformal() ? "" : `, by ${this.model.name} ${this.model.version}`;
+    const by = this.#answering() ? "" : `, by ${this.model.name} ${this.model.version}`;
     this.#part(".foot").textContent = `Analysed in ${milliseconds(this.prediction.elapsed_ms)}${by}`;
   }
 
-  /** Return level and limit of the model that answered, if the page shows it. */
-  #conformal() {
+  /** Return the model that answered, with the limits of its prediction sets, if the page shows it. */
+  #answering() {
     const shown = this.#environment.modelShown();
     return shown?.name === this.model.name && shown?.version === this.model.version ? shown : null;
   }

@@ -34,22 +34,30 @@ export function plural(count, noun) {
 /**
  * Describe the certainty of a prediction.
  *
- * `conformal` is the level and limit of the model that answered, or null if the page does not know them: the prediction
- * set holds each class with 1 - p at or below the limit (serving/model/calibration.py).
+ * `sets` has limit and measured coverage of each class under the model that answered, or is undefined if the page does
+ * not know them: the prediction set holds each class with 1 - p at or below its limit (serving/model/calibration.py).
  */
-export function certainty({ label, probabilities, certainty }, conformal) {
-  const at = conformal ? ` at the ${percent(conformal.level, 0)} level` : "";
+export function certainty({ label, probabilities, certainty, in_distribution: inside }, sets) {
   const names = Object.keys(probabilities);
   if (certainty === "certain") {
-    const others = names.length === 2 ? names.find((name) => name !== label) : "all other classes";
-    return `High confidence: ${others} ruled out${at}.`;
+    const others = names.filter((name) => name !== label);
+    return `High confidence: ${others.length === 1 ? others[0] : "all other classes"} ruled out.${reliability(others, sets)}`;
   }
-  if (!conformal) return "Low confidence: the model does not settle on one class.";
-  const possible = names.filter((name) => 1 - probabilities[name] <= conformal.limit);
-  if (possible.length === 0) return `Low confidence: no class is probable enough${at}.`;
-  if (possible.length === 1) return `Low confidence: the threshold gives ${label}, but only ${possible[0]} is possible${at}.`;
-  if (names.length === 2) return `Low confidence: neither class can be ruled out${at}.`;
-  return `Low confidence: ${new Intl.ListFormat("en-GB").format(possible)} cannot be ruled out${at}.`;
+  if (inside === false) return "Low confidence: the image is out of distribution.";
+  if (!sets) return "Low confidence: the model does not settle on one class.";
+  const possible = names.filter((name) => 1 - probabilities[name] <= sets[name].limit);
+  if (possible.length === 0) return `Low confidence: no class is probable enough.`;
+  if (possible.length === 1) return `Low confidence: the threshold gives ${label}, but only ${possible[0]} is not ruled out.`;
+  if (names.length === 2) return `Low confidence: neither class can be ruled out.`;
+  return `Low confidence: ${new Intl.ListFormat("en-GB").format(possible)} cannot be ruled out.`;
+}
+
+/** Say how far to trust that classes are ruled out: the measured coverage of the one that is covered least. */
+function reliability(names, sets) {
+  if (!sets) return "";
+  if (names.some((name) => sets[name].coverage === null)) return " How often that is right was not measured.";
+  const least = names.reduce((one, other) => (sets[one].coverage <= sets[other].coverage ? one : other));
+  return ` ${sets[least].words}`;
 }
 
 export const IN_DISTRIBUTION = "The image resembles the training X-rays.";

@@ -11,10 +11,12 @@ from pneumo.pipeline import decisions
 from pneumo.pipeline.data.importer import ImportSettings, import_dataset
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.decisions import DecisionRules, Decisions, Policy, fit_decisions
-from pneumo.pipeline.decisions.calibration import fit_conformal_limit, fit_temperature
+from pneumo.pipeline.decisions.calibration import count_fewest_images, fit_conformal_limits, fit_temperature
 from pneumo.pipeline.decisions.policies import NOISE, choose_threshold
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits
+
+TWO = ["NORMAL", "PNEUMONIA"]
 
 
 def drawn(images: int, *, sharpness: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -265,45 +267,76 @@ def test_a_policy_reads_what_it_prints(kind: str, percent: int) -> None:
 
 
 @given(st.integers(1, 60), st.floats(0.05, 0.99), st.integers(0, 2**31))
-def test_the_conformal_limit_covers_its_own_images(images: int, level: float, seed: int) -> None:
+def test_the_conformal_limit_of_a_class_covers_its_own_images(images: int, level: float, seed: int) -> None:
     probabilities = np.random.default_rng(seed).dirichlet((1, 1, 1), images)
     labels = np.random.default_rng(seed + 1).integers(0, 3, images)
-    sets = build_prediction_sets(probabilities, fit_conformal_limit(probabilities, labels, level))
-    assert sets[np.arange(images), labels].mean() >= level - 1e-12
+    limits = fit_conformal_limits(probabilities, labels, level)
+    sets = build_prediction_sets(probabilities, limits)
+    for column in range(3):
+        own = labels == column
+        assert not own.any() or sets[own, column].mean() >= level - 1e-12
+        assert (own.sum() >= count_fewest_images(level)) or limits[column] == 1
+
+
+@pytest.mark.parametrize(("sizes", "level"), [((87, 141), 0.9), ((38, 51, 208), 0.8), ((7, 412), 0.95)])
+def test_prediction_sets_by_class_are_those_of_crepes(sizes: tuple[int, ...], level: float) -> None:
+    """With n images of each class so that (n + 1) (1 - level) is no whole number: there crepes keeps one image more."""
+    from crepes import WrapClassifier
+
+    class Model:
+        """A classifier whose features are its probabilities."""
+
+        classes_ = np.arange(len(sizes))
+
+        def predict_proba(self, probabilities: np.ndarray) -> np.ndarray:
+            return probabilities
+
+    random = np.random.default_rng(4)
+    labels = np.repeat(Model.classes_, sizes)
+    probabilities = random.dirichlet(np.ones(len(sizes)), len(labels))
+    probabilities[::5] = probabilities[5]  # ties
+    new = np.concatenate([random.dirichlet(np.ones(len(sizes)), 500), probabilities])
+    theirs = WrapClassifier(Model()).calibrate(probabilities, labels, class_cond=True)
+
+    ours = build_prediction_sets(new, fit_conformal_limits(probabilities, labels, level))
+
+    assert (
+        ours.tolist() == theirs.predict_set(new, labels=False, confidence=level, smoothing=False).astype(bool).tolist()
+    )
+    assert 0.01 < ours.mean() < 0.99
 
 
 @pytest.mark.parametrize(("images", "level"), [(9, 0.9), (30, 0.8), (101, 0.95)])
 def test_conformal_sets_cover_new_images_as_promised(images: int, level: float) -> None:
     splits, random = 4_000, np.random.default_rng(7)
-    covered = np.empty(splits)
+    covered, labels = np.empty(splits), np.ones(images + 1, dtype=np.int64)
     for number in range(splits):
-        probabilities = random.dirichlet((1, 1), images + 1)
-        labels = (random.random(images + 1) < probabilities[:, 1]).astype(np.int64)
-        limit = fit_conformal_limit(probabilities[:-1], labels[:-1], level)
-        covered[number] = build_prediction_sets(probabilities[-1:], limit)[0, labels[-1]]
+        probabilities = random.dirichlet((1, 2), images + 1)
+        limits = fit_conformal_limits(probabilities[:-1], labels[:-1], level)
+        covered[number] = build_prediction_sets(probabilities[-1:], limits)[0, labels[-1]]
     error = 4 * np.sqrt(level * (1 - level) / splits)
     assert level - error <= covered.mean() <= level + 1 / (images + 1) + error
 
 
 def test_coverage_over_many_splits_of_held_out_images_is_the_promised_one() -> None:
-    """Temperature and limit from one half, coverage on the other, 300 times: what a run does."""
+    """Temperature and limits from one half, coverage of each class on the other, 300 times: what a run does."""
     splits, level = 300, 0.9
     logits, labels = drawn(1_600, sharpness=2.0, seed=5)
+    logits[:, 1] += 2.0  # one limit for both classes would cover the first one less
     random = np.random.default_rng(3)
-    coverage, by_class = np.empty(splits), np.empty((splits, 2))
+    coverage = np.empty((splits, 2))
     for number in range(splits):
         order = random.permutation(1_600)
         half, other = order[:800], order[800:]
-        found = fit_decisions(logits[half], labels[half], positive=None)
+        found = fit_decisions(logits[half], labels[half], positive=None, classes=TWO)
         sets = build_prediction_sets(calibrate_logits(logits[other], found.temperature), found.conformal_limit)
         held = sets[np.arange(800), labels[other]]
-        coverage[number] = held.mean()
-        by_class[number] = [held[labels[other] == column].mean() for column in (0, 1)]
-    # The halves of one set of images: each split has the binomial spread of both, and the mean is level to 1 / 801.
-    spread = np.sqrt(level * (1 - level) * (1 / 800 + 1 / 800))
-    assert coverage.mean() == pytest.approx(level, abs=1 / 801 + 4 * spread / np.sqrt(splits))
-    assert coverage.std() == pytest.approx(spread, rel=0.35)
-    assert np.average(by_class.mean(axis=0), weights=np.bincount(labels)) == pytest.approx(coverage.mean(), abs=0.005)
+        coverage[number] = [held[labels[other] == column].mean() for column in (0, 1)]
+    # Halves of one set of images: each split has the binomial spread of both, and the mean is level to 1 / (n + 1).
+    half_of_class = np.bincount(labels) / 2
+    spread = np.sqrt(level * (1 - level) * 2 / half_of_class)
+    assert (np.abs(coverage.mean(axis=0) - level) < 1 / half_of_class + 4 * spread / np.sqrt(splits)).all()
+    assert coverage.std(axis=0) == pytest.approx(spread, rel=0.35)
 
 
 @pytest.mark.lengthy
@@ -325,45 +358,47 @@ def test_coverage_on_real_images_is_the_promised_one_over_splits_by_patient(real
     names = [row.patient for row, seen in zip(dataset.rows, train, strict=True) if not seen]
     patient = np.unique(names, return_inverse=True)[1]
     random = np.random.default_rng(0)
-    coverage = np.empty(splits)
+    coverage = np.empty((splits, 2))
     for number in range(splits):
         half = (random.permutation(patient.max() + 1) < patient.max() / 2)[patient]
-        found = fit_decisions(logits[half], labels[half], positive=None)
+        found = fit_decisions(logits[half], labels[half], positive=None, classes=TWO)
         sets = build_prediction_sets(calibrate_logits(logits[~half], found.temperature), found.conformal_limit)
-        coverage[number] = sets[np.arange((~half).sum()), labels[~half]].mean()
-    print(f"coverage {coverage.mean():.4f}, {coverage.min():.3f} to {coverage.max():.3f} in {splits} splits by patient")
-    assert coverage.mean() == pytest.approx(level, abs=0.01)
+        coverage[number] = [sets[labels[~half] == column, column].mean() for column in (0, 1)]
+    print(f"coverage of each class {coverage.mean(axis=0)}, deviation {coverage.std(axis=0)} in {splits} splits")
+    assert coverage.mean(axis=0) == pytest.approx(level, abs=0.012)
 
 
 def test_a_split_too_small_for_the_level_rules_nothing_out() -> None:
     probabilities = np.array([[0.01, 0.99]] * 8)
-    assert fit_conformal_limit(probabilities, np.ones(8, dtype=np.int64), 0.9) == 1.0
-    assert fit_conformal_limit(probabilities[:0], np.ones(0, dtype=np.int64), 0.9) == 1.0
+    assert fit_conformal_limits(probabilities, np.ones(8, dtype=np.int64), 0.9) == [1.0, 1.0]
+    assert fit_conformal_limits(probabilities[:0], np.ones(0, dtype=np.int64), 0.9) == [1.0, 1.0]
 
 
 def test_the_rank_is_not_pushed_up_by_rounding() -> None:
     own = np.arange(1, 10) / 10
     probabilities = np.stack([1 - own, own], axis=1)
     # 10 * 0.7 is a little above 7 in floating point; the limit is the 7th smallest of 1 - own.
-    assert fit_conformal_limit(probabilities, np.ones(9, dtype=np.int64), 0.7) == pytest.approx(0.7)
+    assert fit_conformal_limits(probabilities, np.ones(9, dtype=np.int64), 0.7) == [1.0, pytest.approx(0.7)]
+    assert [count_fewest_images(level) for level in (0.7, 0.8, 0.9, 0.95, 0.99)] == [3, 4, 9, 19, 99]
 
 
 def test_decisions_are_fitted_on_calibrated_probabilities() -> None:
     logits, labels = drawn(4_000, sharpness=3.0)
-    found = fit_decisions(logits, labels, positive=1)
+    found = fit_decisions(logits, labels, positive=1, classes=TWO)
     assert found.temperature == pytest.approx(3.0, rel=0.15)
     assert found.threshold == pytest.approx(0.5, abs=0.1)
     assert found.fitted_on == "validation"
     assert found.images == 4_000
     probabilities = calibrate_logits(logits, found.temperature)
     assert build_prediction_sets(probabilities, found.conformal_limit)[np.arange(4_000), labels].mean() >= 0.9
+    assert found.limits_by_class(TWO) == dict(zip(TWO, found.conformal_limit, strict=True))
 
 
 def test_the_positive_class_may_be_the_first_column() -> None:
     logits, labels = drawn(2_000)
     rules = DecisionRules(Policy.parse("sensitivity >= 0.95"))
-    one = fit_decisions(logits, labels, positive=1, rules=rules)
-    swapped = fit_decisions(logits[:, ::-1], 1 - labels, positive=0, rules=rules)
+    one = fit_decisions(logits, labels, positive=1, classes=TWO, rules=rules)
+    swapped = fit_decisions(logits[:, ::-1], 1 - labels, positive=0, classes=TWO, rules=rules)
     assert swapped.threshold == pytest.approx(one.threshold)
     answer = swapped.predict(calibrate_logits(logits[:, ::-1], swapped.temperature), 0)
     assert (answer[labels == 1] == 0).mean() >= 0.95
@@ -373,26 +408,28 @@ def test_more_than_two_classes_have_no_threshold() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 200)
     logits = random.normal(0, 1, (200, 3)) + 2 * np.eye(3)[labels]
-    found = fit_decisions(logits, labels, positive=None)
+    found = fit_decisions(logits, labels, positive=None, classes=["a", "b", "c"])
     assert found.threshold is None
     assert (found.predict(calibrate_logits(logits, found.temperature), None) == logits.argmax(axis=1)).all()
 
 
 @pytest.mark.parametrize("images", [0, 12])
 def test_a_split_that_cannot_say_where_to_cut_gives_neutral_decisions_and_a_note(images: int) -> None:
-    found = fit_decisions(np.tile([0.0, 2.0], (images, 1)), np.ones(images, dtype=np.int64), positive=1)
+    found = fit_decisions(np.tile([0.0, 2.0], (images, 1)), np.ones(images, dtype=np.int64), positive=1, classes=TWO)
     assert (found.temperature, found.threshold) == (1.0, 0.5)
     assert "temperature stays 1 and the threshold 0.5" in found.notes[0]
-    assert found.conformal_limit == 1  # of the other class nothing is known
+    assert found.conformal_limit == [1, 1]  # of the other class nothing is known
 
 
-def test_fewer_images_than_the_coverage_needs_rule_nothing_out_and_a_note_says_so() -> None:
-    few = fit_decisions(*drawn(8), positive=1)
-    assert few.conformal_limit == 1
+def test_a_class_with_fewer_images_than_the_coverage_needs_is_never_ruled_out_and_a_note_says_so() -> None:
+    logits, labels = drawn(100)
+    keep = np.concatenate([np.flatnonzero(labels == 0)[:8], np.flatnonzero(labels == 1)[:9]])
+    few = fit_decisions(logits[keep], labels[keep], positive=1, classes=TWO)
+    assert few.conformal_limit[0] == 1 > few.conformal_limit[1]
     assert few.notes == [
-        "validation has 8 images, too few for prediction sets that cover 0.9: every answer is uncertain"
+        "validation has 8 NORMAL images, and prediction sets that cover 0.9 of them need 9: NORMAL is never ruled out, "
+        "so that no other answer is certain"
     ]
-    assert fit_decisions(*drawn(9), positive=1).notes == []
 
 
 def test_shares_outside_of_zero_to_one_are_refused() -> None:
@@ -404,11 +441,24 @@ def test_shares_outside_of_zero_to_one_are_refused() -> None:
 
 def test_what_was_asked_for_is_in_the_decisions() -> None:
     logits, labels = drawn(400)
-    found = fit_decisions(logits, labels, positive=1, rules=DecisionRules(Policy.parse("cost fn:fp=3:1"), 0.8, 0.95))
+    found = fit_decisions(
+        logits, labels, positive=1, classes=TWO, rules=DecisionRules(Policy.parse("cost fn:fp=3:1"), 0.8, 0.95)
+    )
     assert (found.policy, found.conformal_level, found.outlier_quantile) == ("cost FN:FP = 3:1", 0.8, 0.95)
     assert found.equivalent is not None
     assert found.equivalent[0] <= found.threshold <= found.equivalent[1]
-    assert fit_decisions(logits, labels, positive=1, rules=DecisionRules(Policy("sensitivity", 0.9))).equivalent is None
+    assert (
+        fit_decisions(
+            logits, labels, positive=1, classes=TWO, rules=DecisionRules(Policy("sensitivity", 0.9))
+        ).equivalent
+        is None
+    )
+
+
+def test_a_floor_is_not_fitted_under_changes() -> None:
+    assert DecisionRules(Policy("cost", costs=(5, 1)), fit_on="shifts").fit_on == "shifts"
+    with pytest.raises(InputError, match=r"fit_on is shifts and the policy 'sensitivity >= 0\.9'.* trade both errors"):
+        DecisionRules(Policy("sensitivity", 0.9), fit_on="shifts")
 
 
 def test_decisions_of_an_earlier_version_are_read() -> None:
@@ -423,13 +473,14 @@ def test_decisions_of_an_earlier_version_are_read() -> None:
     }
     found = Decisions.model_validate(document)
     assert (found.outlier_quantile, found.equivalent) == (0.99, None)
+    assert found.limits_by_class(TWO) == {"NORMAL": 0.5, "PNEUMONIA": 0.5}  # one limit for all
 
 
 def test_decisions_are_read_back_and_damage_is_refused(synthesise_run) -> None:
     run = synthesise_run()
     with pytest.raises(InputError, match="pneumo evaluate"):
         decisions.read_decisions(run)
-    found = fit_decisions(*drawn(50), positive=1)
+    found = fit_decisions(*drawn(50), positive=1, classes=TWO)
     decisions.save_decisions(run, found)
     assert decisions.read_decisions(run) == found
     (run.folder / decisions.FILE).write_text('{"temperature": 0}')
@@ -443,7 +494,7 @@ def test_an_image_exactly_at_the_threshold_is_positive() -> None:
         threshold=0.5,
         policy="",
         conformal_level=0.9,
-        conformal_limit=1,
+        conformal_limit=[1, 1],
         outlier_quantile=0.99,
         fitted_on="validation",
         images=1,

@@ -12,6 +12,7 @@ from pneumo.pipeline.evaluation.stress.stress_test import ShiftResult, StressRep
 from pneumo.pipeline.export.model_card import render_card
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.bundle import BundleInfo, Conformal, Outlier, Parity
 
@@ -27,7 +28,7 @@ trainer: {epochs: 5, batch_size: 32}
 """
 
 
-def described(run: Run) -> str:
+def described(run: Run, population: Population | None = None) -> str:
     """The card of an evaluated run."""
     info, metrics = run.info(), read_metrics(run)
     decisions = metrics.decisions
@@ -44,10 +45,25 @@ def described(run: Run) -> str:
         outlier=Outlier(limit=3.0, quantile=decisions.outlier_quantile),
         metrics=metrics.model_dump(mode="json"),
         data_fingerprint=info.data_fingerprint,
+        population=population,
         provenance={"run": run.name, "seed": info.seed},
         parity=Parity(images=64, max_probability_difference=1e-6, tolerance=1e-4),
     )
     return render_card(bundle, manifest.read_dataset(Path(info.data)).info, run)
+
+
+def test_the_card_names_the_population_or_says_that_it_is_not_stated(synthesise_run) -> None:
+    run = synthesise_run(images=60)
+    run.config.write_text(CONFIG)
+    evaluate_run(run, resamples=50)
+    text = described(run)
+    assert "trained on images of a population that is not stated" in section(text, "Intended use")
+    assert "--population FILE" in section(text, "Population")
+    text = described(run, Population(ages=(1, 5), sites=["North | South"]))
+    assert "trained on chest X-rays of children of 1 to 5 years (North | South)." in section(text, "Intended use")
+    assert "| ages | 1 to 5 years |" in section(text, "Population")
+    assert "| sites | North \\| South |" in section(text, "Population")
+    assert "| reference standard | not stated |" in section(text, "Population")
 
 
 def section(text: str, name: str) -> str:
@@ -125,7 +141,7 @@ def test_the_card_of_three_classes_has_no_threshold(synthesise_run) -> None:
     assert "names no subgroups" in section(text, "Subgroups")
 
 
-def test_the_known_shift_says_what_a_stress_test_found_or_that_there_was_none(synthesise_run) -> None:
+def test_the_known_shift_says_what_a_stress_test_found_or_that_there_was_none(synthesise_run, page) -> None:
     run = synthesise_run(images=200)
     evaluate_run(run, resamples=10)
     assert "expect worse" in " ".join(section(described(run), "Distribution shift").split())
@@ -133,6 +149,7 @@ def test_the_known_shift_says_what_a_stress_test_found_or_that_there_was_none(sy
 
     def changed(name: str, auroc: float) -> ShiftResult:
         metrics = {"auroc": Estimate(value=auroc, low=auroc - 0.01, high=auroc + 0.01)}
+        metrics |= {f"coverage:{each}": Estimate(value=auroc / 2, low=0.4, high=0.5) for each in run.info().classes}
         return ShiftResult(name=name, strength="strongly", metrics=metrics, flagged=0.125)
 
     info = run.info()
@@ -154,22 +171,25 @@ def test_the_known_shift_says_what_a_stress_test_found_or_that_there_was_none(sy
             mean_auroc=0.86,
             worst_auroc=0.81,
             worst_shift="blurred, strongly",
-            mean_crossed_auroc=0.8,
-            worst_crossed_auroc=0.625,
-            worst_crossed_shift="darker, strongly",
+            changes=2,
+            mean_specificity=0.625,
             mean_balanced_accuracy=None,
             worst_balanced_accuracy=None,
         ),
     )
     (run.folder / "stress.json").write_text(report.model_dump_json())
     rows = [line for line in section(described(run), "Distribution shift").splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0] for row in rows[2:]] == ["| none", "| blurred, strongly", "| darker, strongly"]
+    assert [row.split(" | ")[0] for row in rows[2:5]] == ["| none", "| blurred, strongly", "| darker, strongly"]
     assert "0.810 (0.800 to 0.820)" in rows[3]
     assert "12.5%" in rows[3]
-    assert "the mean AUROC is 0.800 and the worst 0.625 (darker, strongly)" in described(run)
+    assert rows[3].count("0.405 (0.400 to 0.500)") == 2
+    lowest = "The lowest coverage of a class is 0.405 (0.400 to 0.500), of NORMAL under the change blurred, strongly."
+    assert lowest in described(run)
+    assert "| all changes | 2 | 0.860 | 0.810 | - | 0.625 | blurred, strongly |" in described(run)
     assert "at the decision threshold of this card." in described(run)
 
     evaluate_run(run, policy="sensitivity >= 0.5", resamples=10)
+    assert lowest in run.report.read_text()
     assert f"at a decision threshold of {100 * threshold:.4g}%, not that of this card." in described(run)
 
     (run.folder / "stress.json").write_text(json.dumps({"run": 1}))

@@ -138,8 +138,17 @@ def test_an_info_that_contradicts_itself_is_refused(bundle, changes):
 
 
 def test_three_classes_need_no_positive_class(bundle):
-    changes = {"classes": ["A", "B", "C"], "positive_class": None, "thresholds": {}}
+    conformal = {"level": 0.9, "limit": [0.1, 0.2, 0.3]}
+    changes = {"classes": ["A", "B", "C"], "positive_class": None, "thresholds": {}, "conformal": conformal}
     assert BundleInfo.model_validate(bundle.info.model_dump() | changes).positive_class is None
+
+
+def test_the_one_conformal_limit_of_an_older_bundle_is_that_of_every_class(own_bundle):
+    rewrite(own_bundle.folder, schema_version=3, conformal={"level": 0.8, "limit": 0.25})
+    older = Bundle.open(own_bundle.folder).info
+    assert (older.conformal.level, older.conformal.limit) == (0.8, [0.25, 0.25])
+    rewrite(own_bundle.folder, conformal={"level": 0.8, "limit": [0.25]})
+    assert "conformal.limit must hold 2 numbers, one per class" in refused(own_bundle.folder)
 
 
 def test_sealing_again_gives_the_same_digest(own_bundle):

@@ -36,6 +36,11 @@ def test_a_set_holds_the_classes_within_the_limit(limit, sizes):
     assert build_prediction_sets(np.array([[0.1, 0.9], [0.4, 0.6]]), limit).sum(axis=1).tolist() == sizes
 
 
+def test_each_class_has_a_limit_of_its_own():
+    sets = build_prediction_sets(np.array([[0.1, 0.9], [0.4, 0.6]]), [0.95, 0.3])
+    assert sets.tolist() == [[True, True], [True, False]]
+
+
 def test_a_class_exactly_at_the_limit_stays_in():
     assert build_prediction_sets(np.array([[0.25, 0.75]]), 0.25).tolist() == [[False, True]]
 

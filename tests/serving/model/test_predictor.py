@@ -10,12 +10,16 @@ from PIL import Image
 
 from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.images.decode import prepare
 from pneumo.serving.images.thumbnails import SIDE
 from pneumo.serving.model.bundle import Bundle, BundleError, Conformal, seal_bundle
 from pneumo.serving.model.outlier_score import EmbeddingSpace, OutlierScorer
 from pneumo.serving.model.predictor import BATCH, Outputs, Predictor
 from tests.support.bundles import make_bundle
+from tests.support.dicoms import make_dicom
+
+CHILDREN = Population(ages=(1, 5))
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +60,14 @@ def test_the_positive_class_is_said_from_the_threshold_on(predictor):
 
 
 def test_an_answer_that_its_conformal_set_rules_out_is_uncertain(tmp_path):
-    bundle = make_bundle(tmp_path / "b", thresholds={"default": 0.05}, conformal=Conformal(level=0.9, limit=0.3))
+    bundle = make_bundle(tmp_path / "b", thresholds={"default": 0.05}, conformal=Conformal(level=0.9, limit=[0.3, 0.9]))
     prediction = judged(Predictor(bundle), -3.0)
     assert prediction.label == "PNEUMONIA"
     assert prediction.probabilities["NORMAL"] > 0.7  # so that the set is NORMAL alone
     assert prediction.certainty == "uncertain"
+    both = judged(Predictor(bundle), -1.6)
+    assert 0.7 < both.probabilities["NORMAL"] < 0.9
+    assert both.certainty == "uncertain"  # the limit of PNEUMONIA is wider, so that the set holds both
 
 
 def test_a_probability_of_exactly_the_threshold_is_positive(tmp_path):
@@ -85,12 +92,34 @@ def test_an_embedding_or_a_thumbnail_beyond_the_limit_is_not_in_distribution(pre
     assert near.in_distribution
     assert near.outlier_score < 1
     space, small = predictor.outlier_scorer.embedding, predictor.outlier_scorer.thumbnail
+    assert judged(predictor, 6).certainty == "certain"
     for far in (
-        judged(predictor, 0, embedding=space.mean + 1000 * space.basis[:, 0]),
-        judged(predictor, 0, thumbnail=small.mean + 1000 * small.basis[:, 0]),
+        judged(predictor, 6, embedding=space.mean + 1000 * space.basis[:, 0]),
+        judged(predictor, 6, thumbnail=small.mean + 1000 * small.basis[:, 0]),
     ):
         assert not far.in_distribution
         assert far.outlier_score > 2
+        assert far.certainty == "uncertain"
+
+
+@pytest.mark.parametrize(
+    ("age", "population", "is_told"),
+    [
+        ("064Y", CHILDREN, True),
+        ("006M", CHILDREN, True),
+        ("005Y", CHILDREN, False),
+        ("018M", CHILDREN, False),
+        (None, CHILDREN, False),
+        ("064Y", None, False),
+        ("064Y", Population(sites=["Home"]), False),
+    ],
+)
+def test_a_patient_of_another_age_than_those_trained_on_is_told_of_in_a_remark(tmp_path, age, population, is_told):
+    data = make_dicom(np.arange(4096, dtype=np.uint16).reshape(64, 64), PatientAge=age, Modality="CR")
+    remarks = Predictor(make_bundle(tmp_path / "b", population=population)).predict_bytes(data).remarks
+    expected = ["the patient's age is not among those that the model was trained on (1 to 5 years)"] if is_told else []
+    assert [remark for remark in remarks if "age" in remark.split(" is ")[0]] == expected
+    assert not any("64" in remark for remark in remarks)
 
 
 def test_the_thumbnail_that_is_judged_is_the_images_own(predictor, png):

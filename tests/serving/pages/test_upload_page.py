@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -9,11 +10,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pneumo.pipeline.data import phantom
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.inference.service import State
 from pneumo.serving.pages import upload_page
-from tests.support.bundles import make_info
+from tests.support.bundles import make_bundle, make_info
 from tests.support.colours import WEB, contrast, palettes
 from tests.support.html import Elements, text_of
 from tests.support.paths import ROOT
@@ -74,8 +76,28 @@ def test_a_model_of_several_classes_shows_no_threshold():
     info = make_info(classes=["NORMAL", "BACTERIA", "VIRUS"], positive_class=None, thresholds={})
     text = text_of(render(info))
     assert "Distinguishes NORMAL, BACTERIA and VIRUS in" in text
+    assert "in chest X-rays. Trained on images of a population that is not stated." in text
     assert "most probable class" in text
     assert "Threshold " not in text.partition("How to read a result")[0]
+
+
+@pytest.mark.parametrize("split", ["test", "site", "validation"])
+def test_the_page_tells_the_script_the_measured_coverage_of_each_class(split):
+    metrics = {
+        "coverage": {"value": 0.95, "low": 0.9, "high": 0.97},
+        "coverage:NORMAL": {"value": 0.8, "low": 0.7, "high": 0.875},
+        "coverage:PNEUMONIA": {"value": None, "reason": "no PNEUMONIA images in this split"},
+    }
+    conformal = {"level": 0.9, "limit": [0.25, 0.5]}
+    page = Elements(render(make_info(conformal=conformal, metrics={"splits": {split: {"metrics": metrics}}})))
+    (sets,) = (json.loads(attributes["data-sets"]) for _, attributes in page.found if "data-sets" in attributes)
+    assert sets["PNEUMONIA"] == {"limit": 0.5, "coverage": None}
+    if split == "validation":  # the limits were fitted to it
+        assert sets["NORMAL"] == {"limit": 0.25, "coverage": None}
+        return
+    where = {"test": "the test split", "site": "the site"}[split]
+    words = f"Prediction sets cover 0.800 (0.700 to 0.875) of NORMAL images of {where}."
+    assert sets["NORMAL"] == {"limit": 0.25, "coverage": 0.8, "words": words}
 
 
 def test_names_from_a_bundle_are_text_and_never_markup():
@@ -86,6 +108,19 @@ def test_names_from_a_bundle_are_text_and_never_markup():
         {"type": "module", "src": "static/app.js"}
     ]
     assert "$name ${name}" in render(info)
+
+
+def test_the_page_and_each_answer_name_the_population(tmp_path, png):
+    population = Population(ages=(1, 5), views=["AP"], sites=["North & East"])
+    trained = "rained on anterior-posterior chest X-rays of children of 1 to 5 years (North & East)"
+    info = make_info(population=population)
+    assert f"T{trained}.".replace("&", "&amp;") in text_of(render(info))
+    app = create_app(make_bundle(tmp_path / "b", population=population), Settings(threads=1, reload_s=0))
+    with TestClient(app) as client:
+        client.portal.call(app.state.service.wait_until_loaded)
+        for path in ("/v1/predict", "/v1/explain?format=json"):
+            answer = client.post(path, content=png, headers={"Content-Type": "image/png"})
+            assert answer.json()["notice"] == f"research software, not a medical device; t{trained}"
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -103,7 +138,7 @@ def test_the_running_service_answers_with_the_page(client):
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"
     assert f'<aside class="notice" aria-label="Notice">{NOTICE}</aside>' in answer.text
-    assert 'data-name="tiny" data-version="1" data-level="0.9" data-limit="0.4"' in answer.text
+    assert 'data-name="tiny" data-version="1" data-sets="{&quot;NORMAL&quot;: {&quot;limit&quot;: 0.4' in answer.text
     assert 'data-max-bytes="20000000"' in answer.text
     assert "20 MB" in answer.text
 
