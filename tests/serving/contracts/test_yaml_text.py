@@ -47,7 +47,6 @@ def test_an_empty_document_is_none():
     [
         (ALIASES, r":6: .*more than 200,000 values"),
         (MERGES, r"more than 200,000 values"),
-        ("[" + "a," * 250_000 + "]", r"more than 200,000 values"),
         ("a: &a [*a]", r":1: .*an anchor that contains itself"),
         ("a: &a\n  <<: *a", r":2: .*an anchor that contains itself"),
         ("[" * 100_000, r"nested deeper than 100 levels"),
@@ -108,7 +107,8 @@ def test_validating_a_bomb_takes_under_200_mb_and_exits_2(tmp_path: Path, text: 
     script = (
         "import resource, subprocess, sys\n"
         "done = subprocess.run([sys.executable, '-m', 'pneumo', 'config', 'validate', sys.argv[1]], stderr=-1)\n"
-        "print(done.returncode, done.stderr.count(b'\\n'), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "told = b'more than 200,000 values' in done.stderr and done.stderr.count(b'\\n')\n"
+        "print(done.returncode, int(told), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
     told = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     code, lines, kilobytes = map(int, told.stdout.split())
