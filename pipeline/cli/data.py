@@ -168,6 +168,12 @@ def import_(
         str | None,
         _in_panel(_SOURCE, "Columns of subgroups: sex,view. Kermany's names hold their own.", metavar="NAMES"),
     ] = None,
+    population: Annotated[
+        str | None,
+        _in_panel(
+            _SOURCE, "YAML file that states ages, views and sites, or a public set that does: kermany.", metavar="FILE"
+        ),
+    ] = None,
     split: Annotated[
         SplitChoice, _in_panel(_SPLITS, "Make splits by class and patient, or keep those given.")
     ] = "grouped",
@@ -184,6 +190,7 @@ def import_(
 
     Says first what the source means: classes, patients, splits and what is ignored. Stops if that is not certain.
     """
+    from pneumo.pipeline.config.file_model import read_population
     from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset, interpret_source
     from pneumo.pipeline.data.sources import SourceOptions, open_source
     from pneumo.pipeline.data.splits import Fractions
@@ -198,6 +205,7 @@ def import_(
         fractions=Fractions.parse(fractions),
         patient_regex=patient_regex,
         groups=groups,
+        population=read_population(population) if population else None,
         source=SourceOptions(layout, table, image_column, label_column, patient_column, split_column, rename or ()),
     )
     with open_source(source, settings.source, allow_ambiguities=True) as opened:
@@ -321,6 +329,8 @@ def _show_interpretation(source: Path, understood: "Interpretation") -> None:
 def _show_dataset(data: "Dataset", out: Path) -> None:
     info = data.info
     _show_counts(info.counts, info.classes, info.patients)
+    stated = info.population.describe() if info.population else "not stated; --population FILE states it"
+    say(f"population: {stated}")
     for note in info.split.get("notes", []):
         say(f"note: {note}")
     for count in info.remarks:

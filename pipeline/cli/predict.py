@@ -84,13 +84,13 @@ def _choose_format(output: Format | None, as_json: bool, out: Path | None) -> Fo
 
 
 def _write_json(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    from pneumo.serving.contracts.schemas import NOTICE
+    from pneumo.serving.contracts.schemas import write_notice
 
     document = {
         "model": {"name": info.name, "version": info.version},
         "predictions": [result.prediction.model_dump(mode="json") for result in results if result.prediction],
         "errors": [{"filename": str(result.path), "error": result.error} for result in results if result.error],
-        "notice": NOTICE,
+        "notice": write_notice(info.population),
     }
     file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
@@ -110,7 +110,7 @@ def _write_csv(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO
 
 
 def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    from pneumo.serving.contracts.schemas import NOTICE
+    from pneumo.serving.contracts.schemas import write_notice
 
     rows: list[Row] = []
     for result in results:
@@ -121,4 +121,4 @@ def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: Text
         else:
             rows.append([str(result.path), style_text(f"unreadable: {result.error}", "red")])
     columns = ["image", "label", f"p({info.positive_class or 'label'})", "certainty", "in distribution"]
-    print_table(columns, rows, whole=0, title=f"{info.id}, {NOTICE}", file=file)
+    print_table(columns, rows, whole=0, title=f"{info.id}, {write_notice(info.population)}", file=file)

@@ -13,6 +13,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.yaml_text import MAX_DEPTH, Fault, construct_yaml, explain_yaml_error, read_yaml
 
 _POSITIVE, _TEXT = "fallback_true_label", "tag:yaml.org,2002:str"
+_EXPECTED = "a config is a mapping with input_features and output_features"
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def read_document(path: pathlib.Path) -> Document:
     raise ConfigError([Problem(str(path), fault[0], (), fault[1])])
 
 
-def parse_document(text: str, name: str) -> Document:
-    """Parse YAML text.
+def parse_document(text: str, name: str, expected: str = _EXPECTED) -> Document:
+    """Parse YAML text; `expected` is what to say if it is empty or no mapping.
 
     Raises:
         ConfigError: It is no YAML or no mapping, or has duplicate keys; its `document` has what could be read.
@@ -110,7 +111,7 @@ def parse_document(text: str, name: str) -> Document:
     data, lines, faults = _read(text)
     document = Document(name, data, lines) if isinstance(data, dict) else None
     if document is None and not faults:
-        faults = [(1, "a config is a mapping with input_features and output_features")]
+        faults = [(1, expected)]
     refuse([Problem(f"{name}:{line}", line, (), message) for line, message in faults], document)
     assert document is not None
     return document

@@ -106,6 +106,7 @@ def assemble_dataset(
         },
         source=source.resolve().name,
         understood=understood,
+        population=settings.population,
         skipped=[entry.to_dict() for entry in sorted(skipped, key=lambda entry: (entry.source, entry.reason))],
         remarks=_count_remarks(images),
         shortcuts=measure_shortcuts(

@@ -9,6 +9,7 @@ from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.sources import SourceOptions
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.images.preparation import Storage
 from pneumo.serving.images.types import DECODING_RULES, Decode, Fit
 
@@ -35,6 +36,7 @@ class ImportSettings:
         source: How the source is to be understood.
         groups: Columns of the source's table that are subgroups, such as `sex,view`. Kermany's names give further
             ones unless there is a `patient_regex`.
+        population: The population of the images; None if it is not stated.
 
     Raises:
         InputError: The size is out of range, or `patient_regex` cannot be used.
@@ -48,6 +50,7 @@ class ImportSettings:
     fractions: Fractions = field(default_factory=Fractions)
     patient_regex: str | None = None
     groups: str | None = None
+    population: Population | None = None
     source: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pneumo.pipeline.data.interpretation import Interpretation
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.data.parallel import Progress, map_source
 from pneumo.pipeline.data.plausibility import find_alike_patients
+from pneumo.pipeline.data.public_sets import recognise_population
 from pneumo.pipeline.data.shortcuts import describe_traits, is_sampled
 from pneumo.pipeline.data.sources import Blob, Item, Source, open_source
 from pneumo.pipeline.data.staging import is_same_dataset, lock_staging, publish, refuse_foreign
@@ -54,6 +56,7 @@ def import_dataset(
     """
     settings = settings or ImportSettings()
     path = source.path if isinstance(source, Source) else source
+    settings = replace(settings, population=settings.population or recognise_population(path))
     target, real = out.resolve(), path.resolve()
     if target.is_relative_to(real) or real.is_relative_to(target):
         raise InputError(f"{out}: --out and the source {path} lie inside one another; choose another --out")

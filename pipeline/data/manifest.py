@@ -19,6 +19,7 @@ from pneumo.serving.contracts.csv_text import format_csv, unescape_formula
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.images.preparation import Storage
 from pneumo.serving.images.types import Decode
 
@@ -123,6 +124,7 @@ class DatasetInfo(Storage):
         split: How the splits were made.
         source: The imported file or folder, by name only.
         understood: The meaning that the import gave to the source; None in data sets of older versions.
+        population: Whose images it holds; None if that is not stated.
         skipped: Images left out: `source` and `reason` of each.
         remarks: Remarks about the original files, such as a guessed depth; those of most images first.
         shortcuts: How well the classes are told without anatomy; None in data sets of older versions.
@@ -136,6 +138,7 @@ class DatasetInfo(Storage):
     split: SplitInfo
     source: str
     understood: Interpretation | None = None
+    population: Population | None = None
     skipped: list[dict[str, str]]
     remarks: list[RemarkCount] = []
     shortcuts: ShortcutReport | None = None
@@ -243,7 +246,8 @@ def read_dataset(folder: Path) -> Dataset:
     folder = folder.parent if folder.name == MANIFEST else folder
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder}: no {MANIFEST} here; make one with `pneumo data import SRC --out {folder}`")
+        source, out = (folder, folder.with_name(f"{folder.stem}-data")) if folder.exists() else ("SRC", folder)
+        raise InputError(f"{folder}: no {MANIFEST} here; make one with `pneumo data import {source} --out {out}`")
     try:
         info = DatasetInfo.model_validate_json(_read_text(folder / DATASET))
     except ValidationError as error:

@@ -52,6 +52,7 @@ def create_project(folder: Path, reporter: Reporter = SILENT) -> Project:
         for name, text in {
             ".gitignore": read_template("gitignore"),
             f"{RAW}/.gitignore": "*\n!.gitignore\n",
+            "population.yaml": read_template("population"),
             "README.md": read_template("readme").format(name=folder.resolve().name, dvc=about_dvc),
         }.items():
             (folder / name).write_text(text, encoding="utf-8")

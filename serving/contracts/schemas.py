@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from pneumo.serving.contracts.population import Population, describe_training
+
 NOTICE = "research software, not a medical device"
 
 SlotName = Literal["champion", "challenger", "shadow"]
@@ -19,6 +21,11 @@ class ModelName(BaseModel, frozen=True):
     positive_class: str | None
 
 
+def write_notice(population: Population | None) -> str:
+    """Return the notice of a model's answers: the disclaimer, and whose images it was trained on."""
+    return f"{NOTICE}; {describe_training(population)}"
+
+
 class ImagePrediction(BaseModel, frozen=True):
     """Prediction for one image.
 
@@ -28,7 +35,7 @@ class ImagePrediction(BaseModel, frozen=True):
         probability: Calibrated probability of the positive class; with more than two classes, of the label.
         probabilities: Calibrated probability of each class; they sum to 1.
         threshold: Probability at or above which the positive class is predicted; None with more than two classes.
-        certainty: `certain` if the prediction set is the label alone.
+        certainty: `certain` if the prediction set is the label alone and the image is in distribution.
         in_distribution: Whether the image resembles the training images: its score is at most the outlier limit.
         outlier_score: Out-of-distribution score: about 0 for a typical held-out image, 1 near the limit.
         elapsed_ms: Time to decode this image plus its share of the network's time, in milliseconds.
@@ -86,7 +93,7 @@ class PredictResponse(BaseModel):
         model: Model that answered.
         predictions: One prediction per readable image.
         errors: One problem per unreadable image, if the request set `partial`.
-        notice: Disclaimer.
+        notice: Disclaimer, and the population that the model was trained on.
     """
 
     request_id: str
@@ -109,7 +116,7 @@ class ExplainResponse(BaseModel):
         margin: How far the image lies above the decision limit, in calibrated logits; 0 if it lies below.
         film: The image as displayed, at most 1024 pixels per side: a gray PNG, base64.
         heat: Heat map to lay over `film`: a transparent PNG of the same size, base64.
-        notice: Disclaimer.
+        notice: Disclaimer, and the population that the model was trained on.
     """
 
     request_id: str

@@ -13,7 +13,7 @@ from PIL import Image
 from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.contracts.install_hints import install_hint
 from pneumo.serving.images.dicom_grayscale import render_gray
-from pneumo.serving.images.dicom_header import check_header, read_header
+from pneumo.serving.images.dicom_header import check_header, read_age, read_device, read_header
 from pneumo.serving.images.dicom_pixels import decode_pixels
 from pneumo.serving.images.grayscale import to_gray
 from pneumo.serving.images.library_warnings import silence_libraries
@@ -57,13 +57,14 @@ def read_dicom(data: bytes, *, max_pixels: int) -> Picture:
             gray = to_gray(Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)))
         else:
             gray = render_gray(pixels, header, notes)
-        mode = str(header.PhotometricInterpretation)
+        device = read_device(header)
+        mode, age = str(header.PhotometricInterpretation), read_age(header)
     except ImageError:
         raise
     except Exception:  # pydicom's messages quote values
         raise ImageError("unreadable", damage) from None
     remarks, rules = tuple(remark for remark in notes if remark), max(notes.values(), default=1)
-    return Picture(gray, "DICOM", mode, columns, rows, remarks, rules)
+    return Picture(gray, "DICOM", mode, columns, rows, remarks, rules, age, device)
 
 
 def count_dicom_pixels(data: bytes) -> int:

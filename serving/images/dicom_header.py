@@ -1,6 +1,6 @@
 """The header of a DICOM file: the attributes that pixels need, in bounded time and memory.
 
-No attribute of a patient is parsed, and no message quotes the file.
+Of the patient only the age is parsed, and no message quotes the file.
 """
 
 import io
@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.sites import DEVICE
 
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement, RawDataElement
@@ -38,11 +39,13 @@ _ATTRIBUTES = (
     *("Modality", "PresentationIntentType", "MIMETypeOfEncapsulatedDocument", "NumberOfFrames", "PlanarConfiguration"),
     *("HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "ModalityLUTSequence", "VOILUTSequence"),
-    *("PresentationLUTSequence", "PresentationLUTShape"),
+    *("PresentationLUTSequence", "PresentationLUTShape", "PatientAge"),
+    *DEVICE,
 )
 _COLOURS = {1: {"MONOCHROME1", "MONOCHROME2"}, 3: {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}}
 """Photometric interpretations by samples per pixel."""
 _CHARACTER_SETS = (b"\x08\0\5\0", b"\0\x08\0\5")
+_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 _COSTLY = "costs more than its pixels: a DICOM"
 _RESAVE = "save it with another program"
 
@@ -123,6 +126,18 @@ def read_numbers(header: "Dataset", keyword: str) -> list[float]:
 def read_number(header: "Dataset", keyword: str, default: float) -> float:
     """Return the first number of an attribute; the default if it is missing or empty."""
     return next(iter(read_numbers(header, keyword)), default)
+
+
+def read_age(header: "Dataset") -> float | None:
+    """Return the age of the patient in years; None if the header does not give it in DICOM's form, such as `034Y`."""
+    age = re.fullmatch(r"(\d{3})([DWMY])", str(header.get("PatientAge") or "").strip())
+    return int(age[1]) / _PER_YEAR[age[2]] if age else None
+
+
+def read_device(header: "Dataset") -> tuple[str, ...]:
+    """Return the values of `DEVICE`; an empty one if it is missing. Raw bytes, so that none can refuse an image."""
+    values = [getattr(header.get_item(name), "value", None) for name in DEVICE]
+    return tuple(value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else "" for value in values)
 
 
 def _check_size(element: "DataElement | RawDataElement", limit: int) -> None:

@@ -50,6 +50,8 @@ class Picture:
         height: Height of the original in pixels, after orientation.
         remarks: Remarks about the file, in words that quote nothing of it.
         rules: First version of the decoding rules that gave these pixels; 1 if all versions agree on this file.
+        age: Age of the patient in years, if a DICOM header gives it; it is for a remark and is stored nowhere.
+        device: DICOM's values of `contracts.sites.DEVICE`, stored only if a setting says so; empty for other formats.
     """
 
     gray: Gray
@@ -59,3 +61,5 @@ class Picture:
     height: int
     remarks: tuple[str, ...] = ()
     rules: int = 1
+    age: float | None = None
+    device: tuple[str, ...] = ()

@@ -95,7 +95,7 @@ class Explanation:
         """Return a PNG of the film under its heat map."""
         return encode_overlay(self.film, self.heat)
 
-    def to_response(self, request_id: str, model: ModelName) -> ExplainResponse:
+    def to_response(self, request_id: str, model: ModelName, notice: str) -> ExplainResponse:
         """Return film and heat map as separate pictures."""
         return ExplainResponse(
             request_id=request_id,
@@ -107,6 +107,7 @@ class Explanation:
             margin=self.margin,
             film=base64.b64encode(encode_png(self.film)).decode("ascii"),
             heat=base64.b64encode(encode_heat(self.heat)).decode("ascii"),
+            notice=notice,
         )
 
 
@@ -154,7 +155,7 @@ def explain_image(
     film = scale_film(gray)
     values = evidence.values[index].astype(np.float32)
     return Explanation(
-        prediction=name_prediction(prediction, filename, decoding_s * 1000, picture.remarks),
+        prediction=name_prediction(prediction, filename, decoding_s * 1000, predictor.list_remarks(picture)),
         class_name=class_name,
         method=method,
         film=film,

@@ -86,5 +86,6 @@ def predict_files(
                 yield FileResult(path, None, errors[path])
             else:
                 image = decoded[path]
-                named = name_prediction(next(predictions), str(path), image.took_s * 1000, image.picture.remarks)
+                remarks = predictor.list_remarks(image.picture)
+                named = name_prediction(next(predictions), str(path), image.took_s * 1000, remarks)
                 yield FileResult(path, named, None)

@@ -16,6 +16,7 @@ from pneumo.serving.contracts.setting_types import MAX_PIXELS
 from pneumo.serving.images.decode import prepare, read_stored
 from pneumo.serving.images.preparation import to_input
 from pneumo.serving.images.thumbnails import make_thumbnails
+from pneumo.serving.images.types import Picture
 from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, BundleError
 from pneumo.serving.model.calibration import build_prediction_sets, calibrate_logits, find_certain
 from pneumo.serving.model.graph_check import find_objection
@@ -146,8 +147,9 @@ class Predictor:
             threshold, positive = info.thresholds["default"], info.classes.index(info.positive_class)
             columns = np.full(len(probabilities), positive)
             labels = np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
-        certain = find_certain(build_prediction_sets(probabilities, info.conformal.limit), labels)
         scores = self.outlier_scorer.score(outputs.embedding, outputs.thumbnails)
+        inside = scores <= info.outlier.limit
+        certain = find_certain(build_prediction_sets(probabilities, info.conformal.limit), labels) & inside
         return [
             ImagePrediction(
                 filename=None,
@@ -156,18 +158,28 @@ class Predictor:
                 probabilities=dict(zip(info.classes, row.tolist(), strict=True)),
                 threshold=threshold,
                 certainty="certain" if is_certain else "uncertain",
-                in_distribution=bool(score <= info.outlier.limit),
+                in_distribution=bool(is_inside),
                 outlier_score=float(score),
                 elapsed_ms=elapsed_ms,
             )
-            for row, column, label, is_certain, score in zip(
-                probabilities, columns, labels, certain, scores, strict=True
+            for row, column, label, is_certain, is_inside, score in zip(
+                probabilities, columns, labels, certain, inside, scores, strict=True
             )
         ]
 
     def project(self, embedding: Float32) -> Float32:
         """Whiten an embedding, float32 [D], as reference and log keep it: float32 [P], P at most 32."""
         return np.asarray(self.outlier_scorer.embedding.project(embedding[None])[0], dtype=np.float32)
+
+    def list_remarks(self, picture: Picture) -> list[str]:
+        """Return the remarks on a file, and that its patient is of another age than those trained on, if so."""
+        population = self.bundle.info.population
+        if picture.age is None or population is None or not population.excludes_age(picture.age):
+            return list(picture.remarks)
+        return [
+            *picture.remarks,
+            f"the patient's age is not among those that the model was trained on ({population.describe_ages()})",
+        ]
 
     def predict_bytes(
         self, data: bytes, filename: str | None = None, *, max_pixels: int = MAX_PIXELS
@@ -177,7 +189,7 @@ class Predictor:
         picture = read_stored(data, self.bundle.info.preparation, max_pixels=max_pixels)
         prepared = to_input(picture.gray, self.bundle.info.preparation)
         decoding = (time.perf_counter() - began) * 1000
-        return name_prediction(self.predict([prepared])[0], filename, decoding, picture.remarks)
+        return name_prediction(self.predict([prepared])[0], filename, decoding, self.list_remarks(picture))
 
 
 def name_prediction(

@@ -7,6 +7,7 @@ of PneumoniaMNIST. Several public projects that downloaded Kermany's archive giv
 from dataclasses import dataclass
 
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.population import Population
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class PublicSet:
         size: Its length in bytes, None if unknown.
         algorithm: Algorithm of the digest: `md5`, `sha256`.
         next: The command that imports it.
+        population: Its population, as its authors state it.
     """
 
     name: str
@@ -31,7 +33,15 @@ class PublicSet:
     page: str
     citation: str
     next: str
+    population: Population
 
+
+_KERMANY = Population(
+    ages=(1, 5),
+    views=["AP"],
+    sites=["Guangzhou Women and Children's Medical Center"],
+    reference_standard="two physicians graded each image, a third checked those for evaluation (Kermany et al., 2018)",
+)
 
 SETS = {
     each.name: each
@@ -51,6 +61,7 @@ SETS = {
             citation="Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for "
             "Classification. Mendeley Data, V2, 2018. doi:10.17632/rscbjbr9sj.2",
             next="pneumo data import {path}",
+            population=_KERMANY,
         ),
         PublicSet(
             name="pneumoniamnist",
@@ -65,6 +76,7 @@ SETS = {
             citation="Yang et al.: MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image "
             "classification. Scientific Data 10:41, 2023. doi:10.1038/s41597-022-01721-8",
             next="pneumo data import {path} --size 28 --split given",
+            population=_KERMANY,
         ),
     )
 }

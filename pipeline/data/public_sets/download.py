@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pneumo.pipeline.data.public_sets.catalogue import PublicSet, find_public_set
+from pneumo.pipeline.data.public_sets.catalogue import SETS, PublicSet, find_public_set
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 from pneumo.serving.contracts.files import open_locked
+from pneumo.serving.contracts.population import Population
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes so far and the total, None if unknown."""
@@ -186,6 +187,12 @@ class _BrokenError(Exception):
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+def recognise_population(path: Path) -> Population | None:
+    """Return the population of a file that is a public data set by name and digest; None for any other."""
+    known = (each for each in SETS.values() if each.file == path.name and path.is_file())
+    return next((each.population for each in known if _compare_digest(path, each) is None), None)
 
 
 def _compare_digest(path: Path, wanted: PublicSet) -> str | None:

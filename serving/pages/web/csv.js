@@ -25,11 +25,11 @@ export function table(cards, notice) {
     "image", "label", "probability", "threshold", "certainty", "in_distribution", "outlier_score",
     ...classes.map((name) => `p_${name}`), "elapsed_ms", "model", "version", "request_id", "error", "notice",
   ];
-  const rows = settled.map(({ name, prediction, model, requestId, problem }) => [
+  const rows = settled.map(({ name, prediction, model, requestId, notice: own, problem }) => [
     name, prediction?.label, prediction?.probability, prediction?.threshold, prediction?.certainty,
     prediction?.in_distribution, prediction?.outlier_score,
     ...classes.map((each) => prediction?.probabilities[each]), prediction?.elapsed_ms, model?.name, model?.version, requestId ?? problem?.requestId,
-    problem && [problem.title, problem.detail].filter(Boolean).join(": "), notice,
+    problem && [problem.title, problem.detail].filter(Boolean).join(": "), own ?? notice,
   ]);
   return csv([head, ...rows]);
 }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from pydicom.uid import JPEG2000Lossless
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Split
+from pneumo.pipeline.data.public_sets import SETS
 from pneumo.pipeline.data.sources import SourceOptions
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.images.decode import prepare, read_gray
 from pneumo.serving.images.preparation import Preparation, Storage, to_input
 from pneumo.serving.images.types import DECODING_RULES, Decode, Fit
@@ -58,6 +61,35 @@ def sha256(path: Path) -> str:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_population_is_kept_and_can_be_added_to_an_imported_data_set(source: Path, tmp_path: Path) -> None:
+    settings = ImportSettings(size=16)
+    plain = import_dataset(source, tmp_path / "data", settings)
+    assert plain.info.population is None
+    stated = replace(settings, population=Population(ages=(1, 5), views=["AP"]))
+    again = import_dataset(source, tmp_path / "data", stated)
+    assert again.info.population == stated.population
+    assert again.info.fingerprint == plain.info.fingerprint
+    path = tmp_path / "data" / DATASET
+    path.write_text(path.read_text().replace('"ages": [\n      1.0,', '"ages": [\n      9.0,'))
+    with pytest.raises(InputError, match=r"dataset.json: population.ages: .*the lowest and the highest age in years"):
+        manifest.read_dataset(tmp_path / "data")
+
+
+def test_a_public_set_brings_its_population(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "raw.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(source, "raw")
+    digest = {"algorithm": "sha256", "digest": sha256(archive), "file": archive.name}
+    known = replace(SETS["kermany"], **digest)
+    settings = ImportSettings(size=16)
+    monkeypatch.setitem(SETS, "kermany", replace(known, digest="0" * 64))
+    assert import_dataset(archive, tmp_path / "other", settings).info.population is None
+    monkeypatch.setitem(SETS, "kermany", known)
+    assert import_dataset(archive, tmp_path / "data", settings).info.population == known.population
+    own = replace(settings, population=Population(ages=(2, 3)))
+    assert import_dataset(archive, tmp_path / "data", own, force=True).info.population == own.population
 
 
 def test_what_was_imported_is_read_back(source: Path, tmp_path: Path) -> None:
