@@ -7,13 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.pipeline.data.manifest import Dataset, Row, Split
-from pneumo.pipeline.runs.run import Run, RunInfo
-from pneumo.serving.contracts.arrays import Float32, Float64
-from pneumo.serving.contracts.errors import InputError
+from pneumo.pipeline.runs.run import RunInfo
+from pneumo.serving.contracts.arrays import Float32, Float64, Mask
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.images.thumbnails import make_thumbnails
 from pneumo.serving.images.types import Gray
-from pneumo.serving.model.bundle import EMBEDDING_SPACE, Bundle
 from pneumo.serving.model.outlier_score import ImageFeatures, OutlierScorer
 
 REFERENCE_IMAGES = 2000
@@ -35,22 +33,6 @@ class OutlierLimit:
         return cls(outlier_scorer, max(1.0, float(np.quantile(scores, quantile))))  # below 1 if all are alike
 
     @classmethod
-    def from_bundle(cls, run: Run, *, quantile: float) -> "OutlierLimit | None":
-        """Return the limit of the bundle in a run's folder; None if it is missing, damaged or of another quantile."""
-        try:
-            bundle = Bundle.open(run.folder / "bundle")
-            outlier_scorer = OutlierScorer.from_bytes(bundle.read(EMBEDDING_SPACE))
-        except InputError:
-            return None
-        fits = (
-            bundle.info.provenance.get("run") == run.name
-            and bundle.info.outlier.quantile == quantile
-            and not bundle.info.quantization  # embeddings of a quantized network differ a little
-            and outlier_scorer.thumbnail is not None
-        )
-        return cls(outlier_scorer, bundle.info.outlier.limit) if fits else None
-
-    @classmethod
     def from_model(
         cls, embed: Callable[[Sequence[Gray]], Float32], info: RunInfo, dataset: Dataset, *, quantile: float
     ) -> "OutlierLimit":
@@ -68,9 +50,9 @@ class OutlierLimit:
             features.append(ImageFeatures(embed(images), _thumbnails(images)))
         return cls.fit(*features, quantile=quantile)
 
-    def share_above(self, embeddings: NDArray[np.floating], inputs: Sequence[Gray]) -> float:
-        """Return the share of images above the limit; embeddings [N, D] and model inputs uint8 [H, W, C]."""
-        return float((self.outlier_scorer.score(embeddings, _thumbnails(inputs)) > self.limit).mean())
+    def find_above(self, embeddings: NDArray[np.floating], inputs: Sequence[Gray]) -> Mask:
+        """Return the images above the limit, [N]; embeddings [N, D] and model inputs uint8 [H, W, C]."""
+        return np.asarray(self.outlier_scorer.score(embeddings, _thumbnails(inputs)) > self.limit)
 
 
 def sample_rows(rows: Sequence[Row], most: int = REFERENCE_IMAGES) -> tuple[Row, ...]:

@@ -17,8 +17,8 @@ REFERENCE = "reference.parquet"
 
 NUMBERS = (*DESCRIPTORS, "probability", "outlier_score")
 """Columns that hold numbers."""
-SHARES = ("decision", "out_of_distribution", "uncertain")
-"""Columns that are true or false for an image; `decision` is true if the positive class is predicted."""
+DECISION = "decision"
+"""Column that is true if the positive class is predicted; with more than two classes `decision:NAME` for each."""
 
 GROUP = "patient_number"
 """Column of the reference that numbers patients; bundles of an older pneumo have none."""
@@ -33,7 +33,7 @@ class Sample:
 
     Attributes:
         numbers: Values [N] by name of `NUMBERS`; NaN for a descriptor that is not known.
-        shares: Masks [N] by name of `SHARES`; without `decision` if the model has more than two classes.
+        shares: Masks [N] by name: `uncertain`, `out_of_distribution`, and `DECISION`, or one for each class.
         embedding: Whitened coordinates along the principal axes of training embeddings, [N, P].
         groups: Number of the patient, [N]; None if patients are not known.
     """
@@ -85,12 +85,10 @@ def read_reference(bundle: Bundle) -> Sample:
         )
     probabilities = np.stack(frame["probabilities"].to_list()).astype(np.float64)
     predicted = _predict(probabilities, info)
-    shares = {
-        "out_of_distribution": frame["outlier_score"].to_numpy() > info.outlier.limit,
-        "uncertain": ~find_certain(build_prediction_sets(probabilities, info.conformal.limit), predicted),
-    }
-    if info.positive_class is not None:
-        shares["decision"] = predicted == info.classes.index(info.positive_class)
+    flagged = frame["outlier_score"].to_numpy() > info.outlier.limit
+    certain = find_certain(build_prediction_sets(probabilities, info.conformal.limit), predicted)
+    shares = {"out_of_distribution": flagged, "uncertain": flagged | ~certain}
+    shares |= _find_decisions(np.array(info.classes)[predicted], info)
     return Sample(
         {name: frame[name].to_numpy(dtype=np.float64) for name in NUMBERS},
         shares,
@@ -112,13 +110,24 @@ def build_window(rows: Sequence[Columns], info: BundleInfo) -> Sample:
         "out_of_distribution": np.array([not row["in_distribution"] for row in rows], dtype=np.bool_),
         "uncertain": np.array([not row["certain"] for row in rows], dtype=np.bool_),
     }
-    if info.positive_class is not None:
-        shares["decision"] = np.array([row["label"] == info.positive_class for row in rows], dtype=np.bool_)
+    shares |= _find_decisions(np.array([row["label"] for row in rows], dtype=np.str_), info)
     return Sample(
         hide_unknown({name: np.array([row[name] for row in rows], dtype=np.float64) for name in NUMBERS}),
         shares,
         np.stack(embeddings).astype(np.float64) if embeddings else np.zeros((0, 1)),
     )
+
+
+def name_class(column: str, positive_class: str | None) -> str | None:
+    """Return the class whose predictions a column counts; None if it is another column."""
+    kind, _, label = column.partition(":")
+    return (label or positive_class) if kind == DECISION else None
+
+
+def _find_decisions(predicted: NDArray[np.str_], info: BundleInfo) -> dict[str, Mask]:
+    if info.positive_class is not None:
+        return {DECISION: predicted == info.positive_class}
+    return {f"{DECISION}:{name}": predicted == name for name in info.classes}
 
 
 def hide_unknown(numbers: dict[str, Float64]) -> dict[str, Float64]:

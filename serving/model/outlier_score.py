@@ -1,8 +1,9 @@
-"""Out-of-distribution score of an image, from three views: its embedding, its thumbnail, its turned thumbnails."""
+"""Out-of-distribution score of an image, from its embedding and three views of its thumbnail."""
 
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ _RELATIVE_FLOOR = 1e-6
 _ARRAYS = ("mean", "basis", "variance", "residual_variance")
 _THUMBNAIL = "thumbnail_"
 _SCALE = "scale"
-_VIEWS = 3
+_VIEWS = 4
+_TURNED = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,21 @@ class EmbeddingSpace:
         result: Float64 = np.sqrt((inside + outside) / self.dimensions)
         return result
 
+    def score_pixels(self, embeddings: NDArray[np.floating]) -> Float64:
+        """Return the root mean square of values in their own standard deviations: [N, D] to [N].
+
+        Unlike `score`, it forgives nothing along the wide directions.
+        """
+        centred = np.asarray(embeddings, dtype=np.float64) - self.mean
+        result: Float64 = np.sqrt((centred**2 / self._variances).mean(axis=1))
+        return result
+
+    @cached_property
+    def _variances(self) -> Float64:
+        """Variance of each value, [D]."""
+        narrow = self.residual_variance * (1 - (self.basis**2).sum(axis=1))
+        return np.maximum(self.basis**2 @ self.variance + np.maximum(narrow, 0.0), _VARIANCE_FLOOR)
+
     def project(self, embeddings: NDArray[np.floating]) -> Float64:
         """Return whitened coordinates: [N, D] to [N, P], mean 0 and variance 1 in distribution."""
         centred = np.asarray(embeddings, dtype=np.float64) - self.mean
@@ -120,18 +137,20 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class OutlierScorer:
-    """Out-of-distribution score of an image: the largest of its scores in three views.
+    """Out-of-distribution score of an image: the largest of its scores in four views.
 
     The network's embedding shows odd content, but a network that was trained to ignore exposure may not see a negative,
     and one that pools over the image hardly sees what is upside down. A thumbnail's distance from training thumbnails
     shows other objects. And a thumbnail that lies nearer to them once it is turned, mirrored top to bottom or inverted
-    was scanned wrong (after Golan & El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, 2018).
+    was scanned wrong (after Golan & El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, 2018). Films of
+    another population lie along the directions in which training films differ most, which the distance forgives: they
+    show once each pixel of the thumbnail counts alike.
 
     Attributes:
         embedding: Space of the embeddings of training images.
         thumbnail: Space of their thumbnails; None in a bundle of an older pneumo, which has only the first view.
-        scale: For each view its median on held-out images and the distance from there to their quantile, [3, 2]; None
-            without `thumbnail`.
+        scale: For each view its median on held-out images and the distance from there to their quantile, [4, 2]; [3, 2]
+            in a bundle without the last view, None without `thumbnail`.
     """
 
     embedding: EmbeddingSpace
@@ -157,7 +176,7 @@ class OutlierScorer:
         # A floor, since a handful of held-out images may all be alike.
         reach = np.maximum(np.quantile(views, quantile, axis=1) - middle, 0.01 * np.abs(middle) + _VARIANCE_FLOOR)
         # A thumbnail far nearer than its turned copies is upright, even if all held-out ones are nearer still.
-        reach[-1] = max(reach[-1], -middle[-1] / 2)
+        reach[_TURNED] = max(reach[_TURNED], -middle[_TURNED] / 2)
         return cls(bare.embedding, thumbnail, np.stack([middle, reach], axis=1))
 
     def score_views(self, embeddings: NDArray[np.floating], small: Float64) -> Float64:
@@ -168,15 +187,16 @@ class OutlierScorer:
             small: Thumbnails of the same images, [N, SIDE, SIDE].
 
         Returns:
-            [3, N]: by embedding, by thumbnail, by turned thumbnail; [1, N], the embedding's distance, without
-            thumbnails in the bundle.
+            [4, N]: by embedding, by thumbnail, by turned thumbnail, by pixels of the thumbnail; without the last in
+            older bundles; [1, N], the embedding's distance, without thumbnails in the bundle.
         """
         by_embedding = self.embedding.score(embeddings)
         if self.thumbnail is None or self.scale is None:
             return by_embedding[None]
         every = self.thumbnail.score(_flatten(np.concatenate([small, *turn_thumbnails(small)])))  # one product, not six
         distance, others = every[: len(small)], every[len(small) :].reshape(-1, len(small)).min(axis=0)
-        views = np.stack([by_embedding, distance, distance**2 - others**2])
+        by_pixels = self.thumbnail.score_pixels(_flatten(small))
+        views = np.stack([by_embedding, distance, distance**2 - others**2, by_pixels][: len(self.scale)])
         result: Float64 = (views - self.scale[:, :1]) / self.scale[:, 1:]
         return result
 
@@ -208,7 +228,7 @@ class OutlierScorer:
             raise
         except Exception as error:  # NumPy and zipfile raise many kinds for damaged files, MemoryError among them
             raise InputError(f"not an embedding space: {type(error).__name__}; export the model again") from None
-        if thumbnail.dimensions != SIDE**2 or scale.shape != (_VIEWS, 2):
+        if thumbnail.dimensions != SIDE**2 or scale.shape not in ((3, 2), (_VIEWS, 2)):
             raise InputError("not an embedding space: wrong shapes or values; export the model again")
         if not np.isfinite(scale).all() or (scale[:, 1] <= 0).any():
             raise InputError("not an embedding space: scales must be above 0; export the model again")

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pneumo.pipeline import decisions as deciding
-from pneumo.pipeline.data.manifest import Dataset, Row, Split
+from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, sample_rows
 from pneumo.pipeline.evaluation.bootstrap import estimate_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column
@@ -111,15 +111,18 @@ def run_stress_test(
     info = run.info()
     decisions = deciding.read_decisions(run)
     dataset = read_run_dataset(info)
-    rows = _pick_validation(dataset, images)
+    rows = sample_rows(dataset.select(Split.VALIDATION), images)
+    if not rows:
+        raise InputError(
+            f"{info.data}: no validation images, which --stress changes; import it with a validation split"
+        )
     stored = StoredImages.read(dataset, rows, info)
     progress("loading Ludwig")
     with runtime.log_to_file(run.log):
         model = load_model(run)
     progress("known images")
-    quantile = decisions.outlier_quantile
     guard = OutlierLimit.from_model(
-        lambda inputs: predict_outputs(model, info, inputs)[1], info, dataset, quantile=quantile
+        lambda inputs: predict_outputs(model, info, inputs)[1], info, dataset, quantile=decisions.outlier_quantile
     )
     settings = Bootstrap(resamples=resamples)
 
@@ -211,12 +214,3 @@ def list_families(report: StressReport) -> list[list[str]]:
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         rows.append([name, str(part.changes), *cells, part.worst_shift or "-"])
     return rows
-
-
-def _pick_validation(dataset: Dataset, images: int) -> tuple[Row, ...]:
-    rows = dataset.select(Split.VALIDATION)
-    if not rows:
-        raise InputError(
-            f"{dataset.folder}: no validation images, which --stress changes; import it with a validation split"
-        )
-    return sample_rows(rows, images)

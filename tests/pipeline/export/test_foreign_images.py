@@ -61,4 +61,4 @@ def test_strange_images_are_told_from_held_out_x_rays(real_data: Path, tmp_path:
 
     check(bundle, dataset, held_out[::4])
     said = judge(Predictor(bundle), pixels(dataset, held_out))
-    assert np.mean([not one.in_distribution for one in said]) <= 0.03
+    assert np.mean([not one.in_distribution for one in said]) <= 0.05

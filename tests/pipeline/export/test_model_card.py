@@ -95,7 +95,7 @@ def test_the_card_says_everything_that_a_user_of_the_model_must_know(synthesise_
     for part in test.subgroups:
         assert f"| {part.group}: {part.value} | {part.images} ({part.patients}) |" in section(text, "Subgroups")
     assert str(test.worst_group) in section(text, "Subgroups")
-    assert "99% of validation images pass" in " ".join(section(text, "Limitations").split())
+    assert "97% of validation images pass" in " ".join(section(text, "Limitations").split())
     training = section(text, "Training")
     assert "efficientnet_lite (pretrained true)" in training
     assert "augmentation: random_noise, random_gamma" in training
