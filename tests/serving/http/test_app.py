@@ -70,7 +70,8 @@ def test_a_form_with_one_image_is_answered_as_designed(client, bundle, png):
     assert answer.keys() == {"request_id", "model", "predictions", "errors", "notice"}
     assert answer["errors"] == []
     assert answer["model"] == {"name": "tiny", "version": "1", "positive_class": bundle.info.positive_class}
-    assert answer["notice"] == "research software, not a medical device"
+    notice = "research software, not a medical device; trained on images of a population that is not stated"
+    assert answer["notice"] == notice
     (prediction,) = answer["predictions"]
     expected = Predictor(bundle).predict_bytes(png, "chest.png").model_dump()
     assert (prediction.pop("index"), prediction["remarks"]) == (0, [])
