@@ -22,7 +22,7 @@ def test_every_shift_changes_an_image_the_same_way_each_time_and_keeps_its_shape
             np.testing.assert_array_equal(again, changed, err_msg=shift.title)
         np.testing.assert_array_equal(gray, before, err_msg=shift.title)
         assert not all(np.array_equal(changed, gray) for changed in both), shift.title
-        assert np.array_equal(*both) is (shift.family is not Family.CLASS_LINKED), shift.title
+        assert np.array_equal(both[0], both[1]) is (shift.family is not Family.CLASS_LINKED), shift.title
 
 
 def test_titles_differ_and_each_kind_has_two_strengths_or_more() -> None:
