@@ -39,7 +39,8 @@ _POINTS = {"type": ["array", "null"], "items": {"type": "object"}}
 _SEED = {"type": ["integer", "null"], "minimum": 0}
 _DECISIONS_SCHEMA: Schema = {
     "type": "object",
-    "properties": {"threshold": {"type": "string"}, "coverage": _SHARE, "outliers": _SHARE},
+    "properties": {"threshold": {"type": "string"}, "coverage": _SHARE, "outliers": _SHARE}
+    | {"fit_on": {"type": "string", "enum": ["validation", "shifts"]}},
 }
 SEARCHES: dict[str, Schema] = {
     "variant_generator": {"points_to_evaluate": _POINTS, "random_state": _SEED},

@@ -104,6 +104,7 @@ def describe_run(
         image=experiment.image,
         label=experiment.label,
         remarks=list(experiment.remarks),
+        fit_on=experiment.decisions.fit_on,
         seed=seed,
         versions=provenance.read_versions(),
         git_commit=commit,
