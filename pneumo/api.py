@@ -49,6 +49,7 @@ def import_dataset(
     seed: int = 0,
     patient_regex: str | None = None,
     groups: str | None = None,
+    population: str | Path | None = None,
     layout: str | None = None,
     table: str | Path | None = None,
     image_column: str | None = None,
@@ -72,6 +73,7 @@ def import_dataset(
         seed: Seed of the splits.
         patient_regex: Regular expression over file names; its group is the patient.
         groups: Columns of the table with subgroups, such as `sex,view`.
+        population: YAML file that states ages, views and sites, or the name of a public data set.
         layout: Levels of folders from the top, such as `split/class`; found out if None.
         table: Table of images and labels, in the source or beside it.
         image_column: Its column of file names; `image` if None.
@@ -86,6 +88,7 @@ def import_dataset(
         InputError: The source cannot be used, or `out` holds something else.
         MachineError: `out` cannot be written.
     """
+    from pneumo.pipeline.config.file_model import read_population
     from pneumo.pipeline.data import importer
     from pneumo.pipeline.data.sources import SourceOptions
     from pneumo.pipeline.data.splits import Fractions
@@ -102,6 +105,7 @@ def import_dataset(
         fractions=Fractions(*fractions),
         patient_regex=patient_regex,
         groups=groups,
+        population=None if population is None else read_population(population),
         source=options,
     )
     return importer.import_dataset(Path(source), Path(out), settings, force=force, workers=workers)
@@ -165,21 +169,27 @@ def train(
 
 
 def evaluate(
-    run: "str | Path | Run" = "latest",
+    run: "str | Path | Run | Bundle" = "latest",
     *,
     data: str | Path | None = None,
     split: Literal["train", "validation", "test"] | None = None,
     policy: str | None = None,
+    out: str | Path = "evaluations",
     runs_dir: str | Path = "runs",
     write: Write | None = None,
 ) -> "EvaluationReport":
-    """Evaluate a run and write its report. Intervals are by patient; the threshold is fitted on validation.
+    """Evaluate a run on its own data, or a bundle at a site (`data`), and write a report.
+
+    Intervals are by patient. The threshold is fitted on validation; at a site nothing is fitted.
 
     Args:
-        run: A run, its folder, its name or a unique prefix of it, or `latest`.
-        data: Folder of another data set; that of the run if None.
-        split: Split of the result, and the first in the report; if None test, if there is one.
-        policy: Policy of the decision threshold, fitted on validation and kept, such as `sensitivity >= 0.95`.
+        run: A run, its folder, its name or a unique prefix of it, or `latest`; with `data` also a bundle, its folder,
+            alias or `name:version`.
+        data: Data set of another site; that of the run if None.
+        split: Split of the result, and the first in the report; if None test, if there is one, or all of `data`.
+        policy: Policy of the decision threshold, such as `sensitivity >= 0.95`: fitted on validation and kept, or with
+            `data` fitted to it, cross-fitted, and shown beside.
+        out: With `data`, the folder of the report.
         runs_dir: Folder of the runs.
         write: Called with each message.
 
@@ -192,16 +202,23 @@ def evaluate(
     """
     from pneumo.pipeline import training
     from pneumo.pipeline.data.manifest import Split
-    from pneumo.pipeline.evaluation import evaluate_folder, evaluate_run
+    from pneumo.pipeline.evaluation import evaluate_run
     from pneumo.pipeline.runs.reporter import Reporter
-    from pneumo.pipeline.runs.run import Status
+    from pneumo.pipeline.runs.run import Run, Status
+    from pneumo.serving.model.bundle import Bundle
 
-    found, lead = _open_run(run, runs_dir), Split[split.upper()] if split else None
+    lead, reporter = Split[split.upper()] if split else None, Reporter(write)
+    if data is not None:
+        from pneumo.pipeline.release.registry import find_bundle
+        from pneumo.pipeline.release.site_evaluation import evaluate_bundle
+
+        dataset = _read_dataset(data)
+        bundle = Bundle.open(find_bundle(_name(run), runs=Path(runs_dir), reporter=reporter))
+        return evaluate_bundle(bundle, dataset, out=Path(out), split=lead, policy=policy)
+    found = run if isinstance(run, Run) else Run.open(_name(run), root=Path(runs_dir))
     if not found.predictions.is_file() and found.info().status is Status.DONE:  # a sweep measures its best trials only
-        training.complete(found, reporter=Reporter(write))
-    if data is None:
-        return evaluate_run(found, split=lead, policy=policy)
-    return evaluate_folder(found, Path(data), split=lead, policy=policy)
+        training.complete(found, reporter=reporter)
+    return evaluate_run(found, split=lead, policy=policy)
 
 
 def sweep(

@@ -87,7 +87,7 @@ def promote(
 ) -> None:
     """Promote a model to an alias if it passes the gate. Exits 1 if it does not.
 
-    The gate compares it with the model that the alias points at now.
+    The gate measures it against chance and limits, and compares it with the model that the alias points at now.
     """
     from pneumo.pipeline.release.promotion import Places, check_reason, judge_model
     from pneumo.pipeline.runs.run import Run
@@ -208,6 +208,7 @@ def _show_verdict(verdict: "Verdict") -> None:
         [style_text("ok", "") if check.passed else style_text("no", "red"), check.name, check.told]
         for check in verdict.checks
     )
+    print_lines(*(each.sentence for each in verdict.limits))
     if verdict.figures:
         right = ["difference", f"at least ({verdict.confidence:.0%})", "allowed"]
         rows = []

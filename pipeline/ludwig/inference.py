@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.pipeline.data.manifest import GROUP, Dataset, Row, group_names
+from pneumo.pipeline.data.manifest import GROUP, Row, group_names
 from pneumo.pipeline.data.training_images import name_for_ludwig
 from pneumo.pipeline.ludwig import runtime
 from pneumo.pipeline.ludwig.global_state import restore_ludwig_state
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.calibration import calibrate_logits
 
 if TYPE_CHECKING:
@@ -126,28 +125,3 @@ def make_predictions_frame(rows: Sequence[Row], logits: Float32) -> "pd.DataFram
     }
     groups = {GROUP + name: [row.groups.get(name, "") for row in rows] for name in group_names(rows)}
     return pd.DataFrame(columns | groups)
-
-
-def predict_dataset(run: Run, dataset: Dataset) -> "pd.DataFrame":
-    """Predict every image of a data set with a run's model.
-
-    Raises:
-        InputError: The data set was prepared differently, has other classes, or an image is damaged.
-    """
-    from pneumo.pipeline.data.training_images import read_images
-
-    info, stored = run.info(), dataset.info
-    wanted = Preparation.model_validate(info.preparation)
-    if (stored.size, stored.fit, stored.decode) != (wanted.size, wanted.fit, wanted.decode):
-        raise InputError(
-            f"{dataset.folder}: prepared with --size {stored.size} --fit {stored.fit.value} --decode "
-            f"{stored.decode.value}, but {run.name} was trained on other settings; import it with "
-            f"--size {wanted.size} --fit {wanted.fit.value} --decode {wanted.decode.value}"
-        )
-    unknown = sorted(set(stored.classes) - set(info.classes))
-    if unknown:
-        raise InputError(f"{dataset.folder}: class {unknown[0]!r} is not one of {run.name}: {', '.join(info.classes)}")
-    images = read_images(dataset, dataset.rows, wanted)
-    with runtime.log_to_file(run.log):
-        model = load_model(run)
-    return make_predictions_frame(dataset.rows, predict_logits(model, info, images))

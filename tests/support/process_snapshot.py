@@ -86,7 +86,7 @@ def main(config: str, data: str, images: str, folder: str) -> None:
 
     def train() -> None:
         run = pneumo.train(config, data, overrides=overrides, runs_dir=runs)
-        pneumo.evaluate(run, data=data)
+        pneumo.evaluate(run, data=data, split="test", out=Path(folder, "evaluations"))
 
     train()
     thread = threading.Thread(target=train)

@@ -1,16 +1,13 @@
-"""The verdict of the gate: checks of the bundle and its data, and its figures against the champion's."""
-
-from typing import Literal
+"""The verdict of the gate: checks of the bundle and its data, its figures against limits and the champion's."""
 
 from pydantic import computed_field
 
 from pneumo.pipeline.evaluation.paired import Difference
 from pneumo.pipeline.evaluation.results import title
+from pneumo.pipeline.release.gate.limits import LimitResult, Outcome
 from pneumo.pipeline.release.gate.requirements import Gate
 from pneumo.pipeline.release.registry.write import Admission
 from pneumo.serving.contracts.models import FrozenModel
-
-Outcome = Literal["good", "worse", "undecided"]
 
 
 class Check(FrozenModel):
@@ -68,7 +65,10 @@ class Verdict(FrozenModel):
     Attributes:
         model: `name:version` of the challenger, or its folder if it is no bundle.
         champion: Version that the alias points at; None if there is none.
-        split: Split of the comparison; `images` of `patients`.
+        split: Split that it was measured on; `images` of `patients`.
+        limits: Its own metrics against chance and the gate's limits.
+        figures: Its metrics against the champion's.
+        notes: What could not be compared, and other remarks.
         objections: Reasons of a refusal; empty if the model passes.
     """
 
@@ -81,6 +81,7 @@ class Verdict(FrozenModel):
     patients: int | None = None
     confidence: float
     checks: list[Check] = []
+    limits: list[LimitResult] = []
     figures: list[Figure] = []
     notes: list[str] = []
     objections: list[str] = []

@@ -1,17 +1,33 @@
 """`gate.yaml`: the requirements of `pneumo promote`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pneumo.pipeline.config import document
+from pneumo.pipeline.config.file_model import validate_model
 from pneumo.pipeline.config.json_schema import DIALECT
-from pneumo.pipeline.config.problems import ConfigError, Problem
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.model.registry import Alias
 
 FILE = Path("ludwig_configs/gate.yaml")
+
+
+Metric = Literal[
+    "auroc",
+    "worst_group_auroc",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "coverage",
+    "stress.mean_auroc",
+    "stress.worst_auroc",
+    "stress.mean_balanced_accuracy",
+    "stress.worst_balanced_accuracy",
+    "stress.worst_coverage",
+]
+"""Metrics that may have a limit; those of `stress` are of the stress test in the bundle, which has no intervals."""
 
 
 class Margins(FrozenModel):
@@ -32,11 +48,14 @@ class Gate(FrozenModel):
     """Requirements of a promotion: `gate.yaml`."""
 
     aliases: list[Alias] = Field(default=["champion"], min_length=1, description="Aliases that the gate guards.")
-    split: Literal["test", "validation"] = Field(default="test", description="Images of the comparison.")
+    split: Literal["test", "validation"] = Field(default="test", description="Images that the metrics are of.")
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="One-sided, that no metric is lower by its margin."
     )
     margins: Margins = Margins()
+    limits: dict[Metric, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default={}, description="Least values, of the lower end of the 95% interval; better than chance in any case."
+    )
     undecided: Literal["refuse", "pass"] = Field(default="refuse", description="If too few images can tell.")
     parity: float = Field(default=1e-4, gt=0, le=0.01, description="Largest difference from the trained model.")
     resamples: int = Field(default=2000, ge=100, le=100_000, description="Bootstrap resamples of patients.")
@@ -52,17 +71,4 @@ def read_gate(path: Path | None = None) -> Gate:
     """Read the requirements, by default `ludwig_configs/gate.yaml` if it exists; an `InputError` names a wrong line."""
     if path is None and not FILE.is_file():
         return Gate()
-    content = document.read_document(path or FILE)
-    try:
-        return Gate.model_validate(content.data)
-    except ValidationError as error:
-        raise ConfigError([_describe_fault(content, fault) for fault in error.errors()]) from None
-
-
-def _describe_fault(content: document.Document, fault: Any) -> Problem:
-    place = tuple(fault["loc"])
-    message = ": ".join(filter(None, (document.format_key_path(place), fault["msg"])))
-    if fault["type"] == "extra_forbidden":
-        keys = (Margins if place[0] == "margins" else Gate).model_fields
-        message = f"unknown key {document.format_key_path(place)!r}; the keys are {', '.join(keys)}"
-    return content.problem(place, message)
+    return validate_model(document.read_document(path or FILE), Gate)

@@ -9,9 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from pneumo.pipeline import decisions
-from pneumo.pipeline.data import manifest
-from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.evaluation import evaluate, evaluate_data, evaluate_folder, evaluate_run, read_metrics
+from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.serving.contracts.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("no_pages")
@@ -163,44 +161,6 @@ def test_more_than_two_classes_are_measured(synthesise_run, page) -> None:
     assert report.decisions.threshold is None
     assert report.result.metrics["auroc"].value > 0.9
     assert "Sensitivity of virus" in run.report.read_text()
-
-
-def test_evaluate_measures_a_split_and_writes_nothing(synthesise_run) -> None:
-    run = synthesise_run()
-    before = sorted(run.folder.iterdir())
-    report = evaluate(run, split=Split.VALIDATION, resamples=10)
-    assert report.split == "validation"
-    assert sorted(run.folder.iterdir()) == before
-    assert report.decisions.fitted_on == "validation"
-
-
-def test_another_data_set_uses_the_decisions_of_the_run_and_leaves_its_metrics(synthesise_run) -> None:
-    run, other = synthesise_run(seed=1), synthesise_run(seed=2, splits=("test",))
-    evaluate_run(run, resamples=10)
-    kept = run.metrics.read_bytes()
-    dataset = manifest.read_dataset(other.folder.parent.parent / "data-2-2")
-    report = evaluate_data(run, dataset, pd.read_parquet(other.predictions), resamples=10)
-    stem = f"evaluation-{dataset.info.fingerprint[:8]}"
-    assert [path.rsplit("/", 1)[1] for path in report.files] == [f"{stem}.json", f"{stem}.html"]
-    assert run.metrics.read_bytes() == kept
-    assert report.decisions == decisions.read_decisions(run)
-    assert report.data == "data-2-2"
-    assert report.data_fingerprint == dataset.info.fingerprint
-    strict = evaluate_data(run, dataset, pd.read_parquet(other.predictions), policy="specificity >= 0.99", resamples=10)
-    assert strict.decisions.threshold > report.decisions.threshold
-    assert decisions.read_decisions(run) == report.decisions
-
-
-def test_a_data_set_of_other_classes_is_refused_before_it_is_predicted(synthesise_run) -> None:
-    run, other = synthesise_run(seed=1), synthesise_run(("NORMAL", "COVID"), seed=2)
-    with pytest.raises(InputError, match="'COVID' is unknown to the run, which has NORMAL, PNEUMONIA"):
-        evaluate_folder(run, other.folder.parent.parent / "data-2-2")
-
-
-def test_a_split_that_a_data_set_lacks_is_refused_before_it_is_predicted(synthesise_run) -> None:
-    run, other = synthesise_run(seed=1), synthesise_run(seed=2, splits=("test",))
-    with pytest.raises(InputError, match=r"--split train: .* it has test"):
-        evaluate_folder(run, other.folder.parent.parent / "data-2-2", split=Split.TRAIN)
 
 
 @pytest.mark.parametrize(

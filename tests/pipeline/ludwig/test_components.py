@@ -12,9 +12,11 @@ from pneumo.pipeline import config, training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data import importer, manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.data.training_images import read_images
 from pneumo.pipeline.export import bundle_export
 from pneumo.pipeline.ludwig import inference
 from pneumo.pipeline.runs.run import Run
+from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.bundle import Bundle
 from tests.support.paths import ROOT
 
@@ -39,7 +41,9 @@ def stored_logits(run: Run) -> np.ndarray:
 
 def loaded_logits(run: Run, dataset: Dataset) -> np.ndarray:
     """Return the logits of the same images after loading the model from its files."""
-    return np.stack(inference.predict_dataset(run, dataset)["logits"].to_list())
+    info = run.info()
+    images = read_images(dataset, dataset.rows, Preparation.model_validate(info.preparation))
+    return inference.predict_logits(inference.load_model(run), info, images)
 
 
 @pytest.mark.lengthy

@@ -9,20 +9,22 @@ from pneumo.pipeline import config, training
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.data import importer
 from pneumo.pipeline.data.manifest import Dataset
+from pneumo.pipeline.data.training_images import read_images
 from pneumo.pipeline.evaluation import read_metrics
 from pneumo.pipeline.export.bundle_export import export_run
-from pneumo.pipeline.ludwig.inference import load_model, predict_dataset, read_class_order
+from pneumo.pipeline.ludwig.inference import load_model, make_predictions_frame, predict_logits, read_class_order
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import InputError
-from pneumo.serving.images.preparation import encode_png
-from pneumo.serving.images.types import Decode, Fit
+from pneumo.serving.images.preparation import Preparation, encode_png
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.support.paths import ROOT
 
 
-def test_predicting_a_data_set_again_gives_what_training_kept(trained: Run, dataset: Dataset) -> None:
-    again = predict_dataset(trained, dataset)
+def test_a_loaded_model_predicts_what_training_kept(trained: Run, dataset: Dataset) -> None:
+    info = trained.info()
+    images = read_images(dataset, dataset.rows, Preparation.model_validate(info.preparation))
+    again = make_predictions_frame(dataset.rows, predict_logits(load_model(trained), info, images))
 
     kept = pd.read_parquet(trained.predictions)
     assert list(again["image"]) == list(kept["image"])
@@ -35,29 +37,6 @@ def test_a_model_is_loaded_without_looking_for_a_ray_cluster(trained: Run, monke
 
     monkeypatch.setattr("ludwig.backend._has_ray", look)
     assert load_model(trained).backend.BACKEND_TYPE == "local"
-
-
-def test_a_data_set_prepared_otherwise_is_refused(trained: Run, phantoms: Path, tmp_path: Path) -> None:
-    other = importer.import_dataset(
-        phantoms, tmp_path / "data", importer.ImportSettings(size=64, fit=Fit.CROP), workers=1
-    )
-
-    with pytest.raises(InputError, match="import it with --size 64 --fit squash --decode scaled"):
-        predict_dataset(trained, other)
-
-
-def test_a_data_set_decoded_otherwise_is_refused(trained: Run, dataset: Dataset) -> None:
-    info = dataset.info.model_copy(update={"decode": Decode.FULL})
-
-    with pytest.raises(InputError, match="--decode scaled"):
-        predict_dataset(trained, dataclasses.replace(dataset, info=info))
-
-
-def test_an_unknown_class_is_refused(trained: Run, dataset: Dataset) -> None:
-    info = dataset.info.model_copy(update={"classes": ["NORMAL", "TUBERCULOSIS"]})
-
-    with pytest.raises(InputError, match="'TUBERCULOSIS' is not one of"):
-        predict_dataset(trained, dataclasses.replace(dataset, info=info))
 
 
 def test_a_run_without_a_model_says_how_to_finish_it(trained: Run, tmp_path: Path) -> None:

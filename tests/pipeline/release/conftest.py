@@ -13,9 +13,12 @@ from onnx import numpy_helper
 from pneumo.pipeline.data import audit, manifest
 from pneumo.pipeline.data.audit import AuditReport
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, Row, Split
+from pneumo.pipeline.export.graph_outputs import make_reference, run_graph
+from pneumo.serving.drift.samples import REFERENCE
 from pneumo.serving.images.preparation import Preparation, Storage, encode_png
 from pneumo.serving.images.types import Fit
-from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.bundle import EMBEDDING_SPACE, MODEL, Bundle, seal_bundle
+from pneumo.serving.model.outlier_score import OutlierScorer
 from tests.support import bundles as _made
 
 make_bundle, make_network = _made.make_bundle, _made.make_network
@@ -27,8 +30,21 @@ MakeDataset = Callable[..., Dataset]
 MakeBundle = Callable[..., Bundle]
 
 
-def write_dataset(folder: Path, *, test: int = 400, seed: int = 0, brighter: float = 0.0, each: int = 1) -> Dataset:
-    """Images whose brightness tells the class, but for some; `each` of a patient, and `brighter` by gray levels."""
+def write_dataset(
+    folder: Path,
+    *,
+    test: int = 400,
+    seed: int = 0,
+    brighter: float = 0.0,
+    each: int = 1,
+    classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
+    signal: float = 60.0,
+    groups: bool = False,
+) -> Dataset:
+    """Images whose brightness tells the class, but for some; `each` of a patient, and `brighter` by gray levels.
+
+    The classes differ by `signal` gray levels; with `groups` every third image is of the group `view: lateral`.
+    """
     random = np.random.default_rng(seed)
     rows = []
     for number in range(test + 40):
@@ -39,8 +55,8 @@ def write_dataset(folder: Path, *, test: int = 400, seed: int = 0, brighter: flo
             if number // (1 if each == 1 else 2 * each) % 2
             else Split.VALIDATION
         )
-        label = number % 4 // 2
-        level = 90 + 60 * label + random.normal(0, 22) + brighter
+        label = number % (2 * len(classes)) // 2
+        level = 90 + signal * label + random.normal(0, 22) + brighter
         pixels = np.clip(random.normal(level, 25, (SIDE, SIDE)), 0, 255).astype(np.uint8)
         png = encode_png(pixels)
         name = f"images/{number:04d}.png"
@@ -50,18 +66,19 @@ def write_dataset(folder: Path, *, test: int = 400, seed: int = 0, brighter: flo
         rows.append(
             Row(
                 name,
-                ("NORMAL", "PNEUMONIA")[label],
+                classes[label],
                 split,
                 f"person{number // (2 * each)}-{label}" if each > 1 else f"person{number}",
                 name,
                 digest,
                 SIDE,
                 SIDE,
+                {"view": "lateral" if number % 3 == 0 else "frontal"} if groups else {},
             )
         )
     digests = {row.image: row.sha256 for row in rows}
     info = DatasetInfo(
-        classes=["NORMAL", "PNEUMONIA"],
+        classes=list(classes),
         counts={},
         patients={},
         size=SIDE,
@@ -127,3 +144,22 @@ def bundle_of(tmp_path: Path) -> MakeBundle:
         return make_bundle(tmp_path / f"bundle{version}", network=network, version=version, **(given | changes))
 
     return make
+
+
+@pytest.fixture
+def base(bright: Dataset, bundle_of: MakeBundle) -> Bundle:
+    """A bundle with the reference that an export writes."""
+    bundle = bundle_of(bright, "1")
+    outputs = run_graph(bundle.read(MODEL), bright, bright.rows, bundle.info.preparation)
+    scorer = OutlierScorer.from_bytes(bundle.read(EMBEDDING_SPACE))
+    reference = make_reference([outputs], scorer, 1, bundle.info.temperature)
+    reference.assign(split="validation").to_parquet(bundle.folder / REFERENCE, index=False)
+    seal_bundle(bundle.folder, bundle.info)
+    return Bundle.open(bundle.folder)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """160 images of 80 patients, two of each, in two groups. Tests only read it."""
+    folder = tmp_path_factory.mktemp("site") / "elsewhere"
+    return write_dataset(folder, test=120, seed=5, brighter=45, each=2, groups=True)

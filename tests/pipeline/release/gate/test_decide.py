@@ -1,8 +1,11 @@
 """The gate, on bundles that run: passes, refusals and their reasons."""
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +16,10 @@ from pneumo.pipeline.release.gate import Gate, Verdict, judge_candidate
 from pneumo.pipeline.release.gate.decide import GateContext
 from pneumo.pipeline.release.registry import promote
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
-from pneumo.serving.model.bundle import Bundle, seal_bundle
+from pneumo.serving.model.bundle import Bundle, Conformal, seal_bundle
 from pneumo.serving.model.registry import read_registry
+from tests.pipeline.release.conftest import PREPARATION, write_dataset
+from tests.support.bundles import make_bundle, make_network
 
 GATE = Gate(resamples=200)
 
@@ -69,8 +74,6 @@ def test_a_challenger_at_a_worse_operating_point_is_refused_though_it_ranks_the_
 
 
 def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_path, bundle_of):
-    from tests.pipeline.release.conftest import write_dataset
-
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")
     context = GateContext(tmp_path / "models", few.folder)
@@ -82,20 +85,90 @@ def test_few_images_are_no_proof_unless_the_gate_lets_the_undecided_pass(tmp_pat
 
 
 def test_the_same_network_passes_with_few_images_since_it_is_the_same(tmp_path, bundle_of):
-    from tests.pipeline.release.conftest import write_dataset
-
     few = write_dataset(tmp_path / "few", test=24)
     promote(bundle_of(few, "1").folder, root=tmp_path / "models")
     again = bundle_of(few, "2", policy="max accuracy")
     assert judge_candidate(again.folder, "champion", GATE, GateContext(tmp_path / "models", few.folder)).passed
 
 
-def test_the_first_champion_is_compared_with_nothing(tmp_path, bright, audited, bundle_of):
+def test_the_first_champion_is_measured_and_compared_with_nothing(tmp_path, bright, audited, bundle_of):
     context = GateContext(tmp_path / "none", bright.folder, audit=audited)
-    verdict = judge_candidate(bundle_of(bright, "2", blind=True).folder, "champion", GATE, context)
+    verdict = judge_candidate(bundle_of(bright, "2").folder, "champion", GATE, context)
     assert verdict.passed
     assert not verdict.compared
-    assert [check.name for check in verdict.checks] == ["files", "parity", "card", "data audit"]
+    assert [check.name for check in verdict.checks] == ["files", "parity", "card", "data audit", "images"]
+    assert [(each.metric, each.limit, each.outcome) for each in verdict.limits] == [
+        ("auroc", 0.5, "good"),
+        ("balanced_accuracy", 0.5, "good"),
+    ]
+
+
+def test_three_classes_at_chance_are_no_champion(pneumo, tmp_path, bundle_of, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no gate.yaml here: the defaults
+    classes = ("COVID", "NORMAL", "PNEUMONIA")
+    three = write_dataset(tmp_path / "three", classes=classes, signal=0.0)
+    network = make_network(1, 3, 0, bright=True)
+    given: dict[str, Any] = {
+        "classes": list(classes),
+        "positive_class": None,
+        "thresholds": {},
+        "preparation": PREPARATION,
+    }
+    given |= {"conformal": Conformal(level=0.9, limit=[0.4, 0.4, 0.4]), "data_fingerprint": three.info.fingerprint}
+    bundle = make_bundle(tmp_path / "bundle", network=network, temperature=1.0, **given)
+    told = pneumo("promote", bundle.folder, "--data", three.folder)
+    assert told.code == 1, told.err
+    for metric, value in (("AUROC", "0\\.[45]"), ("Balanced accuracy", "0\\.3")):
+        outcome = "required|too few images to tell that it is"
+        assert re.search(rf"{metric} is {value}\d+ \(.*?\); ({outcome}): better than chance", told.err), told.err
+    assert not read_registry(tmp_path / "models").versions
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"sensitivity": 0.5, "specificity": 0.5, "coverage": 0.5, "auroc": 0.8}, None),
+        ({"sensitivity": 0.999}, r"Sensitivity is 0\.\d+ \(0\.\d+ to 0\.\d+\); required: 0.999 or more"),
+        ({"specificity": 0.87}, "too few images to tell that it is: 0.87 or more"),
+        ({"coverage": 0.999}, "coverage of PNEUMONIA is"),
+        ({"worst_group_auroc": 0.7}, "Worst-group AUROC is undefined: not measured on these images"),
+        ({"stress.worst_auroc": 0.7}, "stress.worst_auroc is undefined: no current stress test in the bundle; run"),
+    ],
+)
+def test_limits_are_absolute_and_hold_for_the_first_champion(tmp_path, bright, audited, bundle_of, limits, why):
+    context = GateContext(tmp_path / "none", bright.folder, audit=audited)
+    gate = Gate(resamples=200, limits=limits)
+    objections = judge_candidate(bundle_of(bright, "2").folder, "champion", gate, context).objections
+    assert (objections == []) == (why is None), objections
+    assert why is None or re.search(why, "; ".join(objections)), objections
+
+
+@pytest.mark.parametrize(
+    ("threshold", "limits", "why"),
+    [
+        (0.5, {"stress.mean_auroc": 0.9, "stress.worst_auroc": 0.6, "stress.worst_coverage": 0.5}, None),
+        (0.5, {"stress.worst_auroc": 0.7}, "stress.worst_auroc is 0.650; required: 0.7 or more"),
+        (0.5, {"stress.worst_coverage": 0.8}, "stress.worst_coverage is 0.700; required: 0.8"),
+        (0.4, {"stress.worst_balanced_accuracy": 0.5}, "the stress test in the bundle is of another threshold"),
+        (0.4, {"stress.worst_auroc": 0.6}, None),
+    ],
+)
+def test_limits_under_stress_are_of_the_test_in_the_bundle(
+    tmp_path, bright, audited, bundle_of, threshold, limits, why
+):
+    bundle = bundle_of(bright, "2", threshold=threshold)
+    shift = {"name": "blur", "strength": "", "metrics": {"coverage:PNEUMONIA": {"value": 0.7}}, "flagged": 0.0}
+    summary = {"mean_auroc": 0.95, "worst_auroc": 0.65, "worst_shift": "blur"}
+    summary |= {"mean_balanced_accuracy": 0.9, "worst_balanced_accuracy": 0.6}
+    about = {"run": "r", "data": "d", "data_fingerprint": "f", "split": "validation", "images": 9, "patients": 9}
+    about |= {"classes": bundle.info.classes, "positive": "PNEUMONIA", "threshold": 0.5, "bootstrap": {}}
+    stress = {**about, "unchanged": shift, "shifts": [shift], "summary": summary}
+    (bundle.folder / "stress.json").write_text(json.dumps(stress))
+    seal_bundle(bundle.folder, bundle.info)
+    context = GateContext(tmp_path / "none", bright.folder, audit=audited)
+    objections = judge_candidate(bundle.folder, "champion", Gate(resamples=200, limits=limits), context).objections
+    assert (why or "") in "; ".join(objections)
+    assert (objections == []) == (why is None)
 
 
 def test_an_alias_that_is_not_guarded_is_judged_by_the_bundle_alone(judged, bright, bundle_of):
@@ -147,7 +220,7 @@ def test_a_changed_image_is_found_by_the_audit_of_the_gate(judged, bright, bundl
     shutil.copytree(bright.folder, tmp_path / "copy")
     (tmp_path / "copy" / "images" / "0001.png").write_bytes((bright.folder / "images" / "0003.png").read_bytes())
     verdict = judged(bundle_of(bright, "2"), data=tmp_path / "copy", audit=None)
-    assert [check.name for check in verdict.checks if not check.passed] == ["data audit", "same images"]
+    assert [check.name for check in verdict.checks if not check.passed] == ["data audit", "images"]
     assert "images/0001.png" in verdict.objections[0]
 
 
@@ -183,7 +256,7 @@ def test_another_data_set_is_refused_since_the_challenger_may_have_learned_from_
 )
 def test_models_that_answer_other_questions_are_not_compared(judged, bright, bundle_of, changes, why):
     (said,) = judged(bundle_of(bright, "2", **changes)).objections
-    assert said.startswith("same images: ")
+    assert said.startswith("images: ")
     assert why in said
 
 
@@ -200,7 +273,8 @@ def test_a_champion_of_other_data_is_run_on_the_challengers_images_and_that_is_s
     context = GateContext(tmp_path / "models", bright.folder, audit=audited)
     verdict = judge_candidate(bundle_of(bright, "2", noise=0.1).folder, "champion", GATE, context)
     assert verdict.passed
-    assert "another data set" in verdict.notes[0]
+    assert "not compared: images under change" in verdict.notes[0]
+    assert "another data set" in verdict.notes[1]
 
 
 def test_a_champion_that_is_damaged_is_named(judged, root, bright, bundle_of):

@@ -24,6 +24,8 @@ def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch):
         ("margins:\n  auroc: 0.01\n  recall: 1\n", "gate.yaml:3: unknown key 'margins.recall'; the keys are auroc"),
         ("seed: 0\nconfidence: 2\n", "gate.yaml:2: confidence: Input should be less than 1"),
         ("margins:\n  sensitivity: -1\n", "gate.yaml:2: margins.sensitivity: "),
+        ("limits:\n  sensitivity: 0.9\n  recall: 0.9\n", "gate.yaml:3: limits.recall: Input should be 'auroc'"),
+        ("limits: {auroc: 90}\n", "gate.yaml:1: limits.auroc: Input should be less than 1"),
         ("undecided: maybe\n", "gate.yaml:1: undecided: "),
         ("aliases: [champion, 1 2]\n", "gate.yaml:1: aliases.1: "),
         ("seed: [\n", "gate.yaml:2: cannot be read as YAML"),
