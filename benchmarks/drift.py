@@ -6,10 +6,12 @@ and by any column, and what a careful person would do without knowing of patient
 test, corrected by Holm).
 
 Every image is predicted once under each change: five to ten minutes on two cores for the 782 test images of
-chest_xray_224_train.tar, imported with `--fractions 0.7,0.15,0.15`.
+chest_xray_224_train.tar, imported with `--fractions 0.7,0.15,0.15`. With `--sites` only the figures of several sites
+are measured, of which one changes, under fewer changes.
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -22,18 +24,25 @@ import numpy as np
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Split
-from pneumo.pipeline.drift.changed_images import Scene, predict_changes
+from pneumo.pipeline.drift.changed_images import PredictedImages, Scene, predict_changes
 from pneumo.pipeline.drift.grades import Grade, list_grades, load_photographs
 from pneumo.pipeline.drift.simulation import measure_grade
 from pneumo.pipeline.drift.simulation_result import HARM, SURE
 from pneumo.serving.drift.column_tests import ColumnTests, adjust_p_values
 from pneumo.serving.drift.samples import Sample, read_reference
-from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.drift.verdict import Verdict, find_worst
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
 
 SIZES = (50, 100, 200)
 HALVES = 20
+SITES = ((1, 100), (5, 80), (5, 40), (20, 25))
+"""Numbers of sites, and images of each."""
+SITE_CHANGES = (
+    *("darker, -5 levels", "darker, -10 levels", "darker, -20 levels", "blur, sigma 0.3 px", "blur, sigma 0.5 px"),
+    *("noise, 20000 photons", "noise, 8000 photons", "rotation, 2 degrees", "rotation, 5 degrees"),
+    *("another scanner, 10%", "another scanner, 25%", "more positives, 90% of images", "more positives, 97% of images"),
+)
 MIX = (0.62, 0.9)
 """Share of pneumonia in the reference and in the window of the change of the class mix."""
 
@@ -149,6 +158,66 @@ def false_alarms(reference: Sample, scene: Scene, count: int) -> dict[str, dict[
     return found
 
 
+def judge_sites(judge: ColumnTests, parts: list[Sample]) -> list[Verdict]:
+    """Verdict on all images of some sites together, and on each of several sites, under one correction."""
+    windows = [functools.reduce(Sample.join, parts), *(parts if len(parts) > 1 else [])]
+    return [verdict for verdict, _ in judge.compare_all(windows)]
+
+
+def site_false_alarms(reference: Sample, scene: Scene, count: int) -> dict[str, dict[str, float]]:
+    """Share of unchanged windows of several sites with any alarm, by how they were drawn."""
+    found: dict[str, dict[str, float]] = {}
+    for sites, size in SITES:
+        raised: dict[str, list[bool]] = {}
+        judge = ColumnTests(reference, positive_class="PNEUMONIA")
+        for drawn, known, windows in null_windows(reference, scene, sites * size, count):
+            if judge.reference is not known:
+                judge = ColumnTests(known, positive_class="PNEUMONIA")
+            for window in windows:
+                parts = [window.take(np.arange(size) + size * site) for site in range(sites)]
+                raised.setdefault(drawn, []).append(find_worst(judge_sites(judge, parts)) is not Verdict.OK)
+            print(".", end="", file=sys.stderr, flush=True)
+        found[f"{sites} x {size}"] = {drawn: float(np.mean(values)) for drawn, values in raised.items()}
+    print(file=sys.stderr)
+    return found
+
+
+def part_of(scene: Scene, grade: Grade, rows: np.ndarray) -> Scene:
+    """Some images of a scene, unchanged and under one change."""
+
+    def take(images: PredictedImages) -> PredictedImages:
+        return PredictedImages(images.sample.take(rows), images.right[rows])
+
+    changed = {grade.change.title: take(scene.select(grade))} if grade.change else {}
+    positive = None if scene.positive is None else scene.positive[rows]
+    return Scene(take(scene.plain), changed, None, scene.patients[rows], positive)
+
+
+def site_power(reference: Sample, scene: Scene, grades: list[Grade], count: int) -> dict[str, dict[str, list[float]]]:
+    """For each grade at one of several sites, by sites: shares of windows with an alarm.
+
+    Of all images where sites are not known, with sites, and with an alarm at the changed site and at no other.
+    """
+    judge = ColumnTests(reference, positive_class="PNEUMONIA")
+    found: dict[str, dict[str, list[float]]] = {}
+    for grade in grades:
+        for sites, size in SITES[1:]:
+            hits = []
+            for number in range(count):
+                rng = np.random.default_rng((sites, size, number))
+                rows = of_patients(scene.patients, len(scene), rng)
+                others, rest = np.split(rows, [(sites - 1) * size])
+                first = part_of(scene, grade, rest).draw_window(grade, size, rng)
+                parts = [first, *(scene.plain.sample.take(each) for each in others.reshape(-1, size))]
+                verdicts = [verdict is not Verdict.OK for verdict in judge_sites(judge, parts)]
+                alone = judge.compare(functools.reduce(Sample.join, parts))[0] is not Verdict.OK
+                hits.append([alone, any(verdicts), verdicts[1] and not any(verdicts[2:])])
+            found.setdefault(grade.title, {})[f"{sites} x {size}"] = np.mean(hits, axis=0).tolist()
+            shares = "".join(f"{share:>8.2f}" for share in np.mean(hits, axis=0))
+            print(f"{grade.title:<36}{sites:>3} x {size:<6}{shares}", flush=True)
+    return found
+
+
 def power(
     reference: Sample, scene: Scene, grades: list[Grade], count: int, size: int
 ) -> list[dict[str, str | float | None]]:
@@ -219,6 +288,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=200, help="unchanged windows of each size")
     parser.add_argument("--shifted", type=int, default=60, help="windows of each change and strength")
     parser.add_argument("--size", type=int, default=100, help="images in a changed window")
+    parser.add_argument("--images", type=int, default=10_000, help="test images at most, of whole patients")
+    parser.add_argument("--sites", action="store_true", help="measure the figures of several sites alone")
     parser.add_argument("--out", type=Path, help="write all figures here, as JSON")
     options = parser.parse_args()
     if not (options.bundle / "bundle.json").is_file():  # `make bench` runs every benchmark
@@ -227,21 +298,46 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     bundle, dataset = Bundle.open(options.bundle), manifest.read_dataset(options.data)
     reference = read_reference(bundle)
-    rows = dataset.select(Split.TEST)
-    grades = [*list_grades()]
+    rows = list(dataset.select(Split.TEST))
+    if options.images < len(rows):
+        patients = np.array([row.patient for row in rows])
+        rows = [rows[place] for place in sorted(of_patients(patients, options.images, np.random.default_rng(0)))]
+    grades = [grade for grade in list_grades() if not options.sites or grade.title in SITE_CHANGES]
     size = bundle.info.preparation.size
     scene = predict_changes(
         Predictor(bundle),
         dataset,
         rows,
         grades,
-        photographs=load_photographs(size),
+        photographs=[] if options.sites else load_photographs(size),
         progress=lambda title: print(title, file=sys.stderr, flush=True),
     )
-    run(bundle, reference, scene, grades, options)
+    found: dict[str, object] = {**run_sites(reference, scene, grades, options)}
+    if not options.sites:
+        found |= run(bundle, reference, scene, grades, options)
+    if options.out:
+        options.out.write_text(json.dumps({"model": bundle.info.id, **found}, indent=1) + "\n", encoding="utf-8")
 
 
-def run(bundle: Bundle, reference: Sample, scene: Scene, grades: list[Grade], options: argparse.Namespace) -> None:
+def run_sites(
+    reference: Sample, scene: Scene, grades: list[Grade], options: argparse.Namespace
+) -> dict[str, dict[str, object]]:
+    """Print the tables of several sites."""
+    alarms = site_false_alarms(reference, scene, options.windows)
+    print(
+        f"{'false alarms of unchanged sites, sites x images':<52}"
+        + "".join(f"{name:>20}" for name in alarms["1 x 100"])
+    )
+    for name, kinds in alarms.items():
+        print(f"{name:<52}" + "".join(f"{value:>20.3f}" for value in kinds.values()))
+    print(f"\n{'one site changes':<36}{'sites':>8}  without  any  that one alone")
+    chosen = [grade for grade in grades if grade.title in SITE_CHANGES]
+    return {"site_false_alarms": {**alarms}, "site_power": {**site_power(reference, scene, chosen, options.shifted)}}
+
+
+def run(
+    bundle: Bundle, reference: Sample, scene: Scene, grades: list[Grade], options: argparse.Namespace
+) -> dict[str, object]:
     """Print all tables for images that were seen."""
     patients = "unknown" if reference.groups is None else len(np.unique(reference.groups))
     print(
@@ -255,8 +351,8 @@ def run(bundle: Bundle, reference: Sample, scene: Scene, grades: list[Grade], op
             print(f"{name:<32}{drawn:<20}" + "".join(f"{value:>8.3f}" for value in values))
     mix = class_mix(reference, scene, options.windows)
     print(f"\n{'pneumonia ' + f'{MIX[0]:.0%} in the reference, in the window':<52}" + "".join(f"{n:>8}" for n in SIZES))
-    for share, values in mix.items():
-        print(f"{share:<52}" + "".join(f"{values.get(size, float('nan')):>8.3f}" for size in SIZES))
+    for share, found in mix.items():
+        print(f"{share:<52}" + "".join(f"{found.get(size, float('nan')):>8.3f}" for size in SIZES))
     print(f"\nalarms in {options.shifted} windows of {options.size} images")
     print(f"{'change':<36}{'AUROC':>8}{'pneumo':>8}{'drift':>8}{'KS Holm':>10}{'Evid.':>10}{'Ev. any':>10}  columns")
     judge = ColumnTests(reference, positive_class="PNEUMONIA")
@@ -265,9 +361,7 @@ def run(bundle: Bundle, reference: Sample, scene: Scene, grades: list[Grade], op
     grades = [grade for grade in grades if scene.has_enough(grade, options.size)]
     points = power(reference, scene, grades, options.shifted, options.size)
     harmed(points, unchanged.auroc or 0.0)
-    if options.out:
-        found = {"model": bundle.info.id, "false_alarms": alarms, "class_mix": mix, "power": points}
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return {"false_alarms": alarms, "class_mix": mix, "power": points}
 
 
 if __name__ == "__main__":

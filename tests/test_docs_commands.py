@@ -113,7 +113,7 @@ def lines(path: Path, number: int = 0) -> list[str]:
     """The commands of a block, without the remarks behind them and those that serve until Ctrl-C."""
     text = BLOCK.findall(path.read_text(encoding="utf-8"))[number][1].replace("\\\n", " ")
     found = [line.split("  # ")[0].rstrip() for line in text.splitlines()]
-    return [line for line in found if not line.startswith(("source ", "pneumo serve", "pneumo drift dashboard"))]
+    return [line for line in found if not line.startswith(("source ", "pneumo serve"))]
 
 
 def test_the_pages_of_daily_work(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`pneumo drift`."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +8,7 @@ import typer
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import print_json, print_lines, print_table, say
 from pneumo.pipeline.cli.progress import count_bar
-from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from pneumo.pipeline.drift.simulation_result import Simulation
@@ -27,6 +26,9 @@ SinceOption = Annotated[
 ]
 FilesOption = Annotated[
     list[Path] | None, typer.Option("--data", metavar="PATH", help="Image files or folders instead of the log.")
+]
+SiteOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Images of one site alone. By default all, and each site apart.")
 ]
 LogOption = Annotated[
     str | None,
@@ -46,6 +48,7 @@ def report(
     model: options.ModelOption = "champion",
     models_dir: options.ModelsDirOption = "models",
     log: LogOption = None,
+    site: SiteOption = None,
     out: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("drift-report"),
     store: Annotated[
         bool, typer.Option("--store", help="Also store the check in the log; the service shows it at /drift.")
@@ -54,18 +57,19 @@ def report(
 ) -> None:
     """Write a drift report: Evidently's page and the verdict as JSON."""
     from pneumo.pipeline.drift.check import open_log, write_drift_report
+    from pneumo.serving.drift.stored_checks import store_result
 
-    if store and data:
-        raise InputError("--store keeps checks of the log; images of --data are not in it: leave one out")
-    checked = _check_images(last, since, data, model, models_dir, log)
+    if store and (data or site):
+        raise InputError("--store keeps checks of the whole log: leave it out, or --data and --site")
+    checked = _check_images(last, since, data, model, models_dir, log, site)
     for path in write_drift_report(checked, out):
         say(f"wrote {path}")
     if store:
-        from pneumo.pipeline.drift.evidently_ui import store_check
-
-        store_check(open_log(log), checked)
-        other = "too" if checked.check.columns else "does not, since there are too few images to draw"
-        say(f"stored; the service shows it at /drift, `pneumo drift dashboard` {other}")
+        database = open_log(log)
+        with database.translate_errors():
+            database.prepare()
+            store_result(database, checked)
+        say("stored; the service shows it at /drift")
     _show(checked.check, as_json)
 
 
@@ -77,6 +81,7 @@ def check(
     model: options.ModelOption = "champion",
     models_dir: options.ModelsDirOption = "models",
     log: LogOption = None,
+    site: SiteOption = None,
     fail_on: Annotated[Literal["warning", "drift"], typer.Option(help="Mildest verdict that exits 1.")] = "drift",
     as_json: options.JsonOption = False,
 ) -> None:
@@ -84,38 +89,12 @@ def check(
     from pneumo.pipeline.drift.check import TooFewError
     from pneumo.serving.drift.verdict import Verdict
 
-    result = _check_images(last, since, data, model, models_dir, log).check
+    result = _check_images(last, since, data, model, models_dir, log, site).check
     _show(result, as_json)
     if result.verdict is Verdict.TOO_FEW:
         raise TooFewError(f"{result.summary}; wait, or take a longer --since or a larger --last")
     if result.verdict in {Verdict.DRIFT, Verdict(fail_on)}:
         raise CheckFailedError(f"{result.verdict}: {result.summary}")
-
-
-@app.command()
-def dashboard(
-    log: LogOption = None,
-    workspace: Annotated[
-        Path | None, typer.Option(help="New folder that keeps Evidently's workspace.", show_default="none is kept")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on. No API key is required.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8001,
-) -> None:
-    """Open Evidently's dashboard of stored checks, until Ctrl-C. The service has its own at /drift."""
-    from pneumo.pipeline.drift.check import open_log
-    from pneumo.pipeline.drift.evidently_ui import NOT_DRAWN, serve_workspace, write_workspace
-
-    store = open_log(log)
-    with tempfile.TemporaryDirectory(prefix="pneumo-evidently-") as temporary:
-        folder = workspace or Path(temporary)
-        count, others = write_workspace(store, folder)
-        if others:
-            say(f"not shown: {others} checks {NOT_DRAWN}")
-        say(f"{count} checks; Evidently starts on http://{host}:{port} in a few seconds; Ctrl-C stops it")
-        say("research software, not a medical device")
-        code = serve_workspace(folder, host=host, port=port)
-    if code:
-        raise MachineError(f"Evidently's user interface ended with exit {code}; is port {port} in use?")
 
 
 @app.command()
@@ -145,7 +124,7 @@ def simulate(
         int, typer.Option(min=1, help="Most images to change, evenly over the split. Each is predicted 74 times.")
     ] = 400,
     seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the plot, the CSV and the JSON.")] = Path("drift-simulation"),
+    out: Annotated[Path, typer.Option(help="Folder of the plot and the JSON.")] = Path("drift-simulation"),
     as_json: options.JsonOption = False,
 ) -> None:
     """Simulate drift of increasing strength. Shows if the alarm comes before the model's errors increase."""
@@ -177,22 +156,31 @@ def simulate(
 
 
 def _check_images(
-    last: int | None, since: str | None, data: list[Path] | None, model: str, models_dir: str, log: str | None
+    last: int | None,
+    since: str | None,
+    data: list[Path] | None,
+    model: str,
+    models_dir: str,
+    log: str | None,
+    site: str | None,
 ) -> "DriftResult":
     from pneumo.pipeline.drift import check
     from pneumo.serving.inference.offline import find_images
 
     bundle = options.open_bundle(model, models_dir)
     if data:
-        if last is not None or since is not None or log is not None:
-            raise InputError("--data checks files; --last, --since and --log are about the log: give one of them")
+        if any(option is not None for option in (last, since, log, site)):
+            raise InputError(
+                "--data checks files; --last, --since, --log and --site are about the log: give one of them"
+            )
         with count_bar(f"predicting with {bundle.info.id}", len(find_images(data))) as bar:
             result, unreadable = check.check_files(bundle, data, progress=bar.advance)
         for path, reason in unreadable.items():
             say(f"{path}: {reason}")
         return result
     store = check.open_log(log)
-    result = check.check_log(bundle, store, last=last, since=since, lane=None if model == "challenger" else "champion")
+    lane = None if model == "challenger" else "champion"
+    result = check.check_log(bundle, store, last=last, since=since, lane=lane, site=site)
     if not result.check.images and (others := check.count_other_rows(store, bundle)):
         say(
             f"no image of {bundle.info.id} in the window; the log holds {others:,} of other models: choose with --model"
@@ -201,6 +189,8 @@ def _check_images(
 
 
 def _show(result: "DriftCheck", as_json: bool) -> None:
+    from pneumo.serving.drift.wording import SITE_HEADS, describe_classes, list_sites
+
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
@@ -214,7 +204,12 @@ def _show(result: "DriftCheck", as_json: bool) -> None:
         if column.reference is not None and column.window is not None:
             values = f", {column.reference.median:.4g} before, {column.window.median:.4g} now"
         lines.append(f"  {column.name}: {column.words} (p {column.adjusted:.2g}{values})")
-    print_lines(*lines, result.notice)
+    if shares := describe_classes(result.columns):
+        lines.append(f"  predicted, reference to window: {shares}")
+    print_lines(*lines)
+    if result.sites:
+        print_table(SITE_HEADS, list_sites(result), right=SITE_HEADS[1:3])
+    print_lines(result.notice)
 
 
 def _show_simulation(simulation: "Simulation") -> None:

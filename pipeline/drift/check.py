@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pneumo.serving.contracts.errors import InputError, MachineError, PneumoErro
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.install_hints import missing_module
 from pneumo.serving.drift.check import DriftResult, check_drift
+from pneumo.serving.drift.log_queries import count_by_site
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.inference.offline import find_images
 from pneumo.serving.model.bundle import Bundle
@@ -54,9 +56,11 @@ def open_log(url: str | None) -> LogStore:
     if store.engine.dialect.name == "sqlite" and not Path(store.engine.url.database or "").is_file():
         raise InputError(f"{store.shown}: no such file; `pneumo serve` writes a prediction log")
     with store.translate_errors():
-        is_log = sa.inspect(store.engine).has_table(predictions.name)
-    if not is_log:
-        raise InputError(f"{store.shown}: holds no prediction log; `pneumo serve` writes one")
+        inspected = sa.inspect(store.engine)
+        if not inspected.has_table(predictions.name):
+            raise InputError(f"{store.shown}: holds no prediction log; `pneumo serve` writes one")
+        if len(inspected.get_columns(predictions.name)) < len(predictions.columns):
+            store.prepare()  # an older version wrote it
     return store
 
 
@@ -74,12 +78,20 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
 
 
 def check_log(
-    bundle: Bundle, store: LogStore, *, last: int | None = None, since: str | None = None, lane: str | None = "champion"
+    bundle: Bundle,
+    store: LogStore,
+    *,
+    last: int | None = None,
+    since: str | None = None,
+    lane: str | None = "champion",
+    site: str | None = None,
 ) -> DriftResult:
     """Check the images that a model answered: the newest `last`, by default `LAST`, or all since a time (`parse_time`).
 
+    With `site` only its images count. Without, all sites of the window are checked too.
+
     Raises:
-        InputError: The bundle has no reference, or `since` cannot be read.
+        InputError: The bundle has no reference, `since` cannot be read, or the log has no such site of this model.
         MachineError: The database cannot be reached.
     """
     last = last or (LAST if since is None else MOST)
@@ -87,8 +99,13 @@ def check_log(
     start = None if since is None else parse_time(since)
     if start is not None:
         words += f" since {start:%Y-%m-%d %H:%M} UTC"
+    every = Window(bundle.info.name, bundle.info.version, lane, start, last)
     with store.translate_errors():
-        rows = read_window(store, Window(bundle.info.name, bundle.info.version, lane, start, last))
+        rows = read_window(store, replace(every, site=site))
+        names = [each.site for each in count_by_site(store, every)] if site and not rows else []
+    if site and not rows:
+        raise InputError(f"--site {site}: no image of it among {words}; sites there: {', '.join(names) or 'none'}")
+    words += f" of site {site}" if site else ""
     return check_drift(bundle, rows, window=words)
 
 
@@ -131,7 +148,7 @@ def write_drift_report(checked: DriftResult, folder: Path) -> list[Path]:
     else:
         from pneumo.serving.drift.evidently_page import compose_page
 
-        write_text(page, compose_page(checked.check, checked.reference, checked.window).page.decode())
+        write_text(page, compose_page(checked.check, checked.reference, checked.window).decode())
         written.append(page)
     write_text(document, checked.check.model_dump_json(indent=2) + "\n")
     return [*written, document]

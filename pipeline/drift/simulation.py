@@ -13,7 +13,6 @@ from pneumo.pipeline.drift.changed_images import Scene, predict_changes
 from pneumo.pipeline.drift.grades import Grade, list_grades
 from pneumo.pipeline.drift.plot import draw_simulation
 from pneumo.pipeline.drift.simulation_result import Point, Simulation
-from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import InputError, MachineError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.install_hints import missing_module
@@ -23,7 +22,7 @@ from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.images.types import Gray
 from pneumo.serving.model.bundle import Bundle
 
-PICTURE, DOCUMENT, TABLE = "simulation.png", "simulation.json", "simulation.csv"
+PICTURE, DOCUMENT = "simulation.png", "simulation.json"
 
 
 @dataclass(frozen=True)
@@ -110,14 +109,11 @@ def measure_grade(scene: Scene, judge: ColumnTests, grade: Grade | None, windows
 
 
 def write_simulation(simulation: Simulation, folder: Path) -> list[Path]:
-    """Write plot, JSON and CSV, and return their paths; raise a `MachineError` without matplotlib."""
+    """Write plot and JSON, and return their paths; raise a `MachineError` without matplotlib."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture, document, table = paths = [folder / name for name in (PICTURE, DOCUMENT, TABLE)]
+    picture, document = paths = [folder / PICTURE, folder / DOCUMENT]
     picture.write_bytes(draw_simulation(simulation))
     write_text(document, simulation.model_dump_json(indent=2) + "\n")
-    points = [simulation.unchanged, *simulation.points]
-    rows = [(point.model_dump() | {"columns": " ".join(point.columns)}).values() for point in points]
-    write_text(table, format_csv([Point.model_fields, *rows]))
     return paths
 
 

@@ -29,6 +29,8 @@ def needs_keys(settings: Settings) -> bool:
 def open_keys(settings: Settings) -> KeyRing | None:
     """Return the valid API keys, or None if none is needed; raise an `InputError` if there is no valid one."""
     if not needs_keys(settings):
+        if settings.log_site and settings.log_site.kind == "key":
+            raise InputError("PNEUMO_LOG_SITE=key: requests need no key here; set PNEUMO_AUTH=on, or use header:NAME")
         return None
     keys = KeyRing(settings.keys)
     if not keys.list_valid(datetime.now(UTC)):

@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.setting_types import MAX_PIXELS, MAX_REQUEST_PIXELS, Rate, Root, parse_root
+from pneumo.serving.contracts.sites import SiteSource
 
 PREFIX = "PNEUMO_"
 OTHERS = ("CACHE", "DEBUG", "DRIFT_UNTOLD", "RAY_MIN_REPLICAS", "RAY_MAX_REPLICAS", "REAL_DATA", "TRACK")
@@ -35,8 +36,8 @@ def _parse_share(value: object) -> object:
         return value
 
 
-def _parse_rate(value: object) -> object:
-    return Rate.parse(value) if isinstance(value, str) else value
+def _parse_with(parse: Callable[[str], object]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 def _list_of(pattern: str, expected: str) -> BeforeValidator:
@@ -102,6 +103,9 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         log_spool: Folder that holds rows of the prediction log while its database cannot be reached.
         log_days: Rows of the prediction log that are older are deleted.
         log_rows: The oldest rows of the prediction log beyond this number are deleted.
+        log_site: Site that the prediction log keeps with each image, and metrics count by: `key`, the name of the API
+            key; `header:NAME`, a header that a proxy sets; or `dicom:` and one or more of Manufacturer,
+            ManufacturerModelName and ViewPosition, as the file holds them. By default none is kept.
         drift_minutes: Minutes between drift checks of the served images; by default no check is made by time.
         drift_rows: Images between drift checks; by default no check is made by number.
         drift_window: Window of a drift check: the newest images of the champion.
@@ -150,6 +154,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     log_spool: Path = Path("prediction-spool")
     log_days: float | None = Field(default=None, gt=0)
     log_rows: int | None = Field(default=None, ge=1)
+    log_site: Annotated[SiteSource | None, _parse_with(SiteSource.parse)] = None
     drift_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     drift_rows: int | None = Field(default=None, ge=1)
     drift_window: int = Field(default=500, ge=20, le=100_000)
@@ -158,7 +163,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     log_format: Literal["text", "json"] = "text"
     auth: Literal["auto", "on", "off"] = "auto"
     keys: Path = Path("keys.yaml")
-    rate: Annotated[Rate | None, BeforeValidator(_parse_rate)] = None
+    rate: Annotated[Rate | None, _parse_with(Rate.parse)] = None
     cors_origins: Annotated[
         tuple[str, ...], _list_of(_ORIGIN, "origins such as https://ward.example:8443, without a path")
     ] = ()
@@ -202,9 +207,10 @@ class Settings(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
             raise InputError(f"{place}={shown}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def checks_drift(self) -> bool:
-        """Return whether the service runs drift checks by itself; raise an `InputError` if it keeps no log for them."""
-        names = [name for name in ("drift_minutes", "drift_rows") if getattr(self, name) is not None]
+        """Return whether the service runs drift checks by itself; raise an `InputError` if a setting lacks the log."""
+        needs = {"drift_minutes": "drift checks need", "drift_rows": "drift checks need", "log_site": "a site needs"}
+        names = [name for name in needs if getattr(self, name) is not None]
         if names and self.log_url is None:
             variable = PREFIX + names[0].upper()
-            raise InputError(f"{variable}: drift checks need the prediction log; set {PREFIX}LOG_URL, or unset it")
-        return bool(names)
+            raise InputError(f"{variable}: {needs[names[0]]} the prediction log; set {PREFIX}LOG_URL, or unset it")
+        return bool({*names} - {"log_site"})

@@ -5,13 +5,14 @@ The p-value of a column is the share of windows drawn from the reference itself 
 (docs/drift.md has the figures).
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pneumo.serving.contracts.arrays import Float64, Mask
-from pneumo.serving.drift.samples import LEAST, Sample
+from pneumo.serving.drift.samples import LEAST, Sample, name_class
 from pneumo.serving.drift.statistics import (
     DRAWS,
     Kernel,
@@ -19,10 +20,11 @@ from pneumo.serving.drift.statistics import (
     anderson_darling,
     count_leading,
     draw_windows,
+    estimate_tail,
     fisher,
     kolmogorov_smirnov,
 )
-from pneumo.serving.drift.verdict import ColumnResult, Middle, TestName, Verdict
+from pneumo.serving.drift.verdict import ColumnResult, Middle, TestName, Verdict, find_worst
 from pneumo.serving.drift.wording import describe_column
 
 WARNING, DRIFT = 0.05, 0.01
@@ -34,15 +36,13 @@ SIZES = ("aspect", "width", "height")
 BEYOND = "beyond_reference"
 """Share of images with a higher out-of-distribution score than every reference image: notices a few among many."""
 
-_SEVERITY = (Verdict.OK, Verdict.WARNING, Verdict.DRIFT)
-
 
 @dataclass(frozen=True)
 class _Column:
     """A measured column of a window; see `ColumnResult` for the fields of that name.
 
     Attributes:
-        extreme: Value to compare with that of drawn windows; larger is more different.
+        extreme: Value to compare with that of drawn windows, if they have one; larger is more different.
         least_p: Lower bound of the p-value: that of the exact test that takes images as independent.
         rises: True if the window has larger values.
     """
@@ -74,15 +74,22 @@ class ColumnTests:
 
         The strongest come first; columns that are constant and equal in both are left out.
         """
-        if len(window) < LEAST:
-            return Verdict.TOO_FEW, []
-        measured = list(self._measure(window))
-        drawn = self._measure_drawn(len(window))
-        p_values = [_compute_p_value(drawn.get(column.name), column) for column in measured]
-        adjusted = adjust_p_values(p_values)
-        results = [self._judge(*each) for each in zip(measured, p_values, adjusted, strict=True)]
-        results.sort(key=lambda column: (column.adjusted >= WARNING, -column.distance, column.adjusted))
-        return max((column.verdict for column in results), key=_SEVERITY.index, default=Verdict.OK), results
+        return self.compare_all([window])[0]
+
+    def compare_all(self, windows: Sequence[Sample]) -> list[tuple[Verdict, list[ColumnResult]]]:
+        """Compare several windows, such as those of sites; p-values are adjusted for all columns of all windows."""
+        measured = [list(self._measure(window)) if len(window) >= LEAST else [] for window in windows]
+        p_values = [
+            [_compute_p_value(self._measure_drawn(len(window)).get(column.name), column) for column in columns]
+            for window, columns in zip(windows, measured, strict=True)
+        ]
+        adjusted = iter(adjust_p_values(list(itertools.chain(*p_values))))
+        comparisons = []
+        for columns, own in zip(measured, p_values, strict=True):
+            results = [self._judge(*each, next(adjusted)) for each in zip(columns, own, strict=True)]
+            results.sort(key=lambda column: (column.adjusted >= WARNING, -column.distance, column.adjusted))
+            comparisons.append((find_worst(column.verdict for column in results), results))
+        return comparisons
 
     def _measure(self, window: Sample) -> Iterator[_Column]:
         reference, rest = self.reference, len(self.reference)
@@ -100,7 +107,7 @@ class ColumnTests:
                 yield _Column(name, "anderson", statistic, statistic, 0.0, distance, low, high, rises)
             elif other := int((now != before[0]).sum()):
                 chance = float(all_inside(np.array([other]), count, rest)[0])
-                yield _Column(name, "all_inside", other / count, -chance, chance, distance, low, high, rises)
+                yield _Column(name, "all_inside", other / count, 0.0, chance, distance, low, high, rises)
         count = len(window)
         for name, was in reference.shares.items():
             is_now = window.shares[name]
@@ -131,8 +138,9 @@ class ColumnTests:
             }
             for name, mask in reference.shares.items():
                 inside = drawn[:, mask].sum(axis=1)
-                extremes[name] = -fisher(inside, count, mask.sum() - inside, rest)
-            extremes[BEYOND] = -all_inside(count_leading(reference.numbers["outlier_score"], drawn), count, rest)
+                extremes[name] = _rarity(fisher(inside, count, mask.sum() - inside, rest))
+            leading = count_leading(reference.numbers["outlier_score"], drawn)
+            extremes[BEYOND] = _rarity(all_inside(leading, count, rest))
             members = drawn[:, self._kernel.chosen]
             usable = (members.sum(axis=1) > 1) & ((~members).sum(axis=1) > 1)
             extremes["embedding"] = self._kernel.measure_members(members[usable])
@@ -144,6 +152,7 @@ class ColumnTests:
         if adjusted < WARNING:
             verdict = Verdict.DRIFT if adjusted < DRIFT and column.name not in SIZES else Verdict.WARNING
         words = describe_column(column.name, rises=column.rises, positive_class=self._positive_class)
+        label = name_class(column.name, self._positive_class)
         return ColumnResult(
             name=column.name,
             test=column.test,
@@ -155,6 +164,7 @@ class ColumnTests:
             reference=column.reference,
             window=column.window,
             words=None if verdict is Verdict.OK else words,
+            label=label,
         )
 
 
@@ -168,11 +178,21 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
 
 
 def _compute_p_value(drawn: Float64 | None, column: _Column) -> float:
-    """Return the share of drawn windows, in ascending order, that are as extreme, but at least `least_p`."""
+    """Return the share of drawn windows, in ascending order, that are as extreme, but at least `least_p`.
+
+    If there is none, the share is estimated from the most extreme ones.
+    """
     if drawn is None:
         return column.least_p
     reached = len(drawn) - int(np.searchsorted(drawn, column.extreme * (1 - 1e-9) - 1e-12))
-    return max(column.least_p, (1 + reached) / (len(drawn) + 1))
+    beyond = 1.0 if reached else estimate_tail(drawn, column.extreme)
+    return max(column.least_p, min(beyond, (1 + reached) / (len(drawn) + 1)))
+
+
+def _rarity(chance: Float64 | float) -> Float64:
+    """Return numbers that grow as chances get rarer, at a pace that `estimate_tail` can follow."""
+    rarity: Float64 = -np.log(np.maximum(chance, 1e-300))
+    return rarity
 
 
 def _measure_share(name: str, test: TestName, before: Mask, now: Mask, p_value: float) -> _Column:
@@ -181,7 +201,7 @@ def _measure_share(name: str, test: TestName, before: Mask, now: Mask, p_value: 
         name,
         test,
         statistic=high - low,
-        extreme=-p_value,
+        extreme=float(_rarity(p_value)),
         least_p=p_value,
         distance=abs(high - low),
         reference=Middle(low=low, median=low, high=low),

@@ -33,7 +33,7 @@ def describe_images(predictor: Predictor, pictures: Iterable[Picture]) -> Iterat
         predictions = predictor.interpret_outputs(outputs, elapsed_ms=share)
         embeddings = predictor.outlier_scorer.embedding.project(outputs.embedding).astype(np.float32)
         for picture, prediction, embedding in zip(chunk, predictions, embeddings, strict=True):
-            origin = Origin(datetime.now(UTC), LANE, next(numbers), info.name, info.version, LANE)
+            origin = Origin(datetime.now(UTC), LANE, next(numbers), info.name, info.version, LANE, None)
             yield LogRow.from_prediction(prediction, origin, picture, embedding)
 
 

@@ -2,7 +2,7 @@
 
 import html
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +15,20 @@ from pneumo.serving.drift.column_tests import BEYOND, WARNING
 from pneumo.serving.drift.samples import Sample
 from pneumo.serving.drift.statistics import Kernel
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
+from pneumo.serving.drift.wording import SITE_HEADS, TESTS, describe_classes, list_sites
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TESTS = {
-    "anderson": "Anderson-Darling",
-    "fisher": "Fisher's exact test",
-    "all_inside": "most extreme images in one part",
-    "mmd": "maximum mean discrepancy",
-}
 _COLOURS = {Verdict.OK: "#1b7f4b", Verdict.WARNING: "#a15c00", Verdict.DRIFT: "#b3261e", Verdict.TOO_FEW: "#5f6368"}
 
 _one_at_a_time = threading.Lock()
 """Evidently's registry of tests is shared by all threads."""
 
 
-class EvidentlyPage(NamedTuple):
-    """A drift check as one HTML file without network access, and as Evidently's snapshot (JSON, `Snapshot.loads`)."""
-
-    page: bytes
-    snapshot: bytes
-
-
 @set_environment({"DO_NOT_TRACK": "1"})
-def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> EvidentlyPage:
-    """Draw a check with Evidently.
+def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> bytes:
+    """Draw a check with Evidently, as one HTML file without network access.
 
     Evidently gets pneumo's results as tests, so that it reports the same columns, and drift as a whole if any column
     drifts. Its drift score is one minus the adjusted p-value, since it puts the largest scores first. An embedding is
@@ -61,18 +49,16 @@ def compose_page(check: DriftCheck, reference: Sample, window: Sample) -> Eviden
     numbers = list(now.select_dtypes("float"))
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=list(now.columns.drop(numbers)))
     current, reference_set = (Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before))
-    columns = sorted(check.columns, key=lambda column: column.name)  # the same order in all checks: one line per metric
     with _one_at_a_time, np.errstate(invalid="ignore"):  # it correlates constant columns
         _register_tests(check)
         preset = DataDriftPreset(
-            columns=[column.name for column in columns],
-            per_column_method={column.name: f"pneumo_{column.test}" for column in columns},
+            columns=[column.name for column in check.columns],
+            per_column_method={column.name: f"pneumo_{column.test}" for column in check.columns},
             threshold=1 - WARNING,
             drift_share=0.01,  # any column is drift of the whole
         )
         snapshot = Report([preset], include_tests=True).run(current, reference_set)
-        page, document = snapshot.get_html_str(as_iframe=False), snapshot.dumps()
-    return EvidentlyPage(_add_verdict(page, check).encode(), document.encode())
+        return _add_verdict(snapshot.get_html_str(as_iframe=False), check).encode()
 
 
 def _register_tests(check: DriftCheck) -> None:
@@ -85,7 +71,7 @@ def _register_tests(check: DriftCheck) -> None:
         column = columns[str(current.name)]
         return 1 - column.adjusted, column.verdict is not Verdict.OK
 
-    for test, title in _TESTS.items():
+    for test, title in TESTS.items():
         register_stattest(
             StatTest(
                 name=f"pneumo_{test}",
@@ -116,17 +102,27 @@ def _build_frames(check: DriftCheck, reference: Sample, window: Sample) -> "tupl
     return build(reference), build(window)
 
 
+def _list_sites(check: DriftCheck) -> str:
+    """Return a table of the sites as HTML, or nothing without any."""
+    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in [SITE_HEADS, *list_sites(check)]]
+    table = f'<table style="font-size: 13px; border-spacing: 12px 2px"><tr>{"</tr><tr>".join(rows)}</tr></table>'
+    return table if check.sites else ""
+
+
 def _add_verdict(page: str, check: DriftCheck) -> str:
     """Put pneumo's verdict on top, since Evidently's own counts columns."""
     facts = (
         f"{check.images} images, {check.window}; {check.model}:{check.version}; "
         f"reference: {check.reference_images} images"
     )
+    if shares := describe_classes(check.columns):
+        facts += f"; predicted {shares}"
     verdict = (
         '<div style="font: 16px/1.5 system-ui, sans-serif; margin: 16px 24px; padding: 12px 16px; color: #202124; '
         f'background: #fff; border-left: 6px solid {_COLOURS[check.verdict]}">'
         f'<b style="color: {_COLOURS[check.verdict]}">{html.escape(check.verdict.value.upper())}</b> '
         f"{html.escape(check.summary)}<br>"
+        f"{_list_sites(check)}"
         f'<span style="font-size: 13px; color: #5f6368">{html.escape(facts)}; {check.time:%Y-%m-%d %H:%M} UTC. '
         f"The drift score is 1 - p after correction for {len(check.columns)} columns; above {1 - WARNING:g} is drift. "
         f"{html.escape(NOTICE[0].upper() + NOTICE[1:])}.</span></div>"

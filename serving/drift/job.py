@@ -84,7 +84,7 @@ def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftC
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
     checked = check_drift(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
-    store_result(store, checked, without_page=True)
+    store_result(store, checked)
     return checked.check
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import case, func, select
 
 from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.contracts.sites import MOST_SITES, NO_SITE, OTHER_SITES
 from pneumo.serving.drift.performance import LabelledAnswers, ProbabilitySums
 from pneumo.serving.drift.samples import NUMBERS, hide_unknown
 from pneumo.serving.predictions.log_tables import feedback, has_feedback, predictions, start_of_interval
@@ -54,6 +55,15 @@ class Span:
     sums: ProbabilitySums
 
 
+@dataclass(frozen=True)
+class SiteCounts:
+    """Counts of the images of a site, or of `NO_SITE` or `OTHER_SITES`."""
+
+    site: str
+    images: int
+    uncertain: int
+
+
 def list_versions(store: LogStore) -> list[ServedVersion]:
     """List the model versions in the log, the one with the newest image first."""
     table = predictions.c
@@ -88,6 +98,20 @@ def count_over_time(store: LogStore, window: Window, step: timedelta, positive_c
             Span(start, images, uncertain, outliers, ProbabilitySums(*rest))
             for start, images, uncertain, outliers, *rest in connection.execute(query)
         ]
+
+
+def count_by_site(store: LogStore, window: Window) -> list[SiteCounts]:
+    """Count the images of each site that a check tells apart, the largest first; nothing if no image has a site."""
+    table, size = predictions.c, func.count()
+    largest = select(table.site).where(window.match(), table.site.is_not(None)).group_by(table.site)
+    with store.engine.connect() as connection:
+        names = connection.execute(largest.order_by(size.desc(), table.site).limit(MOST_SITES)).scalars().all()
+        told = case((table.site.is_(None), NO_SITE), (table.site.in_(names), table.site), else_=OTHER_SITES).label(
+            "told"
+        )
+        uncertain = func.sum(case((table.certain, 0), else_=1))
+        query = select(told, size, uncertain).where(window.match()).group_by("told").order_by(size.desc(), "told")
+        return [SiteCounts(*row) for row in connection.execute(query)] if names else []
 
 
 def read_sample(store: LogStore, window: Window, images: int, *, most: int = SAMPLE) -> dict[str, Float64]:

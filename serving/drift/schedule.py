@@ -122,7 +122,8 @@ class Schedule:
             self._metrics.show_drift(Verdict.TOO_FEW.value, 0.0, {})
         else:
             p_values = {column.name: column.adjusted for column in check.columns}
-            self._metrics.show_drift(check.verdict.value, check.time.timestamp(), p_values)
+            sites = {each.site: each.verdict.value for each in check.sites}
+            self._metrics.show_drift(check.verdict.value, check.time.timestamp(), p_values, sites)
 
     def _is_due(self, bundle: Bundle, last: DriftCheck | None) -> bool:
         rows, minutes = self._settings.drift_rows, self._settings.drift_minutes

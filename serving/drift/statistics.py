@@ -16,7 +16,7 @@ MOST = 2000
 """Maximum embeddings of a set: the kernel of all pairs grows with the square."""
 
 DRAWS = 2000
-"""Windows drawn from a reference: with fifteen columns the least adjusted p-value is 0.0075."""
+"""Windows drawn from a reference; `estimate_tail` tells p-values below 1 / 2001, which many sites need."""
 
 
 def anderson_darling(values: Float64, windows: Mask) -> Float64:
@@ -99,6 +99,24 @@ def draw_windows(groups: NDArray[np.integer], size: int, *, draws: int = DRAWS, 
         needed = int(np.searchsorted(np.cumsum(sizes[turn]), size)) + 1
         row[np.concatenate([members[each] for each in turn[:needed]])[:size]] = True
     return drawn
+
+
+def estimate_tail(drawn: Float64, value: float) -> float:
+    """Estimate the chance of a value that is larger than all those drawn, which are in ascending order.
+
+    Knijnenburg et al., Fewer Permutations, More Accurate P-Values, 2009: a generalised Pareto distribution is fitted to
+    the largest twentieth, here by moments, and with a shape of at least 0. It tells nothing below 1e-6.
+    """
+    from scipy.stats import genpareto
+
+    if not (count := len(drawn) // 20):
+        return 1.0
+    high, excess = drawn[-count - 1], drawn[-count:] - drawn[-count - 1]
+    mean, variance = float(excess.mean()), float(excess.var())
+    if not variance:
+        return 1.0
+    shape = max(0.0, (1 - mean**2 / variance) / 2)
+    return max(1e-6, count / len(drawn) * float(genpareto.sf(value - high, shape, scale=mean * (1 - shape))))
 
 
 class Kernel:

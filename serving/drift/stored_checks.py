@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
-from sqlalchemy import Column, func, select, true
+from sqlalchemy import func, select
 
 from pneumo.serving.contracts.errors import MachineError
 from pneumo.serving.drift.check import DriftResult
@@ -21,7 +21,7 @@ from pneumo.serving.predictions.store import LogStore, find_edge
 from pneumo.serving.predictions.windows import Window
 
 PAGES = 60
-"""Maximum stored pages, each about 1.3 MB with a snapshot of 0.15 MB."""
+"""Maximum stored pages, each about 1.3 MB."""
 CHECKS = 20_000
 """Maximum stored verdicts, each a few kB: half a year of one every quarter of an hour."""
 
@@ -43,8 +43,8 @@ class DayVerdicts:
     counts: dict[Verdict, int]
 
 
-def add_check(store: LogStore, check: DriftCheck, page: bytes | None, snapshot: bytes | None = None) -> str:
-    """Store a check with Evidently's HTML page and its snapshot as JSON, and return its id.
+def add_check(store: LogStore, check: DriftCheck, page: bytes | None) -> str:
+    """Store a check with Evidently's HTML page, and return its id.
 
     The oldest pages beyond `PAGES` and the oldest checks beyond `CHECKS` are deleted.
     """
@@ -57,31 +57,24 @@ def add_check(store: LogStore, check: DriftCheck, page: bytes | None, snapshot: 
         "verdict": check.verdict.value,
         "document": check.model_dump_json(),
         "report": None if page is None else gzip.compress(page, mtime=0),
-        "snapshot": None if snapshot is None else gzip.compress(snapshot, mtime=0),
     }
     time, has_page = checks.c.time, checks.c.report.is_not(None)
     with store.engine.begin() as connection:
         connection.execute(checks.insert().values(row))
         if (edge := find_edge(connection, time, PAGES, has_page)) is not None:
-            connection.execute(checks.update().where(has_page, time <= edge).values(report=None, snapshot=None))
+            connection.execute(checks.update().where(has_page, time <= edge).values(report=None))
         if (edge := find_edge(connection, time, CHECKS)) is not None:
             connection.execute(checks.delete().where(time <= edge))
     return key
 
 
-def store_result(store: LogStore, checked: DriftResult, *, without_page: bool = False) -> str:
-    """Store a check with Evidently's page, for `/drift` and for Evidently's user interface; return its id.
-
-    Without Evidently this raises a `MachineError`, or stores the verdict alone if `without_page` is true.
-    """
-    page = snapshot = None
+def store_result(store: LogStore, checked: DriftResult) -> str:
+    """Store a check, with Evidently's page if Evidently is installed, for `/drift`; return its id."""
+    page = None
     if checked.check.columns:
-        try:
-            page, snapshot = compose_page(checked.check, checked.reference, checked.window)
-        except MachineError:
-            if not without_page:
-                raise
-    return add_check(store, checked.check, page, snapshot)
+        with contextlib.suppress(MachineError):
+            page = compose_page(checked.check, checked.reference, checked.window)
+    return add_check(store, checked.check, page)
 
 
 def latest_check(store: LogStore, model: str | None = None, version: str | None = None) -> StoredCheck | None:
@@ -89,22 +82,11 @@ def latest_check(store: LogStore, model: str | None = None, version: str | None 
     return next(iter(list_checks(store, Window(model, version, lane=None), most=1)), None)
 
 
-def count_checks(store: LogStore) -> int:
-    """Return the number of checks, of all models."""
-    with store.engine.connect() as connection:
-        return connection.execute(select(func.count()).select_from(checks)).scalar_one()
-
-
-def list_checks(
-    store: LogStore, window: Window | None = None, *, most: int = PAGES, drawn: bool = False
-) -> list[StoredCheck]:
-    """List the newest checks, newest first, of a window's model, version and times (without a lane), or of all.
-
-    With `drawn` only those that have Evidently's page and snapshot.
-    """
+def list_checks(store: LogStore, window: Window | None = None, *, most: int = PAGES) -> list[StoredCheck]:
+    """List the newest checks, newest first, of a window's model, version and times (without a lane), or of all."""
     query = (
         select(checks.c.id, checks.c.document, checks.c.report.is_not(None))
-        .where((window or Window(lane=None)).match(checks), checks.c.snapshot.is_not(None) if drawn else true())
+        .where((window or Window(lane=None)).match(checks))
         .order_by(checks.c.time.desc())
         .limit(most)
     )
@@ -143,15 +125,5 @@ def count_verdicts_by_day(store: LogStore, window: Window) -> list[DayVerdicts]:
 
 def read_page(store: LogStore, key: str) -> bytes | None:
     """Read Evidently's page of a check, gzipped; None without such a check, or if its page was deleted."""
-    return _read(store, checks.c.report, key)
-
-
-def read_snapshot(store: LogStore, key: str) -> bytes | None:
-    """Read Evidently's snapshot of a check as JSON; None if there is none."""
-    packed = _read(store, checks.c.snapshot, key)
-    return None if packed is None else gzip.decompress(packed)
-
-
-def _read(store: LogStore, column: Column[bytes], key: str) -> bytes | None:
     with store.engine.connect() as connection:
-        return connection.execute(select(column).where(checks.c.id == key)).scalar()
+        return connection.execute(select(checks.c.report).where(checks.c.id == key)).scalar()

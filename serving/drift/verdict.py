@@ -1,5 +1,6 @@
-"""The result of a drift check: the verdict, and the columns behind it."""
+"""The result of a drift check: the verdict, and the columns and sites behind it."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -22,6 +23,14 @@ class Verdict(StrEnum):
     TOO_FEW = "too_few"
 
 
+_SEVERITY = (Verdict.TOO_FEW, Verdict.OK, Verdict.WARNING, Verdict.DRIFT)
+
+
+def find_worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the most severe of some verdicts; `TOO_FEW` without any other."""
+    return max(verdicts, key=_SEVERITY.index, default=Verdict.TOO_FEW)
+
+
 class Middle(BaseModel, frozen=True):
     """The 5%, 50% and 95% quantiles of a column; of a share, all three are its mean."""
 
@@ -37,12 +46,13 @@ class ColumnResult(BaseModel, frozen=True):
         test: Test of the column, see `TestName`.
         statistic: Statistic of that test; for a share the difference to the reference.
         p_value: Share of windows drawn from the reference that differ as much, for this column alone.
-        adjusted: P-value after Holm's correction for all columns.
+        adjusted: P-value after Holm's correction for all columns, and those of all sites.
         distance: 0 to about 1: largest difference of the distribution functions, difference of the shares, or root of
             the discrepancy.
         reference: Quantiles in the reference; None for the embedding.
         window: Quantiles in the window.
         words: The difference in words, or None without one.
+        label: The class whose predictions are counted; None in other columns.
     """
 
     name: str
@@ -55,6 +65,25 @@ class ColumnResult(BaseModel, frozen=True):
     reference: Middle | None
     window: Middle | None
     words: str | None
+    label: str | None = None
+
+
+class SiteCheck(BaseModel, frozen=True):
+    """One site of the window against the reference.
+
+    Attributes:
+        site: Name; `_OTHER` for the smaller sites beyond the largest twenty, `_NONE` for images without a site.
+        uncertain: Share of uncertain images.
+        summary: The verdict in a sentence.
+        columns: Up to three columns with a difference, the strongest first, and those of predicted classes.
+    """
+
+    site: str
+    images: int
+    uncertain: float
+    verdict: Verdict
+    summary: str
+    columns: list[ColumnResult]
 
 
 class DriftCheck(BaseModel, frozen=True):
@@ -64,10 +93,11 @@ class DriftCheck(BaseModel, frozen=True):
         window: The window in words.
         first: Time of the first image of the window, if it was served.
         last: Time of the last image.
-        verdict: Verdict of all columns together.
-        top: Columns with the strongest evidence, at most three.
+        verdict: Verdict of all columns and sites together.
+        top: Columns of all images with the strongest evidence, at most three.
         summary: The verdict in a sentence.
-        columns: All tested columns, the strongest first.
+        columns: All tested columns of all images, the strongest first.
+        sites: Sites, the largest first; none if the log keeps no site.
     """
 
     time: datetime
@@ -82,4 +112,5 @@ class DriftCheck(BaseModel, frozen=True):
     top: list[str]
     summary: str
     columns: list[ColumnResult]
+    sites: list[SiteCheck] = []
     notice: str = NOTICE

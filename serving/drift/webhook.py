@@ -15,6 +15,7 @@ from typing import IO
 
 from pneumo.serving.contracts.errors import PneumoError
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
+from pneumo.serving.drift.wording import describe_classes
 
 ATTEMPTS = 3
 TIMEOUT_S = 10.0
@@ -34,24 +35,18 @@ def is_news(verdict: Verdict, before: Verdict | None) -> bool:
     return verdict is not Verdict.TOO_FEW and verdict is not (before or Verdict.OK)
 
 
-def build_message(check: DriftCheck, before: Verdict | None, dashboard: str | None) -> dict[str, object]:
-    """Build the message of the newest check, the verdict before it and the URL of the dashboard.
+def build_message(check: DriftCheck, before: Verdict | None, dashboard: str | None) -> dict[str, str]:
+    """Build the message of the newest check, the verdict before it and the URL of the dashboard, in Slack's `mrkdwn`.
 
     It holds numbers and words about many images together, nothing about a single one.
     """
     was = f", was {_NAMES[before]}" if before else ""
     title = f"pneumo drift: {_NAMES[check.verdict]}{was}"
     facts = f"{check.images} images of {check.model}:{check.version}, {check.time:%Y-%m-%d %H:%M} UTC"
-    body = f"*{_escape(title)}*\n{_escape(check.summary)}\n{_escape(facts)}"
-    if dashboard:
-        body += f"\n<{_escape(dashboard)}|Open the dashboard>"
-    return {
-        "text": f"{_escape(title)}: {_escape(check.summary)}",  # for notifications, and for servers without blocks
-        "blocks": [
-            {"type": "section", "text": {"type": "mrkdwn", "text": body[:3000]}},
-            {"type": "context", "elements": [{"type": "mrkdwn", "text": _escape(check.notice)}]},
-        ],
-    }
+    if shares := describe_classes(check.columns):
+        facts += f"; predicted {shares}"
+    lines = [f"*{_escape(title)}*: {_escape(check.summary)[:2000]}", f"{_escape(facts)}; {_escape(check.notice)}"]
+    return {"text": "\n".join(lines + ([f"<{_escape(dashboard)}|Open the dashboard>"] if dashboard else []))}
 
 
 def post_message(

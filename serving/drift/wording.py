@@ -2,7 +2,20 @@
 
 from collections.abc import Sequence
 
-from pneumo.serving.drift.verdict import ColumnResult, Verdict
+from pneumo.serving.contracts.sites import NO_SITE, OTHER_SITES
+from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, SiteCheck, Verdict
+
+TOP = 3
+"""Maximum columns, sites or classes of a sentence."""
+
+SITE_HEADS = ["site", "images", "uncertain", "predicted", "verdict", "summary"]
+
+TESTS = {
+    "anderson": "Anderson-Darling",
+    "fisher": "Fisher's exact",
+    "all_inside": "most extreme images",
+    "mmd": "maximum mean discrepancy",
+}
 
 _IMAGES_ARE = "images are "
 _WORDS = {
@@ -42,7 +55,8 @@ _CAUSES = (
 
 def describe_column(name: str, *, rises: bool, positive_class: str | None) -> str:
     """Describe the difference of one column in words."""
-    return _WORDS[name][0 if rises else 1].format(positive=positive_class or "the predicted class")
+    kind, _, label = name.partition(":")
+    return _WORDS[kind][0 if rises else 1].format(positive=label or positive_class or "the predicted class")
 
 
 def write_summary(verdict: Verdict, top: Sequence[ColumnResult], images: int) -> str:
@@ -57,5 +71,37 @@ def write_summary(verdict: Verdict, top: Sequence[ColumnResult], images: int) ->
     if of_images:
         listed = " and ".join(filter(None, [", ".join(of_images[:-1]), of_images[-1]]))
         parts.insert(0, f"{_IMAGES_ARE}{listed} than the reference")
-    cause = next(cause for names, cause in _CAUSES if top[0].name in names)
+    cause = next(cause for names, cause in _CAUSES if top[0].name.partition(":")[0] in names)
     return f"{'; '.join(parts)}: {cause}"
+
+
+def name_site(site: str) -> str:
+    """Return the name of a site, or words for images without one and for the further sites."""
+    return {NO_SITE: "images without a site", OTHER_SITES: "smaller sites"}.get(site, site)
+
+
+def add_sites(summary: str, sites: Sequence[SiteCheck]) -> str:
+    """Add the sites that differ from the reference to the summary of all images."""
+    differ = [each for each in sites if each.verdict in (Verdict.WARNING, Verdict.DRIFT)]
+    parts = [f"{name_site(each.site)}: {each.summary}" for each in differ[:TOP]]
+    if len(differ) > TOP:
+        parts.append(f"and {len(differ) - TOP} more sites")
+    return "; ".join([summary, *parts])
+
+
+def describe_classes(columns: Sequence[ColumnResult]) -> str:
+    """Describe the shares of predicted classes in numbers, reference to window, such as `PNEUMONIA 50% to 100%`."""
+    return ", ".join(
+        f"{each.label} {each.reference.median:.0%} to {each.window.median:.0%}"
+        for each in columns
+        if each.label and each.reference and each.window
+    )
+
+
+def list_sites(check: DriftCheck) -> list[list[str]]:
+    """Return a row of `SITE_HEADS` for each site of a check."""
+    numbers = ((f"{each.images}", f"{each.uncertain:.0%}", describe_classes(each.columns)) for each in check.sites)
+    return [
+        [name_site(each.site), *cells, each.verdict, each.summary]
+        for each, cells in zip(check.sites, numbers, strict=True)
+    ]

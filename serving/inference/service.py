@@ -159,7 +159,7 @@ class Service:
         return slot
 
     async def predict(
-        self, slot: ModelSlot, uploads: Sequence[Upload], request_id: str
+        self, slot: ModelSlot, uploads: Sequence[Upload], request_id: str, site: str | None = None
     ) -> list[ServedPrediction | ImageError]:
         """Predict images in order; one that cannot be read gives its error. Over capacity raise a `ProblemError`."""
         work = sum(upload.work for upload in uploads)
@@ -185,25 +185,51 @@ class Service:
                 answers.append(result)
                 continue
             batched, decoded = result
+            remarks = slot.predictor.list_remarks(decoded.picture)
             answer = ServedPrediction.from_prediction(
-                batched.prediction, index, upload.filename, decoded.took_s * 1000, decoded.picture.remarks
+                batched.prediction, index, upload.filename, decoded.took_s * 1000, remarks
             )
             answers.append(answer)
             served.append(answer)
             if self.log:
-                row = (answer, batched.embedding, decoded.picture, slot, request_id)
-                self.log.put(partial(_build_row, datetime.now(UTC), *row))
+                row = (answer, batched.embedding, decoded.picture, slot, request_id, site)
+                self.log.put(partial(self._build_row, datetime.now(UTC), *row))
         self.metrics.count_predictions(slot.name, served)
         return answers
 
     def log_tensors(
-        self, slot: ModelSlot, predictions: Sequence[ImagePrediction], embeddings: Float32, request_id: str
+        self,
+        slot: ModelSlot,
+        predictions: Sequence[ImagePrediction],
+        embeddings: Float32,
+        request_id: str,
+        site: str | None = None,
     ) -> None:
         """Add a row to the prediction log for each image that its client prepared; `embeddings` is float32 [N, D]."""
         if self.log:
             for index, (prediction, embedding) in enumerate(zip(predictions, embeddings, strict=True)):
-                answer = ServedPrediction.from_prediction(prediction, index, None, 0.0)
-                self.log.put(partial(_build_row, datetime.now(UTC), answer, embedding, None, slot, request_id))
+                row = (ServedPrediction.from_prediction(prediction, index, None, 0.0), embedding, None)
+                self.log.put(partial(self._build_row, datetime.now(UTC), *row, slot, request_id, site))
+
+    def _build_row(
+        self,
+        time: datetime,
+        answer: ServedPrediction,
+        embedding: Float32,
+        picture: Picture | None,
+        slot: ModelSlot,
+        request_id: str,
+        site: str | None,
+    ) -> "LogRow":
+        """Build a row of the prediction log, and count it by its site if sites are kept."""
+        from pneumo.serving.predictions.rows import LogRow, Origin
+
+        if source := self.settings.log_site:
+            site = source.read_device(picture.device if picture else (), site)
+            self.metrics.count_site(site, uncertain=answer.certainty == "uncertain")
+        info = slot.bundle.info
+        origin = Origin(time, request_id, answer.index, info.name, info.version, slot.name, site)
+        return LogRow.from_prediction(answer, origin, picture, slot.predictor.project(embedding))
 
     async def explain(
         self, slot: ModelSlot, upload: Upload, class_name: str | None, method: Method | None = None
@@ -322,18 +348,3 @@ def _open_store(url: str | None) -> "LogStore | None":
     from pneumo.serving.predictions.store import LogStore
 
     return LogStore(url)
-
-
-def _build_row(
-    time: datetime,
-    answer: ServedPrediction,
-    embedding: Float32,
-    picture: Picture | None,
-    slot: ModelSlot,
-    request_id: str,
-) -> "LogRow":
-    from pneumo.serving.predictions.rows import LogRow, Origin
-
-    info = slot.bundle.info
-    origin = Origin(time, request_id, answer.index, info.name, info.version, slot.name)
-    return LogRow.from_prediction(answer, origin, picture, slot.predictor.project(embedding))

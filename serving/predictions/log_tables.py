@@ -43,6 +43,7 @@ predictions = Table(
     *_required(lane=String(20), format=String(20), **dict.fromkeys(DESCRIPTORS, Float), embedding=LargeBinary),
     *_required(label=Text, probability=Float, certain=Boolean, in_distribution=Boolean, outlier_score=Float),
     *_required(latency_ms=Float),
+    Column("site", String(100)),
     Index("predictions_by_time", "time"),
     Index("predictions_by_version", "model", "version", "time"),
     Index("predictions_by_request", "request_id", "image_index"),
@@ -69,10 +70,9 @@ checks = Table(
     Column("id", String(32), primary_key=True),
     *_required(time=UtcTime, model=String(100), version=String(100), verdict=String(10), document=Text),
     Column("report", LargeBinary),
-    Column("snapshot", LargeBinary),
     Index("checks_by_time", "time"),
 )
-"""Drift checks: the verdict as JSON; for the newest ones also Evidently's page and snapshot, both gzipped."""
+"""Drift checks: the verdict as JSON; for the newest ones also Evidently's page, gzipped."""
 
 leases = Table(
     "leases",

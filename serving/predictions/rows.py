@@ -25,7 +25,7 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The request, whose id the client may have chosen, the place in it from 0, and the model that a row belongs to."""
+    """The request, whose id the client may have chosen, the place in it from 0, the model, and the site or None."""
 
     time: datetime
     request_id: str
@@ -33,6 +33,7 @@ class Origin:
     model: str
     version: str
     lane: str
+    site: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +104,4 @@ def parse_row(line: str | bytes) -> Columns:
     """
     values: Columns = json.loads(line)
     embedding = base64.b64decode(values["embedding"], validate=True)
-    return {**values, "time": datetime.fromisoformat(values["time"]), "embedding": embedding}
+    return {"site": None, **values, "time": datetime.fromisoformat(values["time"]), "embedding": embedding}

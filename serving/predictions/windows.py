@@ -13,7 +13,8 @@ from pneumo.serving.predictions.log_tables import feedback, has_feedback, predic
 from pneumo.serving.predictions.rows import DESCRIPTORS, Columns
 from pneumo.serving.predictions.store import LogStore
 
-JUDGED = ("time", *DESCRIPTORS, "probability", "outlier_score", "label", "certain", "in_distribution", "embedding")
+_ANSWER = ("probability", "outlier_score", "label", "certain", "in_distribution", "embedding", "site")
+JUDGED = ("time", *DESCRIPTORS, *_ANSWER)
 """Columns that a drift check reads."""
 
 MOST = 50_000
@@ -32,10 +33,11 @@ class Window:
     since: datetime | None = None
     last: int = MOST
     until: datetime | None = None
+    site: str | None = None
 
     def match(self, table: sa.Table = predictions) -> sa.ColumnElement[bool]:
         """Return the condition on rows of a table that has columns of these names."""
-        given = {"model": self.model, "version": self.version, "lane": self.lane}
+        given = {"model": self.model, "version": self.version, "lane": self.lane, "site": self.site}
         conditions = [table.c[name] == value for name, value in given.items() if value is not None]
         if self.since is not None:
             conditions.append(table.c.time >= self.since)

@@ -1,7 +1,7 @@
 """Prometheus metrics of the service.
 
-Names and units follow https://prometheus.io/docs/practices/naming. No label holds text that a client sent: a series
-stays in memory here and in every database that scrapes it.
+Names and units follow https://prometheus.io/docs/practices/naming. No label holds text that a client sent, but a
+site, of which few are told apart: a series stays in memory here and in every database that scrapes it.
 
 With several workers `PROMETHEUS_MULTIPROC_DIR` names an empty folder that they share. It must be set before this module
 is imported, because `prometheus_client` reads it at import. Then any worker answers for all, and metrics of one process
@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.schemas import ImagePrediction, SlotName
+from pneumo.serving.contracts.sites import MOST_SITES, NO_SITE
 from pneumo.serving.model.bundle import BundleInfo
 from pneumo.serving.telemetry.exposition import Exposition
 from pneumo.serving.telemetry.logs import normalize_method, on_dropped
@@ -89,6 +90,12 @@ class Metrics:
         self._probabilities = self._histograms("probability", text, _PROBABILITY, "lane")
         self._uncertain = self._counters("uncertain", "Images whose label is uncertain.", "lane")
         self._outliers = self._counters("out_of_distribution", "Images that are out of distribution.", "lane")
+        most = MOST_SITES + 1  # and `NO_SITE`
+        self._site_images = self._counters("site_images", "Images logged, by site.", "site", most=most)
+        text = "Images logged whose label is uncertain, by site."
+        self._site_uncertain = self._counters("site_uncertain", text, "site", most=most)
+        text = "Verdict on each site in the last drift check, as `pneumo_drift_verdict`; -1 if it is not in it."
+        self._site_verdicts = _Labelled(self._gauge("drift_site_verdict", text, "livemostrecent", "site"), most)
         text = "Images for which shadow and answering model predict different classes."
         self._disagreements = self._counter("shadow_disagreements", text)
         text = "Largest difference of a class's probability between shadow and answer."
@@ -135,8 +142,8 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"pneumo_{name}", text, labels, registry=self._exposed.registry, buckets=buckets)
 
-    def _counters(self, name: str, text: str, *labels: str) -> "_Labelled[Counter]":
-        return _Labelled(self._counter(name, text, *labels))
+    def _counters(self, name: str, text: str, *labels: str, most: int = MAX_SERIES) -> "_Labelled[Counter]":
+        return _Labelled(self._counter(name, text, *labels), most)
 
     def _histograms(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> "_Labelled[Histogram]":
         return _Labelled(self._histogram(name, text, buckets, *labels))
@@ -167,6 +174,11 @@ class Metrics:
                 self._uncertain.series(slot).inc()
             if not prediction.in_distribution:
                 self._outliers.series(slot).inc()
+
+    def count_site(self, site: str | None, *, uncertain: bool) -> None:
+        """Count a logged image by its site; the first `MOST_SITES` are told apart."""
+        self._site_images.series(site or NO_SITE).inc()
+        self._site_uncertain.series(site or NO_SITE).inc(uncertain)
 
     def compare_shadow(self, champion: ImagePrediction, shadow: ImagePrediction) -> None:
         """Count the differences between the shadow's prediction and the answer."""
@@ -205,8 +217,10 @@ class Metrics:
         if not self._shared:
             self._model.remove(*labels)
 
-    def show_drift(self, verdict: str, checked_at: float, p_values: Mapping[str, float]) -> None:
-        """Set the verdict, time (seconds since 1970) and adjusted p-values of the served model's last drift check.
+    def show_drift(
+        self, verdict: str, checked_at: float, p_values: Mapping[str, float], sites: Mapping[str, str] | None = None
+    ) -> None:
+        """Set the verdict, time (seconds since 1970), adjusted p-values and verdicts by site of the last drift check.
 
         Without a check the verdict is `too_few` and the time 0.
         """
@@ -215,24 +229,31 @@ class Metrics:
         self._columns |= p_values.keys()
         for name in self._columns:  # a series in a shared folder cannot be removed
             self._p_values.labels(name).set(p_values.get(name, 1.0))
+        worst = dict.fromkeys(self._site_verdicts.known.values(), -1)
+        for site, own in (sites or {}).items():
+            series = self._site_verdicts.series(site)
+            worst[series] = max(worst.get(series, -1), _VERDICTS[own])
+        for series, value in worst.items():
+            series.set(value)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics as text and the media type, see `Exposition.text`; call it off the event loop."""
         return self._exposed.text(accept)
 
 
-class _Labelled[M: (Counter, Histogram)]:
-    """A metric with labels that finds its series faster than `prometheus_client` does."""
+class _Labelled[M: (Counter, Gauge, Histogram)]:
+    """A metric with labels that finds its series faster than `prometheus_client` does, and limits their number."""
 
-    def __init__(self, metric: M) -> None:
+    def __init__(self, metric: M, most: int = MAX_SERIES) -> None:
         self._metric: M = metric
-        self._series: dict[tuple[str, ...], M] = {}
+        self._most = most
+        self.known: dict[tuple[str, ...], M] = {}
 
     def series(self, *labels: str) -> M:
-        series = self._series.get(labels)
+        series = self.known.get(labels)
         if series is None:
-            kept = labels if len(self._series) < MAX_SERIES else (OTHER,) * len(labels)
-            series = self._series[kept] = self._metric.labels(*kept)
+            kept = labels if len(self.known) < self._most else (OTHER,) * len(labels)
+            series = self.known[kept] = self._metric.labels(*kept)
         return series
 
 

@@ -22,6 +22,7 @@ def row(number: int = 0, **changes: Any) -> LogRow:
         "model": "tiny",
         "version": "1",
         "lane": "champion",
+        "site": None,
         "format": "JPEG",
         "descriptors": Descriptors(*np.arange(10.0).tolist()),
         "embedding": np.arange(4, dtype=np.float32),

@@ -40,6 +40,8 @@ def busy(bundle: Bundle) -> Metrics:
     metrics.image_errors.series("unreadable").inc()
     metrics.compare_shadow(prediction(0.3), prediction(0.6))
     metrics.reloads.series("failed").inc()
+    metrics.count_site("ward-3", uncertain=True)
+    metrics.show_drift("ok", 0.0, {"mean": 0.5}, {"ward-3": "ok"})
     metrics.bundle_changed.labels("champion").set(True)
     return metrics
 

@@ -68,6 +68,7 @@ def rows(
     model: str = "tiny",
     version: str = "1",
     labelled: float = 0.0,
+    site: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[tuple[str, int, str]]]:
     """Rows of the log, with the ground truth of a share of them."""
     rng = np.random.default_rng(seed)
@@ -93,6 +94,7 @@ def rows(
             "certain": not uncertain[number],
             "in_distribution": bool(found["outlier_score"][number] <= OUTLIER_LIMIT),
             "latency_ms": 8.0,
+            "site": site,
             **dict(zip(names, numbers, strict=True)),
         }
         for number, numbers in enumerate(values)
@@ -168,4 +170,4 @@ def simulate(
             window = [dict(row) for row in connection.execute(query).mappings()]
         found = check_drift(bundle, window, window="the last 200 images", now=evening)
         drawn = compose_page(found.check, found.reference, found.window) if number >= stable + darker - 2 else None
-        add_check(store, found.check, drawn.page if drawn else None, drawn.snapshot if drawn else None)
+        add_check(store, found.check, drawn)

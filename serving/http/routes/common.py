@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from pneumo.serving.access.authentication import Authenticator
+from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.problems import ProblemError
 from pneumo.serving.contracts.schemas import ModelName
 from pneumo.serving.http.uploads import FIELD, JsonImages, read_body, read_uploads
@@ -77,6 +78,16 @@ async def receive_body(request: Request, max_bytes: int) -> bytes:
     service: Service = request.app.state.service
     service.load_shedding.check_wait()
     return await read_body(request, max_bytes)
+
+
+def read_site(request: Request) -> str | None:
+    """Return the site that a request names; raise a `ProblemError` if the header that should name it is not valid."""
+    service: Service = request.app.state.service
+    source = service.settings.log_site
+    try:
+        return source.read_request(getattr(request.state, "key_name", None), request.headers) if source else None
+    except InputError as error:
+        raise ProblemError("wrong-fields", str(error)) from None
 
 
 def record_model(request: Request, slot: ModelSlot) -> ModelName:

@@ -5,8 +5,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 
 from pneumo.serving.contracts.problems import ProblemError, describe_problems
-from pneumo.serving.contracts.schemas import PredictResponse, ServedPrediction
-from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceDependency, receive_images, record_model
+from pneumo.serving.contracts.schemas import PredictResponse, ServedPrediction, write_notice
+from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceDependency, read_site, receive_images, record_model
 from pneumo.serving.inference.service import Service
 from pneumo.serving.model.bundle import BundleInfo
 
@@ -32,10 +32,11 @@ async def predict(request: Request) -> Response:
     """
     service: Service = request.app.state.service
     partial, request_id = _read_flag(request, "partial"), request.state.request_id
+    site = read_site(request)
     uploads = await receive_images(request)
     slot = service.pick_slot(request_id)
     model = record_model(request, slot)
-    answers = await service.predict(slot, uploads, request_id)
+    answers = await service.predict(slot, uploads, request_id, site)
     predictions, errors = [], []
     for index, (upload, answer) in enumerate(zip(uploads, answers, strict=True)):
         if isinstance(answer, ServedPrediction):
@@ -46,7 +47,11 @@ async def predict(request: Request) -> Response:
             raise problem
         errors.append(problem.to_image_problem())
     response = PredictResponse.model_construct(
-        request_id=request_id, model=model, predictions=predictions, errors=errors
+        request_id=request_id,
+        model=model,
+        predictions=predictions,
+        errors=errors,
+        notice=write_notice(slot.bundle.info.population),
     )
     return Response(response.model_dump_json(), media_type="application/json")
 

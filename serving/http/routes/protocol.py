@@ -19,7 +19,7 @@ from fastapi.responses import Response
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.problems import ProblemError, describe_problems
 from pneumo.serving.contracts.schemas import ImagePrediction
-from pneumo.serving.http.routes.common import BINARY, ServiceDependency, describe_body, receive_body
+from pneumo.serving.http.routes.common import BINARY, ServiceDependency, describe_body, read_site, receive_body
 from pneumo.serving.http.routes.protocol_schemas import (
     Live,
     ModelMetadata,
@@ -55,7 +55,7 @@ _NOT_FOUND = describe_problems(404, 503, protocol=True)
 _NOT_READY = _NOT_FOUND | {503: {"model": ModelReady}}
 _INFERENCE = {
     200: {"model": InferenceResponse, "content": {"application/octet-stream": {"schema": BINARY}}},
-    **describe_problems(400, 404, 408, 413, 415, 503, protocol=True),
+    **describe_problems(400, 404, 408, 413, 415, 422, 503, protocol=True),
 }
 _BODY = describe_body(InferenceRequest, "application/octet-stream")
 _NAME, _VERSION = (
@@ -170,6 +170,7 @@ async def infer(request: Request, service: ServiceDependency, slot: SlotDependen
     """
     info, preparation = slot.bundle.info, slot.bundle.info.preparation
     shape = Shape(preparation.channels, preparation.height, preparation.width, service.settings.max_images)
+    site = read_site(request)
     body = await receive_body(request, service.settings.max_bytes)
     request.state.bytes = len(body)
     async with service.limit_time():
@@ -182,7 +183,7 @@ async def infer(request: Request, service: ServiceDependency, slot: SlotDependen
             tensors, predictions = await _run_in_turn(_run, service, slot, images)
     service.metrics.queue.set(service.load_shedding.images)
     service.metrics.count_predictions(slot.name, predictions)
-    service.log_tensors(slot, predictions, tensors["embedding"], request.state.request_id)
+    service.log_tensors(slot, predictions, tensors["embedding"], request.state.request_id, site)
     answer = write_response(tensors, chosen, request=inference, name=info.name, version=info.version)
     if not any(chosen.values()):
         return Response(answer.document, media_type="application/json")

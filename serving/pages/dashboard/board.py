@@ -12,7 +12,9 @@ from pneumo.serving.contracts.install_hints import install_hint
 from pneumo.serving.drift.bundle_lookup import BundleLookup, load_reference
 from pneumo.serving.drift.log_queries import (
     ServedVersion,
+    SiteCounts,
     Span,
+    count_by_site,
     count_over_time,
     list_versions,
     read_labelled_answers,
@@ -125,6 +127,7 @@ class Board:
         chosen: The selected version; None if the log is empty.
         bundle: Bundle of that version, if it is loaded or registered.
         spans: Hours or days with images; `step` is their length.
+        sites: Sites of the selected images; none if the log keeps no site.
         verdicts: Verdicts of this version in the selected days, by day.
         checks: The newest of these checks.
         distributions: Histograms of columns; none without a reference, or with fewer than `LEAST` images.
@@ -141,6 +144,7 @@ class Board:
     last: date = date.min
     step: timedelta = DAY
     spans: Sequence[Span] = ()
+    sites: Sequence[SiteCounts] = ()
     latest: StoredCheck | None = None
     verdicts: Sequence[DayVerdicts] = ()
     checks: Sequence[StoredCheck] = ()
@@ -199,6 +203,7 @@ def gather_board(store: LogStore, models: BundleLookup, query: BoardQuery, *, no
         last=last,
         step=step,
         spans=spans,
+        sites=count_by_site(store, window),
         latest=latest_check(store, chosen.model, chosen.version),
         verdicts=count_verdicts_by_day(store, window),
         checks=list_checks(store, window),

@@ -11,6 +11,7 @@ from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.drift.samples import LEAST
 from pneumo.serving.drift.stored_checks import StoredCheck
 from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.drift.wording import describe_classes
 from pneumo.serving.pages.assets import read_template
 from pneumo.serving.pages.dashboard import sections
 from pneumo.serving.pages.dashboard.board import HOURLY_DAYS, Board
@@ -57,11 +58,11 @@ def render_dashboard(board: Board, *, draws: bool, account: str = "") -> str:
         "" if draws else note("Plotly, which draws the plots, is missing.", f"Please {escape(install_hint('drift'))}."),
         _render_figures(board),
         _render_trends(board, plots, draws),
+        sections.render_sites(board),
         sections.render_columns(board.latest.check, board) if board.latest else "",
         sections.render_distributions(board, plots, draws),
         sections.render_performance(board, plots, draws),
         _render_reports(board),
-        _render_versions(board),
     ]
     return _render_document("\n".join(filter(None, parts)), plots if draws else (), account)
 
@@ -90,7 +91,8 @@ def _render_document(body: str, plots: Sequence[Plot] = (), account: str = "") -
 def _render_form(board: Board) -> str:
     assert board.chosen is not None
     options = "".join(
-        f'<option value="{escape(each.id)}"{" selected" if each is board.chosen else ""}>{escape(each.id)}</option>'
+        f'<option value="{escape(each.id)}"{" selected" if each is board.chosen else ""}>{escape(each.id)}: '
+        f"{each.images:,} images, {each.first:%Y-%m-%d} to {each.last:%Y-%m-%d}</option>"
         for each in board.versions
     )
     return f"""<form class="choose" method="get" action="drift">
@@ -115,10 +117,12 @@ def _render_verdict(board: Board) -> str:
     age = board.now - check.time
     old = " <strong>This check is old.</strong>" if age > _OLD else ""
     page = f' <a href="{_link(board, board.latest)}">Evidently report</a>' if board.latest.has_page else ""
+    shares = escape(describe_classes(check.columns))
+    classes = f"\n  <p>Predicted, reference to window: {shares}.</p>" if shares else ""
     return f"""<section class="verdict {css_class(check.verdict)}" aria-labelledby="verdict-title">
   {icon(_ICONS[check.verdict])}
   <div><h2 id="verdict-title">{VERDICTS[check.verdict]}</h2>
-  <p class="summary">{escape(capitalize(check.summary))}</p>
+  <p class="summary">{escape(capitalize(check.summary))}</p>{classes}
   <p class="small">Checked {format_moment(check.time)}, {format_age(age)}: {escape(check.window)} of
   {escape(check.model)}:{escape(check.version)} ({check.images:,} images) against {check.reference_images:,} reference
   images.{old}{page}</p></div>
@@ -182,20 +186,6 @@ def _render_report_row(each: StoredCheck, board: Board) -> str:
     return f"""<tr><td class="when">{when}</td><td>{badge(each.check.verdict)}</td>
   <td class="whole">{escape(capitalize(each.check.summary))}</td>
   <td class="n" data-name="Images">{each.check.images:,}</td><td>{link}</td></tr>"""
-
-
-def _render_versions(board: Board) -> str:
-    if len(board.versions) < 2:
-        return ""
-    rows = (
-        f"""<tr><th scope="row"><a href="drift?version={quote_query(each.id)}">{escape(each.id)}</a></th>
-  <td class="n whole" data-name="Images">{each.images:,}</td>
-  <td class="when" data-name="First (UTC)">{each.first:%Y-%m-%d %H:%M}</td>
-  <td class="when" data-name="Last (UTC)">{each.last:%Y-%m-%d %H:%M}</td></tr>"""
-        for each in board.versions
-    )
-    heads = {"Version": "", "Images": "n", "First (UTC)": "", "Last (UTC)": ""}
-    return section("versions", "Model versions in the log", "", stack_table(heads, rows))
 
 
 def _link(board: Board, check: StoredCheck | None) -> str:

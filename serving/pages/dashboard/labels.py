@@ -11,13 +11,6 @@ VERDICTS = {
     Verdict.TOO_FEW: "Too few images",
 }
 
-TESTS = {
-    "anderson": "Anderson-Darling",
-    "fisher": "Fisher's exact",
-    "all_inside": "most extreme images",
-    "mmd": "maximum mean discrepancy",
-}
-
 _COLUMNS = {
     "mean": "Brightness, mean gray level",
     "contrast": "Contrast, gray levels",
@@ -44,12 +37,13 @@ _SHARES = frozenset(
 
 def format_column(name: str, positive_class: str | None) -> str:
     """Name a column in words."""
-    return _COLUMNS.get(name, name).format(positive_class or "the predicted class")
+    kind, _, label = name.partition(":")
+    return _COLUMNS.get(kind, kind).format(label or positive_class or "the predicted class")
 
 
 def is_share(name: str) -> bool:
     """Return whether the values of a column are shares, shown in percent."""
-    return name in _SHARES
+    return name.partition(":")[0] in _SHARES
 
 
 def format_number(value: float, name: str) -> str:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from html import escape
 
-from pneumo.serving.drift.performance import Estimate
-from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, Verdict
+from pneumo.serving.drift.log_queries import SiteCounts
+from pneumo.serving.drift.performance import Estimate, estimate_share
+from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, SiteCheck, Verdict
+from pneumo.serving.drift.wording import TESTS, describe_classes, name_site
 from pneumo.serving.pages.dashboard.board import Board, LivePerformance
-from pneumo.serving.pages.dashboard.labels import METRICS, TESTS, format_column
+from pneumo.serving.pages.dashboard.labels import METRICS, format_column
 from pneumo.serving.pages.dashboard.markup import (
     NOTHING,
     badge,
+    capitalize,
     format_estimate,
     format_middle,
     grid,
@@ -54,6 +57,27 @@ def _render_column(column: ColumnResult, positive_class: str | None) -> str:
   <td class="n" data-name="Window">{format_middle(column.window, column.name)}</td>
   <td data-name="Distance"><meter min="0" max="1" value="{distance:.3f}">{distance:.2f}</meter></td>
   <td class="n" data-name="p">{p_value}</td><td class="test">{TESTS[column.test]}</td></tr>"""
+
+
+def render_sites(board: Board) -> str:
+    """Render volume, share of uncertain and verdict of each site; nothing if the log keeps no site."""
+    checked = {each.site: each for each in board.latest.check.sites} if board.latest else {}
+    heads = {"Site": "", "Images": "n", "Uncertain": "n", "Predicted": "n", "Difference": "", "Latest check": ""}
+    words = "Counts are of the selected images. Verdicts are of the latest check, corrected for the number of sites."
+    rows = (_render_site(each, checked.get(each.site), board.images) for each in board.sites)
+    return section("sites", "Sites", words, stack_table(heads, rows)) if board.sites else ""
+
+
+def _render_site(counts: SiteCounts, check: SiteCheck | None, images: int) -> str:
+    uncertain = estimate_share(counts.uncertain, counts.images)
+    assert uncertain is not None  # a site has images
+    return f"""<tr><th scope="row">{escape(name_site(counts.site))}</th>
+  <td class="n" data-name="Images">{counts.images:,} <small>{counts.images / images:.0%} of all</small></td>
+  <td class="n" data-name="Uncertain">{uncertain.value:.1%}
+  <small>{uncertain.low:.1%} to {uncertain.high:.1%}</small></td>
+  <td class="n" data-name="Predicted">{escape(describe_classes(check.columns)) if check else ""}</td>
+  <td class="whole">{escape(capitalize(check.summary)) if check else "Not in the latest check"}</td>
+  <td>{badge(check.verdict) if check else NOTHING}</td></tr>"""
 
 
 def render_distributions(board: Board, plots: Sequence[Plot], draws: bool) -> str:

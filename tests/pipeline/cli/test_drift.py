@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from pneumo.serving.drift.stored_checks import latest_check
 from pneumo.serving.predictions.store import LogStore
@@ -197,8 +198,6 @@ def test_a_simulation_of_a_tiny_model_sees_when_alarms_come(pneumo, exported, da
     document = json.loads(found.out)
     assert document == json.loads((here / "drift-simulation" / "simulation.json").read_text())
     assert (here / "drift-simulation" / "simulation.png").read_bytes().startswith(b"\x89PNG")
-    table = (here / "drift-simulation" / "simulation.csv").read_text().splitlines()
-    assert len(table) == len(document["points"]) + 2
     assert document["unchanged"]["alarms"] <= 0.5
     alarms = {(point["kind"], point["label"]): point["alarms"] for point in document["points"]}
     assert alarms["darker", "-70 levels"] == alarms["blur", "sigma 3 px"] == alarms["inverted", "100% of images"] == 1
@@ -212,3 +211,42 @@ def test_an_impossible_simulation_is_refused_with_the_fix(pneumo, exported, data
     assert (found.code, "fewer than a window of 1000" in found.err) == (2, True)
     found = pneumo("drift", "simulate", *options, "--size", "5")
     assert (found.code, "needs at least 20 images" in found.err) == (2, True)
+
+
+def test_sites_are_checked_apart_and_one_alone_where_it_is_asked_for(pneumo, bundle, log):
+    log(range(500, 560), site="ward-1")
+    log(range(600, 660), site="ward-2", darker=30)
+    both = drift(pneumo, bundle, "check")
+    assert both.code == 1
+    lines = [line for line in both.out.splitlines() if "ward-" in line and " 60 " in line]
+    assert [("ok" in line, "drift" in line) for line in lines] == [(True, False), (False, True)]
+    document = json.loads(drift(pneumo, bundle, "check", "--json", "--site", "ward-1").out)
+    assert (document["images"], document["verdict"], document["window"]) == (
+        60,
+        "ok",
+        "the last 500 images of site ward-1",
+    )
+    unknown = drift(pneumo, bundle, "check", "--site", "ward-9")
+    assert unknown.code == 2
+    assert "--site ward-9: no image of it among the last 500 images" in unknown.err
+    assert "sites there: ward-1, ward-2" in unknown.err
+
+
+def test_a_report_has_the_sites_as_json_and_on_evidentlys_page(pneumo, bundle, log, here):
+    log(range(500, 560), site="ward-1")
+    log(range(600, 660), site="ward-2", darker=30)
+    document = json.loads(drift(pneumo, bundle, "report", "--json").out)
+    assert {each["site"]: each["verdict"] for each in document["sites"]} == {"ward-1": "ok", "ward-2": "drift"}
+    page = (here / "drift-report" / "report.html").read_text()
+    assert "<td>ward-2</td><td>60</td>" in page
+    assert drift(pneumo, bundle, "report", "--store", "--site", "ward-1").code == 2
+
+
+@pytest.mark.parametrize("command", [("check", "--json"), ("export", "--out", "log.parquet")])
+def test_a_log_of_a_version_without_sites_is_read(pneumo, bundle, log, command):
+    store = log(range(500, 560))
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("alter table predictions drop column site"))
+    arguments = command if command[0] == "export" else (*command, "--model", f"{bundle.folder}")
+    found = pneumo("drift", *arguments)
+    assert found.code == 0, found.err

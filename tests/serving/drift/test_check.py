@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.sites import MOST_SITES, NO_SITE, OTHER_SITES
 from pneumo.serving.drift.check import check_drift
 from pneumo.serving.drift.describe_files import describe_files
 from pneumo.serving.drift.samples import LEAST, read_reference
-from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.drift.verdict import DriftCheck, Verdict
+from pneumo.serving.drift.wording import describe_classes
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.descriptors import compute_descriptors
 from pneumo.serving.model.bundle import Bundle, seal_bundle
@@ -100,3 +102,70 @@ def test_a_reference_of_too_few_images_is_refused_with_the_fix(tmp_path):
 def test_a_bundle_without_a_reference_is_refused_with_the_fix(tmp_path):
     with pytest.raises(InputError, match=r"no reference.parquet in this bundle; export the model again"):
         check_drift(make_bundle(tmp_path / "bare"), [], window="w")
+
+
+@pytest.fixture(scope="module")
+def by_site(judged) -> DriftCheck:
+    """A check of five sites of 40 images, of which one has darker images, and of ten images without a site."""
+    rows = [
+        row | {"site": f"ward-{site}"}
+        for site in range(5)
+        for row in columns_of(judged, range(500 + 40 * site, 540 + 40 * site), darker=30 if site == 3 else 0)
+    ]
+    return check_drift(judged, rows + columns_of(judged, range(900, 910)), window="w").check
+
+
+def test_the_site_that_changed_is_named_and_the_others_are_not(by_site):
+    verdicts = {each.site: (each.verdict, each.images) for each in by_site.sites}
+    assert verdicts.pop("ward-3") == (Verdict.DRIFT, 40)
+    assert verdicts.pop(NO_SITE) == (Verdict.TOO_FEW, 10)
+    assert verdicts == {f"ward-{site}": (Verdict.OK, 40) for site in (0, 1, 2, 4)}
+    assert by_site.verdict is Verdict.DRIFT
+    assert "; ward-3: images are darker" in by_site.summary
+    (changed,) = [each for each in by_site.sites if each.site == "ward-3"]
+    assert "mean" in {column.name for column in changed.columns}
+    assert 0 <= changed.uncertain <= 1
+
+
+def test_p_values_of_sites_are_adjusted_together_with_those_of_all_images(judged, by_site):
+    rows = columns_of(judged, range(620, 660), darker=30)
+    alone = {column.name: column for column in check_drift(judged, rows, window="w").check.columns}
+    (changed,) = [each for each in by_site.sites if each.site == "ward-3"]
+    for column in changed.columns:
+        assert column.p_value == pytest.approx(alone[column.name].p_value)
+        assert column.adjusted >= alone[column.name].adjusted
+
+
+def test_a_log_without_sites_has_none_and_one_site_is_all_images(judged):
+    rows = columns_of(judged, range(500, 540), darker=30)
+    plain = check_drift(judged, rows, window="w", now=NOW).check
+    assert plain.sites == []
+    (only,) = check_drift(judged, [row | {"site": "a"} for row in rows], window="w", now=NOW).check.sites
+    assert (only.site, only.images, only.verdict, only.summary) == ("a", 40, plain.verdict, plain.summary)
+
+
+def test_of_many_sites_the_largest_are_told_apart(judged):
+    rows = columns_of(judged, range(500, 500 + 4 * (MOST_SITES + 6)))
+    for number, row in enumerate(rows):
+        row["site"] = f"site {number // 4}" if number < 4 * MOST_SITES else f"small {number % 6}-{number % 4}"
+    found = check_drift(judged, rows, window="w").check.sites
+    assert len(found) == MOST_SITES + 1
+    assert (found[0].site, found[0].images) == (OTHER_SITES, 24)
+
+
+def test_a_change_of_class_shares_is_told_in_numbers_even_without_an_alarm(judged):
+    rows = columns_of(judged, range(500, 530))
+    for number, row in enumerate(rows):
+        row["label"] = "PNEUMONIA" if number < 15 else "NORMAL"
+    found = check_drift(judged, rows, window="w").check
+    before = read_reference(judged).shares["decision"].mean()
+    assert describe_classes(found.columns) == f"PNEUMONIA {before:.0%} to 50%"
+
+
+def test_each_of_several_classes_has_a_share(tmp_path):
+    bundle = references.make_judged(tmp_path / "three", classes=["A", "B", "C"], positive_class=None, thresholds={})
+    rows = [row | {"label": "ABC"[number % 2]} for number, row in enumerate(columns_of(bundle, range(500, 560)))]
+    found = check_drift(bundle, rows, window="w").check
+    shares = {column.label: column.window.median for column in found.columns if column.label}
+    assert shares["A"] == shares["B"] == 0.5
+    assert any(f"{label} is predicted" in found.summary for label in "ABC")

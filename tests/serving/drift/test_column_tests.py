@@ -1,3 +1,4 @@
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -6,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.drift.column_tests import BEYOND, ColumnTests, adjust_p_values
-from pneumo.serving.drift.samples import LEAST, NUMBERS
-from pneumo.serving.drift.verdict import Verdict
+from pneumo.serving.drift.samples import LEAST, NUMBERS, Sample
+from pneumo.serving.drift.verdict import Verdict, find_worst
 from pneumo.serving.drift.wording import write_summary
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
@@ -46,6 +47,24 @@ def test_windows_of_the_reference_raise_few_alarms(tests_of_reference, drawn, si
     windows = [drawn(size, seed) for seed in range(1, 61)]
     alarms = sum(tests_of_reference.compare(window)[0] is not Verdict.OK for window in windows)
     assert alarms <= 7  # 3 are expected, more than 7 come once in a hundred times
+
+
+@pytest.mark.parametrize("sites", [5, 20])
+def test_windows_of_many_sites_raise_few_alarms_together(tests_of_reference, drawn, sites):
+    def judge(window):
+        parts = [window.take(np.arange(25) + 25 * site) for site in range(sites)]
+        return find_worst(verdict for verdict, _ in tests_of_reference.compare_all([window, *parts]))
+
+    alarms = sum(judge(drawn(25 * sites, seed)) is not Verdict.OK for seed in range(1, 41))
+    assert alarms <= 6  # 2 are expected, more than 6 come less than once in two hundred times
+
+
+def test_one_site_of_twenty_that_changes_is_named(tests_of_reference, drawn):
+    parts = [drawn(25, seed) for seed in range(1, 21)]
+    parts[7].numbers["mean"][:] += 15
+    whole = functools.reduce(Sample.join, parts)
+    _, *verdicts = (verdict for verdict, _ in tests_of_reference.compare_all([whole, *parts]))
+    assert verdicts == [Verdict.DRIFT if number == 7 else Verdict.OK for number in range(20)]
 
 
 def test_windows_with_several_images_of_a_patient_raise_few_alarms_where_patients_are_known(drawn):

@@ -1,5 +1,6 @@
 import json
 import re
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ import pytest
 
 from pneumo.serving.drift.check import DriftResult, check_drift
 from pneumo.serving.drift.column_tests import ColumnTests
-from pneumo.serving.drift.evidently_page import EvidentlyPage, compose_page
+from pneumo.serving.drift.evidently_page import compose_page
 from pneumo.serving.drift.verdict import DriftCheck, Verdict
 from pneumo.serving.drift.wording import write_summary
 from tests.support import references
@@ -34,7 +35,33 @@ def checked(reference, window) -> DriftResult:
     return DriftResult(made, reference, window)
 
 
-def drifted(record: bytes) -> dict[str, bool]:
+last = threading.local()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def listen():
+    """Keep what Evidently found in each thread, of which a page shows a part."""
+    from evidently import Report
+
+    run = Report.run
+
+    def spy(*arguments, **options):
+        snapshot = run(*arguments, **options)
+        last.record = snapshot.dumps()
+        return snapshot
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Report, "run", spy)
+        yield
+
+
+def draw(found: DriftResult) -> tuple[str, str]:
+    """Draw the page of a check; return it with Evidently's record of it."""
+    page = compose_page(found.check, found.reference, found.window).decode()
+    return page, last.record
+
+
+def drifted(record: str) -> dict[str, bool]:
     """Columns as Evidently judged them, by its own tests."""
     tests = [
         test
@@ -46,18 +73,17 @@ def drifted(record: bytes) -> dict[str, bool]:
 
 
 @pytest.fixture(scope="module")
-def unchanged(reference, drawn) -> tuple[DriftCheck, EvidentlyPage]:
-    """A check of images like the reference, and its page."""
+def unchanged(listen, reference, drawn) -> tuple[DriftCheck, str, str]:
+    """A check of images like the reference, its page, and Evidently's record."""
     found = checked(reference, drawn(100, 7))
-    return found.check, compose_page(found.check, found.reference, found.window)
+    return found.check, *draw(found)
 
 
-def agree(check: DriftCheck, drawing: EvidentlyPage) -> int:
+def agree(check: DriftCheck, page: str, record: str) -> int:
     """See that Evidently says of every column and of the whole what a check says; return how many columns drifted."""
     expected = {column.name: column.verdict is not Verdict.OK for column in check.columns}
     count = sum(expected.values())
-    assert drifted(drawing.snapshot) == expected
-    page = drawing.page.decode()
+    assert drifted(record) == expected
     assert ("Dataset Drift is detected" in page) == (count > 0)
     assert f"({count} out of {len(expected)})" in page
     return count
@@ -69,25 +95,18 @@ def test_evidently_says_of_every_column_and_of_the_whole_what_is_said_here(refer
     window = drawn(100, 7)
     numbers = {name: values + moves.get(name, 0.0) for name, values in window.numbers.items()}
     found = checked(reference, replace(window, numbers=numbers))
-    assert 0 < agree(found.check, compose_page(found.check, found.reference, found.window)) < len(found.check.columns)
+    assert 0 < agree(found.check, *draw(found)) < len(found.check.columns)
 
 
 def test_embeddings_and_shares_that_alone_differ_are_said_so_by_evidently_too(reference, drawn):
     window = drawn(100, 7)
     shares = {**window.shares, "uncertain": np.arange(100) < 60}
     found = checked(reference, replace(window, shares=shares, embedding=window.embedding + 0.6))
-    assert {
-        name
-        for name, fails in drifted(compose_page(found.check, found.reference, found.window).snapshot).items()
-        if fails
-    } == {
-        "embedding",
-        "uncertain",
-    }
+    assert {name for name, fails in drifted(draw(found)[1]).items() if fails} == {"embedding", "uncertain"}
 
 
 def test_the_page_is_whole_without_a_network_and_quotes_what_it_is_told(unchanged):
-    page = unchanged[1].page.decode()
+    page = unchanged[1]
     assert not re.search(r"<(script|img|iframe)[^>]+src=[\"']?(https?:)?//|<link[^>]+href=[\"']?(https?:)?//", page)
     assert "the last &lt;b&gt;100&lt;/b&gt; images" in page
     assert "Research software, not a medical device" in page
@@ -102,7 +121,7 @@ def test_pages_of_two_checks_at_once_are_those_of_each(reference, drawn):
     dark = replace(dark, numbers={**dark.numbers, "mean": dark.numbers["mean"] - 12})
     both = [checked(reference, dark), checked(reference, drawn(100, 7))]
     with ThreadPoolExecutor(2) as pool:
-        records = list(pool.map(lambda found: compose_page(found.check, found.reference, found.window).snapshot, both))
+        records = list(pool.map(lambda found: draw(found)[1], both))
     assert [drifted(record)["mean"] for record in records] == [True, False]
 
 
@@ -117,4 +136,4 @@ def test_the_page_of_a_bundle_with_more_classes_has_no_decision(tmp_path):
     found = check_drift(bundle, references.columns_of(bundle, range(500, 560), darker=40), window="all")
     assert found.check.verdict is Verdict.DRIFT
     assert "decision" not in {column.name for column in found.check.columns}
-    assert b"Data Drift Summary" in compose_page(found.check, found.reference, found.window).page
+    assert "Data Drift Summary" in draw(found)[0]

@@ -8,7 +8,9 @@ import pytest
 import sqlalchemy as sa
 from scipy.stats import ks_2samp
 
+from pneumo.serving.contracts.sites import MOST_SITES, NO_SITE, OTHER_SITES
 from pneumo.serving.drift.log_queries import (
+    count_by_site,
     count_over_time,
     list_versions,
     read_labelled_answers,
@@ -74,6 +76,26 @@ def test_counts_over_time_are_those_of_the_rows(store, rows, step):
 def test_with_several_classes_every_answer_is_a_claim(store):
     found = count_over_time(store, selected(), DAY, None)
     assert all(span.sums.positive == span.images and span.sums.negative == 0 for span in found)
+
+
+def test_sites_are_counted_up_to_a_number_and_the_others_together(tmp_path):
+    store = LogStore(f"sqlite:///{tmp_path / 'log.sqlite3'}")
+    store.prepare()
+    rows, _ = simulated.rows(400, START, START + DAY)
+    sizes = {None: 30, **{f"site {number:02}": 34 - number for number in range(MOST_SITES + 3)}}
+    names = [name for name, size in sizes.items() for _ in range(size)][:400]
+    rows = [row | {"site": name} for row, name in zip(rows, names, strict=False)]
+    store.add(rows)
+    found = count_by_site(store, selected())
+    assert sum(each.images for each in found) == len(rows)
+    assert {each.site for each in found} >= {NO_SITE, "site 00"}
+    assert len(found) <= MOST_SITES + 2
+    assert [each.images for each in found] == sorted((each.images for each in found), reverse=True)
+    for each in found:
+        if each.site != OTHER_SITES:
+            own = [row for row in rows if (row["site"] or NO_SITE) == each.site]
+            assert (each.images, each.uncertain) == (len(own), sum(not row["certain"] for row in own))
+    assert count_by_site(store, selected("2")) == []
 
 
 def test_a_range_holds_its_first_moment_and_not_its_last(store, rows):

@@ -1,12 +1,14 @@
 """PostgreSQL answers the dashboard as SQLite does."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from pneumo.serving.contracts.sites import MOST_SITES
 from pneumo.serving.drift.log_queries import (
+    count_by_site,
     count_over_time,
     list_versions,
     read_labelled_answers,
@@ -38,6 +40,10 @@ def stores(postgres, tmp_path):
 def test_both_databases_say_the_same(stores):
     for store in stores:
         simulated.fill(store, 1000, START, START + 10 * DAY, labelled=0.4)
+        simulated.fill(store, 40, START + 40 * DAY, START + 41 * DAY, seed=5)
+        for number in range(MOST_SITES + 2):
+            days = START + 40 * DAY, START + 41 * DAY
+            simulated.fill(store, 9 + number, *days, seed=50 + number, site=f"ward-{number}")
         for hours, verdict in enumerate(["ok", "ok", "drift"]):
             add_check(store, check(30 * hours, verdict=verdict), b"page")
     one, other = stores
@@ -47,6 +53,9 @@ def test_both_databases_say_the_same(stores):
         for here, there in zip(*spans, strict=True):
             assert asdict(here) | {"sums": 0} == asdict(there) | {"sums": 0}
             assert vars(here.sums) == pytest.approx(vars(there.sums))
+    counts = [count_by_site(store, replace(SELECTED, since=None, until=None)) for store in stores]
+    assert counts[0] == counts[1]
+    assert len(counts[0]) == MOST_SITES + 2
     samples = [read_sample(store, SELECTED, 1000, most=300) for store in stores]
     assert all(sorted(samples[0][name]) == sorted(samples[1][name]) for name in samples[0])
     found = [read_labelled_answers(store, SELECTED, 1000, CLASSES) for store in stores]

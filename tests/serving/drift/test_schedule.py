@@ -168,11 +168,13 @@ def test_prometheus_is_told_of_the_last_check_also_of_another_service(world):
         | {"reference": None, "window": None, "words": None}
         for name, adjusted in (("mean", 0.003), ("noise", 1.0))
     ]
-    made = check(time=datetime.now(UTC), columns=columns)
+    site = {"site": "ward-3", "images": 30, "uncertain": 0.1, "verdict": "drift", "summary": "darker", "columns": []}
+    made = check(time=datetime.now(UTC), columns=columns, sites=[site])
     world.keep(made)
     world.start(drift_minutes=60)
     until(lambda: world.seen("pneumo_drift_verdict") == 2)
     assert world.seen("pneumo_drift_p_value{column=mean}") == 0.003
+    assert world.seen("pneumo_drift_site_verdict{site=ward-3}") == 2
     assert world.seen("pneumo_drift_last_check_timestamp_seconds") == pytest.approx(made.time.timestamp())
 
 
@@ -278,7 +280,7 @@ def test_the_job_posts_a_change_of_the_verdict_and_only_a_change(monkeypatch, wo
     with hook(*[200] * 4) as (url, came):
         for verdict in (ok, few, ok, warning, few, warning, drift, drift, ok):
             assert run_job(monkeypatch, world, verdict, url, PNEUMO_PUBLIC_URL="https://ward.example") == 0
-    titles = [document["text"].split(": images")[0] for document in came]
+    titles = [document["text"].split(": images")[0].strip("*") for document in came]
     assert titles == [
         "pneumo drift: warning, was ok",
         "pneumo drift: drift, was warning",

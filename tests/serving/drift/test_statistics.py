@@ -11,6 +11,7 @@ from pneumo.serving.drift.statistics import (
     anderson_darling,
     count_leading,
     draw_windows,
+    estimate_tail,
     fisher,
     kolmogorov_smirnov,
 )
@@ -153,3 +154,18 @@ def test_the_same_seed_draws_the_same_windows():
     groups = np.repeat(np.arange(20), 3)
     assert np.array_equal(draw_windows(groups, 12, draws=50, seed=1), draw_windows(groups, 12, draws=50, seed=1))
     assert not np.array_equal(draw_windows(groups, 12, draws=50, seed=1), draw_windows(groups, 12, draws=50, seed=2))
+
+
+@pytest.mark.parametrize(("freedom", "value"), [(1, 15.137), (2, 18.421), (5, 25.745)])
+def test_a_rare_value_beyond_all_draws_has_about_its_chance(freedom, value):
+    chances = []
+    for seed in range(20):
+        drawn = np.sort(np.random.default_rng(seed).chisquare(freedom, size=2000))
+        chances.append(estimate_tail(drawn, value))
+        assert chances[-1] > estimate_tail(drawn, 1.1 * value) > 0
+    assert 0.5e-4 < np.median(chances) < 2e-4
+    assert 1e-5 < min(chances) < max(chances) < 1e-3
+
+
+def test_the_tail_of_equal_draws_or_of_few_is_not_known():
+    assert estimate_tail(np.ones(2000), 2.0) == estimate_tail(np.arange(15.0), 99.0) == 1.0

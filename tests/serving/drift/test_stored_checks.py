@@ -11,7 +11,6 @@ from pneumo.serving.drift.stored_checks import (
     latest_check,
     list_checks,
     read_page,
-    read_snapshot,
 )
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.predictions.store import LogStore
@@ -28,17 +27,16 @@ def store(tmp_path):
 
 def test_a_check_comes_back_as_it_was_with_its_page(store):
     made = check()
-    key = add_check(store, made, b"<html>", b"{}")
+    key = add_check(store, made, b"<html>")
     found = latest_check(store)
     assert (found.id, found.check, found.has_page) == (key, made, True)
     assert gzip.decompress(read_page(store, key)) == b"<html>"
-    assert read_snapshot(store, key) == b"{}"
 
 
 def test_a_check_without_a_page_has_none(store):
     key = add_check(store, check(), None)
     assert not latest_check(store).has_page
-    assert (read_page(store, key), read_page(store, "other"), read_snapshot(store, key)) == (None, None, None)
+    assert (read_page(store, key), read_page(store, "other")) == (None, None)
 
 
 def test_the_newest_comes_first_of_one_version_or_of_all(store):
@@ -54,11 +52,11 @@ def test_the_newest_comes_first_of_one_version_or_of_all(store):
 
 def test_old_pages_go_and_their_verdicts_stay(store, monkeypatch):
     monkeypatch.setattr(stored_checks, "PAGES", 3)
-    keys = [add_check(store, check(hours), b"page" if hours % 2 else None, b"{}") for hours in range(10)]
+    keys = [add_check(store, check(hours), b"page" if hours % 2 else None) for hours in range(10)]
     found = list_checks(store, most=100)
     assert len(found) == 10
     assert [each.id for each in found if each.has_page] == [keys[9], keys[7], keys[5]]
-    assert read_snapshot(store, keys[3]) is None
+    assert read_page(store, keys[3]) is None
 
 
 def test_very_old_verdicts_go_too(store, monkeypatch):

@@ -97,12 +97,10 @@ def test_an_address_that_cannot_be_is_not_shown(url):
 
 def test_a_message_has_words_for_slack_and_a_link():
     found: Any = build_message(check(), Verdict.OK, "https://ward.example/drift")
-    assert found["text"].startswith("pneumo drift: drift, was ok: images are darker")
-    section, context = found["blocks"]
-    assert section["text"]["type"] == "mrkdwn"
-    assert "500 images of tiny:1, 2026-11-24 12:00 UTC" in section["text"]["text"]
-    assert section["text"]["text"].endswith("<https://ward.example/drift|Open the dashboard>")
-    assert context["elements"][0]["text"].startswith("research software, not a medical device")
+    assert found["text"].startswith("*pneumo drift: drift, was ok*: images are darker")
+    assert found.keys() == {"text"}
+    assert "500 images of tiny:1, 2026-11-24 12:00 UTC; research software, not a medical device" in found["text"]
+    assert found["text"].endswith("<https://ward.example/drift|Open the dashboard>")
     assert "dashboard" not in json.dumps(build_message(check(), None, None))
 
 
@@ -110,7 +108,7 @@ def test_a_message_has_words_for_slack_and_a_link():
 def test_no_name_of_a_class_becomes_a_mention_or_a_link(name):
     found: Any = build_message(check(summary=f"{name} is said more often <!channel>"), None, None)
     assert "<" not in json.dumps(found)
-    assert len(found["blocks"][0]["text"]["text"]) <= 3000
+    assert len(found["text"]) <= 3000
 
 
 def test_only_a_change_is_news():

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from pneumo.serving.drift.verdict import DriftCheck, Verdict
 from pneumo.serving.http.app import create_app
 from pneumo.serving.http.routes import drift
 from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.predictions.log_tables import predictions
 from pneumo.serving.predictions.store import LogStore
 from tests.support import prediction_logs as simulated
 from tests.support.bundles import make_bundle
@@ -299,7 +301,7 @@ def test_the_version_that_answers_now_is_shown_first_and_others_can_be_chosen(em
     assert [each["value"] for each in options] == ["tiny:challenger", "tiny:1"]
     assert [each["value"] for each in options if "selected" in each] == ["tiny:1"]
     assert "Images 30" in text_of(html)
-    assert "Model versions in the log" in text_of(html)
+    assert f"tiny:challenger: 40 images, {NOW.date() - 2 * DAY} to {NOW.date() - DAY}" in text_of(html)
     assert "Images 40" in text_of(empty.get("/drift", params={"version": "tiny:challenger"}).text)
 
 
@@ -311,6 +313,35 @@ def test_a_model_of_several_classes_has_accuracy_and_no_sensitivity(started, tmp
         html = client.get("/drift").text
     assert {"metric-accuracy", "calibration"} <= plots_of(html).keys()
     assert "metric-sensitivity" not in plots_of(html)
+
+
+def test_sites_have_their_volume_uncertain_share_and_verdict(known, started, tmp_path):
+    with started(application(known, tmp_path)) as client:
+        store = store_of(client)
+        for number, site in enumerate(["ward-1", "<b>ward-2</b>", None]):
+            simulated.fill(store, 60, NOW - 2 * DAY, NOW, seed=number, site=site, darker=number == 1)
+        with store.engine.connect() as connection:
+            rows = [dict(row) for row in connection.execute(sa.select(predictions)).mappings()]
+        found = check_drift(known, rows, window="the last 180 images", now=NOW).check
+        add_check(store, found, None)
+        html = client.get("/drift").text
+    (table,) = re.findall(r'id="sites-title">.*?<tbody>(.*?)</tbody>', html, re.DOTALL)
+    cells = [text_of(row) for row in table.split("</tr>") if row.strip()]
+    assert len(cells) == 3
+    names = {"<b>ward-2</b>": "", None: "images without a site", "ward-1": "ward-1"}
+    for row, (site, name) in zip(cells, names.items(), strict=True):
+        uncertain = np.mean([not each["certain"] for each in rows if each["site"] == site])
+        assert f"60 33% of all {uncertain:.1%}" in row
+        assert name in row
+    assert "&lt;b&gt;ward-2&lt;/b&gt;" in table
+    assert "Drift" in cells[0]
+    assert "darker" in cells[0]
+    assert "No drift" in cells[2]
+    assert re.search(r"Predicted, reference to window: PNEUMONIA \d+% to \d+%", text_of(html))
+
+
+def test_a_log_without_sites_has_no_section_of_them(client):
+    assert "sites-title" not in client.get("/drift").text
 
 
 def test_without_a_log_the_page_says_how_to_keep_one(known, started, tmp_path):

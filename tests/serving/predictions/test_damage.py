@@ -158,7 +158,7 @@ def test_a_service_with_a_damaged_log_predicts_and_reports_it(
 
 
 OLD = (
-    "ALTER TABLE checks DROP COLUMN snapshot",
+    "ALTER TABLE predictions DROP COLUMN site",
     "DROP INDEX predictions_by_version",
     "DROP INDEX checks_by_time",
     "DROP TABLE leases",
@@ -186,7 +186,7 @@ def check_migration(store: LogStore, again: LogStore) -> None:
     with store.engine.begin() as connection:
         for statement in OLD:
             connection.execute(sa.text(statement))
-    assert "snapshot" not in describe_columns(store.engine)
+    assert "site" not in describe_columns(store.engine)
     again.prepare()
     again.prepare()
     assert describe(again.engine) == new
@@ -196,7 +196,7 @@ def check_migration(store: LogStore, again: LogStore) -> None:
 
 
 def describe_columns(engine: sa.Engine) -> set[str]:
-    return {column["name"] for column in sa.inspect(engine).get_columns("checks")}
+    return {column["name"] for column in sa.inspect(engine).get_columns("predictions")}
 
 
 def test_a_log_of_an_older_version_is_migrated(tmp_path: Path) -> None:

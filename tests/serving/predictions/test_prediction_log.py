@@ -1,6 +1,7 @@
 """The prediction log: rows, store, spool and writer, over SQLite."""
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -43,6 +44,13 @@ def test_a_row_comes_back_from_a_line_as_it_was(value, label, embedding):
     line = given_row.to_json()
     assert "\n" not in line
     assert parse_row(line) == given_row.values()
+
+
+def test_a_spooled_row_keeps_its_site_and_one_of_an_older_version_has_none():
+    line = row(site="ward-3").to_json()
+    assert parse_row(line)["site"] == "ward-3"
+    older = {name: value for name, value in json.loads(line).items() if name != "site"}
+    assert parse_row(json.dumps(older)) == row(site=None, id=older["id"]).values()
 
 
 def test_a_row_comes_back_from_the_database_as_it_was(tmp_path):

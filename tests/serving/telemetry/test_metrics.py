@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pneumo.serving.contracts.errors import ImageError, InputError
+from pneumo.serving.contracts.sites import MOST_SITES, NO_SITE, OTHER_SITES
 from pneumo.serving.telemetry.metrics import MAX_SERIES, SHARED, Metrics
 from tests.support.metrics import busy, prediction, read, series
 from tests.support.paths import ROOT
@@ -200,6 +201,30 @@ def test_threads_lose_no_count(bundle):
     assert found["pneumo_images_total{lane=champion,result=predicted}"] == 3000
     assert found["pneumo_http_requests_total{method=POST,route=/v1/predict,status=200}"] == 3000
     assert found["pneumo_http_request_duration_seconds_count{route=/v1/predict}"] == 3000
+
+
+def test_sites_are_told_apart_up_to_a_number_and_keep_the_worst_verdict():
+    metrics = Metrics()
+    for number in range(MOST_SITES + 5):
+        for image in range(3):
+            metrics.count_site(f"ward-{number}" if number else None, uncertain=image == 0)
+    found = series(metrics)
+    assert found[f"pneumo_site_images_total{{site={NO_SITE}}}"] == found["pneumo_site_images_total{site=ward-20}"] == 3
+    assert found[f"pneumo_site_images_total{{site={OTHER_SITES}}}"] == 4 * 3
+    assert found[f"pneumo_site_uncertain_total{{site={OTHER_SITES}}}"] == 4
+    assert len([name for name in found if name.startswith("pneumo_site_images_total{")]) == MOST_SITES + 2
+    sites = {f"ward-{number}": "ok" for number in range(MOST_SITES + 3)}
+    metrics.show_drift("drift", 0.0, {}, sites | {f"ward-{MOST_SITES + 1}": "drift"})
+    found = series(metrics)
+    assert found["pneumo_drift_site_verdict{site=ward-3}"] == 0
+    assert found[f"pneumo_drift_site_verdict{{site={OTHER_SITES}}}"] == 2
+    metrics.show_drift("ok", 0.0, {}, {"ward-3": "warning"})
+    found = series(metrics)
+    assert [found[f"pneumo_drift_site_verdict{{site={site}}}"] for site in ("ward-3", "ward-4", "_OTHER")] == [
+        1,
+        -1,
+        -1,
+    ]
 
 
 @pytest.mark.parametrize(("accept", "read_as"), [("", ""), (OPENMETRICS, OPENMETRICS)])
