@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pneumo.pipeline.config import selection_metric
 from pneumo.pipeline.config.schema import SEARCHES, Schema, full_schema, read_branches
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -97,8 +98,10 @@ def describe_schema() -> Schema:
     _keep_kinds(hyperopt["search_alg"], tuple(SEARCHES))
     _keep_kinds(hyperopt["executor"]["properties"]["scheduler"], (*SCHEDULERS, "medianstoppingrule"))
     metrics = sorted({name for names in schema.pop("metrics").values() for name in names})
-    hyperopt["metric"]["enum"] = metrics
-    properties["trainer"]["properties"]["validation_metric"]["enum"] = [*metrics, None]
+    mean = {"type": "string", "pattern": selection_metric.MEAN}
+    hyperopt["metric"]["oneOf"] = [{"enum": [*metrics, *selection_metric.OWN]}, mean]
+    chooser = properties["trainer"]["properties"]["validation_metric"]
+    chooser["oneOf"] = [{"enum": [*metrics, *selection_metric.OWN, None]}, mean]
     for section in ("input_features", "output_features"):
         properties[section] |= {"minItems": 1, "maxItems": 1}
     for option in list(list_options(schema)):

@@ -93,7 +93,8 @@ def full_schema() -> Schema:
     hyperopt = ludwig["properties"]["hyperopt"]
     branches = [make_branch(kind, options) for kind, options in SEARCHES.items()]
     search = hyperopt["properties"]["search_alg"] | {"allOf": branches}
-    hyperopt = hyperopt | {"properties": hyperopt["properties"] | {"search_alg": search}}
+    metric = {key: item for key, item in hyperopt["properties"]["metric"].items() if key != "enum"}  # a rule checks it
+    hyperopt = hyperopt | {"properties": hyperopt["properties"] | {"search_alg": search, "metric": metric}}
     return ludwig | {"properties": ludwig["properties"] | {"hyperopt": hyperopt, DECISIONS: _DECISIONS_SCHEMA}}
 
 

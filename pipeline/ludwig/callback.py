@@ -3,32 +3,48 @@
 import math
 import time
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from ludwig.callbacks import Callback
-from ludwig.constants import TRAINING, VALIDATION
+from ludwig.constants import LOGITS, TRAINING, VALIDATION
+from ludwig.utils.metric_utils import TrainerMetric
+from ludwig.utils.output_feature_utils import get_feature_concat_name
 
 from pneumo.pipeline.ludwig import checkpoints
+from pneumo.pipeline.ludwig.inference import BATCH
 from pneumo.pipeline.ludwig.trainer_speed import RoundMetrics, use_channels_last, use_fused_optimizer
 from pneumo.pipeline.runs.history import find_label_type, name_metric, name_metrics, read_history, write_history
 from pneumo.pipeline.runs.reporter import SILENT, Reporter, Step
 from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.arrays import Float64
 from pneumo.serving.contracts.process_state import set_handler
+from pneumo.serving.images.types import Gray
 
 if TYPE_CHECKING:
     from ludwig.utils.trainer_utils import ProgressTracker
 
-    from pneumo.pipeline.ludwig.protocols import Trainer
+    from pneumo.pipeline.ludwig.protocols import EpochMetric, Trainer
 
 
 class TrainingCallback(Callback):
-    """Reports progress, writes learning curves, stops on signals, resumes the schedule, and speeds up training."""
+    """Reports progress, writes learning curves, stops on signals, resumes the schedule, and speeds up training.
 
-    def __init__(self, run: Run, feature: str, reporter: Reporter = SILENT) -> None:
+    With `epoch_metric` it measures that at the end of each epoch, and Ludwig chooses the best epoch by it.
+    """
+
+    def __init__(
+        self, run: Run, feature: str, reporter: Reporter = SILENT, epoch_metric: "EpochMetric | None" = None
+    ) -> None:
         self.run = run
         self.feature = feature
         self.reporter = reporter
+        self.epoch_metric = epoch_metric
         self.began = time.perf_counter()
         self.reported_step = 0
         self.rounds: list[dict[str, Any]] = []
@@ -42,6 +58,8 @@ class TrainingCallback(Callback):
         use_channels_last(trainer)
         self.metrics = RoundMetrics(trainer)
         set_handler(self.stop)
+        if self.epoch_metric:
+            trainer._validation_metric = self.epoch_metric.name
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Stop before the next batch, so that no checkpoint is cut in two; on the second signal stop at once."""
@@ -88,6 +106,21 @@ class TrainingCallback(Callback):
         if self.metrics:
             self.metrics.flush()
 
+    def on_validation_end(
+        self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object
+    ) -> None:
+        """Add the epoch metric to Ludwig's metrics of the validation split, before Ludwig looks for the best epoch."""
+        if self.epoch_metric is None:
+            return
+        rounds = progress_tracker.validation_metrics[self.feature]
+        latest = {name: float(values[-1][-1]) for name, values in rounds.items() if values}
+        with evaluation_mode(trainer.model):
+            measured = self.epoch_metric.measure(latest, partial(predict_logit, trainer, self.feature))
+        for name, value in measured.items():
+            rounds.setdefault(name, []).append(
+                TrainerMetric(epoch=progress_tracker.epoch, step=progress_tracker.steps, value=value)
+            )
+
     def on_eval_end(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
         """Write the learning curves and report progress."""
         entry = {
@@ -105,6 +138,28 @@ class TrainingCallback(Callback):
     def _read_latest(self, metrics: dict[str, dict[str, list[Any]]]) -> dict[str, float]:
         values = {name: float(rounds[-1][-1]) for name, rounds in metrics.get(self.feature, {}).items() if rounds}
         return {name: value for name, value in name_metrics(values).items() if math.isfinite(value)}
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluate a network without gradients; afterwards it trains again if it did before."""
+    trains = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(trains)
+
+
+def predict_logit(trainer: "Trainer", label: str, images: Sequence[Gray]) -> Float64:
+    """Return the logit [N] of the positive class of model inputs, uint8 [H, W, C], from a network in training."""
+    (image,), key = trainer.model.input_features, get_feature_concat_name(label, LOGITS)
+    logits = []
+    for start in range(0, len(images), BATCH):
+        pixels = torch.from_numpy(np.stack(images[start : start + BATCH])).permute(0, 3, 1, 2).to(trainer.device)
+        logits.append(trainer.model({image: pixels.float() / 255})[key].reshape(-1).double().cpu().numpy())
+    return np.concatenate(logits)
 
 
 def replay_schedule(trainer: "Trainer", progress_tracker: "ProgressTracker") -> None:

@@ -57,12 +57,15 @@ ludwig.inference | load | needed | read the outputs of a network
 ludwig.callback | load | needed | follow and resume a training
   ludwig.callbacks:Callback on_trainer_train_setup(trainer, save_path, is_coordinator) on_trainer_train_teardown
   ludwig.callbacks:Callback on_batch_start on_batch_end on_checkpoint on_epoch_start on_eval_start on_eval_end
+  ludwig.callbacks:Callback on_validation_end
+  ludwig.utils.metric_utils TrainerMetric
   ludwig.utils.trainer_utils:ProgressTracker __init__(batch_size, steps, epoch, learning_rate)
   ludwig.utils.trainer_utils:ProgressTracker __init__(train_metrics, validation_metrics, test_metrics)
 ludwig.callback | fit | needed | follow and resume a training
   ludwig.modules.lr_scheduler:LRScheduler step _eval_scheduler
   ludwig.trainers.trainer:Trainer config device distributed evaluate_training_set model optimizer scheduler
-  ludwig.trainers.trainer:Trainer total_steps validation_field validation_metric
+  ludwig.trainers.trainer:Trainer total_steps validation_field validation_metric _validation_metric
+  ludwig.modules.metric_registry metric_objective_registry
 ludwig.fit | load | needed | save a model and load it
   ludwig.data.preprocessing load_metadata
   ludwig.globals set_disable_progressbar is_progressbar_disabled MODEL_WEIGHTS_FILE_NAME=model_weights

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.config.selection_metric import BASE, is_ludwigs
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.training_images import name_for_ludwig
 from pneumo.pipeline.ludwig import checkpoints, compat, runtime
@@ -35,6 +38,7 @@ class FitOptions:
     reporter: Reporter
     placement: Placement | None = None  # None trains in this process
     profile: bool = False  # of a few steps, into the run's `profile/`
+    epoch_metric: "protocols.EpochMetric | None" = None  # chooses the best epoch instead of one of Ludwig's
 
 
 @restore_ludwig_state()
@@ -58,7 +62,7 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
 
     for part in ("fit", *(("profile",) if options.profile else ()), *(("cluster",) if options.placement else ())):
         compat.check_names(part, options.reporter.warning)
-    callback = TrainingCallback(run, experiment.label, options.reporter)
+    callback = TrainingCallback(run, experiment.label, options.reporter, options.epoch_metric)
     profiling = [ProfilingCallback(run.folder / "profile")] if options.profile else []
     callbacks: list[Callback] = [callback, *profiling]
     backend = PixelBackend()
@@ -67,6 +71,8 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
 
         backend = ClusterBackend(run, options.placement)
     settings = {**experiment.config, "backend": {"type": "local"}}  # loading the saved model must not start a cluster
+    if not is_ludwigs(settings["trainer"]["validation_metric"]):
+        settings["trainer"] = settings["trainer"] | {"validation_metric": BASE}
     label = dict(experiment.config["output_features"][0])
     if experiment.positive is not None:
         positive = {"fallback_true_label": name_for_ludwig(experiment.positive)}
@@ -86,7 +92,7 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
         sys.modules.get("ludwig.experiment_utils"), "get_commit_hash", lambda: read_git_commit(Path())
     )
     try:
-        with git:
+        with git, _register(options.epoch_metric):
             model.train(
                 dataset=frame[frame["split"] != int(Split.TEST)],  # else Ludwig evaluates the test split in every epoch
                 model_resume_path=str(run.folder),
@@ -103,6 +109,20 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
         raise
     trained: protocols.LudwigModel = model
     return trained
+
+
+@contextmanager
+def _register(metric: "protocols.EpochMetric | None") -> Iterator[None]:
+    """Let Ludwig know for a while that a metric is to be maximised."""
+    from ludwig.modules.metric_registry import metric_objective_registry
+
+    if metric:
+        metric_objective_registry[metric.name] = "maximize"
+    try:
+        yield
+    finally:
+        if metric:
+            del metric_objective_registry[metric.name]
 
 
 @restore_ludwig_state()

@@ -1,10 +1,26 @@
 """The parts of Ludwig's objects that pneumo uses; Ludwig's own annotations leave most of them open, or None."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pandas as pd
 import torch
+
+from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.images.types import Gray
+
+
+class EpochMetric(Protocol):
+    """A metric that Ludwig does not know and that chooses the best epoch: larger is better."""
+
+    @property
+    def name(self) -> str:
+        """Name among the metrics of the validation split."""
+
+    def measure(
+        self, latest: Mapping[str, float], predict: Callable[[Sequence[Gray]], Float64]
+    ) -> Mapping[str, float]:
+        """Return it and its parts, from Ludwig's latest metrics and a function that gives the logits of images."""
 
 
 class Trainer(Protocol):
@@ -20,6 +36,7 @@ class Trainer(Protocol):
     total_steps: int
     validation_field: str
     validation_metric: str
+    _validation_metric: str
     _update_training_metrics: Callable[..., None]
 
 

@@ -9,17 +9,15 @@ from typing import Any
 from pneumo.pipeline.config.document import Document
 from pneumo.pipeline.config.json_schema import SCHEDULERS
 from pneumo.pipeline.config.problems import ConfigError, KeyPath, Problem, collect, refuse
-from pneumo.pipeline.config.schema import SEARCHES, read_ludwig_schema
+from pneumo.pipeline.config.rules.experiment_rules import find_metric_fault
+from pneumo.pipeline.config.schema import SEARCHES
+from pneumo.pipeline.config.selection_metric import LOSSES
 from pneumo.pipeline.sweep.record import Goal
 from pneumo.pipeline.sweep.space import Space, read_space, substitute
 from pneumo.serving.contracts.errors import InputError
 
 SAMPLES = 10
 """Default number of trials; with a parameter that is a grid it is tried once, as in Ludwig."""
-LOSSES = frozenset(
-    {"loss", "binary_weighted_cross_entropy", "softmax_cross_entropy", "smoothed_binary_cross_entropy", "corn"}
-)
-"""Metrics that are minimised."""
 _MID_TRIAL = ("pbt", "pb2", "pbt_replay")
 _BROKEN = {"asha": "async_hyperband", "asynchyperband": "async_hyperband"}
 """Schedulers of Ludwig's schema on which Ludwig 0.17.10 or Ray crash, and their working names."""
@@ -166,24 +164,24 @@ def _reject_all(document: Document, section: KeyPath, checks: Iterable[tuple[boo
 
 def _read_metric(document: Document) -> tuple[str, Goal]:
     section = document.get(("hyperopt",)) or {}
-    kind, label = (document.get(("output_features", 0, key)) for key in ("type", "name"))
+    label = document.get(("output_features", 0, "name"))
     metric, goal = section.get("metric", "loss"), section.get("goal", "minimize")
     feature = section.get("output_feature", "combined")
-    names = read_ludwig_schema()["metrics"][kind]
+    fault = find_metric_fault(document, metric)
     right: Goal = "minimize" if metric in LOSSES else "maximize"
     wrong_feature = feature != label and not (feature == "combined" and metric == "loss")
     chosen = document.get(("trainer", "validation_metric"))
     unseen = "a sweep ranks by validation images, so that test images stay unseen"
     checks = [
-        (metric not in names, "metric", f"is {metric!r}; for a {kind} label choose from {', '.join(names)}"),
-        (metric in names and goal != right, "goal", f"is {goal!r}, but {metric} must be {right}d: goal: {right}"),
+        (fault is not None, "metric", fault or ""),
+        (fault is None and goal != right, "goal", f"is {goal!r}, but {metric} must be {right}d: goal: {right}"),
         (wrong_feature, "output_feature", f"is {feature!r}; the label is {label!r}: output_feature: {label}"),
         *(
             (section.get(key, "validation") != "validation", key, f"is {section.get(key)!r}; {unseen}")
             for key in ("split", "eval_split")
         ),
         (
-            chosen in names and chosen != metric,
+            chosen not in (None, metric) and not find_metric_fault(document, chosen),
             "metric",
             f"is {metric!r}, but trainer.validation_metric chooses the best epoch by {chosen!r}; use one metric",
         ),

@@ -141,9 +141,11 @@ def _train(
     task, run = reporter.task, reporter.run
     torch.set_num_threads(max(1, int(task.sweep.cpus)))
     preparation = Preparation.model_validate(info.preparation)
+    places = {row.image: place for place, row in enumerate(task.dataset.rows)}
     hooks = Hooks(
         reporter=reporter,
         frame=lambda: _frame(task.dataset, pixels, preparation, experiment),
+        stored=lambda rows: [pixels[places[row.image]] for row in rows],
         measures=reporter.is_best_trial,
         tracking=task.tracking,
         group=task.sweep.name,

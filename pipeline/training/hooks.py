@@ -1,16 +1,18 @@
 """Hooks of a training: progress, its data, and experiment tracking."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.data.manifest import Row
 from pneumo.pipeline.runs.history import read_history
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.pipeline.training.tracking.interface import Plot, TrackedRun
 from pneumo.pipeline.training.tracking.tracker import Tracker
+from pneumo.serving.images.types import Gray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +24,7 @@ class Hooks:
 
     reporter: Reporter = SILENT
     frame: "Callable[[], pd.DataFrame] | None" = None  # returns images, labels and splits; else the data set is read
+    stored: Callable[[Sequence[Row]], Sequence[Gray]] | None = None  # returns images as stored; else they are read
     measures: Callable[[], bool] = lambda: True  # asked after training whether to predict every split and measure
     tracking: str = ""  # as `parse_trackers` returns it
     group: str | None = None  # of the tracked run

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pneumo.pipeline import config
 from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.config.selection_metric import is_ludwigs
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.ludwig import checkpoints, runtime
@@ -33,6 +34,7 @@ from pneumo.serving.images.preparation import Preparation
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pneumo.pipeline.ludwig import protocols
     from pneumo.pipeline.ludwig.protocols import LudwigModel
 
 SEED = 42
@@ -220,8 +222,10 @@ def execute_run(
                 hooks.reporter.message("trainer.use_mixed_precision needs a GPU and there is none: training in float32")
             hooks.reporter.message(f"training {run.name} on {len(frame)} images ...")
             with track_run(run, info, experiment, hooks) as reporter:
+                metric = _prepare_metric(experiment, dataset, info, hooks)
+                options = FitOptions(info.seed, reporter, placement, hooks.profile, metric)
                 with record.stage("train"), runtime.log_to_file(run.log), use_scratch_folder(run.folder):
-                    model = fit(run, experiment, frame, FitOptions(info.seed, reporter, placement, hooks.profile))
+                    model = fit(run, experiment, frame, options)
                 from pneumo.pipeline.ludwig.inference import read_class_order
 
                 record.update(classes=read_class_order(model, info))
@@ -281,6 +285,18 @@ def _make_frame(experiment: Experiment, dataset: Dataset, info: RunInfo) -> "pd.
 
     images = read_images(dataset, dataset.rows, Preparation.model_validate(info.preparation))
     return ludwig_frame(dataset.rows, images, image=experiment.image, label=experiment.label)
+
+
+def _prepare_metric(
+    experiment: Experiment, dataset: Dataset, info: RunInfo, hooks: Hooks
+) -> "protocols.EpochMetric | None":
+    """Return the metric of the config that Ludwig does not know, if it is one and there are validation images."""
+    from pneumo.pipeline.evaluation.stress.selection import EpochMetric
+
+    name = experiment.config["trainer"]["validation_metric"]
+    if is_ludwigs(name) or not dataset.select(Split.VALIDATION):
+        return None
+    return EpochMetric.prepare(name, dataset, info, hooks.stored)
 
 
 def _predict(run: Run, info: RunInfo, model: "LudwigModel", dataset: Dataset, frame: "pd.DataFrame") -> None:

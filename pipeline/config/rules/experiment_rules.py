@@ -7,7 +7,8 @@ from pneumo.pipeline.config.problems import Problem
 from pneumo.pipeline.config.rules import component_rules
 from pneumo.pipeline.config.rules.component_rules import ENCODER, LABEL, find_component_schema
 from pneumo.pipeline.config.schema import read_ludwig_schema
-from pneumo.pipeline.config.suggestions import number_hint, suggest
+from pneumo.pipeline.config.selection_metric import find_fault
+from pneumo.pipeline.config.suggestions import number_hint
 from pneumo.pipeline.config.upgrade import FEATURE_TYPES
 
 _PIXELS = "input_features.0.preprocessing"
@@ -75,11 +76,16 @@ def check_pretrained_channels(document: Document) -> Iterator[Problem]:
 def check_validation_metric(document: Document) -> Iterator[Problem]:
     """Require a metric of the label, which chooses the best epoch."""
     metric, field = document.get("trainer.validation_metric"), document.get("trainer.validation_field")
-    metrics = read_ludwig_schema()["metrics"][document.get(f"{LABEL}.type")]
-    if metric is not None and metric not in metrics:
-        yield document.wrong("trainer.validation_metric", f"is {metric!r}; {suggest(metric, metrics)}")
+    if metric is not None and (fault := find_metric_fault(document, metric)):
+        yield document.wrong("trainer.validation_metric", fault)
     if field not in (None, document.get(f"{LABEL}.name")):
         yield document.wrong("trainer.validation_field", f"is {field!r}, but there is only one label; leave it out")
+
+
+def find_metric_fault(document: Document, metric: str) -> str | None:
+    """Return what is wrong with a metric that chooses epochs or ranks trials, and the fix."""
+    kind, backend = document.get(f"{LABEL}.type"), document.get("backend.type", "local")
+    return find_fault(metric, read_ludwig_schema()["metrics"][kind], label_type=kind, backend=backend)
 
 
 def check_learning_rate(document: Document) -> Iterator[Problem]:

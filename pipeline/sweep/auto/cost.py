@@ -62,11 +62,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Images:
-    """Number of images in training, in validation, and in all splits."""
+    """Number of images in training, in validation, in all splits, and of changed ones that each epoch measures."""
 
     train: int
     validation: int
     total: int
+    changed: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def trial_seconds(encoder: Mapping[str, Any], size: int, images: Images, epochs:
     factor = GPU_FACTOR if share.gpus else (share.cpus / 2) ** 0.8
     trained = min(GPU_MOST if share.gpus else MOST * factor, factor / _image_seconds(encoder, size))
     evaluated = trained * FORWARD / _count_passes(encoder)
-    return FIXED + epochs * (images.train / trained + images.validation / evaluated) + images.total / evaluated
+    each_epoch = images.train / trained + (images.validation + images.changed) / evaluated
+    return FIXED + epochs * each_epoch + images.total / evaluated
 
 
 def _image_seconds(encoder: Mapping[str, Any], size: int) -> float:

@@ -12,7 +12,9 @@ from typing import Any
 from pneumo.pipeline import config
 from pneumo.pipeline.config import Document, Experiment
 from pneumo.pipeline.config.completion import find_positive
+from pneumo.pipeline.config.selection_metric import BASE, STRESS_MEAN, is_ludwigs
 from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.evaluation.stress.selection import CHANGED_IMAGES
 from pneumo.pipeline.sweep.auto import cost, presets
 from pneumo.pipeline.sweep.auto.cost import Budget, Hardware, Images
 from pneumo.pipeline.sweep.auto.from_config import FULL_TRIALS, plan_from_config
@@ -51,7 +53,9 @@ def make_plan(
         InputError: Nothing useful fits into the budget (the message has the smallest that does), `base` has a
             `hyperopt` section already, or the classes cannot be trained on.
     """
-    images = Images(len(dataset.select(Split.TRAIN)), len(dataset.select(Split.VALIDATION)), len(dataset.rows))
+    metric = base.config["trainer"]["validation_metric"] if base else _choose_label(dataset.info.classes)[1]
+    changed = 0 if is_ludwigs(metric) else CHANGED_IMAGES
+    images = Images(len(dataset.select(Split.TRAIN)), len(dataset.select(Split.VALIDATION)), len(dataset.rows), changed)
     if not images.train or not images.validation:
         raise InputError(f"{dataset.folder}: no images in the training or validation split; import it again")
     share = cost.divide_machine(hardware, images_gib=images.total * dataset.info.size**2 / 2**30)
@@ -171,9 +175,12 @@ def _choose_label(classes: Sequence[str]) -> tuple[dict[str, Any], str, str]:
         why = f"{len(classes)} classes: the loss is minimised, which depends on all classes and probabilities."
         return {"name": "label", "type": "category"}, "loss", why
     positive = find_positive(classes) or classes[-1]
-    why = f"Two classes: AUROC is maximised. {positive} is assumed to be the positive class; change it if it is not."
+    why = (
+        "Two classes: AUROC is maximised, the mean of that on validation images and of that under the stress test's "
+        f"changes for selection. {positive} is assumed to be the positive class; change it if it is not."
+    )
     label = {"name": "label", "type": "binary", "preprocessing": {"fallback_true_label": positive}}
-    return label, "roc_auc", why
+    return label, f"{BASE} + {STRESS_MEAN}", why
 
 
 def _explain_size(network: Network, stored: int) -> str:

@@ -10,9 +10,9 @@ import yaml
 
 from pneumo.pipeline.config.document import parse_document
 from pneumo.pipeline.config.problems import KeyPath
+from pneumo.pipeline.config.selection_metric import LOSSES
 from pneumo.pipeline.sweep.auto.cost import STARTUP, USABLE, Budget, Images, Share
 from pneumo.pipeline.sweep.space import encode
-from pneumo.pipeline.sweep.sweep_settings import LOSSES
 from pneumo.serving.contracts.errors import InputError
 
 _STOPPED = 0.5

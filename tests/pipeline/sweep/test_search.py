@@ -19,6 +19,7 @@ from pneumo.pipeline.comparing.run_list import summarise_runs
 from pneumo.pipeline.config.document import parse_document, read_document
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.runs.history import read_history
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.sweep import search
 from pneumo.pipeline.sweep import winner as finish
@@ -189,7 +190,10 @@ def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: 
 @pytest.mark.lengthy
 def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path) -> None:
     asked = make_space(
-        SPACE, "trainer.epochs=4", executor={"scheduler": {"type": "async_hyperband", "reduction_factor": 2}}
+        SPACE,
+        "trainer.epochs=4",
+        metric="roc_auc + stress.auroc",
+        executor={"scheduler": {"type": "async_hyperband", "reduction_factor": 2}},
     )
     plan = Plan(SweepLimits(trials=5), seeds=2, top=2)
     folder = search.run_sweep(asked, dataset, plan=plan, root=tmp_path)
@@ -197,6 +201,11 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
     first = [trial for trial in record.trials if trial.repeats is None]
     again = [trial for trial in record.trials if trial.repeats is not None]
     assert len(first) == 5
+    for trial in first:
+        run = folder.run_of(trial)
+        measured = [entry["validation"] for entry in read_history(run)] if run else []
+        assert [each.value for each in trial.rounds] == [each["roc_auc + stress.auroc"] for each in measured]
+        assert all(each["stress.worst"] <= each["stress.auroc"] for each in measured)
     assert any(trial.status is TrialStatus.STOPPED and len(trial.rounds) < 4 for trial in first)
     assert len(again) == 2
     assert {trial.repeats for trial in again} == {trial.name for trial in record.ranked()[:2]}

@@ -19,6 +19,7 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.data.training_images import ludwig_frame, name_for_ludwig, read_images
 from pneumo.pipeline.evaluation import read_metrics
+from pneumo.pipeline.evaluation.stress.selection import EpochMetric
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.pipeline.training.run import TrainingError, TrainingInterruptedError
 from pneumo.serving.contracts.errors import InputError
@@ -267,6 +268,45 @@ def test_a_resumed_run_continues_the_learning_rate_schedule(
         assert rates[0][:3] == pytest.approx(rates[1][:3], rel=1e-6)
     else:
         assert rates[0] == pytest.approx(rates[1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_best_epoch_may_be_chosen_by_a_mean_with_a_metric_under_change(
+    tiny: Experiment, trained: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    from pneumo.pipeline.ludwig.inference import load_model, predict_logits
+
+    metric = "roc_auc + 3 stress.worst"
+    document = tiny.document.override([f"trainer.validation_metric={metric}", "trainer.epochs=4"])
+    experiment = dataclasses.replace(tiny, document=document)
+    whole = training.train(experiment, dataset, root=tmp_path / "whole", seed=7)
+    steps = math.ceil(len(dataset.select(Split.TRAIN)) / 16)
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        training.train(experiment, dataset, root=tmp_path / "parts", seed=7, reporter=StopAt(2 * steps + 4))
+    plain = dataclasses.replace(tiny, document=tiny.document.override(["trainer.epochs=4"]))
+    histories = [
+        json.loads(run.history.read_text(encoding="utf-8"))
+        for run in (
+            whole,
+            training.resume(stopped.value.run),
+            training.train(plain, dataset, root=tmp_path / "plain", seed=7),
+        )
+    ]
+
+    # It only looks: losses are those of a training that does not measure it, to the last bit.
+    assert [entry["train"]["loss"] for entry in histories[0]] == [entry["train"]["loss"] for entry in histories[2]]
+    for history in histories[:2]:
+        measured = [entry["validation"] for entry in history]
+        assert len(measured) == 4
+        for each in measured:
+            assert each[metric] == pytest.approx((each["auroc"] + 3 * each["stress.worst"]) / 4)
+    best = max((entry["validation"] for entry in histories[0]), key=lambda each: each[metric])
+    assert read_metrics(whole).splits["validation"].metrics["auroc"].value == pytest.approx(best["auroc"], abs=1e-6)
+    model, info = load_model(whole), whole.info()
+    kept = EpochMetric.prepare(metric, dataset, info).measure(
+        {"roc_auc": best["auroc"]}, lambda images: predict_logits(model, info, images)[:, 1].astype(np.float64)
+    )
+    assert kept[metric] == pytest.approx(best[metric], abs=1e-6)
 
 
 def test_an_interrupted_run_keeps_the_best_model_so_far(tiny: Experiment, dataset: Dataset, tmp_path: Path) -> None:

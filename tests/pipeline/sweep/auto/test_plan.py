@@ -152,7 +152,7 @@ def test_thirty_minutes_on_two_cores_start_with_the_fine_tune_that_is_known_to_r
         assert first["trainer"][key] == shipped["trainer"][key]
     assert first["trainer"]["epochs"] >= 3
     assert plan.trial_seconds <= 8 * MINUTE
-    assert plan.config["hyperopt"]["metric"] == "roc_auc"
+    assert plan.config["hyperopt"]["metric"] == "roc_auc + stress.auroc"
     assert plan.config["hyperopt"]["goal"] == "maximize"
 
 
