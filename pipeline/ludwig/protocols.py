@@ -17,9 +17,7 @@ class EpochMetric(Protocol):
     def name(self) -> str:
         """Name among the metrics of the validation split."""
 
-    def measure(
-        self, latest: Mapping[str, float], predict: Callable[[Sequence[Gray]], Float64]
-    ) -> Mapping[str, float]:
+    def measure(self, latest: Mapping[str, float], predict: Callable[[Sequence[Gray]], Float64]) -> Mapping[str, float]:
         """Return it and its parts, from Ludwig's latest metrics and a function that gives the logits of images."""
 
 

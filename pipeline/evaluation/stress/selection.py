@@ -88,7 +88,7 @@ class EpochMetric:
 
     def measure(self, latest: Mapping[str, float], predict: Predict) -> dict[str, float]:
         """Return the metric and its parts that are not in `latest`, Ludwig's metrics of the validation split."""
-        values = {}
+        values: dict[str, float] = {}
         if self.changed:
             aurocs = [self._measure_auroc(predict(images)) for images in self.changed]
             values |= {STRESS_MEAN: float(np.mean(aurocs)), STRESS_WORST: min(aurocs)}
