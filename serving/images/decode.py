@@ -175,8 +175,8 @@ def _decode_fully(image: ImageFile.ImageFile, data: bytes) -> Picture:
         bands = scale_samples(png.read_samples(image, header))
     else:
         image.load()
-        image = image.convert("LA") if image.mode == "La" else image
-        bands = split(image)._replace(remarks=header.remarks if header else ())
+        straight = image.convert("LA") if image.mode == "La" else image
+        bands = split(straight)._replace(remarks=header.remarks if header else ())
     return _render(bands, file_format, mode, _find_turn(image))
 
 

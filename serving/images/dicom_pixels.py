@@ -141,6 +141,7 @@ def _check_stream(frame: bytes, header: "FileDataset", size: Size, notes: Notes)
         ValueError: It is not a stream of the file's pixels.
     """
     excess, tiles, samples = find_excess(frame), 1, int(header.SamplesPerPixel)
+    stated: Size | None
     start = frame.find(b"\xff\x4f\xff\x51")
     if start >= 0 and not frame.startswith(b"\xff\xd8"):
         right, bottom, left, top, across, down, x, y, samples, sign = struct.unpack_from(">8IHB", frame, start + 8)
