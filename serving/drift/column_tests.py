@@ -191,8 +191,7 @@ def _compute_p_value(drawn: Float64 | None, column: _Column) -> float:
 
 def _rarity(chance: Float64 | float) -> Float64:
     """Return numbers that grow as chances get rarer, at a pace that `estimate_tail` can follow."""
-    rarity: Float64 = -np.log(np.maximum(chance, 1e-300))
-    return rarity
+    return np.asarray(-np.log(np.maximum(chance, 1e-300)))
 
 
 def _measure_share(name: str, test: TestName, before: Mask, now: Mask, p_value: float) -> _Column:

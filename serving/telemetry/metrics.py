@@ -92,8 +92,7 @@ class Metrics:
         self._outliers = self._counters("out_of_distribution", "Images that are out of distribution.", "lane")
         most = MOST_SITES + 1  # and `NO_SITE`
         self._site_images = self._counters("site_images", "Images logged, by site.", "site", most=most)
-        text = "Images logged whose label is uncertain, by site."
-        self._site_uncertain = self._counters("site_uncertain", text, "site", most=most)
+        self._site_uncertain = self._counters("site_uncertain", "Uncertain images logged, by site.", "site", most=most)
         text = "Verdict on each site in the last drift check, as `pneumo_drift_verdict`; -1 if it is not in it."
         self._site_verdicts = _Labelled(self._gauge("drift_site_verdict", text, "livemostrecent", "site"), most)
         text = "Images for which shadow and answering model predict different classes."
