@@ -44,7 +44,7 @@ def find_fault(metric: str, names: Collection[str], *, label_type: str, backend:
         return None
     weights, known = read_weights(metric), [*names, *OWN]
     if unknown := next((name for name in weights if name not in known), None):
-        if re.search(r"[^\w.]", unknown):
+        if re.search(r"[+*]| - ", unknown):
             return f"is {metric!r}; write the name of a metric, or a mean such as {BASE} + 2 {STRESS_WORST}"
         return f"is {metric!r}; {suggest(unknown, known)}"
     if others := [name for name in weights if name not in _SHARES]:
