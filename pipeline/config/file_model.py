@@ -40,6 +40,7 @@ def _describe_fault(content: Document, model: type[FrozenModel], fault: Any) -> 
     message = ": ".join(filter(None, (format_key_path(place), fault["msg"].removeprefix("Value error, "))))
     if fault["type"] == "extra_forbidden":
         for key in place[:-1]:
-            model = model.model_fields[key].annotation or model
+            inner = model.model_fields[key].annotation
+            model = inner if isinstance(inner, type) and issubclass(inner, FrozenModel) else model
         message = f"unknown key {format_key_path(place)!r}; the keys are {', '.join(model.model_fields)}"
     return content.problem(place, message)

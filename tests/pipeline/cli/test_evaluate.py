@@ -1,9 +1,6 @@
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -94,29 +91,6 @@ def test_an_unknown_run_or_split_is_refused(run) -> None:
     result = invoke("evaluate", "nothing", "--runs-dir", runs_dir(run))
     assert "no such run" in str(result.exception)
     assert invoke("evaluate", run.folder, "--split", "holdout").exit_code == 2
-
-
-def test_another_data_set_is_predicted_and_written_beside(run, synthesise_run, monkeypatch, page) -> None:
-    other = synthesise_run(seed=2, splits=("validation",))
-    asked = []
-
-    def predict_dataset(asked_run, dataset):
-        asked.append((asked_run.folder, dataset.folder))
-        return pd.read_parquet(other.predictions)
-
-    monkeypatch.setitem(
-        sys.modules, "pneumo.pipeline.ludwig.inference", SimpleNamespace(predict_dataset=predict_dataset)
-    )
-    data = other.info().data
-    result = invoke("evaluate", run.folder, "--data", data, "--json")
-    assert result.exit_code == 0, result.output
-    assert asked == [(run.folder, Path(data))]
-    document = json.loads(result.stdout)
-    assert document["split"] == "validation"
-    stem = f"evaluation-{other.info().data_fingerprint[:8]}"
-    assert (run.folder / f"{stem}.json").is_file()
-    assert "not a medical device" in (run.folder / f"{stem}.html").read_text()
-    assert not run.metrics.exists()
 
 
 def test_class_names_are_not_read_as_markup(synthesise_run) -> None:

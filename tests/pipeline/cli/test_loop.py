@@ -1,6 +1,8 @@
 """The whole loop through the command line, as a person would type it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pneumo.pipeline.project.demo import serve_once
+from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import CheckFailedError
 from tests.support.paths import ROOT
 
@@ -54,6 +57,24 @@ def test_from_images_to_a_prediction_over_http(pneumo: Pneumo, tmp_path: Path, m
     (predicted,) = json.loads(offline.out)["predictions"]
     assert predicted["probability"] == pytest.approx(served["probability"], abs=1e-6)
     assert predicted["label"] == served["label"]
+
+
+@pytest.mark.slow
+def test_what_stored_predictions_can_tell_is_told_without_ludwig_or_torch(synthesise_run: Callable[..., Run]) -> None:
+    first, second = synthesise_run(seed=1), synthesise_run(seed=2)
+    commands = [["evaluate", first.folder], ["evaluate", second.folder], ["runs", "show", first.folder]]
+    commands += [["runs", "compare", first.folder, second.folder], ["runs", "list", "--runs-dir", first.folder.parent]]
+    program = f"""
+import sys
+from typer.testing import CliRunner
+from pneumo.pipeline.cli import app
+for command in {[[str(word) for word in command] for command in commands]}:
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+sys.exit(", ".join(name for name in ("ludwig", "torch", "ray") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.lengthy

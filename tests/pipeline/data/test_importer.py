@@ -81,8 +81,7 @@ def test_a_public_set_brings_its_population(source: Path, tmp_path: Path, monkey
     archive = tmp_path / "raw.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(source, "raw")
-    digest = {"algorithm": "sha256", "digest": sha256(archive), "file": archive.name}
-    known = replace(SETS["kermany"], **digest)
+    known = replace(SETS["kermany"], algorithm="sha256", digest=sha256(archive), file=archive.name)
     settings = ImportSettings(size=16)
     monkeypatch.setitem(SETS, "kermany", replace(known, digest="0" * 64))
     assert import_dataset(archive, tmp_path / "other", settings).info.population is None

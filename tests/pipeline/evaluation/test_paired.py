@@ -25,7 +25,7 @@ def cases(logits, truth, patient, threshold: float = 0.5) -> Cases:
         probabilities=probabilities,
         uncalibrated=probabilities,
         answer=(probabilities[:, 1] >= threshold).astype(np.int64),
-        sets=build_prediction_sets(probabilities, 0.5),
+        sets=build_prediction_sets(probabilities, [0.5, 0.5]),
         positive=1,
     )
 

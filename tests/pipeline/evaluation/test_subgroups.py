@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pneumo.pipeline.evaluation import evaluate, evaluate_run, read_metrics
+from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.cases import Cases, Scores
 from pneumo.pipeline.evaluation.results import Bootstrap
 from pneumo.pipeline.evaluation.subgroups import FEWEST, FEWEST_OF_CLASS, measure_subgroups
@@ -194,7 +194,7 @@ def test_groups_in_the_predictions_need_no_data_set(synthesise_run) -> None:
     frame["group:sex"] = ["f" if number // 4 % 2 else None for number in range(len(frame))]
     frame.to_parquet(run.predictions)
     shutil.rmtree(Path(run.info().data))
-    found = evaluate(run, resamples=10).result.subgroups
+    found = evaluate_run(run, resamples=10).result.subgroups
     assert [(part.group, part.value) for part in found] == [("sex", "f")]
 
 
@@ -202,7 +202,7 @@ def test_groups_of_a_data_set_that_has_changed_are_not_used(synthesise_run) -> N
     run = synthesise_run(images=120, groups=True)
     path = Path(run.info().data) / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0"}))
-    assert evaluate(run, resamples=10).result.subgroups == []
+    assert evaluate_run(run, resamples=10).result.subgroups == []
 
 
 def test_predictions_keep_the_groups_of_the_data_set(trained: Run) -> None:

@@ -203,9 +203,9 @@ def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path
     assert len(first) == 5
     for trial in first:
         run = folder.run_of(trial)
-        measured = [entry["validation"] for entry in read_history(run)] if run else []
-        assert [each.value for each in trial.rounds] == [each["roc_auc + stress.auroc"] for each in measured]
-        assert all(each["stress.worst"] <= each["stress.auroc"] for each in measured)
+        rounds = [entry["validation"] for entry in read_history(run)] if run else []
+        assert [each.value for each in trial.rounds] == [each["roc_auc + stress.auroc"] for each in rounds]
+        assert all(each["stress.worst"] <= each["stress.auroc"] for each in rounds)
     assert any(trial.status is TrialStatus.STOPPED and len(trial.rounds) < 4 for trial in first)
     assert len(again) == 2
     assert {trial.repeats for trial in again} == {trial.name for trial in record.ranked()[:2]}

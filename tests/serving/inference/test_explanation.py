@@ -327,7 +327,7 @@ def test_what_is_no_image_is_refused(predictor: Predictor) -> None:
 def test_a_page_gets_film_and_heat_of_the_same_size(predictor: Predictor) -> None:
     found = explain_image(predictor, encode_png(film_with_blob(1500, 1200, 700, 200, 300)))
 
-    answer = found.to_response("abc", NAME)
+    answer = found.to_response("abc", NAME, "a notice")
 
     assert (answer.request_id, answer.model, answer.prediction) == ("abc", NAME, found.prediction)
     assert (answer.class_name, answer.method) == (found.class_name, found.method)

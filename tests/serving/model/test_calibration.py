@@ -33,7 +33,7 @@ def test_a_higher_temperature_is_less_sure(logits):
     ("limit", "sizes"), [(0.05, [0, 0]), (0.15, [1, 0]), (0.5, [1, 1]), (0.7, [1, 2]), (1, [2, 2])]
 )
 def test_a_set_holds_the_classes_within_the_limit(limit, sizes):
-    assert build_prediction_sets(np.array([[0.1, 0.9], [0.4, 0.6]]), limit).sum(axis=1).tolist() == sizes
+    assert build_prediction_sets(np.array([[0.1, 0.9], [0.4, 0.6]]), [limit, limit]).sum(axis=1).tolist() == sizes
 
 
 def test_each_class_has_a_limit_of_its_own():
@@ -42,7 +42,7 @@ def test_each_class_has_a_limit_of_its_own():
 
 
 def test_a_class_exactly_at_the_limit_stays_in():
-    assert build_prediction_sets(np.array([[0.25, 0.75]]), 0.25).tolist() == [[False, True]]
+    assert build_prediction_sets(np.array([[0.25, 0.75]]), [0.25, 0.25]).tolist() == [[False, True]]
 
 
 def test_only_a_set_that_is_the_answer_alone_is_certain():

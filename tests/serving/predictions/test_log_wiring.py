@@ -122,7 +122,7 @@ def test_a_header_names_the_site_of_every_image_of_a_request_on_both_interfaces(
     tensor = np.zeros((2, 1, 28, 28), np.float32)
     asked = {"name": "image", "shape": tensor.shape, "datatype": "FP32", "data": tensor.ravel().tolist()}
     files = [("file", (f"{number}.png", pngs[number])) for number in range(3)]
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"url": "/v1/predict", "files": files, "headers": {"x-site": "ward-3"}},
         {"url": "/v2/models/tiny/infer", "json": {"inputs": [asked]}, "headers": {"X-Site": "North (A) / 2"}},
         {"url": "/v1/predict", "content": pngs[4]},
