@@ -67,7 +67,7 @@ def test_defaults_and_limits_are_in_the_reference(generated: Any) -> None:
 
     assert "| `--size <int>` | `224` | Side of the prepared square images, in pixels. |" in lines
     assert "| `--images <int range>` | `400` | Number of images. (x>=1) |" in lines
-    split = "| `--split <train|validation|test>` | test, if there is one | "
+    split = "| `--split <train|validation|test>` | test, if there is one, or all images with --data | "
     assert split + "Split to show, and to show first in the report. |" in lines
 
 

@@ -41,7 +41,7 @@ def evaluate(
         options.SplitName | None,
         typer.Option(
             help="Split to show, and to show first in the report.",
-            show_default="test, if there is one; with --data all images",
+            show_default="test, if there is one, or all images with --data",
         ),
     ] = None,
     policy: Annotated[
@@ -78,9 +78,10 @@ def evaluate(
     models_dir: options.ModelsDirOption = "models",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Evaluate a run on its own data, or a bundle at a site (--data), and write a report.
+    """Evaluate a run, or a bundle at a site, and write a report.
 
-    Intervals are by patient. The threshold is fitted on validation; at a site nothing is fitted.
+    A run is measured on its own data set, a bundle on that of --data. Intervals are by patient. The threshold is fitted
+    on validation; at a site nothing is fitted.
     """
     from pneumo.pipeline import training
     from pneumo.pipeline.data.manifest import Split, read_dataset

@@ -45,8 +45,8 @@ class LimitResult(FrozenModel):
             return f"{title(self.metric)} is undefined: {self.estimate.reason}"
         interval = f" ({format_interval(self.estimate)})" if format_interval(self.estimate) else ""
         asked = "better than chance" if self.chance else f"{self.limit:g} or more"
-        told = {"good": "reached", "worse": "required", "undecided": "too few images to tell that it is"}[self.outcome]
-        return f"{title(self.metric)} is {format_value(self.estimate)}{interval}; {told}: {asked}"
+        words = {"good": "reached:", "worse": "required:", "undecided": "too few images to tell whether it is"}
+        return f"{title(self.metric)} is {format_value(self.estimate)}{interval}; {words[self.outcome]} {asked}"
 
     def objection(self, gate: Gate) -> str | None:
         """Return why the gate refuses because of this limit; None if it does not."""

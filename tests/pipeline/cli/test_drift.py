@@ -94,7 +94,7 @@ def test_a_report_is_kept_in_the_log_where_that_is_asked_for(pneumo, bundle, log
 def test_images_that_are_none_of_the_log_are_not_kept_in_it(pneumo, bundle, here):
     found = drift(pneumo, bundle, "report", "--store", "--data", str(here))
     assert found.code == 2
-    assert "--store keeps checks of the log" in found.err
+    assert "--store keeps checks of the whole log" in found.err
 
 
 def test_a_report_is_evidentlys_page_and_the_check_as_json(pneumo, bundle, log, here):

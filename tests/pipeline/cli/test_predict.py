@@ -37,7 +37,8 @@ def test_json_holds_one_prediction_an_image_as_the_predictor_says(bundle, images
     assert found.exit_code == 0
     document = json.loads(found.stdout)
     assert document["model"] == {"name": "tiny", "version": "1"}
-    assert document["notice"] == "research software, not a medical device"
+    notice = "research software, not a medical device; trained on images of a population that is not stated"
+    assert document["notice"] == notice
     assert document["errors"] == []
     assert [row["filename"] for row in document["predictions"]] == ["images/0.png", "images/1.png", "images/2.png"]
     for row in document["predictions"]:

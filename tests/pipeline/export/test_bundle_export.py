@@ -80,6 +80,7 @@ def test_the_graph_says_how_to_use_it(exported: Path) -> None:
         "preparation": info.preparation.model_dump(mode="json"),
         "temperature": info.temperature,
         "threshold": info.thresholds["default"],
+        "conformal_limits": dict(zip(info.classes, info.conformal.limit, strict=True)),
     }
 
 

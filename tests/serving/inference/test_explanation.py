@@ -336,7 +336,7 @@ def test_a_page_gets_film_and_heat_of_the_same_size(predictor: Predictor) -> Non
     assert film.mode == "L"
     assert answer.peak == pytest.approx(found.heat.max())
     assert answer.margin == found.margin
-    assert answer.notice == "research software, not a medical device"
+    assert answer.notice == "a notice"
 
 
 def test_maps_that_do_not_fit_the_bundle_are_refused(tmp_path: Path) -> None:
