@@ -119,7 +119,7 @@ def test_an_out_of_distribution_image_is_warned_of_and_never_of_high_confidence(
     expect(screen.locate(".outlier-note")).to_have_text(
         "Out of distribution: the image does not resemble the training X-rays. Do not rely on the prediction."
     )
-    expect(screen.locate(".words")).to_be_hidden()
+    expect(screen.locate(".words")).to_have_text("Low confidence: the image is out of distribution.")
     expect(screen.locate("#summary")).to_contain_text("Out of distribution: 1.")
     expect(screen.locate("#live")).to_contain_text("Do not rely on the prediction")
 

@@ -78,7 +78,6 @@ def hot() -> np.ndarray:
 FILES = {
     "twelve.png": lambda: png16(chest()),
     "hot.png": lambda: png16(hot()),
-    "colour.png": lambda: png16(np.repeat(chest()[:, :, None], 3, axis=2)),
     "full.png": lambda: png16(chest() * 16),
     "white0.tif": lambda: tiff16(65535 - chest() * 16, 0),
     "black0.tif": lambda: tiff16(chest() * 16, 1),

@@ -166,7 +166,7 @@ export class Card {
     answer.classList.toggle("positive", prediction.label === model.positive_class);
     answer.classList.toggle("several", model.positive_class === null);
     answer.querySelector(".scales").append(...scales(prediction, model.positive_class));
-    const uncertain = prediction.certainty !== "certain";
+    const uncertain = prediction.certainty !== "certain" || !prediction.in_distribution;
     const points = answer.querySelector(".words");
     points.append(point(uncertain ? "unsure" : "yes", certainty(prediction, this.#answering()?.sets), uncertain));
     if (prediction.in_distribution) points.append(point("yes", IN_DISTRIBUTION, false));

@@ -38,12 +38,12 @@ export function plural(count, noun) {
  * not know them: the prediction set holds each class with 1 - p at or below its limit (serving/model/calibration.py).
  */
 export function certainty({ label, probabilities, certainty, in_distribution: inside }, sets) {
+  if (inside === false) return "Low confidence: the image is out of distribution.";
   const names = Object.keys(probabilities);
   if (certainty === "certain") {
     const others = names.filter((name) => name !== label);
     return `High confidence: ${others.length === 1 ? others[0] : "all other classes"} ruled out.${reliability(others, sets)}`;
   }
-  if (inside === false) return "Low confidence: the image is out of distribution.";
   if (!sets) return "Low confidence: the model does not settle on one class.";
   const possible = names.filter((name) => 1 - probabilities[name] <= sets[name].limit);
   if (possible.length === 0) return `Low confidence: no class is probable enough.`;
