@@ -160,6 +160,7 @@ def test_the_command_works_beside_modules_of_the_same_names(
         assert "train" in run([*command, "doctor"], project, variables)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("variables", ["."], indirect=True, ids=["PYTHONPATH"])
 def test_a_scheduled_drift_check_works_beside_modules_of_the_same_names(
     venv: Path, project: Path, variables: dict[str, str], tmp_path: Path
