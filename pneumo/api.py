@@ -180,7 +180,7 @@ def evaluate(
 ) -> "EvaluationReport":
     """Evaluate a run on its own data, or a bundle at a site (`data`), and write a report.
 
-    Intervals are by patient. The threshold is fitted on validation; at a site nothing is fitted.
+    Intervals are by patient. The threshold is fitted on validation, at a site only that of `policy`.
 
     Args:
         run: A run, its folder, its name or a unique prefix of it, or `latest`; with `data` also a bundle, its folder,

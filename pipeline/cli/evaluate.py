@@ -81,7 +81,7 @@ def evaluate(
     """Evaluate a run, or a bundle at a site, and write a report.
 
     A run is measured on its own data set, a bundle on that of --data. Intervals are by patient. The threshold is fitted
-    on validation; at a site nothing is fitted.
+    on validation; at a site none is, but that of --policy.
     """
     from pneumo.pipeline import training
     from pneumo.pipeline.data.manifest import Split, read_dataset
