@@ -14,6 +14,7 @@ from pneumo.pipeline.cli.output import Row, print_table, say, style_text
 from pneumo.pipeline.cli.progress import count_bar
 from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
     from pneumo.serving.inference.offline import FileResult
@@ -54,8 +55,11 @@ def predict(
     bundle = options.open_bundle(model, models_dir)
     files = find_images(paths)
     if skipped := count_skipped_files(paths):
-        say(f"skipped {skipped} files in folders that are not images ({', '.join(sorted(SUFFIXES))})")
+        kinds = ", ".join(sorted(SUFFIXES))
+        say(f"skipped {format_count(skipped, 'file')} in folders: no image of a known kind ({kinds})")
     results = []
+    if write is _write_csv:  # the others hold it
+        say(bundle.info.notice)
     with count_bar(f"predicting with {bundle.info.id}", len(files)) as bar:
         for result in predict_files(Predictor(bundle), files):
             results.append(result)
@@ -84,13 +88,11 @@ def _choose_format(output: Format | None, as_json: bool, out: Path | None) -> Fo
 
 
 def _write_json(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    from pneumo.serving.contracts.schemas import write_notice
-
     document = {
         "model": {"name": info.name, "version": info.version},
         "predictions": [result.prediction.model_dump(mode="json") for result in results if result.prediction],
         "errors": [{"filename": str(result.path), "error": result.error} for result in results if result.error],
-        "notice": write_notice(info.population),
+        "notice": info.notice,
     }
     file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
@@ -110,15 +112,13 @@ def _write_csv(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO
 
 
 def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: TextIO) -> None:
-    from pneumo.serving.contracts.schemas import write_notice
-
     rows: list[Row] = []
     for result in results:
         if row := result.prediction:
             inside = "yes" if row.in_distribution else f"no ({row.outlier_score:.1f})"
             rows.append([str(result.path), row.label, f"{row.probability:.3f}", row.certainty, inside])
-            rows += [["", f"remark: {remark}"] for remark in row.remarks]
+            rows += [[f"  remark: {remark}"] for remark in row.remarks]
         else:
             rows.append([str(result.path), style_text(f"unreadable: {result.error}", "red")])
     columns = ["image", "label", f"p({info.positive_class or 'label'})", "certainty", "in distribution"]
-    print_table(columns, rows, whole=0, title=f"{info.id}, {write_notice(info.population)}", file=file)
+    print_table(columns, rows, whole=0, title=f"{info.id}, {info.notice}", file=file)

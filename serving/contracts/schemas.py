@@ -5,8 +5,6 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from pneumo.serving.contracts.population import Population, describe_training
-
 NOTICE = "research software, not a medical device"
 
 SlotName = Literal["champion", "challenger", "shadow"]
@@ -19,11 +17,6 @@ class ModelName(BaseModel, frozen=True):
     name: str
     version: str
     positive_class: str | None
-
-
-def write_notice(population: Population | None) -> str:
-    """Return the notice of a model's answers: the disclaimer, and whose images it was trained on."""
-    return f"{NOTICE}; {describe_training(population)}"
 
 
 class ImagePrediction(BaseModel, frozen=True):

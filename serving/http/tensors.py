@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, Val
 from pneumo.serving.contracts.arrays import Float32
 from pneumo.serving.contracts.errors import first_problem
 from pneumo.serving.contracts.problems import ProblemError
+from pneumo.serving.model.bundle import BundleInfo
 
 DATATYPE: Literal["FP32"] = "FP32"
 """The type of every tensor here: float32."""
@@ -118,13 +119,14 @@ class ResponseOutput(BaseModel):
 
 
 class InferenceResponse(BaseModel):
-    """The JSON document of an answer."""
+    """The JSON document of an answer; its parameter `notice` is the disclaimer and the model's population."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     model_name: str
     model_version: str
     id: str | None = None
+    parameters: dict[str, str]
     outputs: list[ResponseOutput]
 
 
@@ -246,7 +248,7 @@ def choose_outputs(request: InferenceRequest, names: Sequence[str]) -> dict[str,
 
 
 def write_response(
-    tensors: dict[str, Float32], chosen: dict[str, bool], *, request: InferenceRequest, name: str, version: str
+    tensors: dict[str, Float32], chosen: dict[str, bool], *, request: InferenceRequest, info: BundleInfo
 ) -> Message:
     """Write the answer of a model to a request, with the tensors that `choose_outputs` chose."""
     raw = {each: tensors[each].astype(_RAW, copy=False).tobytes() for each, binary in chosen.items() if binary}
@@ -259,5 +261,11 @@ def write_response(
         )
         for each, binary in chosen.items()
     ]
-    document = InferenceResponse(model_name=name, model_version=version, id=request.id, outputs=outputs)
+    document = InferenceResponse(
+        model_name=info.name,
+        model_version=info.version,
+        id=request.id,
+        parameters={"notice": info.notice},
+        outputs=outputs,
+    )
     return Message(document.model_dump_json(exclude_none=True).encode(), b"".join(raw.values()))

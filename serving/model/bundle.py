@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
-from pneumo.serving.contracts.population import Population
+from pneumo.serving.contracts.population import Population, describe_training
+from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.graph_check import find_objection
 
@@ -129,6 +130,7 @@ class Recalibration(FrozenModel):
         images: Number of its images; of `patients` patients.
         counts: Number of labelled images of each class; empty if labels were not used, so that only the outlier limit
             and the reference for drift were fitted.
+        population: Population of that data set; None if it is not stated.
         before: Metrics of the base's decisions on these images.
         after: Metrics of the new decisions, cross-fitted: no image was judged by decisions that it took part in.
     """
@@ -139,6 +141,7 @@ class Recalibration(FrozenModel):
     images: int = Field(gt=0)
     patients: int = Field(gt=0)
     counts: dict[str, int] = {}
+    population: Population | None = None
     before: dict[str, Figure] = {}
     after: dict[str, Figure] = {}
 
@@ -217,6 +220,19 @@ class BundleInfo(FrozenModel):
     def id(self) -> str:
         """Name and version, `name:version`."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def origin(self) -> str:
+        """Whose images it was trained on, and whose its decisions were fitted to, as the end of a sentence."""
+        trained, fit = describe_training(self.population), self.recalibration
+        if fit is None or not fit.counts:
+            return trained
+        return f"{trained}; decisions fitted to {fit.population.describe() if fit.population else 'another place'}"
+
+    @property
+    def notice(self) -> str:
+        """Notice of its answers: the disclaimer, and its origin."""
+        return f"{NOTICE}; {self.origin}"
 
 
 @dataclass(frozen=True)

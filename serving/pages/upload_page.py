@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 from html import escape
 
-from pneumo.serving.contracts.population import describe_training
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.inference.service import State
 from pneumo.serving.model.bundle import BundleInfo
@@ -54,8 +53,7 @@ def _render_model(info: BundleInfo | None, state: State) -> str:
         task = f"{', '.join(info.classes[:-1])} and {info.classes[-1]}"
     else:
         task = f"{info.positive_class} from {_find_negative_class(info)}"
-    trained = describe_training(info.population)
-    words = f"Distinguishes {task} in chest X-rays. {trained[0].upper()}{trained[1:]}."
+    words = f"Distinguishes {task} in chest X-rays. {info.origin[0].upper()}{info.origin[1:]}."
     return read_template("model.html").substitute(
         state=state.value,
         name=escape(info.name),

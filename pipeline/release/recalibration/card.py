@@ -40,7 +40,7 @@ def add_recalibration(card: str, info: BundleInfo) -> str:
         "",
         f"The network is that of {recalibration.base}, for images like the {recalibration.images} of "
         f"{recalibration.patients} patients in `{recalibration.data}` ({counts}; fingerprint "
-        f"`{recalibration.data_fingerprint}`). {what}",
+        f"`{recalibration.data_fingerprint}`): {info.origin}. {what}",
         "",
         "| metric | before | after |",
         "| --- | --- | --- |",

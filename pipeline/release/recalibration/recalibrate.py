@@ -92,6 +92,7 @@ def recalibrate_bundle(
         images=len(site.outputs.rows),
         patients=len({row.patient for row in site.outputs.rows}),
         counts=dict(sorted(Counter(row.label for row in site.outputs.rows).items())) if labelled else {},
+        population=dataset.info.population,
         before=before,
         after=after,
     )

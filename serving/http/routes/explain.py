@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from pneumo.serving.contracts.errors import ImageError
 from pneumo.serving.contracts.problems import ProblemError, describe_problems
-from pneumo.serving.contracts.schemas import ExplainResponse, write_notice
+from pneumo.serving.contracts.schemas import ExplainResponse
 from pneumo.serving.http.routes.common import BINARY, IMAGES_BODY, ServiceDependency, receive_images, record_model
 from pneumo.serving.inference.explanation import Method, NoMapsError, UnknownClassError
 
@@ -57,6 +57,6 @@ async def explain(
         raise ProblemError("wrong-fields", str(error)) from None
     if output == "png":
         return Response(await asyncio.to_thread(explanation.overlay), media_type="image/png")
-    notice = write_notice(slot.bundle.info.population)
+    notice = slot.bundle.info.notice
     answer = await asyncio.to_thread(explanation.to_response, request.state.request_id, model, notice)
     return Response(answer.model_dump_json(), media_type="application/json")

@@ -5,7 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 
 from pneumo.serving.contracts.problems import ProblemError, describe_problems
-from pneumo.serving.contracts.schemas import PredictResponse, ServedPrediction, write_notice
+from pneumo.serving.contracts.schemas import PredictResponse, ServedPrediction
 from pneumo.serving.http.routes.common import IMAGES_BODY, ServiceDependency, read_site, receive_images, record_model
 from pneumo.serving.inference.service import Service
 from pneumo.serving.model.bundle import BundleInfo
@@ -51,7 +51,7 @@ async def predict(request: Request) -> Response:
         model=model,
         predictions=predictions,
         errors=errors,
-        notice=write_notice(slot.bundle.info.population),
+        notice=slot.bundle.info.notice,
     )
     return Response(response.model_dump_json(), media_type="application/json")
 

@@ -184,7 +184,7 @@ async def infer(request: Request, service: ServiceDependency, slot: SlotDependen
     service.metrics.queue.set(service.load_shedding.images)
     service.metrics.count_predictions(slot.name, predictions)
     service.log_tensors(slot, predictions, tensors["embedding"], request.state.request_id, site)
-    answer = write_response(tensors, chosen, request=inference, name=info.name, version=info.version)
+    answer = write_response(tensors, chosen, request=inference, info=info)
     if not any(chosen.values()):
         return Response(answer.document, media_type="application/json")
     headers = {LENGTH: str(len(answer.document))}

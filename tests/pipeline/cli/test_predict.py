@@ -47,7 +47,9 @@ def test_json_holds_one_prediction_an_image_as_the_predictor_says(bundle, images
 
 
 def test_csv_holds_a_row_an_image_and_a_column_a_class(bundle, images):
-    rows = list(csv.DictReader(io.StringIO(predict(bundle, "images", "--format", "csv").stdout)))
+    done = predict(bundle, "images", "--format", "csv")
+    assert "not a medical device; trained on images of a population that is not stated" in done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["file"] for row in rows] == ["images/0.png", "images/1.png", "images/2.png"]
     for row in rows:
         assert float(row["probability_NORMAL"]) + float(row["probability_PNEUMONIA"]) == pytest.approx(1)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pneumo.pipeline.release.recalibration.recalibrate import FLAGGED
 from pneumo.pipeline.release.recalibration.site import PRIOR, Site, read_decisions
 from pneumo.pipeline.release.registry import promote
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.population import Population
 from pneumo.serving.drift.samples import REFERENCE, read_reference
 from pneumo.serving.model.bundle import MODEL, Bundle
 from pneumo.serving.model.predictor import Predictor
@@ -55,7 +57,20 @@ def test_the_threshold_follows_the_site_and_the_network_stays(base: Bundle, site
     card = new.read("card.md").decode()
     assert card.startswith(f"# tiny {new.info.version}\n")
     assert "80 NORMAL, 80 PNEUMONIA" in card
+    assert new.info.origin in card
     assert any("80 NORMAL images of 40 patients show specificity >= 0.9" in remark for remark in done.remarks)
+
+
+def test_a_recalibrated_model_says_whose_images_its_decisions_were_fitted_to(
+    base: Bundle, site: Dataset, tmp_path: Path
+) -> None:
+    adults = site.info.model_copy(update={"population": Population(ages=(18, 90), sites=["Ward 3"])})
+    of_adults = "chest X-rays of adults of 18 to 90 years (Ward 3)"
+    cases = [(adults, True, of_adults), (site.info, True, "another place"), (adults, False, None)]
+    for info, labelled, place in cases:
+        done = recalibrate_bundle(base, replace(site, info=info), out=tmp_path / "new", labelled=labelled)
+        trained = "trained on images of a population that is not stated"
+        assert done.info.origin == (f"{trained}; decisions fitted to {place}" if place else trained)
 
 
 def test_recalibrated_twice_is_recalibrated_once(base: Bundle, site: Dataset, tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def test_only_the_outputs_asked_for_come_in_their_order(client):
 
     assert [each["name"] for each in answer["outputs"]] == ["probabilities", "logits"]
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", "tiny", "1")
+    notice = "research software, not a medical device; trained on images of a population that is not stated"
+    assert answer["parameters"] == {"notice": notice}
 
 
 def test_bytes_give_the_answer_of_json(client):
