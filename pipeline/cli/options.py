@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pneumo.pipeline.data.manifest import Dataset
     from pneumo.serving.model.bundle import Bundle
 
-_FOLDER = "folder, name, unique prefix of a name, or 'latest'."
-RUN_HELP = f"Run: {_FOLDER}"
+FOLDER_HELP = "folder, name, unique prefix of a name, or 'latest'."
+RUN_HELP = f"Run: {FOLDER_HELP}"
 REGISTRY_HELP = "Folder of the registry, or an address: gs://BUCKET/FOLDER."
 MODEL_HELP = "Alias, version, or path of a bundle (with a slash)."
 
@@ -41,9 +41,9 @@ WandbOption = Annotated[
 DataOption = Annotated[Path, typer.Option(help="Data set made by `pneumo data import`.")]
 
 RunArgument = Annotated[str, typer.Argument(help=RUN_HELP)]
-ResumeRunOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this run: {_FOLDER}")]
+ResumeRunOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this run: {FOLDER_HELP}")]
 RunsDirOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
-ResumeSweepOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this sweep: {_FOLDER}")]
+ResumeSweepOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this sweep: {FOLDER_HELP}")]
 SweepsDirOption = Annotated[Path, typer.Option(help="Folder of the sweeps.")]
 
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]

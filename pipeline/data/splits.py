@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pneumo.pipeline.data.manifest import Split
@@ -99,28 +99,36 @@ def group_images(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
 
 
 def split_images(samples: Sequence[Sample], fractions: Fractions, *, seed: int) -> dict[str, Split]:
-    """Assign every image to a split.
+    """Assign every image to a split, as `divide_images` does; training has images of each class before the others."""
+    shares = {split: share for split in Split if (share := fractions.share(split)) > 0}
+    return divide_images(samples, shares, seed=seed, first=Split.TRAIN)
 
-    Groups (`group_images`) stay whole. Large groups are assigned first. Each goes to the split that lacks most of the
-    group's classes (Sainte-Lague's rule, by class). A split that then has no image of a class gets a group of it if
-    another split can spare one. The result depends on the seed, names, patients and bytes, not on the order of samples.
+
+def divide_images[Part: int](
+    samples: Sequence[Sample], shares: Mapping[Part, float], *, seed: int, first: Part | None = None
+) -> dict[str, Part]:
+    """Assign every image to a part, by shares above 0 that add up to 1.
+
+    Groups (`group_images`) stay whole. Large groups are assigned first. Each goes to the part that lacks most of the
+    group's classes (Sainte-Lague's rule, by class). A part that then has no image of a class gets a group of it if
+    another part can spare one; the part `first` gets it even if none can. The result depends on the seed, names,
+    patients and bytes, not on the order of samples.
 
     Returns:
-        The split of each name.
+        The part of each name.
     """
     totals = Counter(sample.label for sample in samples)
-    active = [split for split in Split if fractions.share(split) > 0]
-    filled: dict[Split, Counter[str]] = {split: Counter() for split in active}
-    assigned: dict[Split, list[_Group]] = {split: [] for split in active}
+    filled: dict[Part, Counter[str]] = {part: Counter() for part in shares}
+    assigned: dict[Part, list[_Group]] = {part: [] for part in shares}
     for group in _ordered_groups(samples, seed):
-        split = min(active, key=lambda split: _fullness(group, filled[split], totals, fractions.share(split)))
-        filled[split] += group.labels
-        assigned[split].append(group)
+        part = min(shares, key=lambda part: _fullness(group, filled[part], totals, shares[part]))
+        filled[part] += group.labels
+        assigned[part].append(group)
     for label in sorted(totals):
-        for split in active:
-            if not filled[split][label]:
-                _move_group(label, split, assigned, filled)
-    return {name: split for split, groups in assigned.items() for group in groups for name in group.names}
+        for part in shares:
+            if not filled[part][label]:
+                _move_group(label, part, assigned, filled, spared=part != first)
+    return {name: part for part, groups in assigned.items() for group in groups for name in group.names}
 
 
 def carve_validation(samples: Sequence[Sample], share: float, *, seed: int) -> frozenset[str]:
@@ -151,20 +159,21 @@ def _fullness(group: _Group, filled: Counter[str], totals: Counter[str], fractio
     return fullness / sum(weights.values())
 
 
-def _move_group(label: str, to: Split, assigned: dict[Split, list[_Group]], filled: dict[Split, Counter[str]]) -> None:
-    """Move the smallest group with this class into a split without it, if its own split keeps all of its classes."""
+def _move_group[Part: int](
+    label: str, to: Part, assigned: dict[Part, list[_Group]], filled: dict[Part, Counter[str]], *, spared: bool
+) -> None:
+    """Move the smallest group with this class into a part; with `spared` only if its own part keeps its classes."""
     candidates = [
-        (len(group.names), group.order, split, group)
-        for split, groups in assigned.items()
-        if split is not to
+        (len(group.names), group.order, part, group)
+        for part, groups in assigned.items()
+        if part != to
         for group in groups
-        if label in group.labels
-        and (to is Split.TRAIN or all(filled[split][own] > n for own, n in group.labels.items()))
+        if label in group.labels and not (spared and any(filled[part][own] <= n for own, n in group.labels.items()))
     ]
     if not candidates:
         return
-    *_, split, group = min(candidates, key=lambda candidate: candidate[:3])
-    assigned[split].remove(group)
-    filled[split] -= group.labels
+    *_, part, group = min(candidates, key=lambda candidate: candidate[:3])
+    assigned[part].remove(group)
+    filled[part] -= group.labels
     assigned[to].append(group)
     filled[to] += group.labels

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.folds import apply_fold
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.runs.run import RunInfo
 from pneumo.serving.contracts.errors import InputError
@@ -21,14 +22,20 @@ def read_unchanged(folder: Path, fingerprint: str) -> tuple[Dataset | None, str 
 
 
 def read_run_dataset(info: RunInfo) -> Dataset:
-    """Read the data set that a run was trained on; raise an `InputError` if it cannot be read, or has changed."""
+    """Read a run's data set as `read_training_data` does, with the splits of its fold if it has one."""
+    dataset = read_training_data(info.name, info.data, info.data_fingerprint)
+    return apply_fold(dataset, info.fold) if info.fold else dataset
+
+
+def read_training_data(name: str, data: str, fingerprint: str) -> Dataset:
+    """Read a data set for a run or another user `name`; raise an `InputError` if it cannot be read, or has changed."""
     try:
-        dataset = manifest.read_dataset(Path(info.data))
+        dataset = manifest.read_dataset(Path(data))
     except InputError as error:
-        raise InputError(f"{info.name}: its data set cannot be read: {error}") from None
-    if dataset.info.fingerprint != info.data_fingerprint:
+        raise InputError(f"{name}: its data set cannot be read: {error}") from None
+    if dataset.info.fingerprint != fingerprint:
         raise InputError(
-            f"{info.data}: not the data set that {info.name} was trained on, since its fingerprint differs; "
+            f"{data}: not the data set that {name} was trained on, since its fingerprint differs; "
             "import the original data again"
         )
     return dataset

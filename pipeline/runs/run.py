@@ -10,11 +10,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pneumo.pipeline.runs.folders import FileIn, RecordFolder
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.models import FrozenModel
 
 RUNS = Path("runs")
 
@@ -26,6 +27,21 @@ class Status(StrEnum):
     DONE = "done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+class Fold(FrozenModel):
+    """The part of a data set that a run of a cross-validation is tested on (`pneumo.pipeline.data.folds`).
+
+    Attributes:
+        number: Number of the fold, from 1 to `folds`.
+        repeat: Number of the repeat, from 1.
+        seed: Seed of the division into folds.
+    """
+
+    number: int = Field(ge=1)
+    folds: int = Field(ge=2)
+    repeat: int = Field(default=1, ge=1)
+    seed: int
 
 
 class RunInfo(BaseModel):
@@ -41,6 +57,7 @@ class RunInfo(BaseModel):
         remarks: What was completed, changed or ignored in the config, with the place of each.
         fit_on: Images that the decisions are fitted to, as the config says: `validation` or `shifts`.
         refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
+        fold: For a run of a cross-validation, the part of the data set that is its test split.
         versions: Versions of Python and of the packages that can change a result.
         git_commit: Commit of the working directory, with `-dirty` if files differ; None outside git.
         hardware: Processor, cores, memory in GiB, accelerators.
@@ -64,6 +81,7 @@ class RunInfo(BaseModel):
     seed: int
     fit_on: str = "validation"
     refit_of: str | None = None
+    fold: Fold | None = None
     versions: dict[str, str]
     git_commit: str | None
     hardware: dict[str, Any]

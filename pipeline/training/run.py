@@ -16,6 +16,7 @@ from pneumo.pipeline import config
 from pneumo.pipeline.config import Experiment
 from pneumo.pipeline.config.selection_metric import is_ludwigs
 from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.folds import apply_fold
 from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.ludwig import checkpoints, runtime
 from pneumo.pipeline.ludwig.cluster.placement import Workers, read_workers
@@ -23,7 +24,7 @@ from pneumo.pipeline.ludwig.fit import FitOptions, fit
 from pneumo.pipeline.runs import provenance
 from pneumo.pipeline.runs.history import read_history
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
-from pneumo.pipeline.runs.run import RUNS, Run, RunInfo, Status
+from pneumo.pipeline.runs.run import RUNS, Fold, Run, RunInfo, Status
 from pneumo.pipeline.training.cluster import connect_ray
 from pneumo.pipeline.training.environment import use_scratch_folder
 from pneumo.pipeline.training.hooks import Hooks, track_run
@@ -59,6 +60,7 @@ def train(
     *,
     root: Path = RUNS,
     seed: int = SEED,
+    fold: Fold | None = None,
     address: str | None = None,
     profile: bool = False,
     tracking: str = "",
@@ -67,14 +69,16 @@ def train(
 ) -> Run:
     """Train a model, predict every split, evaluate; return the run, with status `done`.
 
-    The validation split chooses the best epoch. A config with `backend: {type: ray}` joins the cluster at `address`, or
-    starts one. `profile` traces a few steps into `profile/` of the run folder.
+    The validation split chooses the best epoch. With a `fold`, the splits are those of `apply_fold`. A config with
+    `backend: {type: ray}` joins the cluster at `address`, or starts one. `profile` traces a few steps into `profile/`
+    of the run folder.
 
     Raises:
         InputError: The data set and the config do not fit, or an image is damaged.
         TrainingInterruptedError: Ctrl-C or SIGTERM; the best weights so far are kept and the run can be resumed.
         TrainingError: Ludwig failed; `train.log` has the details.
     """
+    dataset = apply_fold(dataset, fold) if fold else dataset
     experiment = complete_experiment(experiment, dataset)
     for remark in experiment.remarks:
         reporter.message(remark)
@@ -83,6 +87,7 @@ def train(
     run.config.write_text(experiment.to_yaml(), encoding="utf-8")
     commit = provenance.read_git_commit(Path.cwd())
     info = describe_run(run, experiment, dataset, seed=seed, command=command, commit=commit)
+    info = info.model_copy(update={"fold": fold})
     with run.locked():
         run.save(info)
         hooks = Hooks(reporter, tracking=tracking, profile=profile)
@@ -194,13 +199,14 @@ class _Record:
             yield
         finally:
             self.durations[name] = round(self.durations.get(name, 0.0) + time.perf_counter() - began, 3)
+            self.update(durations=self.durations)  # now, since the report quotes them
 
     def update(self, **fields: object) -> None:
         self.info = self.info.model_copy(update=fields)
         self.run.save(self.info)
 
     def finish(self, status: Status, error: str | None = None) -> None:
-        self.update(status=status, error=error, durations=self.durations)
+        self.update(status=status, error=error)
 
 
 def execute_run(

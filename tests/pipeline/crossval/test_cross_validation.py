@@ -1,0 +1,116 @@
+"""Cross-validations that are trained, interrupted, killed, resumed and joined."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pneumo.pipeline.config import Experiment
+from pneumo.pipeline.crossval.cross_validation import Plan, create_crossval, train_folds
+from pneumo.pipeline.crossval.record import CrossvalFolder
+from pneumo.pipeline.data.manifest import Dataset, Split
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
+from pneumo.pipeline.runs.run import Run, Status
+from pneumo.serving.contracts.errors import InputError
+from tests.conftest import TINY, Outcome
+from tests.support.paths import CONFIGS
+from tests.support.reporters import StopAt
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
+
+PLAN = Plan(folds=3, seed=5)
+
+
+def started(folder: CrossvalFolder) -> dict[str, tuple[object, int]]:
+    """When each finished fold began, and when its weights were written."""
+    runs = [run for run in Run.list_folders(folder.runs) if run.is_done()]
+    weights = [next(run.model.glob("model_weights*")) for run in runs]
+    return {run.name: (run.info().started, path.stat().st_mtime_ns) for run, path in zip(runs, weights, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Experiment, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CrossvalFolder:
+    """Three folds; Ctrl-C came in the second epoch of the second."""
+    folder = create_crossval(tiny, dataset, PLAN, root=tmp_path_factory.mktemp("crossvals"), command=["pneumo"])
+
+    class StopInSecondFold(StopAt):
+        folds = 0
+
+        def message(self, text: str) -> None:
+            self.folds += text.startswith("fold ")
+            self.stop = 10 if self.folds == 2 else 0
+
+    with pytest.raises(KeyboardInterrupt):
+        train_folds(folder, reporter=StopInSecondFold(0))
+    assert folder.read().status is Status.INTERRUPTED
+    before = started(folder)
+    assert len(before) == 1
+    train_folds(folder)
+    assert started(folder).items() > before.items()  # what was done was not trained again
+    return folder
+
+
+def test_a_finished_cross_validation_predicts_every_image_outside_the_test_split_once(
+    finished: CrossvalFolder, dataset: Dataset
+) -> None:
+    frame, record = pd.read_parquet(finished.predictions), finished.read()
+    assert sorted(frame["image"]) == sorted(row.image for row in dataset.rows if row.split is not Split.TEST)
+    assert set(frame["fold"]) == {1, 2, 3}
+    assert set(frame["repeat"]) == {1}
+    assert record.status is Status.DONE
+    assert len(record.runs) == 3
+    assert record.pooled is not None
+    auroc = record.pooled.metrics["auroc"]
+    assert auroc.low is not None
+    assert auroc.high is not None
+    assert auroc.low < auroc.high
+    assert record.spread["auroc"].low == min(run.metrics["auroc"] for run in record.runs)
+    for entry in record.runs:
+        run = Run(finished.folder / entry.run)
+        seen = read_run_dataset(run.info())
+        own = frame[frame["fold"] == entry.fold]
+        assert {row.image for row in seen.select(Split.TEST)} == set(own["image"])
+        assert not {row.patient for row in seen.rows if row.split is not Split.TEST} & set(own["patient"])
+        predicted = pd.read_parquet(run.predictions).set_index("image")["logits"]
+        assert (np.stack(predicted[own["image"]]) == np.stack(own["logits"])).all()
+
+
+def test_an_interruption_changes_no_other_fold(
+    finished: CrossvalFolder, tiny: Experiment, dataset: Dataset, tmp_path: Path
+) -> None:
+    whole = create_crossval(tiny, dataset, PLAN, root=tmp_path)
+    train_folds(whole)
+    frames = (pd.read_parquet(folder.predictions) for folder in (finished, whole))
+    one, other = (frame[frame["fold"] != 2] for frame in frames)  # the second was interrupted
+    assert list(one["image"]) == list(other["image"])
+    assert np.stack(one["logits"]) == pytest.approx(np.stack(other["logits"]), abs=1e-5)
+    with pytest.raises(InputError, match="already done"):
+        train_folds(whole)
+
+
+@pytest.mark.lengthy
+def test_a_killed_cross_validation_goes_on_from_its_finished_folds(
+    dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]
+) -> None:
+    overrides = [word for override in (*TINY, "trainer.epochs=20") for word in ("-o", override)]
+    arguments = ["crossval", CONFIGS / "smoke.yaml", "--data", dataset.folder.resolve(), "--folds", "2", *overrides]
+    program = [sys.executable, "-m", "pneumo", *map(str, arguments)]
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: len(list(tmp_path.glob("crossvals/*/runs/*/history.json"))) == 2, timeout=1200)
+        os.kill(process.pid, signal.SIGKILL)
+    folder = CrossvalFolder.open("latest", root=tmp_path / "crossvals")
+    before = started(folder)
+    assert len(before) == 1
+    outcome = pneumo("crossval", "--resume", "latest", "--crossvals-dir", tmp_path / "crossvals", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["status"] == "done"
+    assert started(folder).items() > before.items()
+    assert len(started(folder)) == 2
