@@ -32,12 +32,14 @@ class SiteReport(EvaluationReport):
 
     Attributes:
         power: Sentences on what the images can show about each rate, whatever the model makes of them.
+        facts: Sentences on limits that are reached and on the share of out-of-distribution images.
         flagged: Share of images called out-of-distribution.
         limits: Metrics against chance and the limits of a gate; `objections` says which of that gate are not met.
         refit: Metrics with the threshold of another policy, `refit_threshold`, cross-fitted.
     """
 
     power: list[str]
+    facts: list[str]
     flagged: float
     limits: list[LimitResult]
     objections: list[str]
@@ -80,12 +82,13 @@ def evaluate_bundle(
     splits = {lead: measure_cases(cases, info.classes, settings)}
     judged = judge_limits(splits[lead].metrics, bundle, gate)
     flagged = float((site.outlier_scores > info.outlier.limit).mean())
-    notes = [*_list_origins(site), *(each.sentence for each in judged)]
-    notes.append(f"{flagged:.1%} of the images are called out-of-distribution")
+    notes, facts = list(_list_origins(site)), [each.sentence for each in judged if each.outcome == "good"]
+    notes += [each.sentence for each in judged if each.outcome != "good"]
+    facts.append(f"{flagged:.1%} of the images are called out-of-distribution")
     threshold = site.fit(site.rules(policy)).threshold if policy else None
     if policy:
         splits[_REFIT] = measure_cases(site.judge(policy), info.classes, settings)
-        notes.append(f"with the policy {policy}, fitted to these images, the threshold would be {threshold:.4g}")
+        facts.append(f"with the policy {policy}, fitted to these images, the threshold would be {threshold:.4g}")
     metrics = Metrics(
         run=info.id,
         data=dataset.folder.name or str(dataset.folder),
@@ -100,6 +103,7 @@ def evaluate_bundle(
     report = SiteReport(
         **build_report(metrics, lead, out / f"{stem}.json", out / f"{stem}.html").model_dump(),
         power=power,
+        facts=facts,
         flagged=flagged,
         limits=judged,
         objections=[why for each in judged if limits and (why := each.objection(gate))],
@@ -109,7 +113,8 @@ def evaluate_bundle(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / f"{stem}.json", report.model_dump_json(indent=2) + "\n")
-        write_report(out / f"{stem}.html", metrics, {lead: cases}, lead=lead, images=dataset.folder, power=power)
+        page, parts = out / f"{stem}.html", {lead: cases}
+        write_report(page, metrics, parts, lead=lead, images=dataset.folder, power=power, facts=facts)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
     return report

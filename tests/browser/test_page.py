@@ -57,18 +57,18 @@ def test_a_probability_that_rounds_to_its_threshold_is_told_apart_from_it(screen
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "High confidence: NORMAL ruled out. How often that is right was not measured."),
+        ({}, "The prediction set is PNEUMONIA alone. How often that is right was not measured."),
         (
             {"certainty": "uncertain", "probabilities": {"NORMAL": 0.3, "PNEUMONIA": 0.7}},
-            "Low confidence: the threshold gives NORMAL, but only PNEUMONIA is not ruled out.",
+            "Uncertain: the threshold gives NORMAL, but only PNEUMONIA is not ruled out.",
         ),
         (
             {"certainty": "uncertain", "probabilities": {"NORMAL": 0.5, "PNEUMONIA": 0.5}},
-            "Low confidence: no class is probable enough.",
+            "Uncertain: no class is probable enough.",
         ),
         (
             {"model": {"name": "tiny", "version": "2", "positive_class": "PNEUMONIA"}, "certainty": "uncertain"},
-            "Low confidence: the model does not settle on one class.",
+            "Uncertain: the model does not settle on one class.",
         ),
     ],
     ids=["sure", "the other class", "no class", "a model the page does not know"],
@@ -93,11 +93,11 @@ def test_what_is_odd_about_a_file_is_said_last(screen):
 @pytest.mark.parametrize(
     ("probabilities", "certainty", "words"),
     [
-        ((0.5, 0.5), "uncertain", "Low confidence: neither class can be ruled out."),
-        ((0.65, 0.35), "uncertain", "Low confidence: the threshold gives B, but only A is not ruled out."),
-        ((0.1, 0.9), "certain", "High confidence: A ruled out. A 0.8."),
-        ((0.05, 0.9, 0.05), "certain", "High confidence: all other classes ruled out. C 0.7."),
-        ((0.45, 0.5, 0.05), "uncertain", "Low confidence: A and B cannot be ruled out."),
+        ((0.5, 0.5), "uncertain", "Uncertain: neither class can be ruled out."),
+        ((0.65, 0.35), "uncertain", "Uncertain: the threshold gives B, but only A is not ruled out."),
+        ((0.1, 0.9), "certain", "The prediction set is B alone. A 0.8."),
+        ((0.05, 0.9, 0.05), "certain", "The prediction set is B alone. C 0.7."),
+        ((0.45, 0.5, 0.05), "uncertain", "Uncertain: A and B cannot be ruled out."),
     ],
 )
 def test_certainty_claims_no_more_than_the_measured_coverage(screen, probabilities, certainty, words):
@@ -119,7 +119,7 @@ def test_an_out_of_distribution_image_is_warned_of_and_never_of_high_confidence(
     expect(screen.locate(".outlier-note")).to_have_text(
         "Out of distribution: the image does not resemble the training X-rays. Do not rely on the prediction."
     )
-    expect(screen.locate(".words")).to_have_text("Low confidence: the image is out of distribution.")
+    expect(screen.locate(".words")).to_have_text("Uncertain: the image is out of distribution.")
     expect(screen.locate("#summary")).to_contain_text("Out of distribution: 1.")
     expect(screen.locate("#live")).to_contain_text("Do not rely on the prediction")
 
@@ -236,7 +236,7 @@ def test_what_a_screen_reader_is_told_of_an_answer(screen):
         'button "Remove a.png"',
         'button "Heat map of a.png"',
         "Do not rely on the prediction",
-        "Low confidence",
+        "Uncertain",
         "Probability of PNEUMONIA",
         "At or above the threshold of 40.0",
     ):

@@ -25,7 +25,11 @@ def find_bundle(what: str, *, root: Root = MODELS, runs: Path = RUNS, reporter: 
         return resolve(what, root)
     if (Path(what) / INFO).is_file():
         return Path(what)
-    run = Run.open(what, root=runs)
+    try:
+        run = Run.open(what, root=runs)
+    except InputError as error:
+        others = f"nor is it a bundle folder, or an alias or version in {root}, which `pneumo models list` shows"
+        raise InputError(f"{error}; {others}") from None
     if bundle := current_bundle(run):
         return bundle
     from pneumo.pipeline.export.bundle_export import export_run

@@ -38,21 +38,21 @@ export function plural(count, noun) {
  * not know them: the prediction set holds each class with 1 - p at or below its limit (serving/model/calibration.py).
  */
 export function certainty({ label, probabilities, certainty, in_distribution: inside }, sets) {
-  if (inside === false) return "Low confidence: the image is out of distribution.";
+  if (inside === false) return "Uncertain: the image is out of distribution.";
   const names = Object.keys(probabilities);
   if (certainty === "certain") {
     const others = names.filter((name) => name !== label);
-    return `High confidence: ${others.length === 1 ? others[0] : "all other classes"} ruled out.${reliability(others, sets)}`;
+    return `The prediction set is ${label} alone.${reliability(others, sets)}`;
   }
-  if (!sets) return "Low confidence: the model does not settle on one class.";
+  if (!sets) return "Uncertain: the model does not settle on one class.";
   const possible = names.filter((name) => 1 - probabilities[name] <= sets[name].limit);
-  if (possible.length === 0) return `Low confidence: no class is probable enough.`;
-  if (possible.length === 1) return `Low confidence: the threshold gives ${label}, but only ${possible[0]} is not ruled out.`;
-  if (names.length === 2) return `Low confidence: neither class can be ruled out.`;
-  return `Low confidence: ${new Intl.ListFormat("en-GB").format(possible)} cannot be ruled out.`;
+  if (possible.length === 0) return `Uncertain: no class is probable enough.`;
+  if (possible.length === 1) return `Uncertain: the threshold gives ${label}, but only ${possible[0]} is not ruled out.`;
+  if (names.length === 2) return `Uncertain: neither class can be ruled out.`;
+  return `Uncertain: ${new Intl.ListFormat("en-GB").format(possible)} cannot be ruled out.`;
 }
 
-/** Say how far to trust that classes are ruled out: the measured coverage of the one that is covered least. */
+/** Say how far to trust that the set leaves classes out: the measured coverage of the one that is covered least. */
 function reliability(names, sets) {
   if (!sets) return "";
   if (names.some((name) => sets[name].coverage === null)) return " How often that is right was not measured.";
@@ -82,7 +82,7 @@ export function evidence({ class_name: name, method, peak }) {
 /** Describe one prediction in a sentence for a screen reader. */
 export function spoken(name, prediction, positive) {
   const of = positive === prediction.label || positive === null ? "" : ` of ${positive}`;
-  const doubt = prediction.certainty === "certain" ? "" : " Low confidence.";
+  const doubt = prediction.certainty === "certain" ? "" : " Uncertain.";
   const warning = prediction.in_distribution ? "" : ` ${OUT_OF_DISTRIBUTION}`;
   return `${name}: ${prediction.label}, probability${of} ${percent(prediction.probability)}.${doubt}${warning}`;
 }
@@ -99,7 +99,7 @@ export function summary(cards) {
   if (open) parts.push(`${open} in progress`);
   const uncertain = predictions.filter((prediction) => prediction.certainty !== "certain").length;
   const outliers = predictions.filter((prediction) => !prediction.in_distribution).length;
-  const doubts = (uncertain ? ` Low confidence: ${uncertain}.` : "") + (outliers ? ` Out of distribution: ${outliers}.` : "");
+  const doubts = (uncertain ? ` Uncertain: ${uncertain}.` : "") + (outliers ? ` Out of distribution: ${outliers}.` : "");
   return `${plural(cards.length, "image")}: ${parts.join(", ")}.${doubts}`;
 }
 

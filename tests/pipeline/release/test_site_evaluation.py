@@ -35,9 +35,12 @@ def test_a_report_says_what_the_images_can_show_before_what_they_show(
     shipped, fitted = re.findall(r"Specificity +│ +(0\.\d{3}) │ 0\.\d{3} to 0\.\d{3}", told.out)
     assert float(shipped) < 0.5 < 0.8 < float(fitted)
     assert "view: lateral" in told.out
+    assert re.search(r"\nAUROC is 0\.\d{3} \(.*\); reached: better than chance\.\n", told.out)
+    assert "note: AUROC" not in told.err
     (page,) = (tmp_path / "evaluations").glob("tiny-1-*.html")
     text = page.read_text()
     assert text.index(first.replace(">", "&gt;")) < text.index("Headline figures")
+    assert "; reached: better than chance.</li>" in text
     assert "with the policy specificity &gt;= 0.9, fitted to these images, the threshold would be 0." in text
     assert text.count('<img src="data:image/png;base64,') == 12
     report = json.loads(page.with_suffix(".json").read_text())
@@ -46,6 +49,18 @@ def test_a_report_says_what_the_images_can_show_before_what_they_show(
     assert report["refit_threshold"] > report["decisions"]["threshold"] == 0.5
     assert report["refit"]["metrics"]["auroc"] == report["result"]["metrics"]["auroc"]
     assert sorted(path.name for path in resolve("champion").iterdir()) == sealed
+
+
+def test_an_unknown_name_is_sought_among_runs_bundles_and_registered_names(
+    pneumo: Callable[..., Outcome], site: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = pneumo("evaluate", "nobody", "--data", site.folder)
+    assert refused.code == 2
+    assert "nobody: no such run in runs" in refused.err
+    assert (
+        "nor is it a bundle folder, or an alias or version in models, which `pneumo models list` shows" in refused.err
+    )
 
 
 def test_metrics_are_those_of_the_shipped_decisions(base: Bundle, site: Dataset, tmp_path: Path) -> None:
