@@ -22,6 +22,7 @@ from pneumo.serving.drift.log_queries import (
 )
 from pneumo.serving.drift.performance import (
     Bin,
+    Estimate,
     LabelledAnswers,
     Performance,
     ProbabilitySums,
@@ -105,7 +106,7 @@ class LivePerformance:
 
     `measured` is that on labelled images, `measured_over_time` has the first day of each part of them. `estimated` is
     that on all images, without labels; `estimated_over_time` has a value for each span of the dashboard. `labels`
-    counts the labelled images that were read.
+    counts the labelled images that were read. `sensitivities` are those of each class with more than two.
     """
 
     images: int
@@ -116,6 +117,7 @@ class LivePerformance:
     estimated_over_time: list[Performance]
     bins: list[Bin] = field(default_factory=list)
     calibration_error: float | None = None
+    sensitivities: Mapping[str, Estimate | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -268,8 +270,13 @@ def _measure_live(spans: Sequence[Span], answers: LabelledAnswers, bundle: Bundl
         live,
         measured=answers.measure(positive),
         measured_over_time=[
-            (_EPOCH + int(part.day[0]) * DAY, part.measure(positive)) for part in answers.split_by_day(LEAST_LABELLED)
+            (max(_EPOCH + int(part.day[0]) * DAY, spans[0].start), part.measure(positive))
+            for part in answers.split_by_day(LEAST_LABELLED)
         ],
         bins=bin_reliability(probability, came_true) if bundle else [],
         calibration_error=compute_calibration_error(probability, came_true) if bundle else None,
+        sensitivities={
+            name: answers.take(answers.truth == name).measure(None).accuracy
+            for name in (bundle.info.classes if bundle and positive is None else ())
+        },
     )

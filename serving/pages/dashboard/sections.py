@@ -123,9 +123,12 @@ def _describe_labels(live: LivePerformance) -> str:
 
 def _list_metrics(board: Board, live: LivePerformance) -> str:
     rows = []
-    for name, title in METRICS.items():
-        measured: Estimate | None = getattr(live.measured, name)
-        estimated: Estimate | None = getattr(live.estimated, name)
+    rated = [(name, title, getattr(live.measured, name)) for name, title in METRICS.items()]
+    rated += [
+        (f"sensitivity:{name}", f"Sensitivity of {escape(name)}", each) for name, each in live.sensitivities.items()
+    ]
+    for name, title, measured in rated:
+        estimated: Estimate | None = getattr(live.estimated, name, None)
         exported = _format_exported(board, name)
         if measured or estimated or exported:
             rows.append(f"""<tr><th scope="row">{title}</th>

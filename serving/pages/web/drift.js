@@ -23,7 +23,8 @@ function tracesOf(plot, series) {
   const own = { x: plot.x, y: series.y, name: series.name, hovertemplate: plot.unit === "share" ? "%{y:.1%}" : "%{y:,}" };
   const tone = colour(series.tone);
   if (series.kind === "bars") {
-    return [{ ...own, type: "bar", marker: { color: plot.compact ? faint(series.tone, 0.6) : tone } }];
+    const width = plot.is_time ? 0.75 * stepOf(plot) : undefined; // of a single bar Plotly does not know it
+    return [{ ...own, type: "bar", width, marker: { color: plot.compact ? faint(series.tone, 0.6) : tone } }];
   }
   if (series.kind === "steps") {
     return [{ ...own, type: "scatter", mode: "lines", line: { color: tone, width: 2, shape: "hvh" } }];
@@ -93,13 +94,32 @@ function layoutOf(plot, width) {
 function xOf(plot, width) {
   if (plot.is_time) {
     const hours = plot.x[0].length > 10;
-    return { type: "date", hoverformat: hours ? "%-d %b, %H:%M" : "%-d %b %Y", tickformatstops: stops(), nticks: Math.ceil(width / 75) };
+    return { type: "date", hoverformat: hours ? "%-d %b, %H:%M" : "%-d %b %Y", tickformatstops: stops(), ...timesOf(plot, width) };
   }
   if (plot.diagonal) {
     return { range: [0, 1.02], tickformat: ".0%", title: { text: plot.x_title, standoff: 6 } };
   }
   const fine = plot.x.at(-1) - plot.x[0] < 0.05 ? ".1%" : ".0%";
   return { nticks: 5, tickformat: plot.percent ? fine : "", hoverformat: plot.percent ? ".1%" : ".4~g" };
+}
+
+const LEAST_STEPS = 6;
+const HOUR = 3600000;
+const TICK_STEPS = [1, 2, 3, 6, 12, 24, 48].map((hours) => hours * HOUR);
+
+/** Return the milliseconds of a bar: an hour or a day. */
+function stepOf(plot) {
+  return plot.x[0].length > 10 ? HOUR : 24 * HOUR;
+}
+
+/** Return range and ticks of moments: room for a few steps, and no tick between two of them. */
+function timesOf(plot, width) {
+  const ends = [plot.x[0], plot.x.at(-1)].map((moment) => Date.parse(`${moment.replace(" ", "T")}${moment.length > 10 ? "" : "T00:00"}Z`));
+  const step = stepOf(plot);
+  const spare = Math.max(step, (LEAST_STEPS - 1) * step - (ends[1] - ends[0])) / 2;
+  const range = [ends[0] - spare, ends[1] + spare];
+  const dtick = TICK_STEPS.find((each) => each >= step && (range[1] - range[0]) / each <= width / 75);
+  return { range: range.map((end) => new Date(end).toISOString().slice(0, 19)), ...(dtick ? { dtick } : { nticks: Math.ceil(width / 75) }) };
 }
 
 function stops() {
