@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -80,7 +81,7 @@ def list_(
 
 
 def _format_cell(column: str, value: object) -> "str | Text":
-    from pneumo.pipeline.sweep.parameter_format import duration
+    from pneumo.serving.contracts.quantities import format_duration
 
     if value is None:
         return ""
@@ -90,7 +91,7 @@ def _format_cell(column: str, value: object) -> "str | Text":
         return f"{value:%Y-%m-%d %H:%M}"
     if not isinstance(value, float):
         return json.dumps(value) if isinstance(value, bool) else str(value)
-    return duration(value) if column == "seconds" else format_number(value) if "/" in column else f"{value:g}"
+    return format_duration(value) if column == "seconds" else format_number(value) if "/" in column else f"{value:g}"
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
@@ -163,8 +164,13 @@ def compare(
     if as_json:
         print_json(comparison.model_dump(mode="json"))
         return
+    print_list(zip(comparison.titles, (comparison.first, comparison.second), strict=True))
     _show_settings(comparison, every)
     _show_differences(comparison)
+    if comparison.images:
+        counts = Counter(flip.verdict for flip in comparison.flips)
+        parts = "".join(f", {count} {verdict}" for verdict, count in sorted(counts.items(), reverse=True))
+        print_list([[f"{len(comparison.flips)} images have another predicted class in B{parts}"]])
     for note in comparison.notes:
         say(f"note: {note}")
     if html is not None:
@@ -178,7 +184,7 @@ def _show_settings(comparison: "RunComparison", every: bool) -> None:
         if every or each.differs:
             values = ("" if value is None else str(value) for value in (each.first, each.second))
             rows.append([each.name, *(style_text(value, "bold" if each.differs else "") for value in values)])
-    print_table(["", comparison.first, comparison.second], rows, whole=0)
+    print_table(["", *comparison.titles], rows, whole=0)
     if not every:
         say(f"{sum(not each.differs for each in settings)} more are equal in both (--all shows them)")
 
@@ -187,7 +193,7 @@ def _show_differences(comparison: "RunComparison") -> None:
     from pneumo.pipeline.evaluation.results import title
 
     images = f"{comparison.images} {comparison.split} images of {comparison.patients} patients"
-    right = [comparison.first, comparison.second, "difference", "", "p"]
+    right = [*comparison.titles, "difference", "", "p"]
     rows = []
     for each in comparison.differences:
         interval = "" if each.low is None or each.high is None else f"{each.low:+.3f} to {each.high:+.3f}"

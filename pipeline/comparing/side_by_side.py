@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pneumo.pipeline.config import document
 from pneumo.pipeline.evaluation.cases import Cases, Scores, positive_column, read_predictions, to_scores
 from pneumo.pipeline.evaluation.paired import Difference, compare_models
 from pneumo.pipeline.evaluation.results import TITLES, Bootstrap, Estimate, Metrics, display_rank, read_metrics
-from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset, read_unchanged
 from pneumo.pipeline.runs.run import Run, RunInfo
 from pneumo.pipeline.runs.settings import flatten_settings
 from pneumo.serving.contracts.errors import InputError
@@ -31,10 +33,30 @@ class Setting(FrozenModel):
         return self.first != self.second
 
 
+class Flip(FrozenModel):
+    """An image of the class `label` that two runs call differently.
+
+    Probabilities are calibrated, of the ground truth.
+    """
+
+    image: str
+    label: str
+    first: str
+    second: str
+    first_probability: float
+    second_probability: float
+
+    @property
+    def verdict(self) -> str:
+        """Which run is right."""
+        return {self.first: "right only in A", self.second: "right only in B"}.get(self.label, "wrong in both")
+
+
 class RunComparison(FrozenModel):
     """Two runs side by side: provenance, every key of both configs, and metrics on the images that both held out.
 
-    Differences have no intervals and p-values if the runs share no images.
+    Differences have no intervals and p-values if the runs share no images. The images whose predicted class differs
+    come with the largest change of the ground truth's probability first; their names are those of the first run's data.
     """
 
     first: str
@@ -46,7 +68,14 @@ class RunComparison(FrozenModel):
     patients: int
     bootstrap: Bootstrap
     differences: list[Difference]
+    flips: list[Flip]
     notes: list[str]
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """Name of each run's config, after the letter that tells the runs apart."""
+        config = next(each for each in self.facts if each.name == "config")
+        return f"A: {Path(str(config.first)).stem}", f"B: {Path(str(config.second)).stem}"
 
 
 def compare_runs(first: Run, second: Run, *, split: str = "test", resamples: int = 2000) -> RunComparison:
@@ -63,6 +92,8 @@ def compare_runs(first: Run, second: Run, *, split: str = "test", resamples: int
     one_data = infos[0].data_fingerprint == infos[1].data_fingerprint
     held = [_read_held_out(run, info, split, one_data) for run, info in zip((first, second), infos, strict=True)]
     cases, notes = _match(held[0], held[1], split)
+    if first.folder.resolve() == second.folder.resolve():
+        notes.insert(0, f"{first.name} is compared with itself: nothing differs")
     if cases:
         differences = compare_models(*cases, infos[0].classes, bootstrap)
     else:
@@ -77,15 +108,24 @@ def compare_runs(first: Run, second: Run, *, split: str = "test", resamples: int
         patients=cases[0].patients if cases else 0,
         bootstrap=bootstrap,
         differences=differences,
+        flips=_list_flips(*cases, infos[0].classes) if cases else [],
         notes=notes,
     )
 
 
 def write_page(path: Path, comparison: RunComparison) -> None:
-    """Write a comparison as one HTML file that loads nothing, in the style of a run's report."""
+    """Write a comparison as one HTML file that loads nothing, in the style of a run's report.
+
+    Images that flipped are shown, if the data set of the first run has not changed.
+    """
+    from pneumo.pipeline.evaluation.report.mistakes import SHOWN, make_thumbnail
     from pneumo.pipeline.evaluation.report.template import render
 
-    page = render("comparison.html", comparison=comparison)
+    facts = {each.name: str(each.first) for each in comparison.facts}
+    folder = Path(facts["data"])
+    _, missing = read_unchanged(folder, facts["data fingerprint"])
+    filters = {"thumbnail": lambda image: None if missing else make_thumbnail(folder, image)}
+    page = render("comparison.html", filters=filters, comparison=comparison, missing=missing, shown=SHOWN)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
@@ -144,11 +184,28 @@ def _match(first: _HeldOut, second: _HeldOut, split: str) -> tuple[tuple[Cases, 
 
     def cases(held: _HeldOut, side: int) -> Cases:
         rows = [pair[side] for pair in same.values()]
+        images = [held.scores.image[row] for row in rows]
         truth, logits = held.scores.truth[rows], held.scores.logits[rows]
-        scores = Scores(list(same), held.scores.split[rows], patients, truth, logits)
+        scores = Scores(images, held.scores.split[rows], patients, truth, logits)
         return Cases.make(scores, held.metrics.decisions, positive_column(held.info.classes, held.info.positive))
 
     return (cases(first, 0), cases(second, 1)), notes
+
+
+def _list_flips(first: Cases, second: Cases, classes: list[str]) -> list[Flip]:
+    before, after = (cases.truth_probability(cases.probabilities) for cases in (first, second))
+    rows = np.flatnonzero(first.answer != second.answer)
+    return [
+        Flip(
+            image=first.image[row],
+            label=classes[first.truth[row]],
+            first=classes[first.answer[row]],
+            second=classes[second.answer[row]],
+            first_probability=float(before[row]),
+            second_probability=float(after[row]),
+        )
+        for row in rows[np.argsort(-np.abs(after - before)[rows], kind="stable")]
+    ]
 
 
 def _unpaired(first: Mapping[str, Estimate], second: Mapping[str, Estimate]) -> list[Difference]:
@@ -165,8 +222,7 @@ def _facts(first: RunInfo, second: RunInfo) -> Iterator[Setting]:
         yield Setting(name=name.replace("_", " "), first=one[name], second=other[name])
     for part, prefix in (("versions", ""), ("hardware", ""), ("durations", "seconds of ")):
         for key in sorted(one[part].keys() | other[part].keys()):
-            if part != "durations" or key in ("total", "training"):
-                yield Setting(name=prefix + key, first=one[part].get(key), second=other[part].get(key))
+            yield Setting(name=prefix + key, first=one[part].get(key), second=other[part].get(key))
 
 
 def _settings(first: Run, second: Run) -> list[Setting]:

@@ -128,6 +128,22 @@ class Cases:
         """Images whose predicted class is the ground truth, [N]."""
         return np.asarray(self.answer == self.truth)
 
+    def against_rest(self, column: int) -> "Cases":
+        """Return the same images with two classes: that of a column, which is the positive one, and all others."""
+
+        def pair(values: Float64) -> Float64:
+            return np.stack([1 - values[:, column], values[:, column]], axis=1)
+
+        return replace(
+            self,
+            truth=(self.truth == column).astype(np.int64),
+            probabilities=pair(self.probabilities),
+            uncalibrated=pair(self.uncalibrated),
+            answer=(self.answer == column).astype(np.int64),
+            sets=np.stack([np.delete(self.sets, column, 1).any(axis=1), self.sets[:, column]], axis=1),
+            positive=1,
+        )
+
     def count_classes(self, classes: list[str]) -> dict[str, int]:
         """Return the number of images of each class."""
         return {name: int((self.truth == column).sum()) for column, name in enumerate(classes)}

@@ -74,7 +74,7 @@ def build_run(
         )
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(png)
-    fingerprint = manifest.compute_fingerprint(rows, Storage(size=16))
+    fingerprint = manifest.compute_fingerprint(rows, Storage(size=16), {row.image: row.sha256 for row in rows})
     info = DatasetInfo(
         classes=list(classes),
         counts={},
@@ -110,7 +110,7 @@ def build_run(
         "versions": {"python": "3.12"},
         "git_commit": None,
         "hardware": {"cores": 2},
-        "durations": {"training": 61.0},
+        "durations": {"train": 61.0},
         "started": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
         "status": Status.DONE,
         "pid": 1,

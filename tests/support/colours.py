@@ -9,7 +9,7 @@ WEB = ROOT / "serving" / "pages" / "web"
 
 def palettes() -> dict[str, dict[str, str]]:
     """Custom properties of both colour schemes."""
-    css = (WEB / "style.css").read_text(encoding="utf-8")
+    css = (WEB / "colours.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks)
     return {"light": light, "dark": dark}

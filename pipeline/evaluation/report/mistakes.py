@@ -20,21 +20,17 @@ _SIDE = 160
 class Mistake:
     """A misclassified image of the class `label` with the predicted class `answer`.
 
-    The calibrated probability is of the positive class with two classes, of the predicted one with more. The thumbnail
-    is a PNG as a data URI; None if the image cannot be read.
+    The calibrated probability is of the positive class with two classes, of the predicted one with more.
     """
 
     image: str
     label: str
     answer: str
     probability: float
-    thumbnail: str | None
 
 
-def worst_mistakes(cases: Cases, classes: list[str], folder: Path | None) -> tuple[list[Mistake], int]:
+def worst_mistakes(cases: Cases, classes: list[str]) -> tuple[list[Mistake], int]:
     """Find the misclassified images whose ground truth has the lowest probability.
-
-    Thumbnails come from the data set in `folder`; without it there are none.
 
     Returns:
         At most `SHOWN` mistakes, the worst first, and the number of all mistakes.
@@ -51,13 +47,13 @@ def worst_mistakes(cases: Cases, classes: list[str], folder: Path | None) -> tup
                 label=classes[int(cases.truth[index])],
                 answer=classes[answer],
                 probability=float(cases.probabilities[index, column]),
-                thumbnail=None if folder is None else _thumbnail(folder, cases.image[index]),
             )
         )
     return mistakes, len(wrong)
 
 
-def _thumbnail(folder: Path, image: str) -> str | None:
+def make_thumbnail(folder: Path, image: str) -> str | None:
+    """Return an image of a data set as a small PNG in a data URI; None if it cannot be read, or lies outside."""
     path = folder / image
     try:
         if not path.resolve().is_relative_to(folder.resolve()):

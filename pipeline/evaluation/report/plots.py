@@ -9,7 +9,7 @@ import numpy as np
 
 from pneumo.pipeline.evaluation.cases import Cases
 from pneumo.pipeline.evaluation.report.history import Curve
-from pneumo.pipeline.evaluation.report.points import reliability_points
+from pneumo.pipeline.evaluation.report.points import THRESHOLDS, net_benefit, reliability_points
 from pneumo.serving.contracts.arrays import Float64, Mask
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def plot_precision_recall(parts: Mapping[str, Cases], classes: list[str], lead: 
     return _svg(figure, "pr", "Precision-recall curve")
 
 
-def plot_reliability(cases: Cases, classes: list[str]) -> str:
+def plot_reliability(cases: Cases, classes: list[str], key: str = "reliability") -> str:
     """Draw the observed rate over the predicted probability, uncalibrated and calibrated, above the counts."""
     from matplotlib.figure import Figure
 
@@ -100,11 +100,26 @@ def plot_reliability(cases: Cases, classes: list[str]) -> str:
     counts.set_ylim(0, counts.get_ylim()[1] * 1.5)
     axes.set(xlim=_UNIT, ylim=_UNIT)
     _legend(axes, "upper left")
-    return _svg(figure, "reliability", "Reliability diagram")
+    return _svg(figure, key, "Reliability diagram")
+
+
+def plot_decision_curve(cases: Cases, name: str, key: str = "decision") -> str:
+    """Draw the net benefit over the threshold probability: of the model, and of calling all images positive.
+
+    `name` is the positive class; the ids of the figure begin with `key`.
+    """
+    truth, scores = cases.truth == cases.positive, cases.probabilities[:, cases.positive or 0]
+    figure, axes = _square("Threshold probability", "Net benefit")
+    axes.axhline(0, color=_MUTED, linewidth=0.8)
+    axes.plot(THRESHOLDS, net_benefit(np.ones((len(THRESHOLDS), 1), np.bool_), truth), label="all called", **_DASHED)
+    axes.plot(THRESHOLDS, net_benefit(scores >= THRESHOLDS[:, None], truth), label=_plain(name), color=_SERIES[0])
+    axes.set(ylim=(-0.1, max(0.1, 1.1 * float(truth.mean()))), aspect="auto")
+    _legend(axes, "upper right")
+    return _svg(figure, key, "Decision curve")
 
 
 def plot_learning(curves: Sequence[Curve]) -> str:
-    """Draw each metric over the epochs, training and validation."""
+    """Draw each metric over the epochs, training and validation, with the round that was kept."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4 * len(curves), 3.2), layout="constrained")
@@ -113,6 +128,8 @@ def plot_learning(curves: Sequence[Curve]) -> str:
         for colour, (name, points) in zip((_SERIES[1], _SERIES[0]), curve.series.items(), strict=False):
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=3 if len(x) < 30 else 0, label=name)
+        if curve.kept is not None:
+            axes.axvline(curve.kept, label="kept", **_DASHED)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _legend(axes, "best")
     return _svg(figure, "learning", "Learning curves")

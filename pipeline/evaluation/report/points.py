@@ -6,9 +6,12 @@ from pneumo.pipeline.evaluation.cases import Cases, positive_column, read_predic
 from pneumo.pipeline.evaluation.classification_metrics import calibration_bins
 from pneumo.pipeline.evaluation.results import read_metrics
 from pneumo.pipeline.runs.run import Run
-from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.contracts.arrays import Float64, Mask
 
 Points = list[tuple[float, float]]
+
+THRESHOLDS = np.linspace(0.01, 0.99, 99)
+"""Threshold probabilities of a decision curve, [T]."""
 
 
 def read_cases(run: Run, split: str) -> Cases:
@@ -31,6 +34,16 @@ def roc_points(cases: Cases) -> Points:
         return []
     false_positive_rate, sensitivity, _ = roc_curve(truth, cases.probabilities[:, cases.positive])
     return list(zip(false_positive_rate.tolist(), sensitivity.tolist(), strict=True))
+
+
+def net_benefit(called: Mask, truth: Mask) -> Float64:
+    """Return the net benefit [T] of calling images positive, [T, N] at each of `THRESHOLDS`, given positive ones [N].
+
+    True positives per image, less false positives per image times the odds of the threshold (Vickers and Elkin,
+    Decision Curve Analysis, 2006).
+    """
+    odds = THRESHOLDS / (1 - THRESHOLDS)
+    return np.asarray((called & truth).mean(axis=1) - odds * (called & ~truth).mean(axis=1))
 
 
 def reliability_points(cases: Cases, probabilities: Float64) -> Points:

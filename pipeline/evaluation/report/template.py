@@ -1,24 +1,30 @@
-"""HTML pages that load nothing, from the templates of this folder with the style in them."""
+"""HTML pages that load nothing, from templates with the style of the service in them."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pneumo.pipeline.evaluation.results import Estimate, title
+from pneumo.serving.pages.assets import WEB
+
+_HERE = Path(__file__).parent
 
 
-def render(template: str, **values: object) -> str:
-    """Fill in a template of this folder, with the time of rendering."""
+def render(
+    template: str, folder: Path = _HERE, filters: Mapping[str, Callable[..., object]] = {}, **values: object
+) -> str:
+    """Fill in a template of a folder, which may build on those of this one, with the time of rendering."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, _HERE, WEB]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": format_value, "interval": format_interval, "metric_title": title}
-    environment.filters["count"] = "{:,}".format
+    environment.filters |= {"count": "{:,}".format, **filters}
     return environment.get_template(template).render(made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **values)
 
 

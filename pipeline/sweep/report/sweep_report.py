@@ -5,14 +5,14 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import yaml
 
-from pneumo.pipeline.sweep.parameter_format import Axis, axes, duration, number, words
+from pneumo.pipeline.evaluation.report.template import render
+from pneumo.pipeline.sweep.parameter_format import Axis, axes, number, words
 from pneumo.pipeline.sweep.record import Goal, Sweep, SweepFolder, Trial, TrialStatus
 from pneumo.pipeline.sweep.report.advice import list_advice
 from pneumo.pipeline.sweep.report.importance import Importance, measure_importance
@@ -27,6 +27,7 @@ from pneumo.pipeline.sweep.seed_repeats import (
     order_trials,
 )
 from pneumo.serving.contracts.files import write_text
+from pneumo.serving.contracts.quantities import format_duration
 
 Point = tuple[float, float, str]  # position, value, and the name of the trial that reached it
 
@@ -38,16 +39,15 @@ def write_report(folder: SweepFolder, sweep: Sweep) -> Path:
 
     The page links to the files in its folder: write `best.yaml` and `trials.csv` first.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     importance, choice, shown, numbers = measure_importance(sweep), choose_winner(sweep), axes(sweep), counts(sweep)
     script = (_HERE / "report.js").read_text(encoding="utf-8")
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"number": number, "duration": duration, "words": words}
-    environment.filters |= {"interval": _interval, "sentence": partial(_make_sentence, sweep)}
-    page = environment.get_template("report.html").render(
+    filters = {"number": number, "duration": format_duration, "words": words, "interval": _interval}
+    page = render(
+        "sweep.html",
+        _HERE,
+        filters | {"sentence": partial(_make_sentence, sweep)},
         sweep=sweep,
         axes=shown,
         short={axis.name: axis.short for axis in shown},
@@ -66,8 +66,6 @@ def write_report(folder: SweepFolder, sweep: Sweep) -> Path:
         data=Markup(_embed(page_data(sweep, choice, importance))),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_text(folder.report, page)
     return folder.report

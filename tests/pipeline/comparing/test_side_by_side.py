@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pneumo.pipeline.comparing.side_by_side import compare_runs
@@ -46,8 +47,39 @@ def test_figures_are_those_of_the_runs_differences_those_of_the_same_images_and_
     assert auroc.p < 0.05
     assert found.images == read_metrics(runs[0]).splits["test"].images
     assert found.notes == []
+    assert next(each.first for each in found.facts if each.name == "seconds of train") == 61.0
     settings = {each.name: (each.first, each.second) for each in found.settings}
     assert settings == {"trainer.epochs": (3, 9), "trainer.early_stop": (None, 2)}
+
+
+def test_images_that_flipped_are_those_called_differently_and_have_their_names(runs):
+    found = compare_runs(*runs, resamples=10)
+    first, second = (read_predictions(run).query("split == 'test'").set_index("image") for run in runs)
+    called = [
+        (1 / (1 + np.exp(-np.stack(list(frame["logits"]))[:, 1] / decisions.temperature)) >= decisions.threshold)
+        for frame, decisions in zip((first, second), (read_metrics(run).decisions for run in runs), strict=True)
+    ]
+    assert found.flips
+    assert {flip.image for flip in found.flips} == set(first.index[called[0] != called[1]])
+    assert all(flip.first != flip.second and flip.label == first["label"][flip.image] for flip in found.flips)
+    changes = [abs(flip.second_probability - flip.first_probability) for flip in found.flips]
+    assert changes == sorted(changes, reverse=True)
+    better, worse = (
+        [flip for flip in found.flips if flip.verdict == f"right only in {letter}"] for letter in ("B", "A")
+    )
+    assert all(flip.second == flip.label for flip in better)
+    assert all(flip.first == flip.label for flip in worse)
+    assert len(better) + len(worse) == len(found.flips)  # with two classes one of them is right
+    right = [read_metrics(run).splits["test"].metrics["accuracy"].value * found.images for run in runs]
+    assert len(better) - len(worse) == round(right[1] - right[0])
+
+
+def test_a_run_compared_with_itself_says_so(runs, pneumo):
+    again = pneumo("runs", "compare", runs[0].folder, runs[0].name, "--runs-dir", runs[0].folder.parent)
+    assert again.code == 0, again.err
+    assert f"{runs[0].name} is compared with itself" in again.err
+    assert "0 images have another predicted class in B" in again.out
+    assert "itself" not in " ".join(compare_runs(*runs, resamples=10).notes)
 
 
 def test_runs_on_other_data_are_compared_on_the_images_that_both_held_back(synthesise_run):
@@ -115,19 +147,21 @@ def test_the_command_prints_tables_json_and_a_page_in_the_look_of_a_report_that_
     runs_dir = ("--runs-dir", runs[0].folder.parent)
     shown = pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "new" / "page.html")
     assert shown.code == 0, shown.err
-    for part in ("trainer.epochs", "AUROC", "difference", names[0], names[1]):
+    for part in ("trainer.epochs", "AUROC", "difference", "A: synthetic", "B: synthetic", *names):
         assert part in shown.out
     assert "equal in both" in shown.err
     page = Page((tmp_path / "new" / "page.html").read_text())
-    assert page.links == []
+    assert page.links
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
     for part in ("trainer.epochs", "AUROC", "not a medical device", *names):
         assert part in page.text
     document = json.loads(pneumo("runs", "compare", *names, *runs_dir, "--json").out)
     assert document["differences"][0]["metric"] == "auroc"
     assert f"{document['differences'][0]['value']:+.3f}" in shown.out
-    style = (ROOT / "pipeline" / "evaluation" / "report" / "report.css").read_text().strip()
-    for text in ((tmp_path / "new" / "page.html").read_text(), runs[0].report.read_text()):
-        assert style in text
+    for sheet in ("pipeline/evaluation/report/report.css", "serving/pages/web/colours.css"):
+        style = (ROOT / sheet).read_text().strip()
+        for text in ((tmp_path / "new" / "page.html").read_text(), runs[0].report.read_text()):
+            assert style in text
 
     runs[1].config.write_text("note: '<script>alert(1)</script>'\n")  # what a config says cannot become markup
     assert pneumo("runs", "compare", *names, *runs_dir, "--html", tmp_path / "page.html").code == 0

@@ -301,10 +301,25 @@ def test_contrast_reaches_wcag_aa(scheme, pairs, least):
 
 
 def test_every_colour_is_named_and_every_name_has_both_schemes():
-    css = (WEB / "style.css").read_text(encoding="utf-8")
     light, dark = palettes().values()
     assert light.keys() == dark.keys()
-    used = set(re.findall(r"var\(--([\w-]+)\)", css)) - {"said", "share", "threshold"}
-    assert used == light.keys()
-    rules = css.partition("*, *::before")[2]
-    assert not re.findall(r"#[0-9a-f]{3,8}\b", rules)
+    reports = ROOT / "pipeline" / "evaluation" / "report", ROOT / "pipeline" / "sweep" / "report"
+    sheets = [path for folder in (WEB, *reports) for path in folder.glob("*.css") if path.name != "colours.css"]
+    used = set()
+    for sheet in sheets:
+        css = sheet.read_text(encoding="utf-8")
+        local = {*re.findall(r"--([\w-]+): ", css), "share", "threshold", "heat", "low", "high"}
+        used |= set(re.findall(r"var\(--([\w-]+)[),]", css)) - local
+        assert not re.findall(r"#(?!fff)[0-9a-f]{3,8}\b", css), sheet
+    drawn = {name for name in light if name.startswith(("plot-", "series-"))}
+    assert used | drawn == light.keys()
+
+
+def test_the_documentation_has_the_colours_of_the_service():
+    css = (ROOT / "docs" / "style.css").read_text(encoding="utf-8")
+    assert set(re.findall(r"#[0-9a-f]{6}\b", css)) <= {
+        colour for each in palettes().values() for colour in each.values()
+    }
+    light, dark = palettes().values()
+    assert f"--md-typeset-a-color: {light['accent']}" in css
+    assert f"--md-typeset-a-color: {dark['accent']}" in css

@@ -11,6 +11,7 @@ import pytest
 from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.evaluation import evaluate_run
 from pneumo.pipeline.evaluation.report.history import read_curves
+from pneumo.pipeline.evaluation.report.points import THRESHOLDS, net_benefit
 from pneumo.pipeline.evaluation.results import EvaluationReport, title
 from pneumo.pipeline.runs.run import Run
 from tests.pipeline.conftest import build_run
@@ -87,6 +88,77 @@ def test_the_report_says_what_it_is_and_shows_every_part(evaluated, text) -> Non
     assert "pneumo train synthetic.yaml" in text
     assert "prefers-color-scheme: dark" in text
     assert "#0400" not in text  # a colour that was meant to become a CSS variable
+    assert "Decision curve" in text
+    assert "train 61.0 s" in text
+
+
+def test_the_summary_counts_what_was_called_right_and_all_else_is_folded(evaluated, text) -> None:
+    result = evaluated[1].result
+    (missed, found), sensitivity = result.confusion.counts[1], result.metrics["sensitivity"]
+    interval = f"{sensitivity.low:.3f} to {sensitivity.high:.3f}"
+    words = f"{found} of {missed + found} PNEUMONIA images were called PNEUMONIA: sensitivity {sensitivity.value:.3f}"
+    assert f"<li>{words} ({interval}).</li>" in text
+    summary, folded = text[: text.index("<details")], text[text.index("<details") :]
+    assert "Confusion matrix" in summary
+    for heading in ("All metrics", "Subgroups", "Curves", "Calibration", "Learning", "Misclassified", "Provenance"):
+        assert heading not in summary
+    assert folded.count("<details") == folded.count("<summary>")
+    assert "details::details-content { content-visibility: visible" in text  # print
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> tuple[str, EvaluationReport]:
+    """Text and figures of a report of few images of three classes, of which resamples often lack one."""
+    folder = tmp_path_factory.mktemp("three")
+    run = build_run(folder, ("COVID", "NORMAL", "VIRUS"), images=30, shift=2.0, groups=True, seed=3)
+    run.config.write_text("trainer: {validation_metric: loss}\n")
+    run.model.mkdir()
+    progress = {"best_eval_metric_steps": 20, "best_eval_metric_value": 0.6}
+    (run.model / "training_progress.json").write_text(json.dumps(progress))
+    report = evaluate_run(run, resamples=200)
+    return run.report.read_text(), report
+
+
+def test_cells_of_tables_do_not_run_together_when_copied(three, text) -> None:
+    for page in (three[0], text):
+        for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+            plain = re.sub(r"<small>", "", re.sub(r"</t[dh]>|</tr>", "\n", table))  # as text that is copied
+            assert not re.search(r"\d\.\d{3}\(|\d\.\d{3}\d\.\d", re.sub(r"<[^>]+>", "", plain))
+
+
+def test_undefined_resamples_are_a_mark_with_a_note(three) -> None:
+    page, report = three
+    dropped = max(each.dropped for each in report.result.metrics.values())
+    assert dropped > 0
+    assert "resamples undefined" not in page
+    assert re.search(r"\)\*</small>", page)
+    assert "*: undefined in some resamples" in page
+
+
+def test_each_class_is_measured_against_all_others(three) -> None:
+    page, report = three
+    section = page[page.index("Each class against all others") : page.index("Subgroups, test")]
+    for name in report.classes:
+        (row,) = re.findall(rf'<th scope="row">{name}</th>(.*?)</tr>', section, re.DOTALL)
+        figures = re.findall(r"<td>([\d.]+|-) ?<", row)
+        sensitivity = report.result.metrics[f"sensitivity:{name}"].value
+        assert int(figures[0]) == report.result.counts[name]
+        assert figures[2] == f"{sensitivity:.3f}"
+    assert page.count('aria-label="Reliability diagram"') == 4
+    assert page.count('aria-label="Decision curve"') == 3
+
+
+def test_the_kept_epoch_and_the_rule_are_named(three, text) -> None:
+    assert "Weights of epoch 2 of 3 were kept: lowest loss on validation, 0.600." in three[0]
+    assert ">kept<" in three[0]  # in the learning curves
+    assert "were kept" not in text  # of a run that does not know
+
+
+def test_the_net_benefit_is_that_of_vickers_and_elkin() -> None:
+    truth = np.array([True, True, False, False, False])
+    called = np.broadcast_to([True, False, True, False, False], (len(THRESHOLDS), 5))
+    place = int(np.argmin(np.abs(THRESHOLDS - 0.2)))
+    assert net_benefit(called, truth)[place] == pytest.approx(1 / 5 - 1 / 5 * 0.2 / 0.8)
 
 
 def test_the_table_of_figures_has_one_row_a_metric(evaluated, text) -> None:
