@@ -1,22 +1,24 @@
 """`pneumo data`: import and audit images, draw synthetic ones, download public ones, version data sets with DVC."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import Row, print_json, print_lines, print_table, say, style_text
-from pneumo.pipeline.cli.progress import count_bar, download_bar
-from pneumo.serving.contracts.errors import CheckFailedError
+from pneumo.pipeline.cli.output import Row, join_words, print_json, print_lines, print_table, say, style_text
+from pneumo.pipeline.cli.progress import ConsoleReporter, count_bar, download_bar
+from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
     from pneumo.pipeline.data.audit import AuditReport
     from pneumo.pipeline.data.interpretation import Interpretation
     from pneumo.pipeline.data.manifest import Dataset
     from pneumo.pipeline.data.versioning import Transfer
+    from pneumo.pipeline.evaluation.label_errors import LabelErrors
 
 app = typer.Typer(help="Import, audit and version data sets.", no_args_is_help=True)
 
@@ -24,7 +26,7 @@ FitChoice = Literal["squash", "pad", "crop"]
 DecodeChoice = Literal["full", "scaled"]
 SplitChoice = Literal["grouped", "given"]
 
-_SOURCE, _IMAGES, _SPLITS = "What the source means", "Prepared images", "Splits"
+_SOURCE, _IMAGES, _SPLITS, _LABELS = "What the source means", "Prepared images", "Splits", "Label errors"
 
 
 def _in_panel(panel: str, text: str, **more: Any) -> Any:
@@ -123,8 +125,9 @@ def push(
     """Upload the versioned data set to a DVC remote. That is a folder, or a bucket such as gs://."""
     from pneumo.pipeline.data import versioning
 
-    say("pushing ...")
-    _show_transfer(versioning.push(targets or [versioning.TRACKED], remote=remote, jobs=jobs), "uploaded to", as_json)
+    with ConsoleReporter().waiting("pushing"):
+        done = versioning.push(targets or [versioning.TRACKED], remote=remote, jobs=jobs)
+    _show_transfer(done, "uploaded to", as_json)
 
 
 @app.command()
@@ -140,8 +143,8 @@ def pull(
     """Download the versioned data set from a DVC remote. The checksum of each file is verified."""
     from pneumo.pipeline.data import versioning
 
-    say("pulling ...")
-    done = versioning.pull(targets or [versioning.TRACKED], remote=remote, jobs=jobs, force=force)
+    with ConsoleReporter().waiting("pulling"):
+        done = versioning.pull(targets or [versioning.TRACKED], remote=remote, jobs=jobs, force=force)
     _show_transfer(done, "downloaded from", as_json)
 
 
@@ -185,12 +188,15 @@ def import_(
         DecodeChoice,
         _in_panel(_IMAGES, "Decode large JPEGs at the needed resolution, or in full as older data sets do."),
     ] = "scaled",
+    relabel: Annotated[list[Path] | None, _in_panel(_LABELS, "Table of right labels; may be repeated.")] = None,
+    exclude: Annotated[list[Path] | None, _in_panel(_LABELS, "Table of images to leave out; may be repeated.")] = None,
 ) -> None:
     """Import images and split them by patient. Writes prepared images, manifest.csv and dataset.json.
 
     Says first what the source means: classes, patients, splits and what is ignored. Stops if that is not certain.
     """
     from pneumo.pipeline.config.file_model import read_population
+    from pneumo.pipeline.data.corrections import CorrectionFile
     from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset, interpret_source
     from pneumo.pipeline.data.sources import SourceOptions, open_source
     from pneumo.pipeline.data.splits import Fractions
@@ -207,6 +213,10 @@ def import_(
         groups=groups,
         population=read_population(population) if population else None,
         source=SourceOptions(layout, table, image_column, label_column, patient_column, split_column, rename or ()),
+        corrections=(
+            *(CorrectionFile.read(path, "relabel") for path in relabel or ()),
+            *(CorrectionFile.read(path, "exclude") for path in exclude or ()),
+        ),
     )
     with open_source(source, settings.source, allow_ambiguities=True) as opened:
         understood = interpret_source(opened, settings)
@@ -243,20 +253,32 @@ def check(
     split_column: SplitColumn = None,
     rename: RenameOption = None,
     patient_regex: RegexOption = None,
+    label_errors: Annotated[
+        str | None, _in_panel(_LABELS, "Rank the likeliest, by a run or cross-validation of the data.", metavar="RUN")
+    ] = None,
+    out: Annotated[Path | None, _in_panel(_LABELS, "Write the ranking, for import --relabel.", metavar="CSV")] = None,
+    page: Annotated[Path | None, _in_panel(_LABELS, "Write the first ones as thumbnails.", metavar="HTML")] = None,
 ) -> None:
-    """Audit images for damage, duplicates, leakage and shortcuts. Exits 1 on a defect."""
+    """Audit images for damage, duplicates, leakage, shortcuts and label errors. Exits 1 on a defect."""
     from pneumo.pipeline.data.audit import audit, count_images, open_subject
     from pneumo.pipeline.data.sources import SourceOptions
 
     meaning = SourceOptions(layout, table, image_column, label_column, patient_column, split_column, rename or ())
+    if label_errors is None and (out or page):
+        raise InputError(f"{'--out' if out else '--page'}: is for a ranking of label errors; give --label-errors RUN")
+    errors = None if label_errors is None else _rank_label_errors(source, label_errors, out, page)
     with open_subject(source, meaning) as subject, count_bar("checking", count_images(subject)) as bar:
         report = audit(
             subject, near_distance=near_distance, patient_regex=patient_regex, workers=workers, progress=bar.set_count
         )
+    if errors:
+        report = replace(report, findings=(*report.findings, errors.to_finding()))
     if as_json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | ({"label_errors": asdict(errors)} if errors else {}))
     else:
         _show_audit(report)
+        if errors:
+            _show_label_errors(errors)
     if report.defects:
         raise CheckFailedError(f"{source}: {', '.join(finding.kind.value for finding in report.defects)}")
 
@@ -285,18 +307,35 @@ def phantom(
     if as_json:
         print_json(asdict(summary))
     else:
-        say(f"{summary.images} images of {summary.patients} simulated patients in {out}")
-        say(f"import them with `pneumo data import {out}`")
+        images, patients = format_count(summary.images, "image"), format_count(summary.patients, "simulated patient")
+        say(f"{images} of {patients} in {out}")
+        say(f"import them with `{join_words('pneumo', 'data', 'import', out)}`")
+
+
+def _rank_label_errors(data: Path, name: str, out: Path | None, page: Path | None) -> "LabelErrors":
+    """Rank the labels of a data set by a run or cross-validation, and write the files that are asked for."""
+    from pneumo.pipeline.crossval.record import CROSSVALS, CrossvalFolder
+    from pneumo.pipeline.data.manifest import read_dataset
+    from pneumo.pipeline.evaluation.label_errors import find_label_errors
+    from pneumo.pipeline.runs.run import Run
+
+    is_crossval = any((root / name / CrossvalFolder.RECORD).is_file() for root in (Path(), CROSSVALS))
+    folder = CrossvalFolder.open(name) if is_crossval else Run.open(name)
+    errors = find_label_errors(folder, dataset := read_dataset(data))
+    if out:
+        errors.write_csv(out)
+    if page:
+        errors.write_page(page, dataset.folder)
+    return errors
 
 
 def _show_transfer(done: "Transfer", verb: str, as_json: bool) -> None:
     if as_json:
-        document = asdict(done)
-        document["verified_images"] = document.pop("verified")
-        print_json(document)
+        print_json(asdict(done))
         return
-    verified = f"; {done.verified} images match their checksums" if done.verified else ""
-    print_lines(f"{done.files} files {verb} {done.remote} ({done.url}){verified}")
+    images = done.verified_images
+    verified = f"; the checksum of {format_count(images, 'image')} matches" if images else ""
+    print_lines(f"{format_count(done.files, 'file')} {verb} {done.remote} ({done.url}){verified}")
 
 
 def _show_counts(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str], patients: Mapping[str, int]) -> None:
@@ -305,6 +344,11 @@ def _show_counts(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str],
         for split, images in counts.items()
     )
     print_table(["split", *labels, "patients"], rows)
+
+
+def _show_label_errors(errors: "LabelErrors") -> None:
+    rows = ([each.image, each.label, f"{each.probability:.3f}", each.suggested] for each in errors.ranking[:_SHOWN])
+    print_table(["likeliest label errors", "label", "its probability", "suggested"], rows, right=("its probability",))
 
 
 def _show_interpretation(source: Path, understood: "Interpretation") -> None:
@@ -317,7 +361,7 @@ def _show_interpretation(source: Path, understood: "Interpretation") -> None:
         ("labels", understood.labels_from),
         ("patients", understood.patients_from),
         ("splits", understood.splits_from),
-        *(("ignored", f"{reason}: {count} files") for reason, count in understood.ignored.items()),
+        *(("ignored", f"{reason}: {format_count(count, 'file')}") for reason, count in understood.ignored.items()),
         *(("note", note) for note in understood.notes),
         *(("unclear", ambiguity) for ambiguity in understood.ambiguities[1:]),  # the first one is the error
     ]
@@ -334,13 +378,17 @@ def _show_dataset(data: "Dataset", out: Path) -> None:
     for note in info.split.get("notes", []):
         say(f"note: {note}")
     for count in info.remarks:
-        say(f"remark: {count.images} images, such as {count.example}: {count.remark}")
+        say(f"remark: {format_count(count.images, 'image')}, such as {count.example}: {count.remark}")
+    for correction in info.corrections:
+        thing, done = ("label", "changed") if correction.option == "relabel" else ("image", "left out")
+        listed = format_count(correction.listed, "image")
+        say(f"{correction.file}: {listed} listed, {format_count(correction.changed, thing)} {done}")
     for entry in info.skipped[:_SHOWN]:
         others = f" and {int(entry['count']) - 1} more" if "count" in entry else ""
         say(f"skipped: {entry['source']}{others}: {entry['reason']}")
     files = sum(int(entry.get("count", 1)) for entry in info.skipped)
-    skipped = f"{files} files skipped, all listed in {out / 'dataset.json'}" if files else "no file skipped"
-    say(f"{len(data.rows)} images in {out}; {skipped}")
+    listed = f"{format_count(files, 'file')} skipped, all listed in {out / 'dataset.json'}"
+    say(f"{format_count(len(data.rows), 'image')} in {out}; {listed if files else 'no file skipped'}")
 
 
 def _show_audit(report: "AuditReport") -> None:
@@ -363,4 +411,5 @@ def _show_audit(report: "AuditReport") -> None:
     others = [shortcut for shortcut in report.shortcuts.shortcuts if not shortcut.is_notable]
     for sentence in describe_shortcuts(report.shortcuts.model_copy(update={"shortcuts": others})):
         say(f"shortcuts: {sentence}")
-    say(f"{report.images} images checked: {'defects found' if report.defects else 'no defect'}; --json lists all names")
+    verdict = "defects found" if report.defects else "no defect"
+    say(f"{format_count(report.images, 'image')} checked: {verdict}; --json lists all names")

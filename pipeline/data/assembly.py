@@ -1,14 +1,12 @@
 """Assemble prepared images into a data set: splits, paths, manifest and description."""
 
-import hashlib
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.corrections import Corrected
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.pipeline.data.interpretation import Interpretation
 from pneumo.pipeline.data.manifest import Dataset, DatasetInfo, RemarkCount, Row, Split
@@ -16,7 +14,7 @@ from pneumo.pipeline.data.plausibility import find_rare_classes
 from pneumo.pipeline.data.shortcuts import LabelledTraits, Traits, measure_shortcuts
 from pneumo.pipeline.data.sources import Item, Skipped
 from pneumo.pipeline.data.splits import Sample, carve_validation, split_images
-from pneumo.pipeline.data.staging import IMAGES
+from pneumo.pipeline.data.staging import IMAGES, name_prepared
 from pneumo.serving.contracts.errors import InputError
 
 
@@ -50,21 +48,32 @@ def assemble_dataset(
     skipped: Sequence[Skipped],
     settings: ImportSettings,
     understood: Interpretation,
+    corrected: Corrected,
     *,
     source: Path,
 ) -> Dataset:
     """Split images, move them to their paths in `folder`, and write manifest and description there.
 
     Raises:
-        InputError: Fewer than two classes are left, or the training split lacks one.
+        InputError: Fewer than two classes are left, the training split lacks one, or corrections empty a split.
     """
     patient = settings.patient_rule.patient
     samples = [Sample(image.item.name, image.item.label, patient(image.item), image.sha256) for image in images]
     splits, notes = _assign_splits(images, samples, settings)
+    paths = _choose_paths(samples, splits)  # both by the labels of the source, so that a correction moves no image
+    left_out = {name: file for name, file in corrected.left_out.items() if name in splits}
+    for image in images:
+        if image.item.name in left_out:
+            image.staged.unlink()
+    images = [image for image in images if image.item.name not in left_out]
+    if emptied := {splits[name] for name in left_out} - {splits[image.item.name] for image in images}:
+        split = min(emptied).name.lower()
+        raise InputError(f"--exclude leaves no image in the {split} split; keep only rows of images to leave out")
+    samples = [replace(each, label=corrected.labels[each.name]) for each in samples if each.name not in left_out]
+    skipped = [*skipped, *(Skipped(name, f"left out by {file}") for name, file in left_out.items())]
     notes += _note_missing_classes(source, samples, splits)
     facts = [(splits[sample.name], sample.label, sample.patient) for sample in samples]
     notes += [*find_rare_classes(facts), *_note_unknown_patients(images, settings)]
-    paths = _choose_paths(samples, splits)
     rows: list[Row] = []
     digests: dict[str, str] = {}
     for image, sample in zip(images, samples, strict=True):
@@ -85,6 +94,7 @@ def assemble_dataset(
                 groups=settings.group_rule.groups(image.item),
                 bytes=image.item.size,
                 format=image.format,
+                original_label=image.item.label if image.item.label != sample.label else None,
             )
         )
     rows.sort(key=lambda row: (row.split, row.image))
@@ -116,6 +126,7 @@ def assemble_dataset(
                 if image.traits
             ]
         ),
+        corrections=corrected.corrections,
         fingerprint=manifest.compute_fingerprint(rows, settings.storage, digests),
     )
     manifest.write_dataset(folder, rows, info, digests)
@@ -179,18 +190,10 @@ def _count_remarks(images: Sequence[Prepared]) -> list[RemarkCount]:
 
 def _choose_paths(samples: Sequence[Sample], splits: dict[str, Split]) -> dict[str, str]:
     """Return a path for each image; it depends on the image alone unless two paths would collide."""
-    plain = {}
-    for sample in samples:
-        folder = f"{IMAGES}/{splits[sample.name].name.lower()}/{_make_slug(sample.label)}"
-        plain[sample.name] = f"{folder}/{_make_slug(PurePosixPath(sample.name).stem)}"
-    uses = Counter(path.casefold() for path in plain.values())  # some file systems ignore case
+    folders = {sample.name: f"{IMAGES}/{splits[sample.name].name.lower()}" for sample in samples}
+    names = {sample.name: name_prepared(sample.name, sample.label) for sample in samples}
+    uses = Counter(f"{folders[name]}/{plain}".casefold() for name, (plain, _) in names.items())  # some disks ignore it
     return {
-        name: f"{path}.png"
-        if uses[path.casefold()] == 1
-        else f"{path}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
-        for name, path in plain.items()
+        name: f"{folders[name]}/{plain if uses[f'{folders[name]}/{plain}'.casefold()] == 1 else unique}"
+        for name, (plain, unique) in names.items()
     }
-
-
-def _make_slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip(".")[:80] or "_"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
+from pneumo.pipeline.data.corrections import CorrectionFile
 from pneumo.pipeline.data.groups import GroupRule
 from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.sources import SourceOptions
@@ -37,6 +38,7 @@ class ImportSettings:
         groups: Columns of the source's table that are subgroups, such as `sex,view`. Kermany's names give further
             ones unless there is a `patient_regex`.
         population: The population of the images; None if it is not stated.
+        corrections: Files that change labels or leave images out. Splits and paths are those of the import without.
 
     Raises:
         InputError: The size is out of range, or `patient_regex` cannot be used.
@@ -52,6 +54,7 @@ class ImportSettings:
     groups: str | None = None
     population: Population | None = None
     source: SourceOptions = field(default_factory=SourceOptions)
+    corrections: tuple[CorrectionFile, ...] = ()
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.assembly import Prepared, assemble_dataset
+from pneumo.pipeline.data.corrections import correct_items
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.pipeline.data.interpretation import Interpretation
 from pneumo.pipeline.data.manifest import Dataset
@@ -19,6 +20,7 @@ from pneumo.pipeline.data.shortcuts import describe_traits, is_sampled
 from pneumo.pipeline.data.sources import Blob, Item, Source, open_source
 from pneumo.pipeline.data.staging import is_same_dataset, lock_staging, publish, refuse_foreign
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.preparation import encode_png
 from pneumo.serving.images.types import DECODING_RULES
@@ -63,6 +65,7 @@ def import_dataset(
     with nullcontext(source) if isinstance(source, Source) else open_source(path, settings.source) as opened:
         opened.refuse_ambiguities()
         understood = interpret_source(opened, settings)
+        corrected = correct_items(settings.corrections, opened.items)
         old = _find_replaceable(out, opened, settings, force=force)
         with lock_staging(target) as new:
             try:
@@ -71,10 +74,10 @@ def import_dataset(
                 if not images:
                     reasons = "; ".join(f"{entry.source}: {entry.reason}" for entry in skipped[:3])
                     raise InputError(
-                        f"{path}: none of {len(opened.items)} images can be read ({reasons}); get the files again"
+                        f"{path}: no image of {len(opened.items)} can be read ({reasons}); get the files again"
                     )
                 skipped = [*opened.skipped, *skipped]
-                dataset = assemble_dataset(new, images, skipped, settings, understood, source=path)
+                dataset = assemble_dataset(new, images, skipped, settings, understood, corrected, source=path)
                 if old is not None and is_same_dataset(old, dataset):
                     return old
                 if old is not None and old.info.fingerprint != dataset.info.fingerprint:
@@ -127,10 +130,11 @@ def _check_source(source: Source, settings: ImportSettings, classes: list[str]) 
         without = [item.name for item in source.items if item.split is None]
         if without:
             raise InputError(
-                f"{source.path}: {len(without)} images such as {without[0]!r} have no split; "
+                f"{source.path}: {format_count(len(without), 'image')} without a split, such as {without[0]!r}; "
                 "use --split grouped, or train, val and test folders or a column of splits"
             )
     settings.group_rule.check(source.items)
+    correct_items(settings.corrections, source.items)
     pattern = settings.patient_rule.pattern
     if pattern and not any(map(settings.patient_rule.find, source.items)):
         raise InputError(

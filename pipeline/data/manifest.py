@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -68,6 +68,7 @@ class Row:
         groups: Its subgroups: value by name, such as `kind` and `virus`; never an empty value.
         bytes: Size of the original file, in bytes; None in data sets of older versions.
         format: Container format of the original as Pillow names it, or `DICOM`; None in data sets of older versions.
+        original_label: Class name in the source if a correction changed it, else None.
     """
 
     image: Annotated[_Text, AfterValidator(_check_inside)]
@@ -81,14 +82,15 @@ class Row:
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
     bytes: int | None = None
     format: str | None = None
+    original_label: str | None = None
 
     def values(self) -> tuple[str | int, ...]:
         """Return the values of `COLUMNS`."""
         return tuple(getattr(self, name) for name in COLUMNS)
 
 
-OPTIONAL = ("bytes", "format")
-"""The columns that manifests of older versions lack."""
+OPTIONAL = ("bytes", "format", "original_label")
+"""The columns that a manifest lacks if no row has a value."""
 COLUMNS = tuple(column.name for column in fields(Row) if column.name not in ("groups", *OPTIONAL))
 """The columns that every manifest has."""
 
@@ -114,6 +116,16 @@ class RemarkCount(FrozenModel):
     example: str
 
 
+class Correction(FrozenModel):
+    """A file that changed labels or left images out: its name and SHA-256, images listed, and those it changed."""
+
+    option: Literal["relabel", "exclude"]
+    file: str
+    sha256: str
+    listed: int
+    changed: int
+
+
 class DatasetInfo(Storage):
     """`dataset.json`: the content of a data set and how it was made.
 
@@ -128,6 +140,7 @@ class DatasetInfo(Storage):
         skipped: Images left out: `source` and `reason` of each.
         remarks: Remarks about the original files, such as a guessed depth; those of most images first.
         shortcuts: How well the classes are told without anatomy; None in data sets of older versions.
+        corrections: The files that corrected the source's labels, in the order in which they were applied.
         fingerprint: SHA-256 over every row, prepared image and the preparation: equal data, equal fingerprint.
     """
 
@@ -142,6 +155,7 @@ class DatasetInfo(Storage):
     skipped: list[dict[str, str]]
     remarks: list[RemarkCount] = []
     shortcuts: ShortcutReport | None = None
+    corrections: list[Correction] = []
     fingerprint: str
 
 
@@ -199,6 +213,8 @@ def compute_fingerprint(rows: Iterable[Row], storage: Storage, digests: Mapping[
             values.append(sorted(row.groups.items()))
         if row.format:
             values.append([row.bytes, row.format])
+        if row.original_label:
+            values.append({"original_label": row.original_label})
         digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
@@ -220,7 +236,8 @@ def write_dataset(
     lines = [f"{digests[row.image]}  {row.image}\n" for row in rows]
     (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
     (folder / DATASET).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    names, optional = group_names(rows), OPTIONAL if any(row.format for row in rows) else ()
+    names = group_names(rows)
+    optional = [name for name in OPTIONAL if any(getattr(row, name) is not None for row in rows)]
     header = [*COLUMNS, *optional, *(GROUP + name for name in names)]
     cells = (
         [*row.values(), *(getattr(row, name) for name in optional), *(row.groups.get(name) for name in names)]

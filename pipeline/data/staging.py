@@ -1,11 +1,14 @@
 """A working folder beside a data set, and the atomic replacement of the data set by what was made there."""
 
 import filecmp
+import hashlib
 import os
+import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset
 from pneumo.serving.contracts.errors import InputError, MachineError
@@ -15,6 +18,15 @@ IMAGES = "images"
 _OURS = (IMAGES, DATASET, DIGESTS, MANIFEST, ".DS_Store", "Thumbs.db")
 _CACHE_PREFIX = f"{Path(MANIFEST).stem}."
 """Ludwig leaves `manifest.training.hdf5` and the like beside the manifest; they are stale once it is replaced."""
+
+
+def name_prepared(name: str, label: str) -> tuple[str, str]:
+    """Return the path of an image's file below its split, and one that no other image of its class can have."""
+    plain = "/".join(
+        re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip(".")[:80] or "_"
+        for text in (label, PurePosixPath(name).stem)
+    )
+    return f"{plain}.png", f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
 
 
 @contextmanager

@@ -128,21 +128,24 @@ def estimate_auroc(positive: Mask, scores: Float64) -> Estimate | None:
     rarer = min(len(ones), len(zeros))
     if not rarer:
         return None
-    ranks = _rank(np.concatenate([ones, zeros]))
-    of_ones = (ranks[: len(ones)] - _rank(ones)) / len(zeros)
-    of_zeros = 1 - (ranks[len(ones) :] - _rank(zeros)) / len(ones)
-    area = float(of_ones.mean())
-    bound: float = _TAIL ** (1 / rarer)
-    if min(area, 1 - area) < 1e-12:
-        area = float(round(area))
-        return Estimate(area, bound if area else 0.0, 1.0 if area else 1 - bound, len(scores))
+    ranks = rank_values(np.concatenate([ones, zeros]))
+    of_ones = (ranks[: len(ones)] - rank_values(ones)) / len(zeros)
+    of_zeros = 1 - (ranks[len(ones) :] - rank_values(zeros)) / len(ones)
     variance = 0.0
     if rarer > 1:
         variance = float(of_ones.var(ddof=1) / len(ones) + of_zeros.var(ddof=1) / len(zeros))
+    return Estimate(*bound_auroc(float(of_ones.mean()), variance, rarer), len(scores))
+
+
+def bound_auroc(area: float, variance: float, rarer: int) -> tuple[float, float, float]:
+    """Return an area under the ROC curve with its interval, as `estimate_auroc` describes it."""
+    if min(area, 1 - area) < 1e-9:
+        bound: float = _TAIL ** (1 / rarer)
+        return (1.0, bound, 1.0) if area > 0.5 else (0.0, 0.0, 1 - bound)
     if variance < 1e-12:
         variance = area * (1 - area) / rarer
     log_odds, half = math.log(area / (1 - area)), _Z * math.sqrt(variance) / (area * (1 - area))
-    return Estimate(area, _sigmoid(log_odds - half), _sigmoid(log_odds + half), len(scores))
+    return area, _sigmoid(log_odds - half), _sigmoid(log_odds + half)
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ def _estimate_normal(value: float, variance: float, images: float) -> Estimate:
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), round(images))
 
 
-def _rank(values: Float64) -> Float64:
+def rank_values(values: Float64) -> Float64:
     """Rank values from 1; equal values share their mean rank (`scipy.stats.rankdata`, which a service lacks)."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Float64 = (np.cumsum(counts) - (counts - 1) / 2)[place]

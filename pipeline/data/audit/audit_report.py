@@ -43,6 +43,7 @@ class Kind(StrEnum):
     SHORTCUT_DESCRIPTORS = "shortcut-descriptors"
     SHORTCUT_FILE = "shortcut-file"
     SHORTCUT_BORDER = "shortcut-border"
+    LABEL_ERRORS = "label-errors"
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,6 @@ class AuditReport:
     def defects(self) -> tuple[Finding, ...]:
         """The findings that must be fixed before the data is used."""
         return tuple(finding for finding in self.findings if finding.severity is Severity.DEFECT)
-
-    def of_kind(self, kind: Kind) -> Finding | None:
-        """Return the finding of one kind, None if there is none."""
-        return next((finding for finding in self.findings if finding.kind is kind), None)
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the report as JSON values."""

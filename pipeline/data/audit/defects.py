@@ -13,6 +13,7 @@ from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.data.plausibility import find_alike_patients, find_rare_classes
 from pneumo.pipeline.data.shortcuts import ShortcutReport, Traits
 from pneumo.serving.contracts.arrays import Float64
+from pneumo.serving.contracts.quantities import format_count
 
 _BLANK_SPREAD = 4.0
 _BLACK, _WHITE = 0.5, 0.1
@@ -79,7 +80,7 @@ def find_patients_across_splits(records: Sequence[Record]) -> Iterator[Finding]:
         if len({record.split for record in group}) > 1
     ]
     if groups:
-        summary = f"{len(groups)} patients have images in more than one split: the test leaks"
+        summary = f"{format_count(len(groups), 'patient')} with images in more than one split: the test leaks"
         yield Finding(Kind.PATIENT_ACROSS_SPLITS, Severity.DEFECT, summary, tuple(sorted(groups)))
 
 
@@ -182,7 +183,7 @@ def _report_images(kind: Kind, text: str, names: Iterable[str]) -> Iterator[Find
 
 def _report_groups(kind: Kind, groups: Sequence[tuple[str, ...]], more: str = "") -> Finding:
     severity, text = _TEXTS[kind]
-    count = f"{len(groups)} group{'s' * (len(groups) > 1)} ({sum(map(len, groups))} images)"
+    count = f"{format_count(len(groups), 'group')} ({format_count(sum(map(len, groups)), 'image')})"
     return Finding(kind, severity, f"{count} {text}{more}", tuple(sorted(groups)))
 
 

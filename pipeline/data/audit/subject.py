@@ -19,7 +19,8 @@ from pneumo.pipeline.data.patients import PatientRule
 from pneumo.pipeline.data.shortcuts import LabelledTraits, describe_traits, is_sampled, measure_shortcuts
 from pneumo.pipeline.data.sources import Blob, Item, Skipped, Source, SourceOptions, open_source
 from pneumo.pipeline.data.staging import IMAGES
-from pneumo.serving.contracts.errors import ImageError, InputError
+from pneumo.serving.contracts.errors import ImageError
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.preparation import fit
 from pneumo.serving.images.types import Fit, Gray
@@ -84,12 +85,8 @@ def audit(
         progress: Called with the number of images done.
 
     Raises:
-        InputError: There is nothing to audit, or an argument is out of range.
+        InputError: There is nothing to audit.
     """
-    if not 0 <= near_distance < 128:
-        raise InputError(
-            f"--near-distance {near_distance}: give 0 to 127; unlike images differ in about 128 of 256 bits"
-        )
     rule = PatientRule.parse(patient_regex)
     with open_subject(source) if isinstance(source, Path) else nullcontext(source) as subject:
         if isinstance(subject, Source):
@@ -204,20 +201,20 @@ def _crop_padding(gray: Gray, row: Row) -> Gray:
 
 
 def _report_problems(problems: Sequence[_Problem]) -> Iterator[Finding]:
-    texts = {Kind.UNREADABLE: "cannot be read", Kind.MISSING: "are missing", Kind.CHANGED: "were changed"}
+    texts = {Kind.UNREADABLE: "unreadable", Kind.MISSING: "missing", Kind.CHANGED: "changed"}
     for kind, text in texts.items():
         some = sorted((problem for problem in problems if problem.kind is kind), key=lambda problem: problem.name)
         if some:
             examples = "; ".join(f"{problem.name}: {problem.reason}" for problem in some[:3])
             more = f"; and {len(some) - 3} more" if len(some) > 3 else ""
-            summary = f"{len(some)} files {text} ({examples}{more})"
+            summary = f"{format_count(len(some), f'{text} file')} ({examples}{more})"
             yield Finding(kind, Severity.DEFECT, summary, tuple((problem.name,) for problem in some))
 
 
 def _find_stray(data: Dataset) -> Iterator[Finding]:
     paths = {path.relative_to(data.folder).as_posix() for path in (data.folder / IMAGES).rglob("*.png")}
     if stray := sorted(paths - {row.image for row in data.rows}):
-        summary = f"{len(stray)} images in the folder are not in the manifest"
+        summary = f"{format_count(len(stray), 'image')} in the folder without a row of the manifest"
         yield Finding(Kind.STRAY, Severity.WARNING, summary, tuple((name,) for name in stray))
 
 
@@ -225,5 +222,5 @@ def _report_skipped(skipped: Sequence[Skipped]) -> Iterator[Finding]:
     if skipped:
         examples = "; ".join(f"{entry.source}: {entry.reason}" for entry in skipped[:3])
         more = "; ..." if len(skipped) > 3 else ""
-        summary = f"{sum(entry.count for entry in skipped)} files left out ({examples}{more})"
+        summary = f"{format_count(sum(entry.count for entry in skipped), 'file')} left out ({examples}{more})"
         yield Finding(Kind.LEFT_OUT, Severity.INFO, summary, tuple((entry.source,) for entry in skipped))

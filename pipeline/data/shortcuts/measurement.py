@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pneumo.pipeline.data.shortcuts.shortcut_report import Shortcut, ShortcutReport
 from pneumo.pipeline.data.shortcuts.traits import BORDER, CELLS, DESCRIPTORS, PATCHES, Traits
 from pneumo.serving.contracts.arrays import Float32, Float64, Mask
+from pneumo.serving.drift.performance import bound_auroc, rank_values
 
 LEAST_PATIENTS = 20
 """Fewest patients of a class, and of all others, to tell anything. With 20 and 20 the AUROC of a number that means
@@ -24,7 +25,6 @@ _RIDGE = 1.0
 _STEPS = 30
 _FARTHEST = 10.0
 """Standard deviations at which numbers are cut off."""
-_Z, _TAIL = 1.959963984540054, 0.025
 _BLOCK = 512
 """Pixels of local contrast that are ranked at once: 50 MB."""
 
@@ -104,14 +104,10 @@ def measure_shortcuts(images: Sequence[LabelledTraits]) -> ShortcutReport:
     task = Task.make(labels, patients)
     count = len(set(patients))
     if not task.told:
-        rarest = min(
-            (len({patient for label, patient in zip(labels, patients, strict=True) if label == name}), name)
-            for name in task.labels or ["images"]
-        )
-        reason = (
-            f"too few patients to tell shortcuts: {rarest[1]} has {rarest[0]}, and {LEAST_PATIENTS} in each of two "
-            "classes are needed"
-        )
+        sizes = Counter(label for label, _ in set(zip(labels, patients, strict=True))) or {"images": 0}
+        fewest, name = min((number, name) for name, number in sizes.items())
+        needed = f"{LEAST_PATIENTS} in each of two classes are needed"
+        reason = f"too few patients to tell shortcuts: {name} has {fewest}, and {needed}"
         return ShortcutReport(images=len(images), patients=count, reason=reason)
     traits = [image.traits for image in images]
     kinds: dict[Literal["descriptors", "file", "border"], Numbers] = {
@@ -175,14 +171,8 @@ def estimate_auroc(task: Task, scores: Float64) -> tuple[float, float, float]:
         areas.append(float(share[truth].mean()))
         influence += (share - areas[-1]) / np.where(truth, truth.sum(), (~truth).sum()) / len(task.truth)
     area, patients = float(np.mean(areas)), int(task.patient.max()) + 1
-    if min(area, 1 - area) < 1e-9:
-        bound: float = _TAIL ** (1 / task.pairs)
-        return (1.0, bound, 1.0) if area > 0.5 else (0.0, 0.0, 1 - bound)
     variance = float(np.sum(np.bincount(task.patient, influence) ** 2)) * patients / (patients - 1)
-    if variance < 1e-12:
-        variance = area * (1 - area) / task.pairs
-    odds, half = np.log(area / (1 - area)), _Z * np.sqrt(variance) / (area * (1 - area))
-    low, high = (float(1 / (1 + np.exp(-bound))) for bound in (odds - half, odds + half))
+    area, low, high = bound_auroc(area, variance, task.pairs)
     return round(area, 4), round(low, 4), round(high, 4)
 
 
@@ -199,7 +189,7 @@ def find_mark(task: Task, traits: Sequence[Traits]) -> Shortcut:
         scores = np.zeros(len(traits))
         for fold in range(_FOLDS):
             held_out = task.fold == fold
-            ranks = _rank(_take_column(traits, int(columns[number, fold])))
+            ranks = rank_values(_take_column(traits, int(columns[number, fold])))
             # Around 0, since the numbers of two folds may point to different sides.
             scores[held_out] = (signs[number, fold] * (ranks - (len(ranks) + 1) / 2))[held_out]
         if (estimate := estimate_auroc(one, scores[None])) > best:
@@ -238,7 +228,7 @@ def _choose_columns(task: Task, traits: Sequence[Traits]) -> tuple[Ints, Ints]:
 def _rank_blocks(traits: Sequence[Traits]) -> Iterator[Float32]:
     """Yield the ranks in [0, 1] of all numbers in which a mark may show, [N, some]."""
     areas = np.stack([each.areas for each in traits])
-    yield (np.stack([_rank(column) for column in areas.T], axis=1) / len(traits)).astype(np.float32)
+    yield (np.stack([rank_values(column) for column in areas.T], axis=1) / len(traits)).astype(np.float32)
     contrast = np.stack([each.contrast.ravel() for each in traits], axis=1)
     for start in range(0, len(contrast), _BLOCK):
         block = contrast[start : start + _BLOCK]
@@ -280,9 +270,9 @@ def _measure_single(task: Task, values: Float64) -> float:
 
 def _compare(truth: Mask, values: Float64) -> Float64:
     """Return for each image, [N], the share of images of the other kind with which it is in order, ties by half."""
-    ranks, share = _rank(values), np.empty(len(values))
-    share[truth] = (ranks[truth] - _rank(values[truth])) / (~truth).sum()
-    share[~truth] = 1 - (ranks[~truth] - _rank(values[~truth])) / truth.sum()
+    ranks, share = rank_values(values), np.empty(len(values))
+    share[truth] = (ranks[truth] - rank_values(values[truth])) / (~truth).sum()
+    share[~truth] = 1 - (ranks[~truth] - rank_values(values[~truth])) / truth.sum()
     return share
 
 
@@ -295,8 +285,3 @@ def _file_numbers(traits: Sequence[Traits]) -> Numbers:
     known = {name: values for name, values in numbers.items() if np.isfinite(values).all()}
     formats = np.array([each.format or "" for each in traits])
     return known | {f"format {name or 'unknown'}": (formats == name).astype(np.float64) for name in np.unique(formats)}
-
-
-def _rank(values: Float64) -> Float64:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])

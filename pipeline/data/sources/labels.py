@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pneumo.pipeline.data.sources.items import Listing, clean_label
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.quantities import format_count
 
 
 def settle_labels(listing: Listing, renames: Mapping[str, str]) -> Listing:
@@ -29,7 +30,7 @@ def settle_labels(listing: Listing, renames: Mapping[str, str]) -> Listing:
     }
     new = {label: final[name.casefold()] for label, name in wanted.items()}
     notes = [
-        f"the class {label!r} ({counts[label]} images) counts as {name!r}"
+        f"the class {label!r} ({format_count(counts[label], 'image')}) counts as {name!r}"
         for label, name in sorted(new.items())
         if label != name
     ]

@@ -31,14 +31,14 @@ class Transfer:
     Attributes:
         files: Files that were sent or fetched, without those that were there already.
         outputs: Paths of the tracked files and folders.
-        verified: Images whose bytes were compared with those that were imported.
+        verified_images: Images whose bytes were compared with those that were imported.
     """
 
     remote: str
     url: str
     files: int
     outputs: tuple[Path, ...]
-    verified: int
+    verified_images: int
 
 
 def push(targets: Sequence[Path] = (TRACKED,), *, remote: str | None = None, jobs: int | None = None) -> Transfer:

@@ -13,6 +13,7 @@ from pneumo.pipeline.data.audit import NEAR_DISTANCE
 from pneumo.pipeline.data.import_settings import ImportSettings, SplitMethod
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
 from pneumo.serving.images.types import Decode, Fit
+from tests.pipeline.conftest import SynthesiseRun
 
 
 def run(*arguments: str | Path) -> Result:
@@ -63,6 +64,42 @@ def test_check_shows_its_report_and_then_says_no(source: Path, options: list[str
     assert isinstance(result.exception, CheckFailedError)
     assert "identical-across-labels" in str(result.exception)
     assert "identical-across-labels" in result.stdout
+
+
+def test_label_errors_are_a_warning_with_a_table_a_page_and_a_ranking(
+    synthesise_run: SynthesiseRun, tmp_path: Path
+) -> None:
+    trained = synthesise_run()
+    options = ["--label-errors", trained.folder, "--out", tmp_path / "ranking.csv", "--page", tmp_path / "page.html"]
+    result = run("check", trained.info().data, *options, "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    errors, finding = document["label_errors"], document["findings"][-1]
+    assert (finding["kind"], finding["severity"], finding["count"]) == ("label-errors", "warning", errors["likely"])
+    assert len(errors["ranking"]) == 80
+    assert (tmp_path / "ranking.csv").read_text().splitlines()[1].startswith(f"1,{errors['ranking'][0]['image']},")
+    assert errors["ranking"][0]["image"] in (tmp_path / "page.html").read_text()
+    shown = run("check", trained.info().data, *options)
+    assert shown.exit_code == 0
+    assert [suspect["image"] in shown.stdout for suspect in errors["ranking"][:11]] == [True] * 10 + [False]
+    refused = run("check", trained.info().data, "--page", tmp_path / "page.html")
+    assert isinstance(refused.exception, InputError)
+    assert "--page: is for a ranking of label errors; give --label-errors RUN" in str(refused.exception)
+
+
+def test_corrections_are_imported_and_told(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("source,label\nNORMAL/0.png,[b]ODD\nNORMAL/2.png,NORMAL\n")
+    (tmp_path / "bad.csv").write_text("source\nNORMAL/4.png\n")
+    options = ["--relabel", tmp_path / "labels.csv", "--exclude", tmp_path / "bad.csv", "--size", "64"]
+    result = run("import", source, "--out", tmp_path / "data", *options)
+    assert result.exit_code == 0
+    assert "labels.csv: 2 images listed, 1 label changed" in result.stderr
+    assert "bad.csv: 1 image listed, 1 image left out" in result.stderr
+    assert "skipped: NORMAL/4.png: left out by bad.csv" in result.stderr
+    (tmp_path / "labels.csv").write_text("source,label\nNORMAL/none.png,NORMAL\n")
+    refused = run("import", source, "--out", tmp_path / "other", *options, "--dry-run")
+    assert isinstance(refused.exception, InputError)
+    assert "labels.csv:2: no such image in the source: 'NORMAL/none.png'" in str(refused.exception)
 
 
 def test_options_reach_the_import(source: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_groups_of_names_are_imported_written_and_read_back(tmp_path: Path) -> N
     assert found["person1_virus_1"] == {"kind": "virus"}
     assert found["NORMAL2-IM-0000-0001"] == {"source": "NORMAL2-IM"}
     header = (data.folder / MANIFEST).read_text().splitlines()[0]
-    assert header == ",".join([*manifest.COLUMNS, *manifest.OPTIONAL, "group:kind", "group:source"])
+    assert header == ",".join([*manifest.COLUMNS, "bytes", "format", "group:kind", "group:source"])
     assert manifest.read_dataset(data.folder) == data
     assert is_dataset(data.folder / MANIFEST)
 
@@ -117,7 +117,7 @@ def plain(folder: Path) -> Dataset:
 
 def test_a_data_set_without_groups_has_the_fingerprint_and_the_columns_of_before(tmp_path: Path) -> None:
     data = plain(tmp_path)
-    assert (data.folder / MANIFEST).read_text().splitlines()[0] == ",".join([*manifest.COLUMNS, *manifest.OPTIONAL])
+    assert (data.folder / MANIFEST).read_text().splitlines()[0] == ",".join([*manifest.COLUMNS, "bytes", "format"])
     rows = [dataclasses.replace(row, bytes=None, format=None) for row in data.rows]
     manifest.write_dataset(data.folder, rows, data.info, data.digests)
     assert (data.folder / MANIFEST).read_text().splitlines()[0] == ",".join(manifest.COLUMNS)

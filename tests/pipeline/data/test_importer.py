@@ -264,7 +264,7 @@ def test_a_missing_validation_split_is_carved_out_of_train_by_patient(source: Pa
 def test_given_splits_must_be_given(tmp_path: Path) -> None:
     for number, label in enumerate("AB"):
         save(picture(number), tmp_path / "raw" / label / "a.png")
-    with pytest.raises(InputError, match="have no split"):
+    with pytest.raises(InputError, match="without a split"):
         import_dataset(tmp_path / "raw", tmp_path / "data", ImportSettings(split=SplitMethod.GIVEN))
 
 
@@ -285,7 +285,7 @@ def test_a_class_that_train_lacks_is_refused_and_one_that_another_split_lacks_is
 def test_one_class_and_nothing_readable_are_refused(source: Path, tmp_path: Path) -> None:
     for path in source.rglob("*.png"):
         path.write_bytes(b"broken")
-    with pytest.raises(InputError, match="none of 24 images can be read"):
+    with pytest.raises(InputError, match="no image of 24 can be read"):
         import_dataset(source, tmp_path / "data")
     save(picture(0), source / "train/NORMAL/ok.png")
     with pytest.raises(InputError, match="only images of 'NORMAL' can be read"):

@@ -60,12 +60,12 @@ def test_a_data_set_goes_to_a_bucket_and_back_and_damage_there_is_found(
         shutil.rmtree(".dvc/cache", ignore_errors=True)
 
     pushed = versioning.push()
-    assert (pushed.files, pushed.url, pushed.verified) == (12, "gs://pneumo/data", 8)
+    assert (pushed.files, pushed.url, pushed.verified_images) == (12, "gs://pneumo/data", 8)
     assert versioning.push().files == 0
 
     wipe()
     pulled = versioning.pull()
-    assert (pulled.files, pulled.verified) == (12, 8)
+    assert (pulled.files, pulled.verified_images) == (12, 8)
     assert Path("data/manifest.csv").read_bytes() == manifest
 
     bucket = gcsfs.GCSFileSystem(token="anon", endpoint_url=f"http://127.0.0.1:{port}", skip_instance_cache=True)
@@ -83,7 +83,7 @@ def test_a_data_set_goes_to_a_bucket_and_back_and_damage_there_is_found(
         versioning.pull()
 
     bucket.pipe_file(victim, whole)
-    assert versioning.pull().verified == 8
+    assert versioning.pull().verified_images == 8
 
     for act in (versioning.push, versioning.pull):
         with pytest.raises(InputError, match=r"^gs://nobodys: no such bucket; make it with"):
