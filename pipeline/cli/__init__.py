@@ -11,6 +11,7 @@ import typer
 
 from pneumo.pipeline.cli import (
     config,
+    crossval,
     data,
     drift,
     evaluate,
@@ -43,6 +44,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     project.demo,
     train.train,
     sweep.sweep,
+    crossval.crossval,
     evaluate.evaluate,
     models.export,
     models.promote,
