@@ -138,6 +138,7 @@ def _show_site(site: "SiteReport", as_json: bool) -> None:
     else:
         print_lines("What these images can show:", *site.power, "")
         _show(site)
+        print_lines(*(f"{fact}." for fact in site.facts))
         if site.refit:
             print_lines(f"with the policy, {site.positive} at or above {site.refit_threshold:.4g}, cross-fitted:")
             _show_metrics(site.refit)
