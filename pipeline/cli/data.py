@@ -307,8 +307,8 @@ def phantom(
     if as_json:
         print_json(asdict(summary))
     else:
-        images, patients = format_count(summary.images, "image"), format_count(summary.patients, "simulated patient")
-        say(f"{images} of {patients} in {out}")
+        patients = format_count(summary.patients, "simulated patient")
+        say(f"{format_count(summary.images, 'image')} of {patients} in {out}")
         say(f"import them with `{join_words('pneumo', 'data', 'import', out)}`")
 
 

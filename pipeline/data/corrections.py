@@ -81,8 +81,10 @@ def correct_items(files: Sequence[CorrectionFile], items: Sequence[Item]) -> Cor
         else:
             changed = {name for name, label in labels.items() if corrected.labels[name] != label}
             corrected.labels.update(labels)
-        entry = {"option": file.option, "file": file.path.name, "sha256": file.sha256}
-        corrected.corrections.append(Correction(**entry, listed=len(labels), changed=len(changed)))
+        done = Correction(
+            option=file.option, file=file.path.name, sha256=file.sha256, listed=len(labels), changed=len(changed)
+        )
+        corrected.corrections.append(done)
     return corrected
 
 

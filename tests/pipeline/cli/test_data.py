@@ -70,7 +70,14 @@ def test_label_errors_are_a_warning_with_a_table_a_page_and_a_ranking(
     synthesise_run: SynthesiseRun, tmp_path: Path
 ) -> None:
     trained = synthesise_run()
-    options = ["--label-errors", trained.folder, "--out", tmp_path / "ranking.csv", "--page", tmp_path / "page.html"]
+    options: list[str | Path] = [
+        "--label-errors",
+        trained.folder,
+        "--out",
+        tmp_path / "ranking.csv",
+        "--page",
+        tmp_path / "page.html",
+    ]
     result = run("check", trained.info().data, *options, "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
@@ -90,7 +97,14 @@ def test_label_errors_are_a_warning_with_a_table_a_page_and_a_ranking(
 def test_corrections_are_imported_and_told(source: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("source,label\nNORMAL/0.png,[b]ODD\nNORMAL/2.png,NORMAL\n")
     (tmp_path / "bad.csv").write_text("source\nNORMAL/4.png\n")
-    options = ["--relabel", tmp_path / "labels.csv", "--exclude", tmp_path / "bad.csv", "--size", "64"]
+    options: list[str | Path] = [
+        "--relabel",
+        tmp_path / "labels.csv",
+        "--exclude",
+        tmp_path / "bad.csv",
+        "--size",
+        "64",
+    ]
     result = run("import", source, "--out", tmp_path / "data", *options)
     assert result.exit_code == 0
     assert "labels.csv: 2 images listed, 1 label changed" in result.stderr

@@ -12,7 +12,7 @@ from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import Severity
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation.label_errors import SHOWN, LabelErrors, find_label_errors, rank_labels
-from pneumo.pipeline.runs.run import Run
+from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import InputError
 from tests.pipeline.conftest import SynthesiseRun
 from tests.support.html import Elements, text_of
@@ -50,7 +50,7 @@ def keep_as_crossval(run: Run, folder: Path, predictions: pd.DataFrame) -> Cross
         seed=0,
         git_commit=None,
         started=datetime(2026, 1, 2, tzinfo=UTC),
-        status="done",
+        status=Status.DONE,
     )
     folder.mkdir(parents=True)
     crossval = CrossvalFolder(folder)
@@ -112,7 +112,7 @@ def test_all_images_of_a_cross_validation_are_judged_by_their_mean_over_repeats(
 ) -> None:
     run = synthesise_run()
     frame = pd.read_parquet(run.predictions).assign(split="test")
-    shifted = [list(np.stack(frame["logits"]) + np.array([0, n])) for n in range(2)]
+    shifted = [list(np.stack(list(frame["logits"])) + np.array([0, n])) for n in range(2)]
     repeats = [frame.assign(repeat=n + 1, fold=1, logits=shifted[n]) for n in range(2)]
     crossval = keep_as_crossval(run, tmp_path / "crossvals" / "mine", pd.concat(repeats, ignore_index=True))
     dataset = read_data(run)
