@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from pneumo.pipeline.cli import (
     sweep,
     train,
 )
-from pneumo.pipeline.cli.output import stderr
+from pneumo.pipeline.cli.output import say, stderr
+from pneumo.pipeline.runs.reporter import LONG
 from pneumo.serving.contracts.errors import MachineError, PneumoError
 from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.contracts.quantities import format_duration
 
 app = typer.Typer(
     name="pneumo",
@@ -60,9 +63,10 @@ for group in (data, config, runs, models, keys, drift):
 
 @dataclass
 class GlobalOptions:
-    """Options before the command."""
+    """Options before the command; `timed` tells whether the time that it takes is of interest."""
 
     debug: bool = False
+    timed: bool = False
 
 
 @app.callback()
@@ -73,7 +77,8 @@ def read_global_options(
     ] = False,
 ) -> None:
     """Keep the options before the command for `main`, and warn of misspelt variables."""
-    context.ensure_object(GlobalOptions).debug = debug
+    options = context.ensure_object(GlobalOptions)
+    options.debug, options.timed = debug, context.invoked_subcommand not in ("serve", "keys")
     if context.invoked_subcommand != "serve" and any(name.startswith("PNEUMO_") for name in os.environ):
         from pneumo.serving.contracts.settings import Settings
 
@@ -82,9 +87,13 @@ def read_global_options(
 
 def main() -> None:
     """Run the command line; print a known error, a line for each problem, and exit with its code."""
-    options = GlobalOptions()
+    options, began = GlobalOptions(), time.perf_counter()
     try:
         app(obj=options)
+    except SystemExit as end:
+        if options.timed and not end.code and (seconds := time.perf_counter() - began) >= LONG:
+            say(f"done in {format_duration(seconds)}")
+        raise
     except (PneumoError, ImportError, OSError) as error:
         if options.debug:
             traceback.print_exc()

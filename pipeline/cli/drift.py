@@ -9,6 +9,7 @@ from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import print_json, print_lines, print_table, say
 from pneumo.pipeline.cli.progress import count_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
     from pneumo.pipeline.drift.simulation_result import Simulation
@@ -107,7 +108,7 @@ def export(
 
     store = open_log(log)
     rows = export_log(store, out, since=None if since is None else parse_time(since))
-    say(f"wrote {rows:,} rows to {out}")
+    say(f"wrote {format_count(rows, 'row')} to {out}")
 
 
 @app.command()
@@ -196,8 +197,8 @@ def _show(result: "DriftCheck", as_json: bool) -> None:
         return
     lines = [
         f"{result.verdict}: {result.summary}",
-        f"{result.images} images ({result.window}) against {result.reference_images} of the reference of "
-        f"{result.model}:{result.version}",
+        f"{format_count(result.images, 'image')} ({result.window}) against {result.reference_images} of the reference "
+        f"of {result.model}:{result.version}",
     ]
     for column in (column for column in result.columns if column.name in result.top):
         values = ""

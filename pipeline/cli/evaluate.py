@@ -9,6 +9,7 @@ from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import Row, format_number, print_json, print_lines, print_table, say, style_text
 from pneumo.pipeline.cli.progress import ConsoleReporter, count_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.contracts.setting_types import parse_root
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Policy of the decision threshold, fitted on validation and kept in the run: "
-            "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9', 'cost FN:FP = 5:1'. "
+            "'max balanced accuracy', 'max accuracy', 'sensitivity >= 95%', 'specificity >= 90%', 'cost FN:FP = 5:1'. "
             "With --data: shown beside the shipped threshold, cross-fitted.",
             show_default="the run's own, at first that of its config",
         ),
@@ -85,6 +86,7 @@ def evaluate(
     """
     from pneumo.pipeline import training
     from pneumo.pipeline.data.manifest import Split, read_dataset
+    from pneumo.pipeline.decisions.policies import Policy
     from pneumo.pipeline.evaluation import evaluate_run
     from pneumo.pipeline.runs.run import Run, Status
 
@@ -97,16 +99,18 @@ def evaluate(
         options.refuse_options(context, {"data", "split", "policy", "tables"}, because=because)
     else:
         options.refuse_options(context, {"stress_images"}, because="--stress-images needs --stress")
+    if policy is not None:
+        Policy.parse(policy)  # before work of minutes
     chosen = Split[split.upper()] if split else None
     if data is not None:
         from pneumo.pipeline.release.registry import find_bundle
         from pneumo.pipeline.release.site_evaluation import evaluate_bundle
         from pneumo.serving.model.bundle import Bundle
 
-        say(f"evaluating {run} on {data} ...")
         dataset = read_dataset(data)  # before a run is exported, which takes minutes
         bundle = find_bundle(run, root=parse_root(models_dir), runs=runs_dir, reporter=ConsoleReporter())
-        site = evaluate_bundle(Bundle.open(bundle), dataset, out=out, split=chosen, policy=policy, limits=limits)
+        with ConsoleReporter().waiting(f"evaluating {run} on {data}"):
+            site = evaluate_bundle(Bundle.open(bundle), dataset, out=out, split=chosen, policy=policy, limits=limits)
         _show_site(site, as_json)
         return
     try:
@@ -119,8 +123,8 @@ def evaluate(
     if stress:
         _run_stress_test(source, images=stress_images, as_json=as_json)
         return
-    say(f"evaluating {source.name} ...")
-    report = evaluate_run(source, split=chosen, policy=policy)
+    with ConsoleReporter().waiting(f"evaluating {source.name}"):
+        report = evaluate_run(source, split=chosen, policy=policy)
     if tables is not None:
         from pneumo.pipeline.evaluation.report.metric_tables import write_tables
 
@@ -151,7 +155,7 @@ def _show(report: "EvaluationReport") -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
     lines = [
         f"{report.run}: {report.split} of {report.data}",
-        f"{result.images:,} images of {result.patients:,} patients: {counts}",
+        f"{format_count(result.images, 'image')} of {format_count(result.patients, 'patient')}: {counts}",
     ]
     if decisions.threshold is not None:
         others = "" if decisions.equivalent is None else "; {:.4g} to {:.4g} are as good".format(*decisions.equivalent)
@@ -248,7 +252,8 @@ def _show_stress_test(report: "StressReport") -> None:
     rows.insert(1, [])
     print_table(["change", *kinds, *right], rows, right=right, title=f"{report.run}: {report.split} of {report.data}")
     print_table(FAMILY_COLUMNS, list_families(report), right=FAMILY_COLUMNS[1:-1])
-    lines = [f"{report.images:,} images of {report.patients:,} patients, unchanged and changed", REPORT_ONLY]
+    images, patients = format_count(report.images, "image"), format_count(report.patients, "patient")
+    lines = [f"{images} of {patients}, unchanged and changed", REPORT_ONLY]
     if coverage := describe_lowest_coverage(report):
         lines.append(coverage)
     print_lines(*lines)

@@ -9,6 +9,7 @@ import typer
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import format_number, print_json, print_lines, print_list, print_table, say, style_text
 from pneumo.pipeline.cli.progress import ConsoleReporter
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.contracts.setting_types import parse_root
 
 if TYPE_CHECKING:
@@ -180,14 +181,18 @@ def rollback(
     models_dir: options.ModelsDirOption = "models",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Point an alias at its previous version. The gate does not judge that version again."""
+    """Point an alias at the version before the present one. The gate is not asked, and no version is deleted."""
     from pneumo.pipeline.release import registry
+    from pneumo.serving.model.registry import read_registry
 
-    version = registry.rollback(alias, root=parse_root(models_dir))
+    root = parse_root(models_dir)
+    before = read_registry(root).aliases.get(alias)
+    version = registry.rollback(alias, root=root)
     if as_json:
         print_json({**version.model_dump(mode="json"), "id": version.id, "alias": alias})
     else:
-        say(f"{alias} is {version.id} again")
+        say(f"{alias} is {version.id} again, first promoted on {version.promoted_at:%Y-%m-%d %H:%M} UTC")
+        say(f"{before} stays in the registry: `pneumo promote {before}` asks the gate to let it back")
 
 
 def _describe_promotion(promotion: "Promotion") -> str:
@@ -210,7 +215,11 @@ def _show_verdict(verdict: "Verdict") -> None:
     )
     print_lines(*(each.sentence for each in verdict.limits))
     if verdict.figures:
-        right = ["difference", f"at least ({verdict.confidence:.0%})", "allowed"]
+        print_lines(
+            f"{verdict.model} against the {verdict.alias} on the same images; with {verdict.confidence:.0%} "
+            "confidence no metric may be lower by more than is allowed:"
+        )
+        right = ["difference", "lowest plausible", "allowed"]
         rows = []
         for figure in verdict.figures:
             found = figure.difference
@@ -221,6 +230,11 @@ def _show_verdict(verdict: "Verdict") -> None:
         print_table(columns, rows, right=right)
     for note in verdict.notes:
         say(f"note: {note}")
+    if verdict.passed:
+        print_lines(f"the gate lets {verdict.model} become {verdict.alias}")
+    else:
+        reasons = format_count(len(verdict.objections), "reason")
+        print_lines(f"the gate refuses {verdict.model} as {verdict.alias}, for {reasons}")
 
 
 def _auroc(metrics: Mapping[str, Any]) -> str:

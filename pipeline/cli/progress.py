@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from pneumo.pipeline.cli.output import say, stderr
-from pneumo.pipeline.runs.reporter import Reporter
+from pneumo.pipeline.runs.reporter import Reporter, timed
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -45,10 +45,10 @@ class CountBar:
 @contextmanager
 def count_bar(description: str, total: int) -> Iterator[CountBar]:
     """Show a bar that counts up to `total`; without a terminal print one line at the start."""
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    text = TextColumn("{task.description}", markup=False)
-    with _make_progress(SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+    text, times = TextColumn("{task.description}", markup=False), (TimeElapsedColumn(), TimeRemainingColumn())
+    with timed(description, say), _make_progress(text, BarColumn(), MofNCompleteColumn(), *times) as progress:
         if progress.disable:
             say(f"{description} ...")
         progress.add_task(description, total=total)

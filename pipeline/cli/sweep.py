@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import print_json, print_lines, say, stdout
+from pneumo.pipeline.cli.output import join_words, print_json, print_lines, say, stdout
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def sweep(
                 command = ["pneumo", *sys.argv[1:]]
                 folder = search.run_sweep(space, dataset, plan=plan, root=sweeps_dir, command=command, reporter=display)
     except search.SweepInterruptedError as interrupted:
-        say(f"interrupted; finished trials are kept; continue with: pneumo sweep --resume {interrupted.folder.folder}")
+        command = join_words("pneumo", "sweep", "--resume", interrupted.folder.folder)
+        say(f"interrupted; finished trials are kept; continue with: {command}")
         raise typer.Exit(130) from None
     _show(folder, as_json)
 
@@ -116,5 +117,5 @@ def _show(folder: "SweepFolder", as_json: bool) -> None:
             f"best: {winner.name}, {record.metric_name} {value:.4f}",
             f"  config     {folder.best}",
             f"  report     {folder.report}",
-            f"next: pneumo promote best --sweep {folder.folder}",
+            f"next: {join_words('pneumo', 'promote', 'best', '--sweep', folder.folder)}",
         )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import print_json, print_lines, say
+from pneumo.pipeline.cli.output import join_words, print_json, print_lines, say
 from pneumo.pipeline.cli.progress import TrainingProgress
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
     from pneumo.pipeline.runs.run import Run
@@ -68,8 +69,9 @@ def train(
                     reporter=progress,
                 )
     except TrainingInterruptedError as interrupted:
-        kept = f"{interrupted.rounds} evaluation rounds kept; " if interrupted.rounds else ""
-        say(f"interrupted; {kept}continue with: pneumo train --resume {interrupted.run.folder}")
+        kept = f"{format_count(interrupted.rounds, 'evaluation round')} kept; " if interrupted.rounds else ""
+        command = join_words("pneumo", "train", "--resume", interrupted.run.folder)
+        say(f"interrupted; {kept}continue with: {command}")
         raise typer.Exit(130) from None
     _show(run, as_json)
     if profile:
@@ -78,21 +80,23 @@ def train(
 
 
 def _show(run: "Run", as_json: bool) -> None:
+    from pneumo.pipeline.evaluation.report.history import describe_kept_round
     from pneumo.pipeline.evaluation.results import list_doubts, read_metrics
 
-    metrics = read_metrics(run)
+    metrics, kept = read_metrics(run), describe_kept_round(run)
     for doubt in list_doubts(metrics):
         say(f"warning: {doubt}")
     splits = metrics.splits
     if as_json:
         measured = {name: part.model_dump(mode="json") for name, part in splits.items()}
-        print_json({"run": run.name, "folder": str(run.folder), "remarks": run.info().remarks, "metrics": measured})
+        document = {"run": run.name, "folder": str(run.folder), "remarks": run.info().remarks, "metrics": measured}
+        print_json(document | {"kept": kept})
         return
-    lines = [run.name]
+    lines = [run.name, f"  {kept}"] if kept else [run.name]
     for split in ("validation", "test"):
         estimates = splits[split].metrics if split in splits else {}
         values = {name: estimates[name].value for name in _SHOWN if name in estimates}
         parts = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
         if parts:
             lines.append(f"  {split:<11}{'   '.join(parts)}")
-    print_lines(*lines, f"  report     {run.report}", f"next: pneumo promote {run.folder}")
+    print_lines(*lines, f"  report     {run.report}", f"next: {join_words('pneumo', 'promote', run.folder)}")

@@ -17,7 +17,7 @@ DEFAULT_OUTLIER_QUANTILE = 0.97
 EXAMPLES = "'max balanced accuracy', 'max accuracy', 'sensitivity >= 0.95', 'specificity >= 0.9' or 'cost FN:FP = 5:1'"
 
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"  # with the exponent that `str` of a rule may print
-_FLOOR = re.compile(rf"(sensitivity|specificity) ?>= ?{_NUMBER}")
+_FLOOR = re.compile(rf"(sens|spec)(?:itivity|ificity)? ?(?:>=|≥) ?{_NUMBER} ?(%?)")
 _COST = re.compile(rf"cost fn ?: ?fp ?= ?{_NUMBER} ?: ?{_NUMBER}")
 _GRID = 1001
 NOISE = 2.0
@@ -44,7 +44,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, *, place: str = "--policy") -> "Policy":
-        """Parse a rule such as those in `EXAMPLES`; an `InputError` begins with `place`, its option or file."""
+        """Parse a rule such as those in `EXAMPLES`, or `sens >= 95%`; an `InputError` begins with `place`."""
         plain = " ".join(text.lower().split())
         if plain == DEFAULT_POLICY:
             return cls()
@@ -57,10 +57,10 @@ class Policy:
             return cls("cost", costs=(missed, alarm))
         if not (match := _FLOOR.fullmatch(plain)):
             raise InputError(f"{place} {text!r}: not a rule; write {EXAMPLES}")
-        floor = float(match[2])
+        floor = float(match[2]) / (100 if match[3] else 1)
         if not 0 < floor <= 1:
-            raise InputError(f"{place} {text!r}: the floor must be above 0 and at most 1, such as 0.95")
-        return cls("sensitivity" if match[1] == "sensitivity" else "specificity", floor)
+            raise InputError(f"{place} {text!r}: the floor must be above 0 and at most 1, such as 0.95 or 95%")
+        return cls("sensitivity" if match[1] == "sens" else "specificity", floor)
 
     def __str__(self) -> str:
         if self.floor is not None:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pneumo.serving.contracts.errors import InputError, MachineError, PneumoError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.install_hints import missing_module
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.drift.check import DriftResult, check_drift
 from pneumo.serving.drift.log_queries import count_by_site
 from pneumo.serving.drift.verdict import Verdict
@@ -95,7 +96,7 @@ def check_log(
         MachineError: The database cannot be reached.
     """
     last = last or (LAST if since is None else MOST)
-    words = "the images" if last == MOST else f"the last {last} images"
+    words = "the images" if last == MOST else f"the last {format_count(last, 'image')}"
     start = None if since is None else parse_time(since)
     if start is not None:
         words += f" since {start:%Y-%m-%d %H:%M} UTC"

@@ -89,13 +89,12 @@ def export_run(
         rules = ClassDecisions(info.classes, info.positive, decisions)
         with runtime.log_to_file(run.log):
             model = inference.load_model(run)
-            reporter.message("writing the graph ...")
-            write_graph(inference.prepare_network(model, info), preparation, graph)
+            with reporter.waiting("writing the graph"):
+                write_graph(inference.prepare_network(model, info), preparation, graph)
         _add_maps(graph, info, dataset, reporter)
         graph.write_bytes(describe_graph(graph.read_bytes(), preparation, rules))
-        reporter.message("checking the graph against Ludwig ...")
-        compared = run_graph(graph.read_bytes(), dataset, _parity_rows(dataset), preparation)
-        with runtime.log_to_file(run.log):
+        with reporter.waiting("checking the graph against Ludwig"), runtime.log_to_file(run.log):
+            compared = run_graph(graph.read_bytes(), dataset, _parity_rows(dataset), preparation)
             parity = _check_parity(model, info, dataset, compared)
         validation = sample_rows(dataset.select(Split.VALIDATION))
         held_out = run_graph(graph.read_bytes(), dataset, validation, preparation)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumo.serving.contracts.errors import CheckFailedError, PneumoError
+from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
     from pneumo.pipeline.config import Experiment
@@ -84,7 +85,8 @@ def run_demo(folder: Path, config: Path, *, reporter: "Reporter") -> Demo:
     with step("audit", "auditing for damage, duplicates and leakage"):
         audited = audit.audit(data)
         if audited.defects:
-            raise CheckFailedError(f"{data}: {len(audited.defects)} defects; see `pneumo data check {data}`")
+            defects = format_count(len(audited.defects), "defect")
+            raise CheckFailedError(f"{data}: {defects}; see `pneumo data check {data}`")
     experiment = load_config(config)
     with step("train", f"training and evaluating {config.name}"):
         run = _find_finished_run(runs, experiment, dataset) or training.train(

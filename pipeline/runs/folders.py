@@ -1,9 +1,10 @@
 """Folders that hold one JSON record each: a run with `run.json`, a sweep with `sweep.json`."""
 
+import difflib
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,7 +94,10 @@ class RecordFolder:
             return exact or matches[0]
         if matches:
             raise InputError(f"{name}: {len(matches)} {cls.KIND}s in {root} start with this; give more letters")
-        hint = f"the newest is {folders[-1].name}" if folders else f"there is none yet: `{cls.COMMAND}` makes one"
+        hint = f"there is none yet: `{cls.COMMAND}` makes one"
+        if folders:
+            near = _find_near(Path(name).name, [each.name for each in folders])
+            hint = f"did you mean {near}?" if near else f"the newest is {folders[-1].name}"
         raise InputError(f"{name}: no such {cls.KIND} in {root}; {hint}")
 
     def has_failed(self) -> bool:
@@ -124,3 +128,12 @@ class RecordFolder:
             raise InputError(f"{self.name}: still running; wait for it, or stop it first") from None
         with lock:
             yield
+
+
+def _find_near(word: str, names: Sequence[str]) -> str | None:
+    """Return the newest of some names that holds a word, or else one that the word, or whose config it, nearly is."""
+    folded = {part.lower(): name for name in names for part in (name, name.partition("-")[2].rpartition("-")[0])}
+    folded["latest"] = "latest"
+    close = difflib.get_close_matches(word.lower(), folded, n=1)
+    holding = [name for name in names if word and word.lower() in name.lower()]
+    return holding[-1] if holding else folded[close[0]] if close else None

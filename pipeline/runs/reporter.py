@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pneumo.serving.contracts.quantities import format_duration
+
+LONG = 2.0
+"""Seconds above which a command tells how long it took."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -21,6 +26,15 @@ class Step:
     rounds: int
     metric: str
     validation: float | None
+
+
+@contextmanager
+def timed(title: str, write: Callable[[str], object]) -> Iterator[None]:
+    """Write how long something took if it took more than `LONG` seconds and did not fail."""
+    began = time.perf_counter()
+    yield
+    if (seconds := time.perf_counter() - began) >= LONG:
+        write(f"{title}: {format_duration(seconds)}")
 
 
 class Reporter:
@@ -44,10 +58,9 @@ class Reporter:
     @contextmanager
     def waiting(self, title: str) -> Iterator[None]:
         """Receive the start and the duration of something whose progress is unknown."""
-        began = time.perf_counter()
         self.message(f"{title} ...")
-        yield
-        self.message(f"{title}: {time.perf_counter() - began:.0f} s")
+        with timed(title, self.message):
+            yield
 
     def step(self, step: Step) -> None:
         """Receive the progress of a training."""

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pneumo.pipeline.sweep.parameter_format import Axis, axes, cut, duration, number
+from pneumo.pipeline.sweep.parameter_format import Axis, axes, cut, number
 from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
 from pneumo.pipeline.sweep.reporter import SweepReporter
 from pneumo.pipeline.sweep.seed_repeats import choose_winner, find_contenders, order_trials
+from pneumo.serving.contracts.quantities import format_count, format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -109,7 +110,7 @@ class EventLog:
         self._begun |= ended
         self._ended |= ended
         self._rounds = {trial.name: len(trial.rounds) for trial in sweep.trials}
-        text = f"{len(ended)} of {count_expected(sweep)} trials have ended already"
+        text = f"{len(ended)} of {format_count(count_expected(sweep), 'trial')} ended already"
         return ["; ".join((text, *_best_so_far(sweep)))] if ended else []
 
     def _list_slow_epochs(self, sweep: Sweep, trial: Trial) -> list[str]:
@@ -117,7 +118,7 @@ class EventLog:
         self._rounds[trial.name] = len(trial.rounds)
         starts = [0.0, *(each.seconds for each in trial.rounds)]
         return [
-            f"{trial.name} epoch {each.epoch} of {sweep.epochs}, {duration(each.seconds - start)}: "
+            f"{trial.name} epoch {each.epoch} of {sweep.epochs}, {format_duration(each.seconds - start)}: "
             f"{sweep.metric_name} {number(each.value)}"
             for each, start in list(zip(trial.rounds, starts, strict=False))[first:]
             if each.seconds - start > SLOW_EPOCH
@@ -182,7 +183,7 @@ def _draw_table(
             number(trial.rounds[-1].value) if trial.rounds else "",
             number(trial.value(sweep.goal)) if trial.rounds else "",
             f"{trial.epochs}/{sweep.epochs}",
-            duration(_spent(trial, now)) if trial.started is not None else "",
+            format_duration(_spent(trial, now)) if trial.started is not None else "",
         )
         style = "bold green" if trial in winners else _STYLES.get(trial.status)
         table.add_row(*(Text(cell) for cell in cells), style=style)
@@ -193,10 +194,10 @@ def headline(sweep: Sweep, now: float) -> str:
     """Return the progress of a sweep in one line."""
     failed, left = sweep.count_trials(TrialStatus.FAILED), estimate_time_left(sweep, now)
     parts = [
-        f"{sum(trial.status.is_final for trial in sweep.trials)} of {count_expected(sweep)} trials",
+        f"{sum(trial.status.is_final for trial in sweep.trials)} of {format_count(count_expected(sweep), 'trial')}",
         f"{failed} failed" if failed else "",
-        duration(now),
-        f"about {duration(left)} left" if left is not None else "",
+        format_duration(now),
+        f"about {format_duration(left)} left" if left is not None else "",
     ]
     return ", ".join(filter(None, parts))
 
@@ -236,7 +237,8 @@ def _spent(trial: Trial, now: float) -> float:
 
 
 def _describe_end(sweep: Sweep, trial: Trial, now: float) -> str:
-    text = f"{trial.name} {trial.status.value} after {trial.epochs} of {sweep.epochs} epochs, {duration(trial.seconds)}"
+    spent = format_duration(trial.seconds)
+    text = f"{trial.name} {trial.status.value} after {trial.epochs} of {format_count(sweep.epochs, 'epoch')}, {spent}"
     if trial.status == TrialStatus.FAILED:
         text += f": {' '.join((trial.error or 'no reason was given').split())}"
     elif trial.rounds:

@@ -101,21 +101,6 @@ def number(value: float | None) -> str:
     return f"{value:#.3g}"
 
 
-def duration(seconds: float | None) -> str:
-    """Return a readable text of a time, or a dash: `9.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _make_axis(sweep: Sweep, name: str, short: str) -> Axis:
     declared = sweep.space.get(name)
     space: dict[str, object] = declared if isinstance(declared, dict) else {}

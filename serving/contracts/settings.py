@@ -29,11 +29,16 @@ _SECRET = frozenset({"drift_webhook", "log_url"})
 
 
 def _parse_share(value: object) -> object:
-    """Return 0.1 for `10%`."""
-    try:
-        return float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else value
-    except ValueError:
+    """Return 0.1 for `10%`; raise a `ValueError` for a text that could be meant as a percentage or as a share."""
+    if not isinstance(value, str):
         return value
+    try:
+        number = float(value.removesuffix("%"))
+    except ValueError:
+        raise ValueError("must be a percentage, such as 10%") from None
+    if not value.endswith("%") and 1 <= number <= 100:  # 1 may mean 1% or all
+        raise ValueError(f"write {number:g}%" + (" or 100%" if number == 1 else ""))
+    return number / 100 if value.endswith("%") else number
 
 
 def _parse_with(parse: Callable[[str], object]) -> BeforeValidator:

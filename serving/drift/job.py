@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumo.serving.contracts.errors import InputError, PneumoError
+from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
     from pneumo.serving.contracts.settings import Settings
@@ -83,7 +84,8 @@ def _check(store: "LogStore", bundle: "Bundle", settings: "Settings") -> "DriftC
     from pneumo.serving.predictions.windows import Window, read_window
 
     newest = Window(bundle.info.name, bundle.info.version, last=settings.drift_window)
-    checked = check_drift(bundle, read_window(store, newest), window=f"the last {settings.drift_window} images")
+    window = f"the last {format_count(settings.drift_window, 'image')}"
+    checked = check_drift(bundle, read_window(store, newest), window=window)
     store_result(store, checked)
     return checked.check
 

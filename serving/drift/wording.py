@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.contracts.sites import NO_SITE, OTHER_SITES
 from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, SiteCheck, Verdict
 
@@ -62,7 +63,7 @@ def describe_column(name: str, *, rises: bool, positive_class: str | None) -> st
 def write_summary(verdict: Verdict, top: Sequence[ColumnResult], images: int) -> str:
     """Write a verdict with its strongest columns in one sentence."""
     if verdict is Verdict.TOO_FEW:
-        return f"{images} images are too few to say anything"
+        return f"{format_count(images, 'image')}: too few to say anything"
     if verdict is Verdict.OK or not top:
         return f"the {images} images look like the reference"
     words = [column.words for column in top if column.words]

@@ -4,7 +4,6 @@
 a folder, or in a bucket (`pneumo.serving.model.remote_registry`).
 """
 
-import difflib
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.models import FrozenModel
+from pneumo.serving.contracts.quantities import suggest_name
 from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.contracts.yaml_text import explain_yaml_error, parse_yaml, read_yaml
 from pneumo.serving.model import remote_registry
@@ -212,6 +212,4 @@ def _explain_unknown(model: str, root: Root) -> str:
     if not registry.versions:
         return f"no model is promoted in {root}; run `pneumo promote RUN`, or give a bundle folder"
     names = [*registry.aliases, *(version.id for version in registry.versions)]
-    close = difflib.get_close_matches(model, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(registry.aliases)) or names[-1]}"
-    return f"no such alias, version or bundle folder; {hint}"
+    return f"no such alias, version or bundle folder; {suggest_name(model, names, sorted(registry.aliases))}"

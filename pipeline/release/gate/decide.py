@@ -20,6 +20,7 @@ from pneumo.pipeline.release.gate.requirements import Gate
 from pneumo.pipeline.release.recalibration.site import Site, explain_storage, is_fitted_to
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.contracts.setting_types import Root
 from pneumo.serving.model.bundle import Bundle, BundleError, BundleInfo
 from pneumo.serving.model.registry import MODELS, read_registry, resolve
@@ -117,12 +118,13 @@ def _collect(bundle: Bundle, alias: str, gate: Gate, context: GateContext, evide
 
 def _check_bundle(bundle: Bundle, gate: Gate, evidence: _Evidence) -> None:
     """Check what the bundle holds; its checksums were verified when it was opened."""
-    evidence.add("files", True, f"the checksums of {len(bundle.info.files)} files match")
+    evidence.add("files", True, f"as they were exported: the checksums of {len(bundle.info.files)} files match")
     parity = bundle.info.parity
     difference, images = parity.max_probability_difference, parity.images
-    passed = images > 0 and difference <= gate.parity
+    passed, count = images > 0 and difference <= gate.parity, format_count(images, "image")
     fix = "" if passed else f"; at most {gate.parity:.0e} on at least one image is required: export it again"
-    evidence.add("parity", passed, f"differs from the trained model by {difference:.1e} on {images} images{fix}")
+    told = f"its probabilities differ from the trained model's by {difference:.1e} at most, on {count}{fix}"
+    evidence.add("parity", passed, told)
     has_card = CARD in bundle.info.files and bool(bundle.read(CARD).strip())
     evidence.add("card", has_card, CARD if has_card else f"no {CARD} in the bundle; export it again")
 
@@ -130,11 +132,12 @@ def _check_bundle(bundle: Bundle, gate: Gate, evidence: _Evidence) -> None:
 def _check_audit(dataset: Dataset, context: GateContext, evidence: _Evidence) -> None:
     report = context.audit
     if report is None:
-        context.reporter.message(f"auditing the {len(dataset.rows)} images of {dataset.folder} ...")
-        report = auditing.audit(dataset)
-    told = f"no defect in {report.images} images"
+        with context.reporter.waiting(f"auditing {format_count(len(dataset.rows), 'image')} of {dataset.folder}"):
+            report = auditing.audit(dataset)
+    told = f"no defect in {format_count(report.images, 'image')}"
     if defects := report.defects:
-        told = f"{len(defects)} kinds of defect: {defects[0].summary}; see `pneumo data check {dataset.folder}`"
+        kinds = format_count(len(defects), "kind")
+        told = f"{kinds} of defect: {defects[0].summary}; see `pneumo data check {dataset.folder}`"
     evidence.add("data audit", not defects, told)
 
 
@@ -152,15 +155,16 @@ def _measure(
         evidence.add("images", False, mismatch)
         return
     bundles = [challenger, champion] if champion else [challenger]
-    reporter.message(f"running {' and '.join(each.info.id for each in bundles)} on {len(rows)} {split} images ...")
+    count = format_count(len(rows), f"{split} image")
     try:
-        after, *others = [Site.run(bundle, dataset, rows).judge() for bundle in bundles]
+        with reporter.waiting(f"running {' and '.join(each.info.id for each in bundles)} on {count}"):
+            after, *others = [Site.run(bundle, dataset, rows).judge() for bundle in bundles]
     except InputError as error:
         evidence.add("images", False, str(error))
         return
     evidence.images, evidence.patients = len(rows), after.patients
     same = ", the same for both" if champion else ""
-    evidence.add("images", True, f"{len(rows)} {split} images of {after.patients} patients{same}")
+    evidence.add("images", True, f"{count} of {format_count(after.patients, 'patient')}{same}")
     classes = challenger.info.classes
     bootstrap = Bootstrap(resamples=gate.resamples, seed=gate.seed)
     evidence.limits = judge_limits(measure_cases(after, classes, bootstrap).metrics, challenger, gate)

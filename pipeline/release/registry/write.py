@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pneumo.pipeline.release.registry.bucket import BucketStore
 from pneumo.pipeline.release.registry.store import Edit, FolderStore, RegistryStore
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.quantities import suggest_name
 from pneumo.serving.contracts.setting_types import Root, is_address
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.registry import MODELS, REGISTRY, Alias, Promotion, Registry, Version, resolve
@@ -98,10 +99,11 @@ def rollback(alias: str = CHAMPION, *, root: Root = MODELS, now: datetime | None
     def edit(registry: Registry) -> Registry:
         past = registry.history.get(alias)
         if not past:
-            names = ", ".join(sorted(registry.aliases)) or "none; `pneumo promote RUN` makes one"
-            raise InputError(f"{alias}: no such alias in {format_path(root, REGISTRY)}; known: {names}")
+            names = sorted(registry.aliases)
+            hint = suggest_name(alias, names) if names else "`pneumo promote RUN` makes one"
+            raise InputError(f"{alias}: no such alias in {format_path(root, REGISTRY)}; {hint}")
         if len(past) < 2:
-            raise InputError(f"{alias}: {past[0]} is its first version; there is no previous one")
+            raise InputError(f"{alias}: {past[0]} is its first version; there is no previous one to go back to")
         Bundle.open(resolve(past[-2], root))
         record = Promotion(alias=alias, version=past[-2], at=moment, action="rollback", before=past[-1])
         return _move_alias(registry, past[:-1], record)

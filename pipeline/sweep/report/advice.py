@@ -8,6 +8,7 @@ from pneumo.pipeline.sweep.record import Sweep, Trial, TrialStatus
 from pneumo.pipeline.sweep.report.importance import Importance
 from pneumo.pipeline.sweep.report.table import training_share
 from pneumo.pipeline.sweep.seed_repeats import Choice, find_contenders, group_by_parameters
+from pneumo.serving.contracts.quantities import format_count
 
 FEW = 10
 """Trials with a value, below which random search rarely finds one of the best 20% (with 10 it misses them in 11%)."""
@@ -47,7 +48,7 @@ def _failures(sweep: Sweep) -> list[str]:
 
 def _unfinished(sweep: Sweep) -> list[str]:
     begun = sum(trial.repeats is None and trial.status != TrialStatus.WAITING for trial in sweep.trials)
-    share = f"{begun} of {sweep.wanted} trials"
+    share = f"{begun} of {format_count(sweep.wanted, 'trial')}"
     match sweep.status:
         case "failed":
             return [f"the sweep failed: {_reason(sweep.error)}"]

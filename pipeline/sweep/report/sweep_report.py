@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -43,11 +43,11 @@ def write_report(folder: SweepFolder, sweep: Sweep) -> Path:
 
     importance, choice, shown, numbers = measure_importance(sweep), choose_winner(sweep), axes(sweep), counts(sweep)
     script = (_HERE / "report.js").read_text(encoding="utf-8")
-    filters = {"number": number, "duration": format_duration, "words": words, "interval": _interval}
+    filters: dict[str, Callable[..., object]] = {"number": number, "duration": format_duration, "words": words}
     page = render(
         "sweep.html",
         _HERE,
-        filters | {"sentence": partial(_make_sentence, sweep)},
+        filters | {"interval": _interval, "sentence": partial(_make_sentence, sweep)},
         sweep=sweep,
         axes=shown,
         short={axis.name: axis.short for axis in shown},

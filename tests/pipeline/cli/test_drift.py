@@ -70,7 +70,7 @@ def test_too_few_images_are_neither_ok_nor_drift(pneumo, bundle, log):
     log(range(500, 510), darker=30)
     found = drift(pneumo, bundle, "check")
     assert found.code == 4
-    assert "10 images are too few to say anything" in found.err
+    assert "10 images: too few to say anything" in found.err
 
 
 @pytest.mark.parametrize(("fail_on", "code"), [("drift", 0), ("warning", 1)])

@@ -34,7 +34,9 @@ def test_promote_list_and_rollback_agree(folder):
     assert "champion is now tiny:2" in said.stderr
     listed = json.loads(pneumo("models", "list", "--json").stdout)
     assert [(version["id"], version["aliases"]) for version in listed] == [("tiny:1", []), ("tiny:2", ["champion"])]
-    assert "champion is tiny:1 again" in pneumo("models", "rollback").stderr
+    said = pneumo("models", "rollback").stderr
+    assert "champion is tiny:1 again, first promoted on 20" in said
+    assert "tiny:2 stays in the registry: `pneumo promote tiny:2` asks the gate to let it back" in said
     listed = json.loads(pneumo("models", "list", "--json").stdout)
     assert [version["aliases"] for version in listed] == [["champion"], []]
 

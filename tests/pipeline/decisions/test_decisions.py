@@ -203,6 +203,19 @@ def test_a_specificity_floor_is_kept_or_refused(case: tuple[np.ndarray, np.ndarr
     assert all(rates(scores, truth, v)[0] <= sensitivity for v in scores if rates(scores, truth, v)[1] >= floor)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("sens >= 95%", "sensitivity >= 0.95"),
+        ("Sensitivity>=95 %", "sensitivity >= 0.95"),
+        ("specificity ≥ 0.9", "specificity >= 0.9"),
+        ("spec >= 97.5%", "specificity >= 0.975"),
+    ],
+)
+def test_a_floor_may_be_short_and_a_percentage(text: str, meant: str) -> None:
+    assert str(Policy.parse(text)) == meant
+
+
 def test_a_floor_is_kept_midway_between_neighbouring_scores() -> None:
     scores = np.array([0.1, 0.2, 0.6, 0.9])
     truth = np.array([False, False, True, True])
@@ -217,7 +230,7 @@ def test_a_floor_is_kept_midway_between_neighbouring_scores() -> None:
         "best",
         "max f1",
         "sensitivity",
-        "sensitivity >= 95%",
+        "sens > 95%",
         "sensitivity > 0.9",
         "f1 >= 0.9",
         "sensitivity >= -0.5",
@@ -232,7 +245,7 @@ def test_a_policy_that_is_no_rule_is_refused_with_examples(text: str) -> None:
         Policy.parse(text)
 
 
-@pytest.mark.parametrize("text", ["sensitivity >= 95", "specificity >= 0"])
+@pytest.mark.parametrize("text", ["sensitivity >= 95", "sens >= 101%", "specificity >= 0"])
 def test_a_floor_outside_of_zero_to_one_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="above 0 and at most 1"):
         Policy.parse(text)

@@ -46,6 +46,23 @@ def test_latest_passes_over_failed_runs_unless_one_is_resumed(tmp_path: Path) ->
         Run.open("latest", root=tmp_path)
 
 
+def test_a_misspelt_run_is_answered_with_the_one_that_is_probably_meant(tmp_path: Path) -> None:
+    old, new, other = (
+        make(tmp_path, name, now=NOON.replace(hour=hour))
+        for hour, name in ((12, "efficientnet"), (13, "efficientnet"), (14, "smoke"))
+    )
+    suffix = old.name.rpartition("-")[2]
+    for word, meant in (
+        ("efficient", new.name),
+        ("runs/eficientnet", new.name),
+        (f"net-{suffix}", old.name),
+        ("Smok", other.name),
+        ("lates", "latest"),
+    ):
+        with pytest.raises(InputError, match=f"no such run in .*; did you mean {meant}\\?"):
+            Run.open(word, root=tmp_path)
+
+
 def test_an_ambiguous_or_unknown_run_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is none yet: `pneumo train CONFIG` makes one"):
         Run.open("latest", root=tmp_path)

@@ -143,7 +143,7 @@ def test_a_log_that_starts_late_sums_up_what_was_before(synthesise_sweep) -> Non
     best = sweep.ranked()[0]
     log = EventLog()
     assert log.list_events(sweep, 200) == [
-        f"4 of 6 trials have ended already; best so far {best.value('maximize'):.4f} ({best.name})"
+        f"4 of 6 trials ended already; best so far {best.value('maximize'):.4f} ({best.name})"
     ]
     begin(sweep, sweep.trials[4], 200)
     assert [line.split(":")[0] for line in log.list_events(sweep, 201)] == ["t05 begins"]

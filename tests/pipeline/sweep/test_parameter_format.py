@@ -1,6 +1,7 @@
 import pytest
 
-from pneumo.pipeline.sweep.parameter_format import axes, duration, label, number, short_names
+from pneumo.pipeline.sweep.parameter_format import axes, label, number, short_names
+from pneumo.serving.contracts.quantities import format_duration
 
 
 def test_a_short_name_is_as_long_as_it_takes_to_tell_it_from_others() -> None:
@@ -109,7 +110,7 @@ def test_numbers_and_times_read_well() -> None:
         "-",
         "-",
     ]
-    assert [duration(value) for value in (3.21, 42.4, 59.9, 200, 7500, None)] == [
+    assert [format_duration(value) for value in (3.21, 42.4, 59.9, 200, 7500, None)] == [
         "3.2 s",
         "42 s",
         "1 min 00 s",

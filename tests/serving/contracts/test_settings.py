@@ -53,6 +53,9 @@ def test_an_empty_variable_counts_as_not_set():
         ({"PNEUMO_PORT": "many"}, {}, "PNEUMO_PORT='many'"),
         ({"PNEUMO_MAX_BYTES": "0"}, {}, "PNEUMO_MAX_BYTES='0'"),
         ({}, {"port": 70000}, "--port=70000"),
+        ({}, {"challenger": "10"}, "--challenger='10': write 10%$"),
+        ({}, {"challenger": "1"}, "--challenger='1': write 1% or 100%$"),
+        ({"PNEUMO_CHALLENGER": "a tenth"}, {}, "PNEUMO_CHALLENGER='a tenth': must be a percentage, such as 10%$"),
     ],
 )
 def test_a_wrong_value_is_named_by_where_it_came_from(environment, given, place):

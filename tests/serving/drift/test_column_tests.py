@@ -167,7 +167,7 @@ def test_more_of_a_class_is_told_as_such(said, drawn):
 def test_too_few_images_say_nothing(reference, drawn):
     verdict, columns = ColumnTests(reference, positive_class="PNEUMONIA").compare(drawn(LEAST - 1, 7))
     assert (verdict, columns) == (Verdict.TOO_FEW, [])
-    assert write_summary(verdict, [], LEAST - 1) == f"{LEAST - 1} images are too few to say anything"
+    assert write_summary(verdict, [], LEAST - 1) == f"{LEAST - 1} images: too few to say anything"
 
 
 def test_columns_that_are_constant_in_both_are_left_out(reference, drawn):

@@ -176,8 +176,9 @@ def test_a_promotion_after_a_rollback_can_be_rolled_back_to_the_same_place(bundl
 
 def test_rollback_of_an_unknown_alias_names_the_known(bundles, root):
     promote(bundles[0], root=root)
-    with pytest.raises(InputError, match="known: champion"):
-        rollback("challenger", root=root)
+    for word, hint in (("challenger", "known: champion"), ("Champoin", "did you mean champion")):
+        with pytest.raises(InputError, match=hint):
+            rollback(word, root=root)
 
 
 def test_rollback_to_a_bundle_that_is_damaged_is_refused(bundles, root):
