@@ -1,6 +1,7 @@
 """Packages of the distribution, mapped folder by folder: an archive without symbolic links builds all of them."""
 
 import tempfile
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -10,6 +11,9 @@ FOLDERS = {
     "pneumo.serving": "serving",
     "pneumo.pipeline.project.starters": "ludwig_configs",
 }
+
+if Path("docs").is_dir():  # images are built without it
+    FOLDERS["pneumo.pipeline.project.pages"] = "docs"
 
 BUILD = tempfile.TemporaryDirectory(prefix="pneumo-build-")  # modules left in ./build would get into the next wheel
 
@@ -23,5 +27,6 @@ setup(
         "pneumo.pipeline": ["**/*.json", "**/*.html", "**/*.css", "**/*.js", "**/*.txt"],
         "pneumo.serving": ["**/*.html", "**/*.css", "**/*.js", "**/*.png", "**/*.svg"],
         "pneumo.pipeline.project.starters": ["*.yaml", "*.json"],
+        "pneumo.pipeline.project.pages": ["**/*.md", "**/*.png", "**/*.svg", "**/*.webp"],
     },
 )

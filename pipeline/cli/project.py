@@ -10,14 +10,17 @@ from typing import Annotated
 import typer
 
 from pneumo.pipeline.cli import options
-from pneumo.pipeline.cli.output import Row, print_json, print_lines, print_list, say, style_text
+from pneumo.pipeline.cli.output import Row, join_words, print_json, print_lines, print_list, say, style_text
 from pneumo.pipeline.cli.progress import TrainingProgress
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.serving.contracts.errors import MachineError
 
 
-def init(folder: Annotated[Path, typer.Argument(help="New folder.")], as_json: options.JsonOption = False) -> None:
-    """Create a project with configs, README, git and DVC."""
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder, new or not; . for this one.")],
+    as_json: options.JsonOption = False,
+) -> None:
+    """Create a project with configs, documentation, git and DVC. Replaces no file and stages none."""
     from pneumo.pipeline.project.scaffold import create_project
 
     project = create_project(folder, reporter=Reporter(say))
@@ -25,8 +28,10 @@ def init(folder: Annotated[Path, typer.Argument(help="New folder.")], as_json: o
         print_json(asdict(project))
         return
     say(f"{folder}: {len(project.configs)} configs in ludwig_configs/; put images into raw/")
-    say(f"git: {'set up' if project.git else 'not set up'}; DVC: {'set up' if project.dvc else 'not set up'}")
-    say(f"next: cd {folder} && pneumo doctor, then follow README.md")
+    if project.kept:
+        say(f"there before, and left as they are: {', '.join(project.kept)}")
+    enter = "" if folder.resolve() == Path.cwd() else f"{join_words('cd', folder)} && "
+    say(f"next: {enter}pneumo doctor, then follow {project.guide}")
 
 
 def doctor(as_json: options.JsonOption = False) -> None:
@@ -87,9 +92,9 @@ results
   drift      {done.drift_report / "report.html"}
 
 try next{activate}
-  pneumo serve --models-dir {done.models}
-  curl -F file=@{done.image} http://127.0.0.1:8000/v1/predict
-  pneumo train ludwig_configs/smoke.yaml --data {done.data} -o trainer.epochs=3
+  {join_words("pneumo", "serve", "--models-dir", done.models)}
+  {join_words("curl", "-F", f"file=@{done.image}")} http://127.0.0.1:8000/v1/predict
+  {join_words("pneumo", "train", "ludwig_configs/smoke.yaml", "--data", done.data)} -o trainer.epochs=3
   pneumo data import YOUR_IMAGES --out data && pneumo train ludwig_configs/baseline.yaml
 
 Research software, not a medical device."""

@@ -1,29 +1,44 @@
-"""Files of a new project: configs, a folder for images, .gitignore, README, git and DVC."""
+"""Files of a new project: configs, folders, README, the documentation, git and DVC."""
 
 import importlib.util
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.pipeline.runs.reporter import SILENT, Reporter
 from pneumo.serving.contracts.errors import InputError, MachineError
 
-_INSTALLED, _CHECKOUT = Path(__file__).with_name("starters"), Path(__file__).resolve().parents[2] / "ludwig_configs"
-STARTERS = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _find_files(installed: str, checkout: str) -> Path:
+    folder = Path(__file__).with_name(installed)
+    return folder if folder.is_dir() else _CHECKOUT / checkout
+
+
+STARTERS = _find_files("starters", "ludwig_configs")
 """Configs that `pneumo init` copies: `ludwig_configs/` of a checkout, or the copy that `setup.py` installs."""
 
+PAGES = _find_files("pages", "docs")
+"""The documentation, likewise."""
+
 CONFIGS = Path("ludwig_configs")
-RAW = Path("raw")
 
 
 @dataclass(frozen=True)
 class Project:
-    """A new project: its folder, the names of its configs, and whether git and DVC are set up in it."""
+    """A new project.
+
+    `configs` are names of configs, `guide` is the page to read first, `kept` are files that were there and stayed as
+    they were. `git` and `dvc` tell whether the folder lies in a repository, and whether DVC is installed.
+    """
 
     folder: Path
     configs: list[str]
+    guide: str
+    kept: list[str]
     git: bool
     dvc: bool
 
@@ -35,30 +50,41 @@ def find_starter(path: Path) -> Path:
 
 
 def create_project(folder: Path, reporter: Reporter = SILENT) -> Project:
-    """Create a project in a new or empty folder; raise an `InputError` or `MachineError` if that cannot be."""
+    """Create a project in a folder, new or not. No file there is replaced, and nothing is staged in its repository.
+
+    Lines of .gitignore that an older one lacks are added to it. If there is a README.md the guide is PNEUMO.md, and if
+    there is a folder docs/ the documentation goes into pneumo-docs/.
+
+    Raises:
+        InputError: The folder is a file, or a project already.
+        MachineError: A file cannot be written, or this installation lacks its configs.
+    """
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: exists and is not empty; give the name of a new folder")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file; give the name of a folder")
+        if (folder / CONFIGS).exists():
+            raise InputError(f"{folder}: holds {CONFIGS}/, so it is a project already; give another folder")
         names = sorted(path.name for path in STARTERS.glob("*.yaml"))
         if not names:
             raise MachineError(f"{STARTERS}: this installation has no configs; install pneumo again")
-        (folder / CONFIGS).mkdir(parents=True)
-        for path in (*STARTERS.glob("*.yaml"), *STARTERS.glob("*.json")):
-            shutil.copyfile(path, folder / CONFIGS / path.name)
-        git = _init_git(folder, reporter)
-        dvc = _init_dvc(folder, git, reporter)
-        (folder / RAW).mkdir()
-        about_dvc = read_template("readme_dvc") if dvc else ""
-        for name, text in {
-            ".gitignore": read_template("gitignore"),
-            f"{RAW}/.gitignore": "*\n!.gitignore\n",
-            "population.yaml": read_template("population"),
-            "README.md": read_template("readme").format(name=folder.resolve().name, dvc=about_dvc),
-        }.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        git, dvc = _init_git(folder, reporter), importlib.util.find_spec("dvc") is not None
+        if not dvc:
+            reporter.message("DVC is not installed: to version the data, `pip install 'dvc[gs]'`")
+        guide = "PNEUMO.md" if (folder / "README.md").exists() else "README.md"
+        kept = []
+        for name, content in _make_files(folder, guide, git):
+            path = folder / name
+            if path.exists() and path.name == ".gitignore":
+                content = _join_lines(path.read_bytes(), content)
+            elif path.exists():
+                kept.append(name)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
     except OSError as error:
         raise MachineError(f"{error.filename or folder}: cannot be written ({error.strerror})") from None
-    return Project(folder, names, git, dvc)
+    return Project(folder, names, guide, kept, git, dvc)
 
 
 def read_template(name: str) -> str:
@@ -66,31 +92,43 @@ def read_template(name: str) -> str:
     return Path(__file__).with_name("templates").joinpath(f"{name}.txt").read_text(encoding="utf-8")
 
 
+def _make_files(folder: Path, guide: str, git: bool) -> Iterator[tuple[str, bytes]]:
+    """Yield the path and content of each file of a project in a folder."""
+    pages = "pneumo-docs" if (folder / "docs").exists() else "docs"
+    config = read_template("dvc_config").replace("[core]\n", "[core]\n" if git else "[core]\n    no_scm = true\n")
+    texts = {
+        ".gitignore": read_template("gitignore"),
+        "raw/.gitignore": "*\n!.gitignore\n",
+        "population.yaml": read_template("population"),
+        guide: read_template("readme").format(name=folder.resolve().name, pages=pages),
+        "dvc.yaml": read_template("dvc"),
+        "params.yaml": read_template("params"),
+        ".dvcignore": read_template("dvcignore"),
+        ".dvc/config": config,
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+    }
+    texts |= {str(CONFIGS / path.name): path.read_text(encoding="utf-8") for path in STARTERS.glob("*.*")}
+    for name, text in texts.items():
+        yield name, text.replace("docs/", f"{pages}/").encode() if name.endswith(".yaml") else text.encode()
+    for path in sorted(PAGES.rglob("*")):
+        if path.suffix in (".md", ".png", ".svg", ".webp"):
+            yield f"{pages}/{path.relative_to(PAGES).as_posix()}", path.read_bytes()
+
+
+def _join_lines(old: bytes, new: bytes) -> bytes:
+    """Return a text with the lines of another that it lacks at its end."""
+    lines = old.splitlines()
+    missing = [line for line in new.splitlines() if line not in lines]
+    return b"\n".join([*lines, *([b"# pneumo"] if missing else []), *missing, b""])
+
+
 def _init_git(folder: Path, reporter: Reporter) -> bool:
     """Make a repository unless the folder lies in one; return whether there is one."""
     if shutil.which("git") is None:
         reporter.message("git is not installed: no repository was made")
         return False
-    return _run(folder, "git", "rev-parse", "--git-dir") or _run(folder, "git", "init", "--quiet")
-
-
-def _init_dvc(folder: Path, git: bool, reporter: Reporter) -> bool:
-    """Set up DVC; return whether that was possible."""
-    if importlib.util.find_spec("dvc") is None:
-        reporter.message(
-            "DVC is not installed: to version the data, `pip install 'dvc[gs]'`, then run `dvc init` in the project"
-        )
-        return False
-    options = () if git and (folder / ".git").exists() else ("--subdir",) if git else ("--no-scm",)
-    if not _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *options):
-        reporter.message("`dvc init` failed: run it in the project to see why")
-        return False
-    config = read_template("dvc_config")
-    config = config if git else config.replace("[core]\n", "[core]\n    no_scm = true\n")
-    (folder / ".dvc" / "config").write_text(config, encoding="utf-8")
-    return True
-
-
-def _run(folder: Path, *command: str) -> bool:
-    """Run a command in a folder; return whether it succeeded."""
-    return subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120).returncode == 0
+    commands = (("git", "rev-parse", "--git-dir"), ("git", "init", "--quiet"))
+    return any(
+        subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120).returncode == 0
+        for command in commands
+    )
