@@ -30,6 +30,7 @@ MADE_BY_COMMANDS: tuple[str, ...] = (
     "images",
     "drift-report",
     "sweeps",
+    "crossvals",
     "site",
     "tensorboard",
 )
@@ -92,10 +93,26 @@ def test_links_and_files_in_the_docs_exist() -> None:
                 assert (ROOT / name).exists() or name in ("application/problem+json",), f"{path}: {name}"
 
 
-def test_the_config_in_the_readme_is_valid() -> None:
-    (text,) = blocks(ROOT / "README.md", "yaml")
+def test_the_config_on_the_first_page_is_valid() -> None:
+    (text,) = blocks(ROOT / "docs" / "index.md", "yaml")
 
-    assert config.build_experiment(parse_document(text, "README.md"), "readme").positive == "PNEUMONIA"
+    assert config.build_experiment(parse_document(text, "index.md"), "shown").positive == "PNEUMONIA"
+
+
+def test_the_readme_is_short_and_its_commands_are_run_with_those_of_the_first_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, own = blocks(ROOT / "README.md", "bash")
+    (shown,) = blocks(ROOT / "docs" / "index.md", "bash")
+
+    assert len(readme.split()) <= 500
+    assert first.startswith("git clone ")
+    assert len(own.splitlines()) == 5
+    played = [simple_commands(line)[0] for line in shown.splitlines()]
+    for (words,) in map(simple_commands, own.splitlines()):
+        assert any(words == others[: len(words)] for others in played), words
+    assert readme.index("![") < readme.index("not a medical device") < readme.index("git clone")
+    assert "`make test`" in readme
+    assert "- run: make test\n" in (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
 
 
 def test_what_a_page_puts_into_a_config_makes_a_valid_one() -> None:

@@ -117,8 +117,8 @@ def lines(path: Path, number: int = 0) -> list[str]:
 
 
 def test_the_pages_of_daily_work(tmp_path: Path) -> None:
-    """README, registry and drift in one project, with what they speak of: images, two runs, a service and its log."""
-    doctor, import_, check, *others, request = lines(ROOT / "README.md", 1)
+    """First page, registry and drift in one project, with images, two runs, a service and its log."""
+    doctor, import_, check, *others, request = lines(DOCS / "index.md")
     train = "pneumo train ludwig_configs/smoke.yaml -o trainer.epochs=1"
 
     with terminal(tmp_path) as shell:
