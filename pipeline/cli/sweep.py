@@ -97,8 +97,8 @@ def sweep(
                 command = ["pneumo", *sys.argv[1:]]
                 folder = search.run_sweep(space, dataset, plan=plan, root=sweeps_dir, command=command, reporter=display)
     except search.SweepInterruptedError as interrupted:
-        command = join_words("pneumo", "sweep", "--resume", interrupted.folder.folder)
-        say(f"interrupted; finished trials are kept; continue with: {command}")
+        again = join_words("pneumo", "sweep", "--resume", interrupted.folder.folder)
+        say(f"interrupted; finished trials are kept; continue with: {again}")
         raise typer.Exit(130) from None
     _show(folder, as_json)
 

@@ -281,8 +281,8 @@ def _search(
                 tracker = Tracker.start(record.tracking, _describe(record, space, commit), folder.folder, reporter)
                 board = None if record.address else _start_board(record)  # a report needs images, which are only here
                 task = Task(record.model_copy(update={"trials": []}), space, dataset, commit, board, tracker.trackers)
-                trials, cores = format_count(record.wanted, "trial"), f"{record.cpus:g} core{'s' * (record.cpus != 1)}"
-                reporter.message(f"{trials}, {record.concurrency} at a time, {cores} each ...")
+                wanted, cores = format_count(record.wanted, "trial"), f"{record.cpus:g} core{'s' * (record.cpus != 1)}"
+                reporter.message(f"{wanted}, {record.concurrency} at a time, {cores} each ...")
                 recorder = Recorder(folder, record, task, began, reporter)
                 for stage in experiments.plan_stages(folder, record, space, settings):
                     trials = experiments.run_stage(stage, recorder, pixels.result())
