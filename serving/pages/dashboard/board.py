@@ -266,11 +266,12 @@ def _measure_live(spans: Sequence[Span], answers: LabelledAnswers, bundle: Bundl
     if not len(answers):
         return live
     probability, came_true = answers.outcomes(positive)
+    first = min((span.start for span in spans), default=_EPOCH)
     return replace(
         live,
         measured=answers.measure(positive),
         measured_over_time=[
-            (max(_EPOCH + int(part.day[0]) * DAY, spans[0].start), part.measure(positive))
+            (max(_EPOCH + int(part.day[0]) * DAY, first), part.measure(positive))
             for part in answers.split_by_day(LEAST_LABELLED)
         ],
         bins=bin_reliability(probability, came_true) if bundle else [],
