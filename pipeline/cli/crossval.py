@@ -35,9 +35,10 @@ def crossval(
     wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Cross-validate a config by patient: every image outside the test split is predicted by a model without it.
+    """Cross-validate a config by patient.
 
-    Folds keep patients whole and the classes' shares. Each is a run; Ctrl-C keeps finished folds.
+    Every image outside the test split is predicted by a model that was trained without its patient. Folds keep the
+    classes' shares. Each is a run; Ctrl-C keeps finished folds.
     """
     from pneumo.pipeline.crossval.cross_validation import Plan, create_crossval, train_folds
     from pneumo.pipeline.crossval.record import CrossvalFolder
