@@ -114,7 +114,7 @@ def plot_decision_curve(cases: Cases, name: str, key: str = "decision") -> str:
     axes.plot(THRESHOLDS, net_benefit(np.ones((len(THRESHOLDS), 1), np.bool_), truth), label="all called", **_DASHED)
     axes.plot(THRESHOLDS, net_benefit(scores >= THRESHOLDS[:, None], truth), label=_plain(name), color=_SERIES[0])
     axes.set(ylim=(-0.1, max(0.1, 1.1 * float(truth.mean()))), aspect="auto")
-    _legend(axes, "upper right")
+    _legend(axes, "lower left")
     return _svg(figure, key, "Decision curve")
 
 
