@@ -259,7 +259,7 @@ def check(
     out: Annotated[Path | None, _in_panel(_LABELS, "Write the ranking, for import --relabel.", metavar="CSV")] = None,
     page: Annotated[Path | None, _in_panel(_LABELS, "Write the first ones as thumbnails.", metavar="HTML")] = None,
 ) -> None:
-    """Audit images for damage, duplicates, leakage, shortcuts and label errors. Exits 1 on a defect."""
+    """Audit images for damage, duplicates, leakage and label errors. Exits 1 on a defect."""
     from pneumo.pipeline.data.audit import audit, count_images, open_subject
     from pneumo.pipeline.data.sources import SourceOptions
 
