@@ -51,7 +51,7 @@ test: setup ## The default tests in JOBS processes (2) of one core each, with co
 	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not real and not browser" --cov --cov-report=term:skip-covered $(ARGS)
 
 test-slow: setup ## Tests of minutes, with real X-rays where they are and a browser, but without the lengthy ones
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "(real or slow or browser) and not lengthy" --durations=40 $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "(real or slow or browser) and not lengthy" --durations=40 $(ARGS)
 
 test-all: setup ## All tests: slow ones, real X-rays where they are, a service installed alone
 	$(PYTEST) $(ARGS)
