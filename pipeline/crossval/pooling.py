@@ -52,7 +52,7 @@ def join_predictions(runs: Mapping[Fold, Run], classes: Sequence[str]) -> "pd.Da
         frame = frame[frame["split"] == "test"].assign(fold=fold.number, repeat=fold.repeat)
         order = [run.info().classes.index(name) for name in classes]
         for column in ("logits", "probabilities"):
-            frame[column] = [np.asarray(row)[order] for row in frame[column]]
+            frame[column] = [np.asarray(row)[order].tolist() for row in frame[column]]
         parts.append(frame)
     return pd.concat(parts, ignore_index=True)
 

@@ -80,7 +80,7 @@ def test_a_finished_cross_validation_predicts_every_image_outside_the_test_split
         assert {row.image for row in seen.select(Split.TEST)} == set(own["image"])
         assert not {row.patient for row in seen.rows if row.split is not Split.TEST} & set(own["patient"])
         predicted = pd.read_parquet(run.predictions).set_index("image")["logits"]
-        assert (np.stack(predicted[own["image"]]) == np.stack(own["logits"])).all()
+        assert (np.stack(list(predicted[own["image"]])) == np.stack(list(own["logits"]))).all()
 
 
 def test_an_interruption_changes_no_other_fold(
@@ -91,7 +91,7 @@ def test_an_interruption_changes_no_other_fold(
     frames = (pd.read_parquet(folder.predictions) for folder in (finished, whole))
     one, other = (frame[frame["fold"] != 2] for frame in frames)  # the second was interrupted
     assert list(one["image"]) == list(other["image"])
-    assert np.stack(one["logits"]) == pytest.approx(np.stack(other["logits"]), abs=1e-5)
+    assert np.stack(list(one["logits"])) == pytest.approx(np.stack(list(other["logits"])), abs=1e-5)
     with pytest.raises(InputError, match="already done"):
         train_folds(whole)
 

@@ -57,7 +57,7 @@ def test_each_image_is_judged_by_the_decisions_of_its_own_fold(runs: dict[Fold, 
     cases = decide_cases(frame, runs, make_record(), place="x")
     for (fold, _), temperature in zip(runs.items(), (1.0, 2.0, 3.0, 4.0), strict=True):
         own = ((frame["fold"] == fold.number) & (frame["repeat"] == fold.repeat)).to_numpy()
-        scaled = np.exp(np.stack(frame["logits"])[own] / temperature)
+        scaled = np.exp(np.stack(list(frame["logits"]))[own] / temperature)
         expected = scaled / scaled.sum(axis=1, keepdims=True)
         assert cases.probabilities[own] == pytest.approx(expected)
         assert (cases.sets[own] == (1 - expected <= list(LIMITS.values()))).all()
