@@ -8,7 +8,7 @@ import typer
 
 from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import format_number, print_json, print_lines, print_table, say
-from pneumo.pipeline.cli.progress import TrainingProgress
+from pneumo.pipeline.cli.progress import ConsoleReporter, TrainingProgress
 from pneumo.serving.contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ def crossval(
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Seed of the folds, of weights and shuffling; +1 each repeat.")
     ] = 42,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Join the folds in one bundle, with decisions fitted out of fold."),
+    ] = False,
     resume: Annotated[
         str | None, typer.Option("--resume", help=f"Continue this cross-validation: {options.FOLDER_HELP}")
     ] = None,
@@ -40,35 +44,44 @@ def crossval(
     Every image outside the test split is predicted by a model that was trained without its patient. Folds keep the
     classes' shares. Each is a run; Ctrl-C keeps finished folds.
     """
+    from pneumo.pipeline.config import load_config
     from pneumo.pipeline.crossval.cross_validation import Plan, create_crossval, train_folds
+    from pneumo.pipeline.crossval.ensemble import check_decisions, export_ensemble
     from pneumo.pipeline.crossval.record import CrossvalFolder
+    from pneumo.pipeline.runs.run import Status
 
     if (config is None) == (resume is None):
         raise InputError("pneumo crossval: give either a CONFIG or --resume CROSSVAL")
     if resume is not None:
-        kept = {"resume", "crossvals_dir", "as_json"}
+        kept = {"resume", "crossvals_dir", "ensemble", "as_json"}
         options.refuse_options(context, context.params.keys() - kept, because="--resume continues it as it was")
         folder = CrossvalFolder.open(resume, root=crossvals_dir, resuming=True)
+        if ensemble:
+            check_decisions(load_config(folder.config))
     else:
         assert config is not None
         experiment, dataset = options.load_inputs(config, override, data)
+        if ensemble:
+            check_decisions(experiment)
         plan = Plan(folds, repeat, seed, options.join_trackers(track, wandb))
         folder = create_crossval(experiment, dataset, plan, root=crossvals_dir, command=["pneumo", *sys.argv[1:]])
     try:
-        with TrainingProgress() as progress:
-            train_folds(folder, reporter=progress)
+        if not (ensemble and folder.read().status is Status.DONE):
+            with TrainingProgress() as progress:
+                train_folds(folder, reporter=progress)
+        bundle = export_ensemble(folder, reporter=ConsoleReporter()) if ensemble else None
     except KeyboardInterrupt:
         say(f"interrupted; finished folds are kept; continue with: pneumo crossval --resume {folder.folder}")
         raise typer.Exit(130) from None
-    _show(folder, as_json)
+    _show(folder, bundle, as_json)
 
 
-def _show(folder: "CrossvalFolder", as_json: bool) -> None:
+def _show(folder: "CrossvalFolder", bundle: Path | None, as_json: bool) -> None:
     from pneumo.pipeline.evaluation.results import title
 
     record = folder.read()
     if as_json:
-        print_json({"folder": str(folder.folder), **record.model_dump(mode="json")})
+        print_json({"folder": str(folder.folder), "bundle": bundle and str(bundle), **record.model_dump(mode="json")})
         return
     assert record.pooled is not None
     rows = []
@@ -81,3 +94,5 @@ def _show(folder: "CrossvalFolder", as_json: bool) -> None:
     count = f"{record.folds} folds" + (f", {record.repeats} times" if record.repeats > 1 else "")
     print_table(columns, rows, right=columns[1:], title=f"Out-of-fold predictions of {count}")
     print_lines(f"predictions: {folder.predictions}", f"runs of the folds: {folder.runs}")
+    if bundle:
+        print_lines(f"bundle of the folds: {bundle}", f"next: pneumo promote {bundle.parent}")

@@ -110,7 +110,8 @@ class CrossvalFolder(RecordFolder):
 
     def find_run(self, fold: Fold) -> Run | None:
         """Return the run of a fold, finished or not; None before it began."""
-        return next((run for run in Run.list_folders(self.runs) if run.info().fold == fold), None)
+        runs = ((run, run.info()) for run in Run.list_folders(self.runs))
+        return next((run for run, info in runs if info.fold == fold and not info.members), None)
 
     def list_runs(self) -> dict[Fold, Run]:
         """Return the finished runs by fold, in order."""

@@ -16,10 +16,11 @@ VALIDATION_SHARE = 0.15
 """Share of the images outside a fold that choose the best epoch and the decisions."""
 
 
-def apply_fold(dataset: Dataset, fold: Fold) -> Dataset:
+def apply_fold(dataset: Dataset, fold: Fold, *, ensemble: bool = False) -> Dataset:
     """Return a data set whose test split is a fold; the others are training, with a validation split cut by patient.
 
-    Images of the data set's own test split are left out. The same fold of the same data set is always the same.
+    Images of the data set's own test split are left out. The same fold of the same data set is always the same. For an
+    `ensemble` of all folds, the fold is the validation split, all others are training, and the own test split stays.
 
     Raises:
         InputError: A class has too few patients for so many folds.
@@ -29,6 +30,10 @@ def apply_fold(dataset: Dataset, fold: Fold) -> Dataset:
     shares = dict.fromkeys(range(1, fold.folds + 1), 1 / fold.folds)
     numbers = divide_images(samples, shares, seed=fold.seed)
     others = [sample for sample in samples if numbers[sample.name] != fold.number]
+    if ensemble:
+        parts = dict.fromkeys(shares, Split.TRAIN) | {fold.number: Split.VALIDATION}
+        own = dataset.select(Split.TEST)
+        return replace(dataset, rows=(*(replace(row, split=parts[numbers[row.image]]) for row in rows), *own))
     validation = carve_validation(others, VALIDATION_SHARE, seed=fold.seed)
 
     def choose_split(row: Row) -> Split:

@@ -116,7 +116,12 @@ def _fit_decisions(run: Run, info: RunInfo, scores: Scores, policy: str | None) 
     if rules.fit_on == "shifts":
         return fit_on_shifts(run, info, validation, rules)
     return deciding.fit_decisions(
-        validation.logits, validation.truth, positive=positive, classes=info.classes, rules=rules
+        validation.logits,
+        validation.truth,
+        positive=positive,
+        classes=info.classes,
+        rules=rules,
+        fitted_on="cross-validation" if info.members else "validation",
     )
 
 

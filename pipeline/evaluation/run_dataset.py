@@ -24,7 +24,7 @@ def read_unchanged(folder: Path, fingerprint: str) -> tuple[Dataset | None, str 
 def read_run_dataset(info: RunInfo) -> Dataset:
     """Read a run's data set as `read_training_data` does, with the splits of its fold if it has one."""
     dataset = read_training_data(info.name, info.data, info.data_fingerprint)
-    return apply_fold(dataset, info.fold) if info.fold else dataset
+    return apply_fold(dataset, info.fold, ensemble=bool(info.members)) if info.fold else dataset
 
 
 def read_training_data(name: str, data: str, fingerprint: str) -> Dataset:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pneumo.pipeline.data.manifest import Dataset, Row, Split
 from pneumo.pipeline.data.training_images import ludwig_frame, name_for_ludwig, read_images
 from pneumo.pipeline.decisions.outlier_limit import OutlierLimit, sample_rows
 from pneumo.pipeline.evaluation import read_metrics
-from pneumo.pipeline.evaluation.cases import positive_column
+from pneumo.pipeline.evaluation.cases import positive_column, read_predictions
 from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.evaluation.stress import stress_test
 from pneumo.pipeline.export.bundle_folder import write_bundle_folder
@@ -88,14 +89,16 @@ def export_run(
         preparation = Preparation.model_validate(info.preparation)
         rules = ClassDecisions(info.classes, info.positive, decisions)
         with runtime.log_to_file(run.log):
-            model = inference.load_model(run)
+            members = [(inference.load_model(member), member.info()) for member in run.list_members()]
+            networks = [inference.prepare_network(model, own) for model, own in members]
+            columns = [[own.classes.index(name) for name in info.classes] for _, own in members]
             with reporter.waiting("writing the graph"):
-                write_graph(inference.prepare_network(model, info), preparation, graph)
+                write_graph(inference.join_networks(networks, columns), preparation, graph)
         _add_maps(graph, info, dataset, reporter)
         graph.write_bytes(describe_graph(graph.read_bytes(), preparation, rules))
         with reporter.waiting("checking the graph against Ludwig"), runtime.log_to_file(run.log):
             compared = run_graph(graph.read_bytes(), dataset, _parity_rows(dataset), preparation)
-            parity = _check_parity(model, info, dataset, compared)
+            parity = _check_parity(run, members[0][0], dataset, compared)
         validation = sample_rows(dataset.select(Split.VALIDATION))
         held_out = run_graph(graph.read_bytes(), dataset, validation, preparation)
         quantization = None
@@ -108,7 +111,8 @@ def export_run(
         guard = OutlierLimit.fit(training.features, held_out.features, quantile=decisions.outlier_quantile)
         (partial / EMBEDDING_SPACE).write_bytes(guard.outlier_scorer.to_bytes())
         positive = positive_column(info.classes, info.positive)
-        reference = make_reference((training, held_out), guard.outlier_scorer, positive, decisions.temperature)
+        parts = [_replace_logits(run, part) if info.members else part for part in (training, held_out)]
+        reference = make_reference(parts, guard.outlier_scorer, positive, decisions.temperature)
         reference.to_parquet(partial / "reference.parquet", index=False)
         shutil.copyfile(run.config, partial / "config.yaml")
         if (stress := run.folder / stress_test.FILE).is_file():  # the model card shows it
@@ -249,17 +253,30 @@ def _parity_rows(dataset: Dataset) -> tuple[Row, ...]:
     return (*rows, *others[: max(0, PARITY_IMAGES - len(rows))])
 
 
-def _check_parity(model: "LudwigModel", info: RunInfo, dataset: Dataset, outputs: GraphOutputs) -> Parity:
+def _replace_logits(run: Run, outputs: GraphOutputs) -> GraphOutputs:
+    """Return outputs with the out-of-fold logits of an ensemble's run: its members were trained on the images."""
+    frame = read_predictions(run)
+    logits = dict(zip(frame["image"], frame["logits"], strict=True))
+    return replace(outputs, logits=np.stack([logits[row.image] for row in outputs.rows]).astype(np.float32))
+
+
+def _check_parity(run: Run, model: "LudwigModel", dataset: Dataset, outputs: GraphOutputs) -> Parity:
     """Compare a graph's outputs with Ludwig's own predict, which gets arrays as in training.
+
+    The reference of an ensemble is the mean of the logits that its members' Ludwig models give.
 
     Raises:
         CheckFailedError: A probability differs by more than `TOLERANCE`.
     """
+    info = run.info()
     images = read_images(dataset, outputs.rows, Preparation.model_validate(info.preparation))
-    frame = ludwig_frame(outputs.rows, images, image=info.image, label=info.label)
-    answers, _ = model.predict(dataset=frame[[info.image]], batch_size=_BATCH, skip_save_predictions=True)
-    columns = [f"{info.label}_probabilities_{name_for_ludwig(name)}" for name in info.classes]
-    theirs = np.stack([answers[column].to_numpy(float) for column in columns], 1)
+    if info.members:
+        theirs = calibrate_logits(inference.predict_members(run, images), 1.0)
+    else:
+        frame = ludwig_frame(outputs.rows, images, image=info.image, label=info.label)
+        answers, _ = model.predict(dataset=frame[[info.image]], batch_size=_BATCH, skip_save_predictions=True)
+        columns = [f"{info.label}_probabilities_{name_for_ludwig(name)}" for name in info.classes]
+        theirs = np.stack([answers[column].to_numpy(float) for column in columns], 1)
     difference = float(np.abs(calibrate_logits(outputs.logits, 1.0) - theirs).max())
     if not difference <= TOLERANCE:
         raise CheckFailedError(

@@ -31,6 +31,10 @@ def load_model(run: Run) -> "protocols.LudwigModel":
         InputError: The run has no finished model.
     """
     if not any(run.model.glob("model_weights*")):
+        if run.info().members:
+            raise InputError(
+                f"{run.folder}: joins {len(run.info().members)} runs and has no Ludwig model; use its bundle"
+            )
         raise InputError(f"{run.folder}: no model in it yet; finish it with `pneumo train --resume {run.name}`")
     runtime.load_ludwig()
     import torch
@@ -79,6 +83,38 @@ def prepare_network(model: "protocols.LudwigModel", info: RunInfo) -> "torch.nn.
             return logits, outputs[hidden_key]
 
     return Network().eval()
+
+
+def join_networks(networks: "Sequence[torch.nn.Module]", columns: Sequence[Sequence[int]]) -> "torch.nn.Module":
+    """Return networks as one, whose logits are the mean of theirs and whose embedding is that of the first.
+
+    `columns` are the columns of each network's logits in the order of the classes, [K].
+    """
+    import torch
+
+    class Mean(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = torch.nn.ModuleList(networks)
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            outputs = [member(image) for member in self.members]
+            logits = [each[0][:, list(order)] for each, order in zip(outputs, columns, strict=True)]
+            return torch.stack(logits).mean(dim=0), outputs[0][1]
+
+    return Mean().eval() if len(networks) > 1 else networks[0]
+
+
+def predict_members(run: Run, images: Sequence[NDArray[np.uint8]]) -> Float32:
+    """Return the mean of the logits [N, K] of a run's members, columns as the run's classes; images as above."""
+    info = run.info()
+    total = np.zeros((len(images), len(info.classes)), dtype=np.float64)
+    members = run.list_members()
+    for member in members:
+        own = member.info()
+        logits = predict_logits(load_model(member), own, images)
+        total += logits[:, [own.classes.index(name) for name in info.classes]]
+    return (total / len(members)).astype(np.float32)
 
 
 def predict_logits(model: "protocols.LudwigModel", info: RunInfo, images: Sequence[NDArray[np.uint8]]) -> Float32:

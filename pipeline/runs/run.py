@@ -58,6 +58,8 @@ class RunInfo(BaseModel):
         fit_on: Images that the decisions are fitted to, as the config says: `validation` or `shifts`.
         refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
         fold: For a run of a cross-validation, the part of the data set that is its test split.
+        members: For an ensemble of a cross-validation's folds, names of their run folders beside it; its `fold` is that
+            of the first.
         versions: Versions of Python and of the packages that can change a result.
         git_commit: Commit of the working directory, with `-dirty` if files differ; None outside git.
         hardware: Processor, cores, memory in GiB, accelerators.
@@ -82,6 +84,7 @@ class RunInfo(BaseModel):
     fit_on: str = "validation"
     refit_of: str | None = None
     fold: Fold | None = None
+    members: list[str] = []
     versions: dict[str, str]
     git_commit: str | None
     hardware: dict[str, Any]
@@ -125,6 +128,10 @@ class Run(RecordFolder):
     def is_done(self) -> bool:
         """Return whether the run exists and is done."""
         return self.record_file.is_file() and self.info().status is Status.DONE
+
+    def list_members(self) -> "list[Run]":
+        """Return the runs whose networks this run joins; itself if it was trained."""
+        return [Run(self.folder.parent / name) for name in self.info().members] or [self]
 
     def is_locked(self) -> bool:
         """Return whether a process trains it now."""

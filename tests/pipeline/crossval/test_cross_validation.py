@@ -19,6 +19,8 @@ from pneumo.pipeline.data.manifest import Dataset, Split
 from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.model.predictor import open_session
 from tests.conftest import TINY, Outcome
 from tests.support.paths import CONFIGS
 from tests.support.reporters import StopAt
@@ -114,3 +116,36 @@ def test_a_killed_cross_validation_goes_on_from_its_finished_folds(
     assert json.loads(outcome.out)["status"] == "done"
     assert started(folder).items() > before.items()
     assert len(started(folder)) == 2
+
+
+def test_the_bundle_of_the_folds_gives_the_mean_of_their_logits(
+    finished: CrossvalFolder, dataset: Dataset, pneumo: Callable[..., Outcome]
+) -> None:
+    outcome = pneumo("crossval", "--resume", finished.folder, "--ensemble", "--json")
+    assert outcome.code == 0, outcome.err
+    bundle = Bundle.open(Path(json.loads(outcome.out)["bundle"]))
+    run = Run(bundle.folder.parent)
+    frame, held_out = (pd.read_parquet(folder.predictions) for folder in (run, finished))
+    images = np.random.default_rng(0).random((4, 1, 32, 32), dtype=np.float32)
+    joined = open_session((bundle.folder / "model.onnx").read_bytes(), 1).run(["logits"], {"image": images})[0]
+    assert bundle.info.parity.max_probability_difference < 1e-4
+    assert joined.shape == (4, 2)
+    own = frame[frame["split"] == "validation"].set_index("image")["logits"]
+    assert np.stack(list(own[held_out["image"]])) == pytest.approx(np.stack(list(held_out["logits"])), abs=1e-6)
+    assert set(frame[frame["split"] == "test"]["image"]) == {row.image for row in dataset.select(Split.TEST)}
+    assert bundle.info.metrics["decisions"]["fitted_on"] == "cross-validation"
+    assert bundle.info.metrics["decisions"]["images"] == len(held_out)
+    reference = pd.read_parquet(bundle.folder / "reference.parquet")
+    assert len(reference) == len(held_out)
+
+
+def test_an_ensemble_whose_decisions_need_changed_images_is_refused_before_training(
+    dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]
+) -> None:
+    outcome = pneumo(
+        *("crossval", CONFIGS / "smoke.yaml", "--data", dataset.folder, "--crossvals-dir", tmp_path / "crossvals"),
+        *("--ensemble", "-o", "decisions.fit_on=shifts"),
+    )
+    assert outcome.code == 2
+    assert "decisions.fit_on" in outcome.err
+    assert not (tmp_path / "crossvals").exists()

@@ -99,6 +99,15 @@ def test_folds_depend_on_the_seed_alone() -> None:
     assert digest == PINNED, "a finished run would get other splits than it was trained with"
 
 
+def test_an_ensemble_keeps_the_test_split_and_holds_out_its_first_fold() -> None:
+    dataset = make_dataset(90)
+    fold = folds_of(3)[0]
+    whole, divided = apply_fold(dataset, fold, ensemble=True), apply_fold(dataset, fold)
+    assert whole.select(Split.TEST) == dataset.select(Split.TEST)
+    assert {row.image for row in whole.select(Split.VALIDATION)} == {row.image for row in divided.select(Split.TEST)}
+    assert len(whole.rows) == len(dataset.rows)
+
+
 def test_too_few_patients_for_so_many_folds_are_refused_by_class() -> None:
     dataset = make_dataset(30)
     with pytest.raises(InputError, match=r"fold \d of 9 would have no PNEUMONIA image for .*8 patients; give fewer"):
