@@ -1,7 +1,8 @@
 """`pneumo train --profile`: PyTorch's profiler over a few steps of Ludwig's trainer. Importing this loads Ludwig.
 
-`profile/trace.json.gz` in the run folder is for chrome://tracing or ui.perfetto.dev, `profile/summary.txt` is the
-profiler's table of what took most time. The seconds of the stages around the training stand in `run.json`.
+`profile/trace.json.gz` in the run folder is for chrome://tracing or ui.perfetto.dev, `profile/summary.txt` has the
+parts of a step and the profiler's table of what took most time. The seconds of the stages around the training stand in
+`run.json`.
 """
 
 from collections.abc import Callable
@@ -83,5 +84,9 @@ class ProfilingCallback(Callback):
     def _write_trace(self, profiler: torch.profiler.profile) -> None:
         self.folder.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
-        table = profiler.key_averages().table(sort_by="cpu_time_total", row_limit=ROWS, max_name_column_width=40)
-        (self.folder / "summary.txt").write_text(table, encoding="utf-8")
+        averages = profiler.key_averages()
+        took = {each.key: each.cpu_time_total / each.count / 1000 for each in averages}  # milliseconds
+        parts = [f"{part} {took.get(part, 0.0):.2f} ms" for part in (BATCH, *PARTS.values())]
+        table = averages.table(sort_by="cpu_time_total", row_limit=ROWS, max_name_column_width=40)
+        text = f"Parts of a step, in the mean: {', '.join(parts)}\n{table}"
+        (self.folder / "summary.txt").write_text(text, encoding="utf-8")
