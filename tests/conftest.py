@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from pneumo.pipeline import config, training
@@ -26,6 +27,9 @@ from pneumo.pipeline.export import bundle_export
 from pneumo.pipeline.ludwig import runtime
 from pneumo.pipeline.runs.run import Run
 from tests.support.paths import CONFIGS, ROOT
+
+settings.register_profile("any machine", settings.default, deadline=None)  # no example fails for being slow
+settings.load_profile("any machine")
 
 TINY = (
     "trainer.epochs=3",
