@@ -74,8 +74,8 @@ format: setup ## Format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Benchmarks of speed: tables of ratios measured in one run (robustness.py takes hours: run it by name)
-	@for script in $(filter-out benchmarks/robustness.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: setup ## Benchmarks of speed: tables of ratios measured in one run (screening.py takes hours: run it by name)
+	@for script in $(filter-out benchmarks/screening.py benchmarks/variants.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: setup ## Build the documentation into site/, without a network; check that every link and command in it exists
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

