@@ -30,7 +30,7 @@ class CorrectionFile:
         """Read a table with a column `source` or `image`, and `label` to relabel.
 
         Raises:
-            InputError: It cannot be read, or lacks a column.
+            InputError: It cannot be read, lacks a column, or has one of them twice.
         """
         data = read_file(path)
         table = parse_table(data, where=str(path))
@@ -38,6 +38,8 @@ class CorrectionFile:
         if not {"source", "image"} & {*header} or (option == "relabel" and "label" not in header):
             needs = "'image' or 'source'" + " and 'label'" * (option == "relabel")
             raise InputError(f"{path}:1: --{option} needs the columns {needs}; it has {list_names(table.header, 20)}")
+        if twice := [name for name in ("source", "image", "label") if header.count(name) > 1]:
+            raise InputError(f"{path}:1: has two columns {twice[0]!r}; keep the right one")
         rows = tuple((line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in table.rows)
         return cls(option, path, hashlib.sha256(data).hexdigest(), rows)
 

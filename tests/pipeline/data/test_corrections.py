@@ -148,6 +148,7 @@ def test_an_unreadable_image_may_be_listed(source: Path, read: Read, tmp_path: P
         ),
         ("exclude", ["file", "a.png"], r"reviewed.csv:1: --exclude needs .* 'source'; it has 'file'"),
         ("relabel", ["source,label"], r"reviewed.csv: no rows"),
+        ("relabel", ["source,label,Label", "a.png,NORMAL,PNEUMONIA"], r"reviewed.csv:1: has two columns 'label'"),
     ],
 )
 def test_a_file_that_cannot_be_a_correction_is_refused_when_it_is_read(
