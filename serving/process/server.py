@@ -45,10 +45,8 @@ def serve(settings: Settings, announce: Callable[[Bundle, str], object]) -> None
     """
     bundle = Bundle.open(resolve(settings.model, settings.models_dir))
     open_keys(settings)  # fails here once, not in every worker
-    listener = _bind(settings)
-    place, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place, settings.host)  # noqa: S104  # all addresses: one that opens
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    listener = bind(settings)
+    address = tell_address(listener, settings.host)
     try:
         if settings.workers == 1:
             run(settings, bundle, listener, lambda: announce(bundle, address))
@@ -181,7 +179,8 @@ def _accept_waiting(listener: socket.socket) -> list[socket.socket]:
     return accepted
 
 
-def _bind(settings: Settings) -> socket.socket:
+def bind(settings: Settings) -> socket.socket:
+    """Return a socket that is bound to the settings' host and port; raise `InputError` if it cannot be."""
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -193,3 +192,10 @@ def _bind(settings: Settings) -> socket.socket:
             "choose others, or --port 0 for a free one"
         ) from None
     return listener
+
+
+def tell_address(listener: socket.socket, host: str) -> str:
+    """Return an address of a listener that a client can open; `0.0.0.0` and `::` stand for all addresses."""
+    place, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

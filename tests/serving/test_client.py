@@ -376,7 +376,8 @@ def test_a_slow_answer_is_not_asked_for_again(slept):
     with served(stub(answer)) as url, Client(url, timeout=0.2, sleep=slept.append) as client:
         with pytest.raises(ServiceError, match="No answer"):
             client.model()
-        assert (len(asked), slept) == (1, [])
+        assert slept == []
+        assert len(asked) <= 1  # on a busy machine the time is over before the question arrives
 
 
 def test_four_requests_are_under_way_at_once(pngs, monkeypatch):
@@ -387,7 +388,8 @@ def test_four_requests_are_under_way_at_once(pngs, monkeypatch):
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.1)
+        while most < client_module.CONCURRENCY:
+            await asyncio.sleep(0.005)
         running -= 1
         prediction = {"filename": None, "label": "A", "probability": 0.5, "probabilities": {}, "threshold": None}
         prediction |= {"certainty": "certain", "in_distribution": True, "outlier_score": 0, "elapsed_ms": 1, "index": 0}

@@ -9,24 +9,29 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 _SCRIPT = """
-import sys
+import os, sys
 from pneumo.serving.telemetry import logs
-from pneumo.serving.process.server import serve
+from pneumo.serving.process import server
 from pneumo.serving.contracts.settings import Settings
 
+server.GRACE_S = float(os.environ.pop("GRACE_S", server.GRACE_S))
 if __name__ == "__main__":
     logs.configure("text")
     settings = Settings.from_environment(model=sys.argv[1], port=0, threads=1)
-    serve(settings, lambda bundle, address: print(address, flush=True))
+    server.serve(settings, lambda bundle, address: print(address, flush=True))
 """
 
 
 class ServerProcess:
-    """A running service; its settings are given without `PNEUMO_`, in small letters."""
+    """A running service; its settings are given without `PNEUMO_`, in small letters.
 
-    def __init__(self, script: Path, model: Path, **settings: object) -> None:
+    With `grace_s` requests under way get so many seconds at the end.
+    """
+
+    def __init__(self, script: Path, model: Path, grace_s: float | None = None, **settings: object) -> None:
         script.write_text(_SCRIPT)
         given = {f"PNEUMO_{name.upper()}": str(value) for name, value in settings.items()}
+        given |= {} if grace_s is None else {"GRACE_S": str(grace_s)}
         self.process = subprocess.Popen(
             [sys.executable, str(script), str(model)],
             cwd=ROOT,

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 300.0) -> None:
     """Return once a condition holds; fail after `timeout` seconds, which only something that hangs takes."""
     ends = time.monotonic() + timeout
     while not condition():

@@ -439,7 +439,7 @@ def edited_configs(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(edited_configs())
 def test_any_edit_of_a_valid_config_is_valid_or_told_with_its_places(text: str) -> None:
     try:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.pipeline import config
@@ -218,7 +218,6 @@ def test_hyperopt_sections_are_accepted(tmp_path: Path) -> None:
     assert config.load_config(file).config["hyperopt"]["goal"] == "maximize"
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_a_document_or_an_input_error(text: str) -> None:
     try:

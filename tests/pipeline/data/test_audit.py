@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -174,7 +174,6 @@ def test_missing_damaged_and_changed_files_of_a_data_set_are_defects(data: Datas
     assert "50 x 50" in next(finding.summary for finding in report.defects if finding.kind is Kind.CHANGED)
 
 
-@settings(max_examples=40, deadline=None)
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_of_a_prepared_image_is_always_found(
     tmp_path_factory: pytest.TempPathFactory, at: float, bit: int

@@ -55,7 +55,7 @@ def assert_apart(parts: list[set[str]]) -> None:
     assert sum(map(len, parts)) == len(set.union(*parts))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(60, 120), st.integers(1, 3), st.integers(2, 5), st.integers(0, 3))
 def test_each_image_outside_the_test_split_is_held_out_once_with_its_patient(
     patients: int, images: int, folds: int, seed: int

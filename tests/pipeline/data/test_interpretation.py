@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, interpret_source
@@ -247,7 +247,6 @@ TABLES = st.lists(
 
 
 @pytest.mark.parametrize("layout", [None, "class", "split/class", "patient/class", "any/class/patient"])
-@settings(max_examples=60, deadline=None)
 @given(names=TREES, rows=st.none() | TABLES)
 def test_every_file_is_an_image_or_is_said_to_be_left_out(
     layout: str | None, names: set[str], rows: list[tuple[str, str]] | None, tmp_path_factory: pytest.TempPathFactory

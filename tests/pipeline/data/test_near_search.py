@@ -48,8 +48,8 @@ def families(draw: st.DrawFn) -> list[bytes]:
     return hashes
 
 
-@settings(max_examples=30, deadline=None)
-@given(hashes=families(), distance=st.integers(0, 40), parts=st.sampled_from([None, 1, 11, 12, 14, 15, 16, 20, 32]))
+@settings(max_examples=25)
+@given(hashes=families(), distance=st.integers(0, 40), parts=st.sampled_from([None, 1, 14, 15, 16, 20, 32]))
 def test_pairs_and_groups_are_those_of_a_plain_count(hashes: list[bytes], distance: int, parts: int | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if parts and distance // parts <= 1:  # what would take minutes in a few parts is never chosen
@@ -60,7 +60,7 @@ def test_pairs_and_groups_are_those_of_a_plain_count(hashes: list[bytes], distan
         assert partition(group_near(hashes, distance)) == connect(len(hashes), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=40), st.integers(0, 255))
 def test_pairs_of_any_hashes_at_any_distance_are_those_of_a_plain_count(hashes: list[bytes], distance: int) -> None:
     assert find_near_pairs(hashes, distance).tolist() == count_pairs(hashes, distance)

@@ -3,6 +3,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from pneumo.pipeline.data.shortcuts import (
     LabelledTraits,
     Shortcut,
     ShortcutReport,
+    Traits,
     describe_shortcuts,
     describe_traits,
     is_sampled,
@@ -41,39 +43,42 @@ Pixels = NDArray[np.uint8]
 Paint = Callable[[Image.Image, np.random.Generator], None]
 
 
+class Raster:
+    """Pixels and, once they are asked for, their traits."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+
+    @cached_property
+    def traits(self) -> Traits:
+        picture = Picture(self.pixels, "PNG", "L", 64, 64)
+        return describe_traits(picture, self.pixels, size=None, file_format="PNG")
+
+
 @dataclass(frozen=True)
 class Film:
     label: str
     patient: str
-    pixels: Pixels
+    raster: Raster
 
 
 @pytest.fixture(scope="module")
 def films(phantoms: Path) -> list[Film]:
     rule = PatientRule()
     with open_source(phantoms) as source:
-        return [Film(i.label, rule.patient(i), read_gray(source.read(i).data).gray) for i in source.items]
+        return [Film(i.label, rule.patient(i), Raster(read_gray(source.read(i).data).gray)) for i in source.items]
 
 
 def measure(films: list[Film]) -> ShortcutReport:
-    return measure_shortcuts(
-        [
-            LabelledTraits(
-                film.label,
-                film.patient,
-                describe_traits(Picture(film.pixels, "PNG", "L", 64, 64), film.pixels, size=None, file_format="PNG"),
-            )
-            for film in films
-        ]
-    )
+    return measure_shortcuts([LabelledTraits(film.label, film.patient, film.raster.traits) for film in films])
 
 
 def paint(films: list[Film], label: str, how: Paint) -> Iterator[Film]:
     for number, film in enumerate(films):
         if film.label == label:
-            image = Image.fromarray(film.pixels)
+            image = Image.fromarray(film.raster.pixels)
             how(image, np.random.default_rng(number))
-            film = replace(film, pixels=np.asarray(image))
+            film = replace(film, raster=Raster(np.asarray(image)))
         yield film
 
 
@@ -99,22 +104,25 @@ def scatter(image: Image.Image, random: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "label"),
     [
-        *(box(x, y, 6, 255) for x, y in ((0, 0), (58, 0), (0, 58), (57, 57), (30, 1), (1, 35), (56, 20))),
-        box(29, 29, 6, 255),
-        box(2, 2, 6, 0),
-        box(28, 57, 6, 0),
-        box(28, 2, 6, 128),
-        letter(2, 2, 255),
-        letter(50, 48, 255),
-        letter(28, 28, 255),
-        frame(255),
-        frame(0),
-        scatter,
+        (box(0, 0, 6, 255), "NORMAL"),
+        (box(58, 0, 6, 255), "PNEUMONIA"),
+        (box(57, 57, 6, 255), "NORMAL"),
+        (box(1, 35, 6, 255), "PNEUMONIA"),
+        (box(29, 29, 6, 255), "NORMAL"),
+        (box(2, 2, 6, 0), "PNEUMONIA"),
+        (box(28, 57, 6, 0), "NORMAL"),
+        (box(28, 2, 6, 128), "PNEUMONIA"),
+        (letter(2, 2, 255), "NORMAL"),
+        (letter(50, 48, 255), "PNEUMONIA"),
+        (frame(255), "NORMAL"),
+        (frame(255), "PNEUMONIA"),
+        (frame(0), "PNEUMONIA"),
+        (scatter, "NORMAL"),
+        (scatter, "PNEUMONIA"),
     ],
 )
-@pytest.mark.parametrize("label", ["NORMAL", "PNEUMONIA"])
 def test_a_mark_on_every_image_of_a_class_is_found_wherever_it_is(films: list[Film], how: Paint, label: str) -> None:
     mark = find(measure(list(paint(films, label, how))), "mark")
     assert mark.is_written
@@ -130,8 +138,7 @@ def test_a_mark_is_named_with_its_class_and_place(films: list[Film]) -> None:
         assert "from the left" in mark.place or "wherever it lies" in mark.place
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("images", [120, 400])
+@pytest.mark.parametrize(("images", "seed"), [(120, 0), (120, 1), (400, 2)])
 def test_phantoms_have_no_shortcut(tmp_path: Path, seed: int, images: int) -> None:
     write_phantoms(tmp_path / "raw", Recipe(images=images, seed=seed, size=64))
     report = audit(tmp_path / "raw", workers=1)
@@ -140,7 +147,7 @@ def test_phantoms_have_no_shortcut(tmp_path: Path, seed: int, images: int) -> No
 
 
 @pytest.mark.parametrize("patients", [44, 150])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_labels_that_mean_nothing_are_not_told(films: list[Film], seed: int, patients: int) -> None:
     random = np.random.default_rng(seed)
     some = random.permutation(sorted({film.patient for film in films}))[:patients].tolist()
@@ -234,7 +241,7 @@ def marked(films: list[Film], tmp_path_factory: pytest.TempPathFactory) -> Path:
         stem = f"{film.patient}-{number:04}" if film.label == "NORMAL" else f"{film.patient}_virus_{number}"
         path = root / film.label / f"{stem}.{'png' if film.label == 'NORMAL' else 'jpeg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(film.pixels).save(path)
+        Image.fromarray(film.raster.pixels).save(path)
     return root
 
 

@@ -308,7 +308,7 @@ def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray],
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.zip", "s.tar", "s.tgz", "s.pdf", "s.csv"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes) -> None:
     path = tmp_path_factory.mktemp("bytes") / name

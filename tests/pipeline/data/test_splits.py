@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.pipeline.data.manifest import Split
@@ -24,7 +24,6 @@ def singles(*counts: tuple[str, int]) -> list[Sample]:
     return [Sample(f"{label}{i}", label, f"p{label}{i}", f"d{label}{i}") for label, i in names]
 
 
-@settings(max_examples=60, deadline=None)
 @given(samples(), st.integers(0, 5))
 def test_every_image_gets_one_split_and_nothing_shared_crosses(some: list[Sample], seed: int) -> None:
     splits = split_images(some, Fractions(), seed=seed)
@@ -35,7 +34,6 @@ def test_every_image_gets_one_split_and_nothing_shared_crosses(some: list[Sample
             assert seen.setdefault(getattr(sample, key), splits[sample.name]) is splits[sample.name]
 
 
-@settings(max_examples=60, deadline=None)
 @given(samples(), st.randoms(use_true_random=False))
 def test_the_result_does_not_depend_on_the_order_of_the_files(some: list[Sample], random: object) -> None:
     shuffled = list(some)
@@ -43,7 +41,6 @@ def test_the_result_does_not_depend_on_the_order_of_the_files(some: list[Sample]
     assert split_images(shuffled, Fractions(), seed=3) == split_images(some, Fractions(), seed=3)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(3, 400), st.integers(3, 400), st.integers(0, 9))
 def test_each_class_keeps_its_share_in_every_split_when_groups_are_small(a: int, b: int, seed: int) -> None:
     some = singles(("a", a), ("b", b))
@@ -56,7 +53,6 @@ def test_each_class_keeps_its_share_in_every_split_when_groups_are_small(a: int,
             assert counts[split] > 0
 
 
-@settings(max_examples=60, deadline=None)
 @given(samples())
 def test_every_class_reaches_the_training_split(some: list[Sample]) -> None:
     splits = split_images(some, Fractions(0.2, 0.4, 0.4), seed=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.pipeline.data.manifest import Split
@@ -185,7 +185,6 @@ def test_a_table_may_lie_beside_the_folder_or_archive(tmp_path: Path) -> None:
         read(tmp_path / "films", table="x.csv")
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=120) | st.text("image,lb;\t|\n\r\"'sep=0A.png ", max_size=80).map(str.encode))
 def test_any_bytes_are_a_table_or_are_refused_in_one_line(data: bytes) -> None:
     try:

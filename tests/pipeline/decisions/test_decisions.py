@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -110,7 +110,6 @@ def noise(scores: np.ndarray, truth: np.ndarray, threshold: float, policy: Polic
     return float(np.sqrt(sum(weight**2 * hit * (1 - hit) / size for weight, hit, size in parts)))
 
 
-@settings(max_examples=50, deadline=None)  # the first call loads SciPy
 @given(scored(), st.sampled_from(POLICIES))
 def test_no_threshold_beats_the_chosen_one_by_more_than_noise(case: tuple[np.ndarray, np.ndarray], text: str) -> None:
     scores, truth = case

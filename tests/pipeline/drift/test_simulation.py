@@ -42,7 +42,7 @@ def scene() -> Scene:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from([None, ALL, TENTH, ODD, MIX]), st.integers(20, 100), st.integers(0, 999))
 def test_a_window_has_its_size_whatever_is_drawn(scene, grade, size, seed):
     window = scene.draw_window(grade, size, np.random.default_rng(seed))

@@ -42,7 +42,7 @@ def repeated(cases: Cases, times: np.ndarray) -> Cases:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.sampled_from([2, 3]), st.integers(1, 15), st.integers(0, 10_000), st.booleans())
 def test_a_resample_has_the_figures_of_scikit_learn_on_repeated_images(
     images: int, classes: int, patients: int, seed: int, coarse: bool
@@ -68,7 +68,7 @@ def test_every_patient_drawn_once_gives_the_point_values() -> None:
     assert {name: value[0] for name, value in values.items()} == pytest.approx({n: p[0] for n, p in points.items()})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 60), st.sampled_from([2, 3]), st.integers(1, 30), st.integers(0, 10_000))
 def test_an_interval_holds_its_value_or_is_missing_with_a_reason(
     images: int, classes: int, patients: int, seed: int

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.pipeline.evaluation.cases import Cases, Scores
@@ -73,7 +73,6 @@ def test_a_split_without_images_has_reasons_and_no_values() -> None:
     assert all(point == (None, "no images in this split") for point in found.values())
 
 
-@settings(deadline=None)  # the first call loads torch
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 0.2, 1 / 3, 0.999]) | st.floats(0, 1), st.booleans()), min_size=1))
 def test_calibration_error_is_that_of_torchmetrics(pairs: list[tuple[float, bool]]) -> None:
     torch = pytest.importorskip("torch")

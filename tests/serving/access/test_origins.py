@@ -231,7 +231,7 @@ def guarded(tmp_path_factory) -> TestClient:
     return TestClient(app, base_url="http://localhost", follow_redirects=False)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30),
     st.sampled_from(["/v1/predict", "/drift", "/v1/model", "/metrics"]),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics
@@ -213,7 +213,6 @@ def test_probabilities_that_are_too_sure_are_believed_all_the_same():
     assert of(probability).accuracy.low > realised(probability, truth)["accuracy"] + 0.05
 
 
-@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=80), st.floats(0, 1))
 def test_an_estimate_lies_in_its_interval_and_within_what_can_be(probabilities, threshold):
     found = of(np.array(probabilities), threshold)

@@ -20,7 +20,6 @@ SEEDS = st.integers(0, 10_000)
 
 
 @pytest.mark.filterwarnings("ignore:p-value capped")
-@settings(max_examples=50, deadline=None)
 @given(SEEDS, st.integers(2, 30), st.integers(2, 30), st.sampled_from([0, 1, 5]))
 def test_the_distance_of_distributions_is_anderson_and_darlings(seed, count, rest, decimals):
     rng = np.random.default_rng(seed)
@@ -78,7 +77,7 @@ def test_leading_images_are_those_above_all_outside():
     assert count_leading(np.array([9.0, 7.0, 5.0, 1.0]), windows).tolist() == [2, 0, 1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_the_discrepancy_is_that_of_its_definition(seed):
     rng = np.random.default_rng(seed)
@@ -133,7 +132,6 @@ def test_of_very_many_images_chance_takes_some(monkeypatch):
     assert abs(kernel.measure_window(rng.normal(size=(90, 3)))[0]) < 0.1
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 15), min_size=2, max_size=60), st.data())
 def test_windows_have_their_size_and_hold_whole_patients_but_one(groups, data):
     groups = np.array(groups)

@@ -194,7 +194,7 @@ def test_a_part_without_a_name_is_no_valid_form(client):
 
 
 @given(st.binary(max_size=600), st.booleans())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_arbitrary_bodies_never_fail_the_service(client, body, framed):
     if framed:
         body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n' + body + b"\r\n--x--\r\n"

@@ -2,7 +2,7 @@ import io
 import zipfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.http.archive import ArchiveError, TooLargeError, TooManyError, is_zip, read_members
@@ -94,14 +94,12 @@ def files_or_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_give_files_or_an_archive_error(data):
     files_or_error(data)
     files_or_error(b"PK\x03\x04" + data + b"PK\x05\x06" + bytes(18))
 
 
 @given(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]), st.data())
-@settings(max_examples=250, deadline=None)
 def test_damaged_archives_give_files_or_an_archive_error(compression, data):
     content = bytearray(zipped(*FILES, compression=compression))
     for _ in range(data.draw(st.integers(1, 6))):

@@ -8,7 +8,7 @@ import zlib
 import anyio
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.contracts.problems import ProblemError
@@ -150,7 +150,6 @@ def decompressed(coding: str, pieces: list[bytes], max_bytes: int = MAX_BYTES) -
 
 
 @given(st.lists(st.binary(max_size=2000), min_size=1, max_size=4), st.integers(1, 400), st.integers(1, 300))
-@settings(deadline=None)
 def test_a_stream_is_the_same_however_it_is_cut(members, cut, times):
     members = [member * times for member in members]
     for coding, whole in (("gzip", b"".join(map(gzip.compress, members))), ("deflate", deflate(b"".join(members)))):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
@@ -385,7 +385,6 @@ def test_a_scaled_decode_keeps_place_and_brightness(how, mode):
 
 
 @given(st.sampled_from(list(Fit)), st.integers(8, 900), st.integers(8, 900), st.integers(8, 120))
-@settings(max_examples=80, deadline=None)
 def test_a_scaled_decode_is_never_coarser_than_the_square_needs(how, height, width, size):
     content = encode(Image.new("L", (width, height), 90), "JPEG")
     drafted = []
@@ -449,7 +448,6 @@ def test_a_gray_jpeg_of_the_stored_size_is_the_same_however_it_is_decoded(mode):
 
 
 @given(st.binary(max_size=4000))
-@settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_give_an_image_or_an_image_error(data):
     gray_or_error(data)
 
@@ -458,20 +456,17 @@ def test_arbitrary_bytes_give_an_image_or_an_image_error(data):
     st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF\x10\0\0\0WEBPVP8 "]),
     st.binary(max_size=400),
 )
-@settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_behind_a_known_signature_give_an_image_or_an_image_error(signature, data):
     gray_or_error(signature + data)
 
 
 @given(st.sampled_from(sorted(SAMPLES)), st.sampled_from(sorted(SAMPLES)), st.data())
-@settings(max_examples=100, deadline=None)
 def test_spliced_files_give_an_image_or_an_image_error(one, other, data):
     head, tail = SAMPLES[one], SAMPLES[other]
     gray_or_error(head[: data.draw(st.integers(0, len(head)))] + tail[data.draw(st.integers(0, len(tail))) :])
 
 
 @given(st.sampled_from(sorted(SAMPLES)), st.data())
-@settings(max_examples=120, deadline=None)
 def test_damaged_files_give_an_image_or_an_image_error(name, data):
     content = bytearray(SAMPLES[name])
     for _ in range(data.draw(st.integers(0, 4))):

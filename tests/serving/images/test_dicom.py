@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
@@ -394,13 +394,11 @@ def gray_or_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=600))
-@settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_behind_the_mark_give_an_image_or_an_image_error(data):
     gray_or_error(bytes(128) + b"DICM" + data)
 
 
 @given(st.sampled_from(sorted(FUZZED)), st.data())
-@settings(max_examples=250, deadline=None)
 def test_damaged_files_give_an_image_or_an_image_error(name, data):
     content = bytearray(FUZZED[name])
     for _ in range(data.draw(st.integers(0, 6))):
@@ -412,21 +410,18 @@ def test_damaged_files_give_an_image_or_an_image_error(name, data):
 
 
 @given(st.sampled_from(sorted(FUZZED)), st.sampled_from(sorted(FUZZED)), st.data())
-@settings(max_examples=120, deadline=None)
 def test_spliced_files_give_an_image_or_an_image_error(one, other, data):
     head, tail = FUZZED[one], FUZZED[other]
     gray_or_error(head[: data.draw(st.integers(132, len(head)))] + tail[data.draw(st.integers(0, len(tail))) :])
 
 
 @given(st.sampled_from(sorted(FUZZED)), st.integers(132, 1200), st.binary(min_size=1, max_size=8))
-@settings(max_examples=120, deadline=None)
 def test_overwritten_files_give_an_image_or_an_image_error(name, place, value):
     content = FUZZED[name]
     gray_or_error(content[:place] + value + content[place + len(value) :])
 
 
 @given(st.sampled_from(sorted(FUZZED)), st.integers(0, 600), st.binary(max_size=8))
-@settings(max_examples=60, deadline=None)
 def test_overwritten_files_without_a_preamble_give_an_image_or_an_image_error(name, place, value):
     content = FUZZED[name][132:]
     gray_or_error(content[:place] + value + content[place + len(value) :])

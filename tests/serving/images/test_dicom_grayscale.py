@@ -126,7 +126,7 @@ def test_a_shape_that_contradicts_the_photometric_interpretation_decides_and_is_
     ways=st.tuples(*[st.sampled_from(["as the standard says", "US", "SS", "stored bits"])] * 2),
     swapped=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_padding_is_found_however_its_numbers_were_written(
     photometric: str, bits: int, signed: bool, first: int, length: int, ways: tuple[str, str], swapped: bool
 ) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -39,7 +39,6 @@ def test_squash_keeps_everything_and_ignores_the_aspect():
 
 
 @given(st.sampled_from(list(Fit)), st.integers(1, 300), st.integers(1, 300), st.integers(8, 100))
-@settings(max_examples=150, deadline=None)
 def test_fits_are_those_that_data_sets_were_made_with_so_far(how, height, width, size):
     gray = np.random.default_rng(height).integers(0, 256, (height, width)).astype(np.uint8)
     image, square, method = Image.fromarray(gray), (size, size), Image.Resampling.BILINEAR
@@ -53,7 +52,6 @@ def test_fits_are_those_that_data_sets_were_made_with_so_far(how, height, width,
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(list(Fit)), st.integers(8, 64), st.integers(8, 64))
-@settings(max_examples=50, deadline=None)
 def test_a_prepared_image_and_its_original_give_the_same_input(seed, how, height, width):
     original = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
     preparation = Preparation(size=24, fit=how, height=20, width=16, channels=3)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -70,7 +70,6 @@ def brightest(values: NDArray[np.float32]) -> tuple[float, float]:
     return (rows.mean() + 0.5) / values.shape[0], (columns.mean() + 0.5) / values.shape[1]
 
 
-@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0, 1))
 def test_a_class_activation_map_sums_to_how_far_the_class_lies_above_its_limit(
     mapping: Predictor, seed: int, scale: float
@@ -87,7 +86,6 @@ def test_a_class_activation_map_sums_to_how_far_the_class_lies_above_its_limit(
         np.testing.assert_allclose(values.mean(dtype=np.float64) / PATCH, above, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_what_is_said_to_be_positive_has_evidence_somewhere(mapping: Predictor, seed: int) -> None:
     random = np.random.default_rng(seed)

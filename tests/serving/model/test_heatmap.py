@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -43,7 +43,6 @@ def test_a_bright_blob_lies_on_itself_once_its_heat_map_is_laid_on_the_film(how:
     assert 0.8 < len(rows) / 40**2 < 1.25
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     how=st.sampled_from(Fit),
     shape=st.tuples(st.integers(60, 300), st.integers(60, 300)),

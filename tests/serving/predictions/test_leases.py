@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.predictions.leases import Lease
@@ -32,7 +32,6 @@ def forget(store: LogStore) -> None:
         connection.execute(leases.delete())
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     steps=st.lists(
         st.one_of(

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.serving.predictions.store import LogStore
@@ -36,7 +36,6 @@ def test_a_window_holds_the_newest_of_the_champion_oldest_first(store):
     assert numbers(read_window(store, Window(version="1", last=3))) == [51, 54, 57]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([None, "1", "2"]),
     st.sampled_from([None, "champion", "shadow", "challenger"]),

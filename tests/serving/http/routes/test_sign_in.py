@@ -2,13 +2,13 @@
 
 import logging
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from pneumo.serving.access import sessions
+from pneumo.serving.access import authentication, sessions
 from pneumo.serving.access.api_keys import add_key, read_keys, revoke_key
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
@@ -218,19 +218,35 @@ def test_no_forged_or_changed_cookie_is_a_session(browser, key):
     assert other.get("/v1/model", headers={"Cookie": f"a=b; {sessions.COOKIE}={cookie}; c"}).status_code == 200
 
 
-def test_a_session_ends_after_its_time(browser, key, monkeypatch):
-    monkeypatch.setattr(sessions, "LIFETIME_S", 1)
+@pytest.fixture
+def wait(monkeypatch):
+    """`wait(seconds)` lets the clock by which requests are judged run ahead of the time."""
+
+    def ahead(seconds: float) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.now(tz) + timedelta(seconds=seconds)
+
+        monkeypatch.setattr(authentication, "datetime", Clock)
+
+    return ahead
+
+
+def test_a_session_ends_after_its_time(browser, key, wait):
     sign_in(browser, key)
     cookie = {"Cookie": f"{sessions.COOKIE}={browser.cookies[sessions.COOKIE]}"}
+    wait(sessions.LIFETIME_S - 600)
     assert browser.get("/v1/model", headers=cookie).status_code == 200
-    until(lambda: browser.get("/v1/model", headers=cookie).status_code == 401, timeout=5)
+    wait(sessions.LIFETIME_S)
+    assert browser.get("/v1/model", headers=cookie).status_code == 401
 
 
-def test_a_removed_or_expired_key_ends_its_sessions_and_no_others(bundle, tmp_path, key, png):
+def test_a_removed_or_expired_key_ends_its_sessions_and_no_others(bundle, tmp_path, key, png, wait):
     path = tmp_path / "keys.yaml"
     _, first = add_key(path, "first")
     _, second = add_key(path, "second")
-    _, short = add_key(path, "short", lifetime=timedelta(hours=1), now=datetime.now(UTC) - timedelta(seconds=3597))
+    _, short = add_key(path, "short", lifetime=timedelta(hours=1))
     workers = [create_app(bundle, Settings(threads=1, auth="on", keys=path)) for _ in range(2)]
     with TestClient(workers[0], base_url=SITE) as one, TestClient(workers[1], base_url=SITE) as other:
         until(lambda: one.get("/readyz").status_code == other.get("/readyz").status_code == 200)
@@ -242,9 +258,11 @@ def test_a_removed_or_expired_key_ends_its_sessions_and_no_others(bundle, tmp_pa
         for cookie in cookies:  # another worker accepts what this one gave
             assert other.get("/v1/model", headers=cookie).status_code == 200
         revoke_key(path, "first")
-        until(lambda: other.get("/v1/model", headers=cookies[0]).status_code == 401, timeout=10)
+        until(lambda: other.get("/v1/model", headers=cookies[0]).status_code == 401)
         assert other.get("/v1/model", headers=cookies[1]).status_code == 200
-        until(lambda: other.get("/v1/model", headers=cookies[2]).status_code == 401, timeout=10)
+        wait(3600)
+        assert other.get("/v1/model", headers=cookies[1]).status_code == 200
+        assert other.get("/v1/model", headers=cookies[2]).status_code == 401
         add_key(path, "first")  # another key of the same name is another key
         time.sleep(1.1)
         assert other.get("/v1/model", headers=cookies[0]).status_code == 401
