@@ -31,6 +31,7 @@ MADE_BY_COMMANDS: tuple[str, ...] = (
     "drift-report",
     "sweeps",
     "crossvals",
+    "cases",
     "site",
     "tensorboard",
 )

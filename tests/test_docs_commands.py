@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pneumo.pipeline.runs.run import Run
 from tests.support.dicoms import make_dicom
 from tests.support.paths import ROOT
 from tests.support.waiting import until
@@ -189,6 +190,15 @@ def test_how_to_use_own_images(tmp_path: Path) -> None:
     assert "60 images in data-from-table; no file skipped" in said
 
 
+def test_how_to_see_every_case(tmp_path: Path, trained: Run, exported: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "runs" / trained.name)
+    shutil.copytree(exported, tmp_path / "runs" / trained.name / "bundle")
+    with terminal(tmp_path) as shell:
+        play("howto/cases.md", shell)
+
+    assert (tmp_path / "cases" / trained.name / "index.html").is_file()
+
+
 def test_how_to_read_dicom(tmp_path: Path, phantoms: Path, exported: Path) -> None:
     for kind in ("NORMAL", "PNEUMONIA"):
         (tmp_path / "dicom" / kind).mkdir(parents=True)
@@ -208,9 +218,10 @@ def test_how_to_read_dicom(tmp_path: Path, phantoms: Path, exported: Path) -> No
 
 def test_how_to_use_a_gpu(tmp_path: Path) -> None:
     with terminal(tmp_path) as shell:
-        said = play("howto/gpu.md", shell)
+        said = play("howto/gpu.md", shell) + play("howto/backbones.md", shell)
 
-    assert "efficientnet_lite0.yaml: good" in said
+    assert "efficientnet_lite0.yaml: valid" in said
+    assert "frozen_vit.yaml: valid" in said
 
 
 def test_the_python_lines_of_the_service_page(tmp_path: Path, phantoms: Path, exported: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pneumo.pipeline.cli import (
+    cases,
     config,
     crossval,
     data,
@@ -49,6 +50,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     sweep.sweep,
     crossval.crossval,
     evaluate.evaluate,
+    cases.cases,
     models.export,
     models.promote,
     recalibrate.recalibrate,

@@ -12,12 +12,32 @@ from pneumo.serving.contracts.cores import available_cores
 from pneumo.serving.contracts.errors import ImageError, InputError
 from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.preparation import Preparation, resize
+from pneumo.serving.images.types import Gray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _VALUES = frozenset(("yes", "y", "true", "t", "no", "n", "false", "f", "nan", "inf", "infinity", "none", "null"))
 _PREFIX = "class "
+
+
+def read_prepared(dataset: Dataset, row: Row, size: int) -> tuple[bytes, Gray]:
+    """Return the file of a prepared image and its pixels, uint8 [size, size]; raise as `read_images` does."""
+    path = dataset.path(row)
+    try:
+        content = path.read_bytes()
+        dataset.check(row, content)
+        picture = read_gray(content)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; import the data set again") from None
+    except (ImageError, OSError) as error:
+        raise InputError(f"{path}: {error}; import the data set again, or run `pneumo data check`") from None
+    if picture.gray.shape != (size, size):
+        raise InputError(
+            f"{path}: {picture.width} x {picture.height}, but the data set was prepared at {size} pixels; "
+            "import the data set again"
+        )
+    return content, picture.gray
 
 
 def read_images(
@@ -42,21 +62,8 @@ def read_images(
     """
 
     def read(row: Row) -> NDArray[np.uint8]:
-        path = dataset.path(row)
-        try:
-            content = path.read_bytes()
-            dataset.check(row, content)
-            picture = read_gray(content)
-        except FileNotFoundError:
-            raise InputError(f"{path}: missing; import the data set again") from None
-        except (ImageError, OSError) as error:
-            raise InputError(f"{path}: {error}; import the data set again, or run `pneumo data check`") from None
-        if picture.gray.shape != (preparation.size, preparation.size):
-            raise InputError(
-                f"{path}: {picture.width} x {picture.height}, but the data set was prepared at {preparation.size} "
-                "pixels; import the data set again"
-            )
-        gray = resize(picture.gray, preparation.height, preparation.width)
+        _, prepared = read_prepared(dataset, row, preparation.size)
+        gray = resize(prepared, preparation.height, preparation.width)
         return np.repeat(gray[:, :, None], preparation.channels, axis=2)
 
     images = []

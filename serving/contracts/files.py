@@ -1,8 +1,9 @@
-"""Atomic writes and file locks."""
+"""Atomic writes of files and folders, and file locks."""
 
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; when the block ends without an error it replaces the folder there."""
+    partial = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(2)}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if target.exists():
+            target.rename(old := target.with_name(f"{partial.name}-old"))
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

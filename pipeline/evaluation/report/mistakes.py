@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumo.pipeline.evaluation.cases import Cases
+from pneumo.pipeline.evaluation.cases import Cases, Ints
 from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.images.decode import read_gray
 from pneumo.serving.images.preparation import encode_png, fit
@@ -29,16 +29,20 @@ class Mistake:
     probability: float
 
 
+def order_by_mistake(cases: Cases) -> Ints:
+    """Return positions [N]: misclassified images first, then in the order of the ground truth's probability."""
+    return np.lexsort((cases.truth_probability(cases.probabilities), cases.correct))
+
+
 def worst_mistakes(cases: Cases, classes: list[str]) -> tuple[list[Mistake], int]:
     """Find the misclassified images whose ground truth has the lowest probability.
 
     Returns:
         At most `SHOWN` mistakes, the worst first, and the number of all mistakes.
     """
-    wrong = np.flatnonzero(~cases.correct)
-    worst = wrong[np.argsort(cases.truth_probability(cases.probabilities)[wrong], kind="stable")][:SHOWN]
+    wrong = int((~cases.correct).sum())
     mistakes = []
-    for index in worst:
+    for index in order_by_mistake(cases)[: min(wrong, SHOWN)]:
         answer = int(cases.answer[index])
         column = answer if cases.positive is None else cases.positive
         mistakes.append(
@@ -49,7 +53,7 @@ def worst_mistakes(cases: Cases, classes: list[str]) -> tuple[list[Mistake], int
                 probability=float(cases.probabilities[index, column]),
             )
         )
-    return mistakes, len(wrong)
+    return mistakes, wrong
 
 
 def make_thumbnail(folder: Path, image: str) -> str | None:
