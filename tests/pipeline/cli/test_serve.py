@@ -40,7 +40,7 @@ class Server:
         self.lines: list[str] = []
         waiting: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, args=(waiting,), daemon=True).start()
-        while not (found := re.search(r"http://\S+:\d+", waiting.get(timeout=60))):
+        while not (found := re.search(r"http://\S+:\d+", waiting.get(timeout=300))):
             pass
         self.address = found[0]
 
@@ -51,7 +51,7 @@ class Server:
 
     def stop(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)
-        return self.process.wait(30), self.process.stdout.read()
+        return self.process.wait(300), self.process.stdout.read()
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def ensemble(write: Write) -> Any:
     return add_cam_output(write(encoder, int(encoder.output_shape[0])), images())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0, 1), count=st.integers(1, 3))
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["lite", "ensemble"])
@@ -115,10 +115,23 @@ def test_maps_have_the_size_of_the_finest_member(ensemble: Any) -> None:
     assert maps.shape == (4, 2, 3, 3)  # of the member that sees 96 pixels
 
 
-def test_what_was_there_before_stays_as_it_was(write: Write) -> None:
+@pytest.fixture(scope="module")
+def plain(write: Write) -> Any:
+    """A small network with several linear layers and three classes, without maps."""
+    import torch
+    from torch import nn
+
     from pneumo.pipeline.ludwig.encoders.backbone import Backbone
 
-    plain = write(Backbone(network="test_resnet", **SHAPE), 96)
+    head = nn.Sequential(nn.Linear(96, 20), nn.Dropout(0.5), nn.BatchNorm1d(20), nn.Linear(20, 3))
+    with torch.no_grad():
+        norm: Any = head[2]
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return write(Backbone(network="test_resnet", **SHAPE), 96, classes=3, head=head)
+
+
+def test_what_was_there_before_stays_as_it_was(plain: Any) -> None:
     mapped = add_cam_output(plain, images())
 
     both = []
@@ -132,18 +145,7 @@ def test_what_was_there_before_stays_as_it_was(write: Write) -> None:
     assert add_cam_output(plain, images()).SerializeToString() == mapped.SerializeToString()
 
 
-def test_several_linear_layers_are_one_and_three_classes_have_three_maps(write: Write) -> None:
-    import torch
-    from torch import nn
-
-    head = nn.Sequential(nn.Linear(96, 20), nn.Dropout(0.5), nn.BatchNorm1d(20), nn.Linear(20, 3))
-    with torch.no_grad():
-        norm: Any = head[2]
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-    from pneumo.pipeline.ludwig.encoders.backbone import Backbone
-
-    plain = write(Backbone(network="test_resnet", **SHAPE), 96, classes=3, head=head)
+def test_several_linear_layers_are_one_and_three_classes_have_three_maps(plain: Any) -> None:
     logits, maps = run(add_cam_output(plain, images()), images())
 
     assert maps.shape[1] == 3

@@ -89,7 +89,7 @@ def ask_once(port: int) -> str:
     return answer.split(b"\r\n")[0].decode() or "closed without an answer"
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.lengthy)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.lengthy])])
 def test_connections_that_are_opened_during_shutdown_are_answered_until_all_is_done(serve, workers):
     server = serve(workers=workers)
     until(lambda: workers == 1 or len(server.workers()) == workers)
@@ -158,7 +158,7 @@ def test_workers_end_with_the_process_that_looks_after_them(serve):
     until(lambda: len(server.workers()) == 2)
     workers = server.workers()
     server.process.kill()
-    server.process.wait(30)
+    server.process.wait(300)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
@@ -196,6 +196,7 @@ def wait_for_both(server: ServerProcess) -> set[int]:
     return workers
 
 
+@pytest.mark.slow
 @pytest.mark.lengthy
 def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_go_on(serve, own_bundle, png):
     server = serve(own_bundle.folder, workers=2, reload_s=0)
@@ -240,6 +241,7 @@ def register(root: Path, folder: str) -> None:
     (root / "registry.yaml").write_text(json.dumps({"schema_version": 1, "versions": [version], **aliases}))
 
 
+@pytest.mark.slow
 @pytest.mark.lengthy
 def test_a_replacement_serves_what_the_alias_leads_to_now(serve, tmp_path, bundle):
     root = tmp_path / "models"

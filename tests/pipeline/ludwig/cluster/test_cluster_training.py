@@ -131,7 +131,7 @@ def test_of_several_failures_the_first_cause_is_named(ludwig: object) -> None:
 def quiet_machine() -> Iterator[None]:
     """Check at the end that the processes of Ray have ended and their folders are removed."""
     yield
-    _, alive = psutil.wait_procs(ray_processes(), timeout=30)
+    _, alive = psutil.wait_procs(ray_processes(), timeout=300)
     assert not alive
     assert not list(Path("/tmp").glob(f"{FOLDER_PREFIX}{os.getpid()}-*"))
 
