@@ -113,7 +113,8 @@ def _choose_parts(count: int, distance: int) -> int:
             comb(round(width), size) for number in range(parts) for size in range(_radius(number, parts, distance) + 1)
         )
         per_hash: float = lookups * (_LOOKUP + _CORRELATION * count / 2 / 2.0**width)
-        return per_hash * count + _VALUE * parts * 2.0 ** min(width, _WIDEST)
+        tables: float = _VALUE * parts * 2.0 ** min(width, _WIDEST)
+        return per_hash * count + tables
 
     best: int = min([1, *range(-(-_BITS // _WIDEST), 33)], key=cost)
     return best
