@@ -47,7 +47,10 @@ class CaseList {
     this.across = this.#view === "grid" ? Math.max(1, Math.floor(this.scroller.clientWidth / CELL)) : 1;
     this.scroller.style.setProperty("--across", this.across);
     this.#drawn = "";
+    const focused = this.scroller.contains(document.activeElement) ? document.activeElement.closest("[data-position]") : null;
+    this.scroller.querySelector(".rows").replaceChildren();
     this.#draw();
+    if (focused) (this.scroller.querySelector("[tabindex='0']") ?? this.scroller).focus({ preventScroll: true });
   }
 
   /** Make a case the current one, and bring it into view; with focus unless a dialog has it. */
@@ -70,12 +73,19 @@ class CaseList {
     const last = Math.min(rows, Math.ceil((scroller.scrollTop + scroller.clientHeight) / height) + AHEAD);
     if (this.#drawn === `${first} ${last}`) return;
     this.#drawn = `${first} ${last}`;
-    const shown = cases.slice(first * across, last * across).map((_, place) => this.#make(first * across + place));
-    const hadFocus = scroller.querySelector(".rows").contains(document.activeElement);
+    const [begin, end] = [first * across, Math.min(last * across, cases.length)];
+    const body = scroller.querySelector(".rows");
+    const hadFocus = body.contains(document.activeElement);
+    const old = new Map([...body.children].map((each) => [Number(each.dataset.position), each]));
+    for (const [position, each] of old) if (position < begin || position >= end) each.remove();
+    let next = body.firstElementChild;
+    for (let position = begin; position < end; position += 1) {
+      if (old.has(position)) next = old.get(position).nextElementSibling;
+      else body.insertBefore(this.#make(position), next);
+    }
     scroller.querySelector(".before").style.height = `${first * height}px`;
-    scroller.querySelector(".rows").replaceChildren(...shown);
     scroller.querySelector(".after").style.height = `${(rows - last) * height}px`;
-    if (hadFocus) (scroller.querySelector("[tabindex='0']") ?? scroller).focus({ preventScroll: true });
+    if (hadFocus && !body.contains(document.activeElement)) (body.querySelector("[tabindex='0']") ?? scroller).focus({ preventScroll: true });
   }
 
   #make(position) {
