@@ -29,6 +29,7 @@ from pneumo.serving.images.types import Gray
 if TYPE_CHECKING:
     from ludwig.utils.trainer_utils import ProgressTracker
 
+    from pneumo.pipeline.ludwig.feature_cache import FeatureCache
     from pneumo.pipeline.ludwig.protocols import EpochMetric, Trainer
 
 
@@ -39,12 +40,18 @@ class TrainingCallback(Callback):
     """
 
     def __init__(
-        self, run: Run, feature: str, reporter: Reporter = SILENT, epoch_metric: "EpochMetric | None" = None
+        self,
+        run: Run,
+        feature: str,
+        reporter: Reporter = SILENT,
+        epoch_metric: "EpochMetric | None" = None,
+        cache: "FeatureCache | None" = None,
     ) -> None:
         self.run = run
         self.feature = feature
         self.reporter = reporter
         self.epoch_metric = epoch_metric
+        self.cache = cache
         self.began = time.perf_counter()
         self.reported_step = 0
         self.rounds: list[dict[str, Any]] = []
@@ -57,6 +64,8 @@ class TrainingCallback(Callback):
         self.began = time.perf_counter()
         use_channels_last(trainer)
         self.metrics = RoundMetrics(trainer)
+        if self.cache:
+            self.cache.connect(trainer, self.stop_on_signal)
         set_handler(self.stop)
         if self.epoch_metric:
             trainer._validation_metric = self.epoch_metric.name
@@ -68,6 +77,10 @@ class TrainingCallback(Callback):
         self.stopping = True
 
     def on_batch_start(self, trainer: "Trainer", progress_tracker: "ProgressTracker", *_: object, **__: object) -> None:
+        """Stop here if there was a signal."""
+        self.stop_on_signal()
+
+    def stop_on_signal(self) -> None:
         """Stop here if there was a signal."""
         if self.stopping:
             raise KeyboardInterrupt

@@ -57,15 +57,17 @@ def fit(run: Run, experiment: Experiment, frame: "pd.DataFrame", options: FitOpt
     from ludwig.error import ConfigValidationError
 
     from pneumo.pipeline.ludwig.callback import TrainingCallback
+    from pneumo.pipeline.ludwig.feature_cache import FeatureCache
     from pneumo.pipeline.ludwig.pixel_backend import PixelBackend
     from pneumo.pipeline.ludwig.trainer_profile import ProfilingCallback
 
     for part in ("fit", *(("profile",) if options.profile else ()), *(("cluster",) if options.placement else ())):
         compat.check_names(part, options.reporter.warning)
-    callback = TrainingCallback(run, experiment.label, options.reporter, options.epoch_metric)
+    cache = FeatureCache(options.seed, options.reporter)
+    callback = TrainingCallback(run, experiment.label, options.reporter, options.epoch_metric, cache)
     profiling = [ProfilingCallback(run.folder / "profile")] if options.profile else []
     callbacks: list[Callback] = [callback, *profiling]
-    backend = PixelBackend()
+    backend = PixelBackend(cache)
     if options.placement:
         from pneumo.pipeline.ludwig.cluster.driver import ClusterBackend
 
@@ -140,11 +142,15 @@ def save_best(run: Run) -> None:
         return
     if checkpoints.find_best_weights(run) is None:
         raise InputError(f"{run.folder}: no evaluation round was finished; resume it with `pneumo train --resume`")
-    settings = (run.model / MODEL_HYPERPARAMETERS_FILE_NAME).read_text(encoding="utf-8")
+    settings = json.loads((run.model / MODEL_HYPERPARAMETERS_FILE_NAME).read_text(encoding="utf-8"))
+    encoder = settings["input_features"][0]["encoder"]
+    if any(part.get("trainable") is False for part in (encoder, *encoder.get("members", ()))):
+        # a checkpoint lacks frozen weights: they are loaded, or drawn, as at the start of the training
+        encoder["saved_weights_in_checkpoint"] = False
     with runtime.skip_schema_check():
-        model: Any = LudwigModel(json.loads(settings), backend="local")
+        model: Any = LudwigModel(settings, backend="local")
         model.training_set_metadata = load_metadata(str(run.model / TRAIN_SET_METADATA_FILE_NAME))
-        model.model = LudwigModel.create_model(model.config_obj)
+        model.model = LudwigModel.create_model(model.config_obj, random_seed=run.info().seed)
     _save_best_weights(run, model)
 
 

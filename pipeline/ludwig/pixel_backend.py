@@ -21,6 +21,7 @@ from ludwig.utils.misc_utils import get_proc_features
 from numpy.typing import NDArray
 
 from pneumo.pipeline.ludwig.compat import has_names
+from pneumo.pipeline.ludwig.feature_cache import EncodedDataset, FeatureCache
 
 if TYPE_CHECKING:
     from ludwig.distributed.base import DistributedStrategy
@@ -42,6 +43,13 @@ class CountedBatcher(RandomAccessBatcher):
 class PixelDataset(PandasDataset):
     """Ludwig's data set in memory; images are uint8 [N, C, H, W] and are returned as float32 in [0, 1]."""
 
+    cache: FeatureCache | None = None
+
+    def with_cache(self, cache: FeatureCache | None) -> "PixelDataset":
+        """Give batches of features, if the cache has a network."""
+        self.cache = cache
+        return self
+
     def get(self, proc_column: str, idx: object = None) -> NDArray[Any]:
         """Return a column at some positions, with images scaled as Ludwig scales them."""
         values: NDArray[Any] = super().get(proc_column, idx)  # type: ignore[no-untyped-call]
@@ -61,20 +69,29 @@ class PixelDataset(PandasDataset):
         augmentation_pipeline: "AugmentationPipelines | None" = None,
         **_: object,
     ) -> Iterator[RandomAccessBatcher]:
-        """Yield batches as Ludwig's own data set does for images in memory."""
+        """Yield batches as Ludwig's own data set does for images in memory, or of features that are computed once."""
         sampler = DistributedSampler(len(self), should_shuffle, random_seed, distributed)  # type: ignore[arg-type]
-        yield CountedBatcher(self, sampler, batch_size, ignore_last, augmentation_pipeline)
+        if self.cache and self.cache.encoder:
+            encoded = EncodedDataset(self, self.cache, sampler, augmentation_pipeline)
+            yield CountedBatcher(encoded, sampler, batch_size, ignore_last)
+        else:
+            yield CountedBatcher(self, sampler, batch_size, ignore_last, augmentation_pipeline)
 
 
 class _PixelDatasets(PandasDatasetManager):
     def create(self, dataset: object, config: dict[str, Any], training_set_metadata: dict[str, Any]) -> PixelDataset:
-        return PixelDataset(dataset, get_proc_features(config), None, training_set_metadata)  # type: ignore[no-untyped-call]
+        created = PixelDataset(dataset, get_proc_features(config), None, training_set_metadata)  # type: ignore[no-untyped-call]
+        return created.with_cache(self.backend.features)
 
 
 class PixelBackend(LocalBackend):
-    """Ludwig's local backend, with images as bytes if they need nothing but scaling."""
+    """Ludwig's local backend, with images as bytes if they need nothing but scaling.
 
-    def __init__(self) -> None:
+    With a `cache`, batches hold the features of a frozen network.
+    """
+
+    def __init__(self, cache: FeatureCache | None = None) -> None:
+        self.features = cache
         Backend.__init__(self, dataset_manager=_PixelDatasets(self))  # LocalBackend's own would set its manager
 
     @staticmethod

@@ -38,6 +38,7 @@ class _TrackedReporter(Reporter):
     def __init__(self, reporter: Reporter, tracker: Tracker, run: Run) -> None:
         super().__init__()
         self.step = reporter.step  # type: ignore[method-assign]  # called after every step
+        self.message, self.warning = reporter.message, reporter.warning  # type: ignore[method-assign]
         self.inner = reporter
         self.tracker = tracker
         self.run = run

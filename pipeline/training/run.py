@@ -220,6 +220,9 @@ def execute_run(
                 reading = pool.submit(hooks.frame or (lambda: _make_frame(experiment, dataset, info)))
                 with record.stage("load"):
                     runtime.load_ludwig(hooks.reporter)
+                from pneumo.pipeline.ludwig.encoders.weight_sources import download_weights
+
+                download_weights(experiment.config, hooks.reporter)
                 with record.stage("read"):
                     frame = reading.result()
             record.update(hardware=provenance.read_hardware())

@@ -51,8 +51,11 @@ def check_ensemble(document: Document) -> Iterator[Problem]:
                 )
 
 
-def check_weight_average(document: Document) -> Iterator[Problem]:
-    """Refuse an average of frozen weights: it equals the weights and takes time."""
+def check_frozen_network(document: Document) -> Iterator[Problem]:
+    """Refuse an average of frozen weights, which equals them and takes time, and cached features of trained weights."""
+    path = f"{ENCODER}.cached_views"
+    if document.get(path) is not None and document.get(f"{ENCODER}.trainable") is not False:
+        yield document.wrong(path, "keeps the features of a frozen network; set trainable: false, or leave it out")
     members = document.get(f"{ENCODER}.members")
     count = len(members) if isinstance(members, list) else 0
     for place in [f"{ENCODER}.members.{index}" for index in range(count)] or [ENCODER]:

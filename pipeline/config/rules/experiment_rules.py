@@ -127,6 +127,6 @@ def check_learning_rate_schedule(document: Document) -> Iterator[Problem]:
 RULES: tuple[Callable[[Document], Iterator[Problem]], ...] = (
     *(check_image_size, check_scaling, check_pretrained_channels, check_validation_metric),
     *(check_learning_rate, check_batch_sizes, check_learning_rate_schedule),
-    *(component_rules.check_augmentation, component_rules.check_ensemble, component_rules.check_weight_average),
+    *(component_rules.check_augmentation, component_rules.check_ensemble, component_rules.check_frozen_network),
     *(component_rules.check_loss_options, component_rules.check_class_balancing),
 )

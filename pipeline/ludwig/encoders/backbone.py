@@ -1,4 +1,4 @@
-"""`backbone`: any image network of timm or torchvision, with weights from this machine or none."""
+"""`backbone`: any image network of timm or torchvision, with weights of a file, of the library, or none."""
 
 from dataclasses import replace
 
@@ -7,7 +7,8 @@ from ludwig.schema.utils import FloatRange, ProtectedString, String, StringOptio
 
 from pneumo.pipeline.ludwig.encoders import weights
 from pneumo.pipeline.ludwig.encoders.network import NetworkConfig, NetworkEncoder, register_image_encoder
-from pneumo.pipeline.ludwig.encoders.weights import CACHED, Network
+from pneumo.pipeline.ludwig.encoders.weight_sources import CACHED, DOWNLOAD
+from pneumo.pipeline.ludwig.encoders.weights import Network
 from pneumo.serving.contracts.errors import InputError, first_line
 
 LIBRARIES = {"timm": weights.from_timm, "torchvision": weights.from_torchvision}
@@ -19,7 +20,7 @@ class BackboneConfig(NetworkConfig):
     type: str = ProtectedString("backbone")
     library: str = StringOptions(list(LIBRARIES), "timm", description="Library of the network.")
     network: str = String("Its name in that library.", "resnet18")
-    weights: str | None = String(f"A .safetensors or .pth file, {CACHED}, or null: random.", None, allow_none=True)
+    weights: str | None = String(f"A file, {DOWNLOAD}, {CACHED}, or null: random.", None, allow_none=True)
     drop_path: float = FloatRange(0.0, min=0, max=0.9, description="Stochastic depth; timm only.")
 
 

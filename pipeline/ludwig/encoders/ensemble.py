@@ -29,7 +29,7 @@ from pneumo.pipeline.ludwig.encoders.network import (
 
 DEFAULT_MEMBER = "efficientnet_lite"
 _SHARED = ("height", "width", "num_channels", "saved_weights_in_checkpoint")
-_NOT_STATED = (*_SHARED, "skip", "adapter")
+_NOT_STATED = (*_SHARED, "skip", "adapter", "cached_views")
 """Fields of an encoder that Ludwig fills in, or that have no meaning for a member."""
 
 

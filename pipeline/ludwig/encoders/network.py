@@ -21,6 +21,9 @@ from pneumo.pipeline.ludwig.encoders.weights import Network
 PHOTOGRAPH_MEAN, PHOTOGRAPH_DEVIATION = 0.449, 0.226
 """Mean and standard deviation of ImageNet's pixels in [0, 1], over its three channels."""
 _MIN_DEVIATION = 1 / 255
+MOST_CACHED_VIEWS = 64
+FOLDED_FROM = 80
+"""Pixels from which frozen batch norms are folded into convolutions: quicker at 96, slower at 64 (benchmarks)."""
 
 
 class ImageEncoderConfig(BaseEncoderConfig):
@@ -57,6 +60,7 @@ class NetworkConfig(ImageEncoderConfig):
     views: int = IntegerOptions([1, 2], 1, description="2: average with the mirror image's features, in evaluation.")
     size: int | None = IntegerRange("Resize images to this many pixels.", None, True, min=8, max=4096)
     weight_average: float | None = FloatRange(None, True, "Decay of a moving average.", min=0, max=0.99999)
+    cached_views: int = IntegerRange("Frozen: augmented views with cached features.", 8, min=0, max=MOST_CACHED_VIEWS)
 
 
 class RegisteredEncoder[C: ImageEncoderConfig](ImageEncoder):
@@ -113,9 +117,10 @@ class NetworkEncoder[C: NetworkConfig](RegisteredEncoder[C]):
         self.features, self.channels = built.features, built.channels
         self.backbone = built.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
         self.backbone.requires_grad_(config.trainable)
-        if config.batch_norm == "frozen" or not config.trainable:
-            _, height, width = config.shape
-            fold_frozen_norms(self.backbone, self.channels, (config.size or height, config.size or width))
+        size = (config.size or config.shape[1], config.size or config.shape[2])
+        has_frozen_norms = config.batch_norm == "frozen" or not config.trainable
+        if has_frozen_norms and not self.caches_features and min(size) >= FOLDED_FROM:
+            fold_frozen_norms(self.backbone, self.channels, size)
         self.dropout = torch.nn.Dropout(config.dropout)
         self.average = None if config.weight_average is None else WeightAverage(self.backbone, config.weight_average)
         self.register_buffer("mean", torch.tensor(built.mean).view(1, -1, 1, 1), persistent=False)
@@ -126,18 +131,31 @@ class NetworkEncoder[C: NetworkConfig](RegisteredEncoder[C]):
         """Build the network, with its weights unless Ludwig loads them from its own checkpoint."""
 
     def forward(self, inputs: torch.Tensor, training: object = None, mask: object = None) -> dict[str, torch.Tensor]:
-        """Map images [N, C, H, W] to features [N, D]; `training` and `mask` are Ludwig's and unused."""
-        images = self.prepare(inputs)
+        """Map images [N, C, H, W] to features [N, D]; `training` and `mask` are Ludwig's and unused.
+
+        Features [N, D] that were computed before are taken as they are.
+        """
+        features = inputs if inputs.ndim == 2 else self.compute_features(inputs)
+        return {ENCODER_OUTPUT: self.dropout(features)}
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether the features of a training's images are computed once: nothing that makes them is trained."""
+        return not self.config.trainable and self.config.cached_views > 0
+
+    def compute_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features [N, D] of images [N, C, H, W], before dropout."""
+        images = self.prepare(images)
         network: torch.nn.Module = self.backbone
         if self.average is not None:
             if self.training:
                 self.average.update(self.backbone)
             else:
                 network = self.average
-        features = network(images)
+        features: torch.Tensor = network(images)
         if self.config.views == 2 and not self.training:
             features = (features + network(images.flip(3))) / 2
-        return {ENCODER_OUTPUT: self.dropout(features)}
+        return features
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Give pixels the size, contrast, channels and scale that the weights expect."""

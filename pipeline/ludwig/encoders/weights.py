@@ -2,16 +2,16 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pneumo.pipeline.ludwig.encoders.weight_sources import CACHED, DOWNLOAD, Source
 from pneumo.serving.contracts.errors import InputError, MachineError, join_lines
 
-CACHED = "cached"
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -31,7 +31,7 @@ def from_timm(name: str, *, weights: str | None, load: bool, drop_path: float) -
 
     Args:
         name: timm's name, such as `resnet18` or `convnext_tiny.fb_in22k`.
-        weights: A file, `CACHED`, or None for random weights.
+        weights: A file, `CACHED` or `DOWNLOAD` (from the library's cache either way), or None for random weights.
         load: Load the weights; if False, the file need not exist.
         drop_path: Stochastic depth.
 
@@ -53,7 +53,7 @@ def from_timm(name: str, *, weights: str | None, load: bool, drop_path: float) -
     if weights is None:
         return Network(network)
     if load:  # not timm's own loading: without a classifier it keeps random weights for tensors that a file lacks
-        _load(network, _find_in_timm_cache(name) if weights == CACHED else _find_file(weights), place)
+        _load(network, _find_file(weights, Source.of_timm, name), place)
     stated: Any = network.pretrained_cfg
     return Network(network, tuple(stated["mean"]), tuple(stated["std"]))
 
@@ -77,10 +77,7 @@ def from_torchvision(name: str, *, weights: str | None, load: bool, drop_path: f
     if weights is not None:
         stated = torchvision.models.get_model_weights(name).DEFAULT
         if load:
-            code = f"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')"
-            places = [_download_of(stated.url)]
-            file = _choose_file(name, places, places, code) if weights == CACHED else _find_file(weights)
-            _load(network, file, place, last)
+            _load(network, _find_file(weights, Source.of_torchvision, name), place, last)
         transforms = stated.transforms()
         built = Network(network, tuple(transforms.mean), tuple(transforms.std))
     parent, _, child = last.rpartition(".")
@@ -101,46 +98,15 @@ def _load(network: torch.nn.Module, file: Path, place: str, excluded: str | None
         raise InputError(f"{place}: {file} does not fit it: {join_lines(error)}") from None
 
 
-def _find_file(weights: str) -> Path:
+def _find_file(weights: str, get_source: Callable[[str], Source], name: str) -> Path:
+    if weights in (CACHED, DOWNLOAD):
+        return get_source(name).require()
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise MachineError(f"encoder backbone: weights {weights}: no such file; give a path, {CACHED!r} or null")
+        raise MachineError(
+            f"encoder backbone: weights {weights}: no such file; give a path, {DOWNLOAD}, {CACHED} or null"
+        )
     return path
-
-
-def _find_in_timm_cache(name: str) -> Path:
-    """Return the file of an earlier download by timm."""
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    stated: Any = timm.get_pretrained_cfg(name)
-    files: list[object] = []
-    places: list[str] = []
-    if stated is not None and stated.hf_hub_id:
-        names = [stated.hf_hub_filename] if stated.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        files += [try_to_load_from_cache(stated.hf_hub_id, file) for file in names]
-        places.append(f"{HF_HUB_CACHE}/models--{stated.hf_hub_id.replace('/', '--')}")
-    if stated is not None and stated.url:
-        places.append(_download_of(stated.url))
-        files.append(places[-1])
-    if not places:
-        raise InputError(f"encoder backbone: timm has no weights for {name!r}; set weights: null, or name another")
-    return _choose_file(name, files, places, f"import timm; timm.create_model('{name}', pretrained=True)")
-
-
-def _download_of(url: str) -> str:
-    return str(Path(torch.hub.get_dir(), "checkpoints", Path(url).name))
-
-
-def _choose_file(name: str, files: Sequence[object], places: list[str], code: str) -> Path:
-    for file in files:
-        if isinstance(file, str) and Path(file).is_file():
-            return Path(file)
-    raise MachineError(
-        f"encoder backbone: no weights of {name!r} in {' or '.join(places)}; download them on a machine with internet "
-        f'by `python -c "{code}"`, or set weights: to a file or null'
-    )
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

@@ -207,7 +207,8 @@ class TestWeightAverage:
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_norm": "frozen"}, pytest.param({"trainable": False}, marks=pytest.mark.slow)]
+    "options",
+    [{"batch_norm": "frozen"}, pytest.param({"trainable": False, "cached_views": 0}, marks=pytest.mark.slow)],
 )
 def test_frozen_norms_are_folded_in_training_and_not_in_the_exported_graph_of_any_batch(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -228,7 +229,7 @@ def test_frozen_norms_are_folded_in_training_and_not_in_the_exported_graph_of_an
             features = self.encoder(image)["encoder_output"]
             return features[:, :1], features
 
-    encoder = make(**options)
+    encoder = make(**options, size=80)
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.functional, "batch_norm", lambda *_, **__: pytest.fail("a frozen norm was computed"))
         encoder.train()(images())
@@ -243,6 +244,15 @@ def test_frozen_norms_are_folded_in_training_and_not_in_the_exported_graph_of_an
         given = images(count)
         (theirs,) = session.run(["embedding"], {"image": given.numpy()})
         np.testing.assert_allclose(theirs, features(encoder.eval(), given).numpy(), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"size": 79}, {"size": 80, "trainable": False}])
+def test_small_networks_and_those_with_cached_features_run_as_they_were_built(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumo.pipeline.ludwig.encoders.network.fold_frozen_norms", lambda *_: pytest.fail("folded"))
+
+    assert make(batch_norm="frozen", **options).features == 96
 
 
 @pytest.mark.slow
