@@ -11,6 +11,7 @@ from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import Row, join_words, print_json, print_lines, print_table, say, style_text
 from pneumo.pipeline.cli.progress import ConsoleReporter, count_bar, download_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.figures import format_probability
 from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
@@ -347,7 +348,10 @@ def _show_counts(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str],
 
 
 def _show_label_errors(errors: "LabelErrors") -> None:
-    rows = ([each.image, each.label, f"{each.probability:.3f}", each.suggested] for each in errors.ranking[:_SHOWN])
+    rows = (
+        [each.image, each.label, format_probability(each.probability), each.suggested]
+        for each in errors.ranking[:_SHOWN]
+    )
     print_table(["likeliest label errors", "label", "its probability", "suggested"], rows, right=("its probability",))
 
 

@@ -14,6 +14,7 @@ from pneumo.pipeline.cli.output import Row, print_table, say, style_text
 from pneumo.pipeline.cli.progress import count_bar
 from pneumo.serving.contracts.csv_text import format_csv
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.figures import format_probability
 from pneumo.serving.contracts.quantities import format_count
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _write_table(results: Sequence["FileResult"], info: "BundleInfo", file: Text
     for result in results:
         if row := result.prediction:
             inside = "yes" if row.in_distribution else f"no ({row.outlier_score:.1f})"
-            rows.append([str(result.path), row.label, f"{row.probability:.3f}", row.certainty, inside])
+            rows.append([str(result.path), row.label, format_probability(row.probability), row.certainty, inside])
             rows += [[f"  remark: {remark}"] for remark in row.remarks]
         else:
             rows.append([str(result.path), style_text(f"unreadable: {result.error}", "red")])

@@ -119,7 +119,7 @@ class TrainingProgress(ConsoleReporter):
     def step(self, step: "Step") -> None:
         """Show a step."""
         self.progress.start()  # not before, since only one display can be live
-        metric = "" if step.validation is None else f"{step.metric} {step.validation:.4f}"
+        metric = "" if step.validation is None else f"{step.metric} {step.validation:.3f}"
         self.progress.update(
             self.task, completed=step.step, total=step.total, epoch=step.epoch, metric=metric, visible=True
         )

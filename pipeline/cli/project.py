@@ -14,6 +14,7 @@ from pneumo.pipeline.cli.output import Row, join_words, print_json, print_lines,
 from pneumo.pipeline.cli.progress import TrainingProgress
 from pneumo.pipeline.runs.reporter import Reporter
 from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.figures import format_probability
 
 
 def init(
@@ -75,7 +76,7 @@ def demo(
     print_lines(
         f"""
 {done.image}
-  prediction: {answer["label"]}; probability of {positive} {answer["probability"]:.3f}, \
+  prediction: {answer["label"]}; probability of {positive} {format_probability(answer["probability"])}, \
 threshold {answer["threshold"]:.3f}; {answer["certainty"]}, {"in" if answer["in_distribution"] else "out of"} \
 distribution
   test AUROC {done.metrics["auroc"]:.3f}, sensitivity {done.metrics["sensitivity"]:.3f}, \

@@ -114,7 +114,7 @@ def _show(folder: "SweepFolder", as_json: bool) -> None:
     stdout().print(render_result(record))
     if (winner := record.trial(record.winner)) and (value := winner.value(record.goal)) is not None:
         print_lines(
-            f"best: {winner.name}, {record.metric_name} {value:.4f}",
+            f"best: {winner.name}, {record.metric_name} {value:.3f}",
             f"  config     {folder.best}",
             f"  report     {folder.report}",
             f"next: {join_words('pneumo', 'promote', 'best', '--sweep', folder.folder)}",

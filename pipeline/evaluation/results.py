@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pneumo.pipeline.decisions import Decisions
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.errors import InputError, first_problem
+from pneumo.serving.contracts.figures import format_estimate
 from pneumo.serving.contracts.models import FrozenModel
 
 ECE_BINS = 15
@@ -171,7 +172,7 @@ class EvaluationReport(FrozenModel):
 def list_doubts(metrics: Metrics) -> list[str]:
     """Return the reasons not to use a model; an empty list is no recommendation."""
     return [
-        f"{split} AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}): no better than chance"
+        f"{split} AUROC {format_estimate(auroc)}: no better than chance"
         for split, result in metrics.splits.items()
         if split != "train" and (auroc := result.metrics.get("auroc")) and auroc.low is not None and auroc.low <= 0.5
     ]
@@ -184,15 +185,15 @@ def list_remarks(metrics: Metrics) -> list[str]:
         change = result.metrics.get("ece_change")
         if split != "train" and change and change.value is not None and change.low is not None and change.low > 0:
             remarks.append(
-                f"temperature scaling raises the calibration error on {split} by {change.value:.3f} "
-                f"({change.low:.3f} to {change.high:.3f}): the temperature was fitted to few or different images"
+                f"temperature scaling raises the calibration error on {split} by {format_estimate(change)}: "
+                "the temperature was fitted to few or different images"
             )
         for name in metrics.classes if split != "train" else ():
             held, aim = result.metrics.get(f"coverage:{name}"), metrics.decisions.conformal_level
             if held and held.value is not None and held.low is not None and held.high is not None and held.high < aim:
                 remarks.append(
-                    f"prediction sets cover {held.value:.3f} ({held.low:.3f} to {held.high:.3f}) of the {name} images "
-                    f"of {split}, less than the {aim:g} they aim at"
+                    f"prediction sets cover {format_estimate(held)} of the {name} images of {split}, "
+                    f"less than the {aim:g} they aim at"
                 )
     return remarks
 

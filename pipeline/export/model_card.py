@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pneumo.pipeline.config import document
 from pneumo.pipeline.data.manifest import DatasetInfo
 from pneumo.pipeline.data.shortcuts import EXPLANATION, describe_shortcuts
-from pneumo.pipeline.evaluation.report.template import format_interval
 from pneumo.pipeline.evaluation.results import Estimate, Metrics, list_remarks, title
 from pneumo.pipeline.evaluation.stress.coverage import describe_lowest_coverage
 from pneumo.pipeline.evaluation.stress.stress_test import FAMILY_COLUMNS, REPORT_ONLY, list_families, read_stress_report
 from pneumo.pipeline.export.int8.wording import describe_quantization
 from pneumo.pipeline.runs.run import Run
+from pneumo.serving.contracts.figures import format_estimate
 from pneumo.serving.contracts.population import describe_training
 from pneumo.serving.model.bundle import BundleInfo
 
@@ -246,5 +246,4 @@ def _table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
 def _cell(estimate: Estimate | None) -> str:
     if estimate is None or estimate.value is None:
         return "undefined" if estimate else "-"
-    bounds = format_interval(estimate)
-    return f"{estimate.value:.3f} ({bounds})" if bounds else f"{estimate.value:.3f}"
+    return format_estimate(estimate)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pneumo.pipeline.sweep.record import Sweep, Trial
+from pneumo.serving.contracts.figures import format_figure
 
 _LONGEST = 40
 _CATEGORIES = frozenset({"choice", "grid_search"})
@@ -97,7 +98,7 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0 or 1e-2 <= abs(value) < 1000:
-        return f"{value:.4f}"
+        return format_figure(value)
     return f"{value:#.3g}"
 
 

@@ -49,7 +49,7 @@ def is_finished(folder: SweepFolder) -> bool:
 def _best_config(folder: SweepFolder, sweep: Sweep, trial: Trial) -> str:
     """Return the complete config of a trial, as `pneumo train` takes it, under a comment with its origin."""
     searched = space.read_space(read_document(folder.config), Path(sweep.config).stem)
-    origin = f"Trial {trial.name} of {sweep.name}: {sweep.metric_name} {trial.value(sweep.goal):.4f}"
+    origin = f"Trial {trial.name} of {sweep.name}: {sweep.metric_name} {trial.value(sweep.goal):.3f}"
     return f"# {origin}, seed {trial.seed}.\n{searched.experiment(trial.parameters).to_yaml()}"
 
 

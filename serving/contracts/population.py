@@ -79,6 +79,10 @@ class Population(FrozenModel):
         return [(name.replace("_", " "), str(value or _NOT_STATED)) for name, value in facts.items()]
 
 
+PHANTOMS = Population(subjects="phantoms (synthetic radiographs)")
+"""Population of the data sets that `pneumo data phantom` draws."""
+
+
 def describe_training(population: Population | None) -> str:
     """Return whose images a model was trained on, as the end of a sentence."""
     return f"trained on {population.describe() if population else 'images of a population that is not stated'}"

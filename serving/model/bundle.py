@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pneumo.serving.contracts.errors import InputError, first_problem
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
-from pneumo.serving.contracts.population import Population, describe_training
+from pneumo.serving.contracts.population import PHANTOMS, Population, describe_training
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.images.preparation import Preparation
 from pneumo.serving.model.graph_check import find_objection
@@ -228,6 +228,11 @@ class BundleInfo(FrozenModel):
         if fit is None or not fit.counts:
             return trained
         return f"{trained}; decisions fitted to {fit.population.describe() if fit.population else 'another place'}"
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether it was trained on phantoms, so that its answers mean nothing for patients."""
+        return self.population == PHANTOMS
 
     @property
     def notice(self) -> str:

@@ -39,3 +39,8 @@ def read_assets() -> dict[str, Asset]:
 def read_template(name: str) -> Template:
     """Read the template of a page, once."""
     return Template((WEB / name).read_text(encoding="utf-8"))
+
+
+def render_head(title: str, root: str = "") -> str:
+    """Render what all pages begin with; `root` begins the links."""
+    return read_template("head.html").substitute(title=title, root=root).rstrip()

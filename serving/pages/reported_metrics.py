@@ -14,10 +14,11 @@ class ReportedMetric(BaseModel):
 
 
 class Split(BaseModel):
-    """Metrics of one split, by name, and its number of images."""
+    """Metrics of one split, by name, and its numbers of images and patients."""
 
     name: str = ""
     images: int | None = None
+    patients: int | None = None
     metrics: dict[str, ReportedMetric] = {}
 
 
@@ -25,9 +26,19 @@ class _Bootstrap(BaseModel):
     level: float = 0.95
 
 
-class _Metrics(BaseModel):
+class Metrics(BaseModel):
+    """Metrics by split, and the bootstrap of their intervals."""
+
     splits: dict[str, Split] = {}
     bootstrap: _Bootstrap = _Bootstrap()
+
+
+def read_splits(info: BundleInfo) -> Metrics:
+    """Return the metrics of each split; none if they cannot be read."""
+    try:
+        return Metrics.model_validate(info.metrics)
+    except ValidationError:
+        return Metrics()
 
 
 def read_metrics(info: BundleInfo) -> tuple[Split, float]:
@@ -35,9 +46,6 @@ def read_metrics(info: BundleInfo) -> tuple[Split, float]:
 
     The second value is the level of their intervals.
     """
-    try:
-        metrics = _Metrics.model_validate(info.metrics)
-    except ValidationError:
-        metrics = _Metrics()
+    metrics = read_splits(info)
     name = next((name for name in ("site", "test", "validation") if name in metrics.splits), None)
     return Split() if name is None else metrics.splits[name].model_copy(update={"name": name}), metrics.bootstrap.level

@@ -3,7 +3,7 @@
 from html import escape
 
 from pneumo.serving.contracts.schemas import NOTICE
-from pneumo.serving.pages.assets import read_template
+from pneumo.serving.pages.assets import read_template, render_head
 
 
 def render_sign_in_page(back: str, reason: str = "") -> str:
@@ -14,6 +14,7 @@ def render_sign_in_page(back: str, reason: str = "") -> str:
         reason: Why the last key was refused.
     """
     return read_template("sign_in.html").substitute(
+        head=render_head("sign in"),
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
         back=escape(back),
         reason=f'<p class="note error" role="alert">{escape(reason[0].upper() + reason[1:])}.</p>' if reason else "",

@@ -2,19 +2,24 @@
 
 import importlib.metadata
 import json
+import re
 from html import escape
 
+from pneumo.serving.contracts.figures import format_estimate, format_figure, format_interval
 from pneumo.serving.contracts.schemas import NOTICE
 from pneumo.serving.inference.service import State
 from pneumo.serving.model.bundle import BundleInfo
-from pneumo.serving.pages.assets import read_template
-from pneumo.serving.pages.reported_metrics import read_metrics
+from pneumo.serving.pages.assets import read_template, render_head
+from pneumo.serving.pages.reported_metrics import read_metrics, read_splits
 
 _NO_MODEL = {
     State.LOADING: "The model is loading. You can already choose images: they are sent when it is ready.",
     State.DRAINING: "The service is stopping. Reload this page in a moment.",
     State.FAILED: "The model could not be loaded. The log of the service shows the reason.",
 }
+
+
+_PHANTOM = "This model was trained on phantoms, which are synthetic images. Its answers mean nothing for real X-rays."
 
 
 def render_upload_page(
@@ -27,6 +32,7 @@ def render_upload_page(
     nothing.
     """
     return read_template("index.html").substitute(
+        head=render_head("chest X-ray classifier", root),
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
         release=escape(importlib.metadata.version("pneumo")),
         drift=f'<a href="{root}drift">Drift</a> ' if logs else "",
@@ -34,6 +40,7 @@ def render_upload_page(
         root=root,
         max_bytes=max_bytes,
         max_size=_format_size(max_bytes),
+        banner=f'<p class="note">{_PHANTOM}</p>' if info is not None and info.is_phantom else "",
         model=_render_model(info, state).rstrip(),
     )
 
@@ -82,9 +89,7 @@ def _list_sets(info: BundleInfo) -> dict[str, dict[str, float | str | None]]:
         measured = split.metrics.get(f"coverage:{name}")
         sets[name] = {"limit": limit, "coverage": None}
         if measured is not None and measured.value is not None and split.name != "validation":
-            bounds = measured.low is not None and measured.high is not None
-            interval = f" ({measured.low:.3f} to {measured.high:.3f})" if bounds else ""
-            words = f"Prediction sets cover {measured.value:.3f}{interval} of {name} images of the {split.name}"
+            words = f"Prediction sets cover {format_estimate(measured)} of {name} images of the {split.name}"
             sets[name] |= {"coverage": measured.value, "words": f"{words}{' split' if split.name == 'test' else ''}."}
     return sets
 
@@ -97,19 +102,31 @@ def _list_facts(info: BundleInfo) -> list[tuple[str, str, str]]:
         measured = split.metrics.get(metric)
         if measured is None or measured.value is None:
             return []
-        if measured.low is not None and measured.high is not None:
-            remark += f"; {level:.0%} confidence interval {measured.low:.3f} to {measured.high:.3f}"
-        return [(name, f"{measured.value:.3f}", remark)]
+        if bounds := format_interval(measured):
+            remark += f"; {level:.0%} confidence interval {bounds}"
+        return [(name, format_figure(measured.value), remark)]
 
     count = f"{split.images:,} " if split.images else ""
-    facts = [("Name", info.name, f"version {info.version}")]
+    facts = [("Name", info.name, f"version {info.version}"), *_list_origin(info)]
     facts += measure("AUROC", "auroc", f"on {count}{split.name} images")
     if info.positive_class is None:
         return [*facts, ("Prediction", "most probable class", "")]
-    threshold = f"{info.thresholds['default']:.1%}"
+    threshold = format_figure(info.thresholds["default"])
     return [
         *facts,
         ("Threshold", threshold, f"Called {info.positive_class} at {threshold} or above; policy: {info.policy}"),
         *measure("Sensitivity", "sensitivity", f"of {info.positive_class} images correctly flagged"),
         *measure("Specificity", "specificity", f"of {_find_negative_class(info)} images correctly not flagged"),
     ]
+
+
+def _list_origin(info: BundleInfo) -> list[tuple[str, str, str]]:
+    """List the data set of a model with its size, and the day of its training, as far as the bundle tells them."""
+    train = read_splits(info).splits.get("train")
+    size = f"{train.images:,} training images" if train and train.images else ""
+    patients = f" of {train.patients:,} patients" if train and size and train.patients else ""
+    source = str(info.provenance.get("source") or info.metrics.get("data") or "")
+    day = re.match(r"(\d{4})(\d\d)(\d\d)T", str(info.provenance.get("run", "")))
+    pixels = f"on images of {info.preparation.width} x {info.preparation.height} pixels"
+    data = [("Data set", source or "not named", f"{size}{patients}")] if source or size else []
+    return data + ([("Trained", "-".join(day.groups()), pixels)] if day else [])

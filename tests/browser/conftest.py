@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from PIL import Image
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.model.bundle import Bundle
+from pneumo.serving.predictions.store import LogStore
+from tests.support import prediction_logs as simulated
 from tests.support.bundles import make_bundle
 from tests.support.waiting import until
 
@@ -127,15 +130,23 @@ class Screen:
         self.page.set_input_files("#files", chosen)
 
     def settled(self, count: int):
-        """The cards, once so many have an answer or an error."""
+        """The rows of the list, once so many have an answer or an error."""
         from playwright.sync_api import expect
 
-        cards = self.locate(".card[data-state=done], .card[data-state=error]")
-        expect(cards).to_have_count(count)
-        return cards
+        rows = self.locate(".row[data-state=done], .row[data-state=error]")
+        expect(rows).to_have_count(count)
+        return rows
+
+    def open(self, name: str) -> None:
+        """Show the image of this name large."""
+        self.page.get_by_role("button", name=name, exact=True).click()
 
     def answer_with(self, *, model: Mapping[str, object] = MODEL, **changes: object) -> None:
         """Let the service answer every image with the same prediction."""
+        self.page.route("**/v1/predict*", lambda route: self.fulfill(route, model=model, **changes))
+
+    def fulfill(self, route, *, model: Mapping[str, object] = MODEL, **changes: object) -> None:
+        """Answer a request with a prediction."""
         prediction = {
             "index": 0,
             "filename": None,
@@ -156,7 +167,7 @@ class Screen:
             "errors": [],
             "notice": "-",
         }
-        self.page.route("**/v1/predict*", lambda route: route.fulfill(json=answer))
+        route.fulfill(json=answer)
 
     def refuse(self, pattern: str, status: int, title: str, detail: str) -> None:
         """Let the service answer with a problem."""
@@ -199,6 +210,19 @@ def site(bundle) -> Iterator[Site]:
     """A server that tests share."""
     with serve(bundle) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def drifted(tmp_path_factory) -> Iterator[str]:
+    """The address of a service with the log of a stable detector that became darker."""
+    pytest.importorskip("evidently", reason="evidently is not installed (extra drift)")
+    folder = tmp_path_factory.mktemp("drifted")
+    bundle = simulated.with_reference(make_bundle(folder / "tiny"))
+    url = f"sqlite:///{folder / 'log.sqlite3'}"
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    simulated.simulate(LogStore(url), bundle, end=end, stable=8, darker=3, checked=3)
+    with serve(bundle, log_url=url, log_spool=folder / "spool") as site:
+        yield site.address
 
 
 @pytest.fixture

@@ -5,26 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pneumo.serving.predictions.store import LogStore
-from tests.support import prediction_logs as simulated
-from tests.support.bundles import make_bundle
 from tests.support.waiting import until
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
-pytest.importorskip("evidently", reason="evidently is not installed (extra drift)")
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def drifted(serve_bundle, tmp_path_factory):
-    """The address of a service with such a log."""
-    folder = tmp_path_factory.mktemp("drifted")
-    bundle = simulated.with_reference(make_bundle(folder / "tiny"))
-    url = f"sqlite:///{folder / 'log.sqlite3'}"
-    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    simulated.simulate(LogStore(url), bundle, end=end, stable=8, darker=3, checked=3)
-    with serve_bundle(bundle, log_url=url, log_spool=folder / "spool") as site:
-        yield site.address
 
 
 @pytest.fixture

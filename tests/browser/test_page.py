@@ -1,37 +1,41 @@
-"""The upload page's cards: predictions, problems, announcements."""
+"""The upload page: the list, one image large, announcements."""
 
 import re
 
 import pytest
 
+from pneumo.serving.contracts.figures import format_figure, format_probability
 from pneumo.serving.model.predictor import Predictor
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
 pytestmark = pytest.mark.browser
 
 
-def test_each_file_gets_its_own_card_and_a_bad_one_spoils_no_other(screen):
+def test_each_file_gets_its_own_row_and_a_bad_one_spoils_no_other(screen):
     screen.choose("one.png", ("bad.png", b"no image at all"), "two.png")
-    cards = screen.settled(3)
-    expect(cards.nth(0).locator(".name")).to_have_text("one.png")
-    expect(cards.nth(0).locator(".label-text")).to_have_text(re.compile("NORMAL|PNEUMONIA"))
-    expect(cards.nth(1).locator(".title")).to_have_text("Not an image")
-    expect(cards.nth(1).locator(".fix")).to_have_text("Choose another file.")
-    expect(cards.nth(2).locator(".scale-value")).to_be_visible()
+    rows = screen.settled(3)
+    one, bad = rows.filter(has_text="one.png"), rows.filter(has_text="bad.png")
+    expect(one.locator(".answer-text")).to_have_text(re.compile("NORMAL|PNEUMONIA"))
+    expect(one.locator(".value")).to_have_text(re.compile(r"[<>]?[01]\.\d{3}"))
+    expect(bad.locator(".outcome")).to_have_text("Not an imageNo result")
+    expect(screen.locate("#view")).to_be_hidden()
+    screen.open("bad.png")
+    expect(screen.locate("#view .title")).to_have_text("Not an image")
+    expect(screen.locate("#view .fix")).to_have_text("Choose another file.")
     expect(screen.locate("#summary")).to_contain_text("3 images:")
     expect(screen.locate("#summary")).to_contain_text("1 without a result")
 
 
-def test_a_card_says_what_the_model_says(screen, bundle, film):
+def test_the_page_says_what_the_model_says(screen, bundle, film):
     said = Predictor(bundle).predict_bytes(film(3))
     screen.choose(("three.png", film(3)))
-    (card,) = screen.settled(1).all()
-    expect(card.locator(".label-text")).to_have_text(said.label)
-    shown = float(card.locator(".scale-value").inner_text().strip("<>%"))
-    assert shown == pytest.approx(100 * said.probability, abs=0.1)
-    expect(card.locator(".scale-foot")).to_contain_text("threshold of 40.0%")
-    expect(card.locator(".outlier-note")).to_be_visible(visible=not said.in_distribution)
-    expect(card.locator(".foot")).to_have_text(re.compile(r"^Analysed in [\d.]+\Wms$"))
+    screen.settled(1)
+    expect(screen.locate(".label-text")).to_have_text(said.label)
+    expect(screen.locate(".scale-value")).to_have_text(format_probability(said.probability))
+    expect(screen.locate(".value")).to_have_text(format_probability(said.probability))
+    expect(screen.locate(".scale-foot")).to_contain_text("threshold of 0.400")
+    expect(screen.locate(".outlier-note")).to_be_visible(visible=not said.in_distribution)
+    expect(screen.locate(".foot")).to_have_text(re.compile(r"^Analysed in [\d.]+\Wms$"))
 
 
 def test_probability_is_drawn_against_the_threshold(screen):
@@ -41,8 +45,8 @@ def test_probability_is_drawn_against_the_threshold(screen):
     track, fill, mark = (screen.locate(selector).bounding_box() for selector in (".track", ".fill", ".mark"))
     assert fill["width"] / track["width"] == pytest.approx(0.25, abs=0.01)
     assert (mark["x"] + mark["width"] / 2 - track["x"]) / track["width"] == pytest.approx(0.4, abs=0.01)
-    expect(screen.locate(".scale-head")).to_have_text("Probability of PNEUMONIA25.0%")
-    expect(screen.locate(".scale-foot")).to_have_text("Below the threshold of 40.0%")
+    expect(screen.locate(".scale-head")).to_have_text("Probability of PNEUMONIA0.250")
+    expect(screen.locate(".scale-foot")).to_have_text("Below the threshold of 0.400")
 
 
 def test_a_probability_that_rounds_to_its_threshold_is_told_apart_from_it(screen):
@@ -50,8 +54,8 @@ def test_a_probability_that_rounds_to_its_threshold_is_told_apart_from_it(screen
     screen.choose("a.png")
     screen.settled(1)
     value = screen.locate(".scale-value").inner_text()
-    assert value == "39.999%"
-    expect(screen.locate(".scale-foot")).to_have_text("Below the threshold of 40.001%")
+    assert value == "0.39999"
+    expect(screen.locate(".scale-foot")).to_have_text("Below the threshold of 0.40001")
 
 
 @pytest.mark.parametrize(
@@ -154,21 +158,29 @@ def test_keys_alone_lead_from_the_top_to_the_heat_map_and_back(screen):
     expect(screen.locate("#sample")).to_be_focused()
     press("Enter")
     screen.settled(1)
-    for expected in ("#heat-all", "#download", "#clear", ".film", ".remove", ".show-heat"):
+    counts = [f".count:visible >> nth={number}" for number in range(screen.locate(".count:visible").count())]
+    for expected in ("#download", "#print", "#clear", *counts, ".open", ".remove", "#view-close", ".film-stage"):
         press("Tab")
         expect(screen.locate(expected)).to_be_focused()
+    press("+")
+    press("i")
+    expect(screen.locate(".film-picture")).to_have_css("transform", "matrix(1.25, 0, 0, 1.25, 0, 0)")
+    expect(screen.page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
+    press("0")
+    expect(screen.locate(".film-picture")).to_have_css("transform", "matrix(1, 0, 0, 1, 0, 0)")
+    for expected in ("Level", "Window", "Zoom", "Invert", "Reset", "Heat map"):
+        press("Tab")
+        expect(screen.page.locator(":focus")).to_have_accessible_name(expected)
     press("Space")
-    expect(screen.locate(".card .heat")).to_be_visible()
-    press("Tab")
+    expect(screen.locate(".film-heat")).to_be_visible()
+    press("Shift+Tab")
+    press("Shift+Tab")
+    press("Shift+Tab")
     press("ArrowRight")
-    expect(screen.locate(".card .heat")).to_have_css("opacity", "0.65")
-    screen.locate(".film").focus()
-    press("Enter")
-    expect(screen.locate("#viewer")).to_be_visible()
-    expect(screen.locate("#viewer-heat")).to_be_visible()
+    expect(screen.locate(".film-heat")).to_have_css("opacity", "0.61")
     press("Escape")
-    expect(screen.locate("#viewer")).to_be_hidden()
-    expect(screen.locate(".film")).to_be_focused()
+    expect(screen.locate("#view")).to_be_hidden()
+    expect(screen.locate(".open")).to_be_focused()
     press("Tab")
     press("Enter")
     expect(screen.locate("#choose")).to_be_focused()
@@ -180,7 +192,7 @@ def test_results_are_announced(screen):
     assert live.get_attribute("role") == "status"
     screen.answer_with()
     screen.choose("a.png")
-    expect(live).to_have_text("a.png: PNEUMONIA, probability 92.3%.")
+    expect(live).to_have_text("a.png: PNEUMONIA, probability 0.923.")
     screen.choose("b.png", "c.png")
     expect(live).to_have_text("Done. 3 images: 3 PNEUMONIA.")
 
@@ -192,14 +204,16 @@ def test_nothing_is_cut_off_on_any_screen(open_screen, scheme, width):
     screen.answer_with()
     screen.choose("a.png", f"{'a_very_long_name_without_any_space' * 3}.png", "bad.zip")
     screen.settled(3)
-    screen.locate(".show-heat").first.click()
-    expect(screen.locate(".card .heat").first).to_be_visible()
+    assert screen.page.evaluate("document.documentElement.scrollWidth") <= width
+    screen.open("a.png")
+    screen.locate(".show-heat").click()
+    expect(screen.locate(".film-heat")).to_be_visible()
     assert screen.page.evaluate("document.documentElement.scrollWidth") <= width
     notice = screen.locate(".notice")
     screen.page.keyboard.press("End")
     expect(notice).to_be_in_viewport()
     small = screen.page.evaluate(
-        """[...document.querySelectorAll("button, .switch")].filter((element) => {
+        """[...document.querySelectorAll("button")].filter((element) => {
           const { width, height } = element.getBoundingClientRect();
           return element.checkVisibility() && Math.min(width, height) < 24;
         }).map((element) => element.outerHTML)"""
@@ -209,11 +223,13 @@ def test_nothing_is_cut_off_on_any_screen(open_screen, scheme, width):
     assert (sum(brightness) < 150) == (scheme == "dark")
 
 
-def test_the_notice_is_there_with_an_enlarged_film_too(screen):
-    screen.choose("a.png")
-    screen.settled(1)
-    screen.locate(".film").click()
-    expect(screen.locate("#viewer").get_by_text("Research software, not a medical device")).to_be_in_viewport()
+def test_the_notice_is_there_with_a_large_image_too(screen):
+    screen.choose("a.png", "b.png")
+    screen.settled(2)
+    screen.open("b.png")
+    expect(screen.locate("#view-name")).to_be_focused()
+    expect(screen.locate(".film-stage")).to_be_in_viewport()
+    expect(screen.locate(".notice")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("reduced", [True, False])
@@ -228,16 +244,129 @@ def test_who_wants_less_motion_gets_none(open_screen, reduced):
 def test_what_a_screen_reader_is_told_of_an_answer(screen):
     screen.answer_with(certainty="uncertain", in_distribution=False)
     screen.choose("a.png")
-    (card,) = screen.settled(1).all()
-    snapshot = card.aria_snapshot()
+    screen.settled(1)
+    snapshot = screen.locate("#results").aria_snapshot()
     for expected in (
-        'button "Enlarge a.png"',
+        'button "a.png"',
         'heading "a.png" [level=3]',
         'button "Remove a.png"',
-        'button "Heat map of a.png"',
+        'button "Heat map"',
+        'button "Out of distribution 1"',
+        'img "Film of a.png"',
         "Do not rely on the prediction",
         "Uncertain",
         "Probability of PNEUMONIA",
-        "At or above the threshold of 40.0",
+        "At or above the threshold of 0.400",
     ):
         assert expected in snapshot
+
+
+ANSWERS = {  # in the order of the list
+    "positive.png": ("PNEUMONIA", 0.95, "certain", True),
+    "strange.png": ("PNEUMONIA", 0.9, "certain", False),
+    "doubtful.png": ("NORMAL", 0.35, "uncertain", True),
+    "photo.png": ("NORMAL", 0.2, "certain", False),
+    "bad.zip": None,
+    "plain.png": ("NORMAL", 0.1, "certain", True),
+    "plainest.png": ("NORMAL", 0.05, "certain", True),
+}
+
+
+@pytest.fixture
+def thirty(screen):
+    """The page with thirty images of the kinds above, which come in another order than that of the list."""
+    names = [*ANSWERS, *(f"more-{number}.png" for number in range(23))][::-1]
+    answers = iter([ANSWERS.get(name, ("NORMAL", 0.01, "certain", True)) for name in names if name != "bad.zip"])
+
+    def answer(route):
+        label, probability, certainty, inside = next(answers)
+        screen.fulfill(
+            route,
+            label=label,
+            probability=probability,
+            probabilities={"NORMAL": 1 - probability, "PNEUMONIA": probability},
+            certainty=certainty,
+            in_distribution=inside,
+        )
+
+    screen.page.route("**/v1/predict*", answer)
+    screen.choose(*names)
+    screen.settled(30)
+    return screen
+
+
+def test_what_needs_attention_comes_first_and_counts_filter(thirty):
+    names = thirty.locate(".row:visible .name")
+    assert names.all_inner_texts()[:7] == list(ANSWERS)
+    counts = ["All 30", "NORMAL 27", "PNEUMONIA 2", "Uncertain 1", "Out of distribution 2", "No result 1"]
+    expect(thirty.locate(".count:visible")).to_have_text(counts, use_inner_text=True)
+    for label, shown in {
+        "PNEUMONIA 2": ["positive.png", "strange.png"],
+        "Uncertain 1": ["doubtful.png"],
+        "Out of distribution 2": ["strange.png", "photo.png"],
+        "No result 1": ["bad.zip"],
+    }.items():
+        thirty.page.get_by_role("button", name=label).click()
+        expect(names).to_have_text(shown)
+    thirty.page.get_by_role("button", name="Remove bad.zip").click()
+    expect(names).to_have_count(29)
+    expect(thirty.page.get_by_role("button", name="All 29")).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_large_view_steps_through_the_rows_shown(thirty):
+    thirty.page.get_by_role("button", name="PNEUMONIA 2").click()
+    thirty.open("positive.png")
+    name = thirty.locate("#view-name")
+    expect(thirty.locate("#previous")).to_be_disabled()
+    thirty.page.keyboard.press("j")
+    expect(name).to_have_text("strange.png")
+    expect(thirty.locate("[aria-current=true]")).to_have_text("strange.png")
+    expect(thirty.locate("#next")).to_be_disabled()
+    thirty.page.keyboard.press("j")
+    expect(name).to_have_text("strange.png")
+    thirty.page.keyboard.press("k")
+    expect(name).to_have_text("positive.png")
+    thirty.locate("#view-close").click()
+    expect(thirty.page.get_by_role("button", name="positive.png", exact=True)).to_be_focused()
+
+
+def test_on_paper_are_the_list_the_notice_and_the_model(thirty):
+    thirty.open("positive.png")
+    thirty.page.emulate_media(media="print")
+    for selector in (".notice", "#summary", ".row >> nth=29", "#model"):
+        expect(thirty.locate(selector)).to_be_visible()
+    for selector in ("#drop", "#view", "#counts", "button.remove >> nth=0", "#download", ".reading"):
+        expect(thirty.locate(selector)).to_be_hidden()
+
+
+def test_a_row_costs_little(thirty):
+    """Thirty rows are few elements, and a settled image changes no other row."""
+    assert thirty.page.evaluate("document.querySelectorAll('#rows *').length") <= 30 * 15
+    changed = thirty.page.evaluate(
+        """async () => {
+          const { List } = await import("/static/list.js");
+          const rows = document.createElement("ol");
+          const counts = document.createElement("div");
+          const list = new List(rows, counts, {});
+          const waiting = { state: "sending", words: "Sending", picture: null, prediction: null, problem: null };
+          const results = [...Array(30).keys()].map((number) => ({ ...waiting, name: `${number}`, done: false }));
+          list.add(results);
+          const seen = new Set();
+          const note = ({ target }) => seen.add(target.closest(".row") ?? target);
+          const watch = new MutationObserver((records) => records.forEach(note));
+          watch.observe(rows, { subtree: true, childList: true, attributes: true });
+          Object.assign(results[7], { state: "error", words: "No result", problem: { title: "?" }, done: true });
+          list.update(results[7]);
+          await new Promise((resolve) => setTimeout(resolve));
+          watch.disconnect();
+          return [...seen].map((element) => element.tagName).sort();
+        }"""
+    )
+    assert changed.count("LI") == 1, changed
+
+
+def test_figures_agree_with_those_of_commands_and_reports(screen):
+    values = [0.98046875, 0.0625, 0.3125, 0.0005, 0.9995, 0.9996, 1e-9, 0.0, 1.0, *(n / 256 for n in range(257))]
+    script = "values => import('/static/wording.js').then(w => values.map(v => [w.figure(v), w.probability(v)]))"
+    assert screen.page.evaluate(script, values) == [[format_figure(v), format_probability(v)] for v in values]
+    assert format_figure(0.98046875) == "0.980"

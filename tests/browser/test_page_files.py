@@ -83,10 +83,12 @@ def test_files_that_cannot_be_taken_are_not_sent(screen):
     sent = []
     screen.page.on("request", lambda request: sent.append(request.url) if "/v1/" in request.url else None)
     screen.choose(("huge.png", bytes(3_000_000)), "study.zip")
-    cards = screen.settled(2)
-    expect(cards.nth(0).locator(".title")).to_have_text("Too large")
-    expect(cards.nth(0).locator(".detail")).to_have_text(re.compile(r"3\.0\WMB; the limit is 3\.0\WMB"))
-    expect(cards.nth(1).locator(".fix")).to_have_text("Unpack it and choose the folder.")
+    screen.settled(2)
+    screen.open("huge.png")
+    expect(screen.locate("#view .title")).to_have_text("Too large")
+    expect(screen.locate("#view .detail")).to_have_text(re.compile(r"3\.0\WMB; the limit is 3\.0\WMB"))
+    screen.open("study.zip")
+    expect(screen.locate("#view .fix")).to_have_text("Unpack it and choose the folder.")
     assert not sent
 
 
@@ -97,7 +99,7 @@ def test_names_of_files_never_leave_the_page(screen, site):
     screen.choose("Mustermann_Erika_19640812.png")
     screen.settled(1)
     screen.locate(".show-heat").click()
-    expect(screen.locate(".card .heat")).to_be_visible()
+    expect(screen.locate(".film-heat")).to_be_visible()
     assert sum(b"form-data" in body for body in site.bodies) == 2
     assert not [body for body in site.bodies if b"Mustermann" in body]
     assert not [url for url in urls if "Mustermann" in url]
@@ -109,17 +111,15 @@ def test_a_name_is_text_whatever_it_says(screen):
     screen.choose(name)
     screen.settled(1)
     expect(screen.locate(".name")).to_have_text(name)
-    expect(screen.locate(".card img")).to_have_count(2)
+    expect(screen.locate("#rows img")).to_have_count(1)
 
 
 def test_reloading_clears_everything(screen):
     screen.choose("a.png")
     screen.settled(1)
-    screen.locate("#heat-all").check()
     screen.page.reload()
     expect(screen.locate("#results")).to_be_hidden()
-    expect(screen.locate(".card")).to_have_count(0)
-    expect(screen.locate("#heat-all")).not_to_be_checked()
+    expect(screen.locate(".row")).to_have_count(0)
     assert screen.page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [0, 0, ""]
 
 
@@ -140,8 +140,8 @@ def test_an_image_removed_on_its_way_is_not_waited_for(screen):
     held: list[Any] = []
     screen.page.route("**/v1/predict*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
     screen.choose(*(f"{number}.png" for number in range(3)))
-    expect(screen.locate(".card[data-state=sending]")).to_have_count(2)
-    expect(screen.locate(".card[data-state=waiting] .name")).to_have_text(["2.png"])
+    expect(screen.locate(".row[data-state=sending]")).to_have_count(2)
+    expect(screen.locate(".row[data-state=waiting] .name")).to_have_text(["2.png"])
     screen.page.get_by_role("button", name="Remove 0.png").click()
-    expect(screen.locate(".card[data-state=done] .name")).to_have_text(["2.png"])
-    expect(screen.locate(".card[data-state=sending] .name")).to_have_text(["1.png"])
+    expect(screen.locate(".row[data-state=done] .name")).to_have_text(["2.png"])
+    expect(screen.locate(".row[data-state=sending] .name")).to_have_text(["1.png"])

@@ -56,7 +56,8 @@ def test_a_busy_service_is_asked_again_when_it_says(screen, problem, status):
     expect(screen.locate(".step")).to_have_text(re.compile(r"The service is busy: retrying in 1\Ws"))
     assert len(asked) == 1
     screen.page.clock.run_for(1_500)
-    expect(screen.settled(1).locator(".label-text")).to_be_visible()
+    screen.settled(1)
+    expect(screen.locate(".label-text")).to_be_visible()
     assert len(asked) == 2
 
 
@@ -71,7 +72,8 @@ def test_a_busy_service_is_asked_again_when_it_says(screen, problem, status):
 def test_an_error_says_what_is_wrong_and_what_to_do(screen, status, title, fix):
     screen.refuse(PREDICT, status, title, "the reason for it")
     screen.choose("a.png")
-    trouble = screen.settled(1).locator(".trouble")
+    screen.settled(1)
+    trouble = screen.locate(".trouble")
     expect(trouble.locator(".title")).to_have_text(title)
     expect(trouble.locator(".detail")).to_have_text("The reason for it.")
     expect(trouble.locator(".fix")).to_contain_text(fix)
@@ -82,7 +84,8 @@ def test_an_error_says_what_is_wrong_and_what_to_do(screen, status, title, fix):
 def test_what_failed_can_be_tried_again(screen):
     screen.refuse(PREDICT, 500, "Internal Server Error", "the service failed")
     screen.choose("a.png")
-    trouble = screen.settled(1).locator(".trouble")
+    screen.settled(1)
+    trouble = screen.locate(".trouble")
     expect(trouble.locator(".title")).to_have_text("The service failed")
     expect(trouble.locator(".fix")).to_contain_text("request id r7")
     screen.page.unroute(PREDICT)
@@ -96,7 +99,9 @@ def test_without_a_connection_images_wait_for_it(screen):
     screen.settled(1)
     screen.page.context.set_offline(True)
     screen.choose("b.png")
-    expect(screen.locate(".step")).to_have_text("Offline: waiting for the connection")
+    expect(screen.locate(".row").filter(has_text="b.png").locator(".answer-text")).to_have_text(
+        "Offline: waiting for the connection"
+    )
     screen.page.context.set_offline(False)
     screen.settled(2)
 
@@ -106,6 +111,7 @@ def test_a_service_that_does_not_answer_is_told_and_can_be_tried_again(screen):
     screen.settled(1)
     screen.page.route(PREDICT, lambda route: route.abort())
     screen.choose("b.png")
+    screen.open("b.png")
     expect(screen.locate(".step")).to_have_text(re.compile(r"The service does not answer: retrying in \d\Ws"))
     expect(screen.locate(".trouble .title")).to_have_text("The service does not answer")
     expect(screen.locate(".trouble .again")).to_be_visible()
@@ -145,7 +151,7 @@ def test_a_key_is_asked_for_once_and_kept_by_no_script(screen, presented):
     screen.page.keyboard.type("pneumo_right")
     screen.page.keyboard.press("Enter")
     screen.settled(2)
-    expect(screen.locate(".trouble")).to_have_count(0)
+    expect(screen.locate(".row[data-state=error]")).to_have_count(0)
     assert presented == ["pneumo_wrong", "pneumo_right"]
     assert screen.page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [0, 0, ""]
     assert screen.locate("#key").input_value() == ""
@@ -161,7 +167,7 @@ def test_a_key_of_the_key_file_opens_the_service(open_screen, bundle, serve_bund
         screen.page.keyboard.press("Enter")
         screen.settled(1)
         screen.locate(".show-heat").click()
-        expect(screen.locate(".card .heat")).to_be_visible()
+        expect(screen.locate(".film-heat")).to_be_visible()
         expect(screen.page.get_by_role("button", name="Sign out")).to_be_visible()
         (cookie,) = screen.page.context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
@@ -182,10 +188,11 @@ def test_who_has_no_key_is_asked_once_for_all_images(screen):
     screen.choose(*(f"{number}.png" for number in range(4)))
     expect(screen.locate("#key-dialog")).to_be_visible()
     screen.page.keyboard.press("Escape")
-    cards = screen.settled(4)
+    rows = screen.settled(4)
     expect(screen.locate("#key-dialog")).to_be_hidden()
-    expect(cards.nth(3).locator(".title")).to_have_text("This service requires an API key")
-    cards.nth(0).locator(".again").click()
+    expect(rows.nth(3).locator(".flag")).to_have_text("This service requires an API key")
+    screen.open("0.png")
+    screen.locate(".again").click()
     expect(screen.locate("#key-dialog")).to_be_visible()
     screen.page.keyboard.type("pneumo_right")
     screen.page.keyboard.press("Enter")
@@ -237,6 +244,8 @@ def test_a_model_promoted_meanwhile_is_named_where_it_answered(screen, site):
     )
     screen.choose("new.png")
     expect(screen.locate("#model")).to_contain_text("version 2")
-    feet = screen.locate(".foot")
-    expect(feet.nth(0)).to_contain_text("by tiny 1")
-    expect(feet.nth(1)).not_to_contain_text("by tiny")
+    screen.settled(2)
+    expect(screen.locate(".foot")).to_contain_text("by tiny 1")
+    screen.open("new.png")
+    expect(screen.locate(".foot")).to_contain_text("Analysed in")
+    expect(screen.locate(".foot")).not_to_contain_text("by tiny")

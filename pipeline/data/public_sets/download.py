@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from pneumo.pipeline.data.phantom.dataset import RECORD
 from pneumo.pipeline.data.public_sets.catalogue import SETS, PublicSet, find_public_set
 from pneumo.serving.contracts.errors import CheckFailedError, InputError, MachineError
 from pneumo.serving.contracts.files import open_locked
-from pneumo.serving.contracts.population import Population
+from pneumo.serving.contracts.population import PHANTOMS, Population
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes so far and the total, None if unknown."""
@@ -190,7 +191,9 @@ class _BrokenError(Exception):
 
 
 def recognise_population(path: Path) -> Population | None:
-    """Return the population of a file that is a public data set by name and digest; None for any other."""
+    """Return the population of a folder of phantoms, or of a public data set by name and digest; None for any other."""
+    if (path / RECORD).is_file():
+        return PHANTOMS
     known = (each for each in SETS.values() if each.file == path.name and path.is_file())
     return next((each.population for each in known if _compare_digest(path, each) is None), None)
 

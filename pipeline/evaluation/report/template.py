@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pneumo.pipeline.evaluation.results import Estimate, title
+from pneumo.serving.contracts.figures import format_figure, format_interval, format_probability
 from pneumo.serving.pages.assets import WEB
 
 _HERE = Path(__file__).parent
@@ -24,15 +25,10 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": format_value, "interval": format_interval, "metric_title": title}
-    environment.filters |= {"count": "{:,}".format, **filters}
+    environment.filters |= {"count": "{:,}".format, "probability": format_probability, **filters}
     return environment.get_template(template).render(made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **values)
 
 
 def format_value(estimate: Estimate) -> str:
     """Format a value with three decimals, `-` if it is undefined."""
-    return "-" if estimate.value is None else f"{estimate.value:.3f}"
-
-
-def format_interval(estimate: Estimate) -> str:
-    """Format an interval as `0.912 to 0.965`, empty if there is none."""
-    return "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return format_figure(estimate.value)

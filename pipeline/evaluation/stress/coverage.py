@@ -1,6 +1,7 @@
 """Coverage of prediction sets by class under the changes of a stress test."""
 
 from pneumo.pipeline.evaluation.stress.stress_test import ShiftResult, StressReport
+from pneumo.serving.contracts.figures import format_estimate
 
 
 def rank_by_coverage(report: StressReport) -> list[tuple[str, ShiftResult]]:
@@ -25,5 +26,4 @@ def describe_lowest_coverage(report: StressReport) -> str | None:
         return None
     name, shift = ranked[0]
     lowest = shift.metrics[f"coverage:{name}"]
-    interval = "" if lowest.low is None or lowest.high is None else f" ({lowest.low:.3f} to {lowest.high:.3f})"
-    return f"The lowest coverage of a class is {lowest.value:.3f}{interval}, of {name} under the change {shift.title}."
+    return f"The lowest coverage of a class is {format_estimate(lowest)}, of {name} under the change {shift.title}."

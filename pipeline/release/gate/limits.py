@@ -5,11 +5,11 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from pneumo.pipeline.evaluation.report.template import format_interval, format_value
 from pneumo.pipeline.evaluation.results import Estimate, title
 from pneumo.pipeline.evaluation.stress.coverage import rank_by_coverage
 from pneumo.pipeline.evaluation.stress.stress_test import FILE, StressReport
 from pneumo.pipeline.release.gate.requirements import Gate, Metric
+from pneumo.serving.contracts.figures import format_estimate
 from pneumo.serving.contracts.models import FrozenModel
 from pneumo.serving.model.bundle import Bundle, BundleError
 
@@ -43,10 +43,9 @@ class LimitResult(FrozenModel):
         """Metric, limit and outcome in words."""
         if self.estimate.value is None:
             return f"{title(self.metric)} is undefined: {self.estimate.reason}"
-        interval = f" ({format_interval(self.estimate)})" if format_interval(self.estimate) else ""
         asked = "better than chance" if self.chance else f"{self.limit:g} or more"
         words = {"good": "reached:", "worse": "required:", "undecided": "too few images to tell whether it is"}
-        return f"{title(self.metric)} is {format_value(self.estimate)}{interval}; {words[self.outcome]} {asked}"
+        return f"{title(self.metric)} is {format_estimate(self.estimate)}; {words[self.outcome]} {asked}"
 
     def objection(self, gate: Gate) -> str | None:
         """Return why the gate refuses because of this limit; None if it does not."""

@@ -1,6 +1,7 @@
 """The part of a model card that tells of a recalibration."""
 
 from pneumo.pipeline.evaluation.results import TITLES, title
+from pneumo.serving.contracts.figures import format_estimate
 from pneumo.serving.model.bundle import BundleInfo, Figure
 
 HEADING = "## Recalibration"
@@ -57,7 +58,4 @@ def add_recalibration(card: str, info: BundleInfo) -> str:
 
 
 def _format(figure: Figure | None) -> str:
-    if figure is None:
-        return "-"
-    interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
-    return f"{figure.value:.3f}{interval}"
+    return "-" if figure is None else format_estimate(figure)

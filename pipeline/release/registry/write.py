@@ -137,7 +137,7 @@ def _summarise_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return value and interval of each metric on held-out splits, for the review of a promotion."""
     return {
         split: {
-            name: {key: round(estimate[key], 4) for key in ("value", "low", "high") if estimate.get(key) is not None}
+            name: {key: estimate[key] for key in ("value", "low", "high") if estimate.get(key) is not None}
             for name, estimate in measured["metrics"].items()
         }
         for split, measured in metrics.get("splits", {}).items()

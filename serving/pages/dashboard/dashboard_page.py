@@ -12,7 +12,7 @@ from pneumo.serving.drift.samples import LEAST
 from pneumo.serving.drift.stored_checks import StoredCheck
 from pneumo.serving.drift.verdict import Verdict
 from pneumo.serving.drift.wording import describe_classes
-from pneumo.serving.pages.assets import read_template
+from pneumo.serving.pages.assets import read_template, render_head
 from pneumo.serving.pages.dashboard import sections
 from pneumo.serving.pages.dashboard.board import HOURLY_DAYS, Board
 from pneumo.serving.pages.dashboard.labels import VERDICTS
@@ -80,6 +80,7 @@ def _render_document(body: str, plots: Sequence[Plot] = (), account: str = "") -
         block = data.replace("<", "\\u003c")
         scripts = f'<script type="application/json" id="plots">{block}</script>\n{_DRAW}'
     return read_template("drift.html").substitute(
+        head=render_head("drift"),
         notice=f"{NOTICE[0].upper()}{NOTICE[1:]}",
         account=account,
         release=escape(importlib.metadata.version("pneumo")),

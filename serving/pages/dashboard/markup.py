@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from html import escape
 from urllib.parse import quote
 
+from pneumo.serving.contracts.figures import format_figure, format_interval
 from pneumo.serving.drift.performance import Estimate
 from pneumo.serving.drift.verdict import Middle, Verdict
 from pneumo.serving.pages.dashboard.labels import VERDICTS, format_number
@@ -93,8 +94,7 @@ def format_estimate(estimate: Estimate | None) -> str:
     """Format a metric with its interval."""
     if estimate is None:
         return NOTHING
-    interval = f"{estimate.low:.3f} to {estimate.high:.3f}, {estimate.images:,} images"
-    return f"{estimate.value:.3f} <small>{interval}</small>"
+    return f"{format_figure(estimate.value)} <small>{format_interval(estimate)}, {estimate.images:,} images</small>"
 
 
 def format_middle(middle: Middle | None, name: str) -> str:

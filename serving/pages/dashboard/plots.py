@@ -67,17 +67,17 @@ class Plot:
     def data(self) -> dict[str, object]:
         """Return the plot for the script, as JSON can hold it."""
         series = [
-            asdict(each) | {key: _round(getattr(each, key)) for key in ("y", "low", "high")} for each in self.series
+            asdict(each) | {key: _finite(getattr(each, key)) for key in ("y", "low", "high")} for each in self.series
         ]
         is_time = bool(self.x) and isinstance(self.x[0], str)
         return vars(self) | {"names": None, "series": series, "is_time": is_time}
 
 
-def _round(values: Values | None) -> list[float | None] | None:
-    """Round to five digits, more than a screen shows, and replace infinities, which JSON cannot hold."""
+def _finite(values: Values | None) -> list[float | None] | None:
+    """Replace infinities, which JSON cannot hold; rounding is left to the script, since a second one can differ."""
     if values is None:
         return None
-    return [None if value is None or not math.isfinite(value) else float(f"{value:.5g}") for value in values]
+    return [None if value is None or not math.isfinite(value) else float(value) for value in values]
 
 
 def list_plots(board: Board) -> list[Plot]:

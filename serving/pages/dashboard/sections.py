@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from pneumo.serving.contracts.figures import format_figure, format_interval
 from pneumo.serving.drift.log_queries import SiteCounts
 from pneumo.serving.drift.performance import Estimate, estimate_share
 from pneumo.serving.drift.verdict import ColumnResult, DriftCheck, SiteCheck, Verdict
@@ -147,4 +148,4 @@ def _format_exported(board: Board, name: str) -> str:
     metric = split.metrics.get(name)
     if metric is None or metric.value is None or metric.low is None or metric.high is None:
         return ""
-    return f"{metric.value:.3f} <small>{metric.low:.3f} to {metric.high:.3f}, {split.name}</small>"
+    return f"{format_figure(metric.value)} <small>{format_interval(metric)}, {split.name}</small>"

@@ -1,10 +1,12 @@
-// The page: takes files, shows a card for each, and a summary of all.
+// The page: takes files, and shows a list of their results and one of them large.
 
-import { Card } from "./card.js";
 import { table } from "./csv.js";
 import { fromClipboard, fromDrop, fromInput } from "./files.js";
+import { List } from "./list.js";
 import { Pool } from "./pool.js";
+import { Result } from "./result.js";
 import { ROOT, Service } from "./service.js";
+import { View } from "./view.js";
 import { plural, spoken, summary } from "./wording.js";
 
 const AT_ONCE = 2;
@@ -13,19 +15,11 @@ const QUIET_MS = 3_000;
 
 const byId = (id) => document.getElementById(id);
 const drop = byId("drop");
-const cards = [];
 const pool = new Pool(AT_ONCE);
 const service = new Service(askForKey, () => refreshModel());
-const environment = {
-  service,
-  pool,
-  maxBytes: Number(drop.dataset.maxBytes),
-  modelShown,
-  changed: refresh,
-  settled,
-  removed,
-  enlarge,
-};
+const environment = { service, pool, maxBytes: Number(drop.dataset.maxBytes), changed, settled };
+const list = new List(byId("rows"), byId("counts"), { open, remove, filtered: refresh });
+const view = new View(byId("view"), { again, modelShown });
 
 // Files
 
@@ -83,10 +77,9 @@ function add(found) {
     say("No images were found.");
     return;
   }
-  byId("results").hidden = false;
-  const added = found.map((each) => new Card(each, environment));
-  byId("cards").append(...added.map((card) => card.element));
-  cards.push(...added);
+  const added = found.map((each) => new Result(each, environment));
+  list.add(added);
+  if (list.results.length === 1) show(added[0]);
   refresh();
   say(`${plural(added.length, "image")} added.`);
 }
@@ -94,30 +87,39 @@ function add(found) {
 // Results
 
 function refresh() {
-  byId("results").hidden = !cards.length;
-  byId("main").classList.toggle("with-results", cards.length > 0);
-  byId("summary").textContent = cards.length ? summary(cards) : "";
-  byId("download").disabled = !cards.some((card) => card.prediction || card.problem);
+  const { results } = list;
+  byId("results").hidden = !results.length;
+  byId("main").classList.toggle("with-results", results.length > 0);
+  byId("summary").textContent = results.length ? summary(results) : "";
+  byId("download").disabled = !results.some(({ done }) => done);
+  for (const [id, step] of [["previous", -1], ["next", 1]]) byId(id).disabled = !list.beside(view.result, step);
 }
 
-function settled(card) {
-  if (byId("heat-all").checked) card.showHeat(true);
-  const open = cards.filter(({ prediction, problem }) => !prediction && !problem).length;
-  const words = card.prediction
-    ? spoken(card.name, card.prediction, card.model.positive_class)
-    : `${card.name}: ${card.problem.title}.`;
-  if (cards.length === 1) say(words);
+function changed(result) {
+  list.update(result);
+  if (result === view.result) view.refresh();
+}
+
+function settled(result) {
+  refresh();
+  const open = list.results.filter(({ done }) => !done).length;
+  const words = result.prediction
+    ? spoken(result.name, result.prediction, result.model.positive_class)
+    : `${result.name}: ${result.problem.title}.`;
+  if (list.results.length === 1) say(words);
   else if (open) sayNowAndThen(`${plural(open, "image")} left. ${words}`);
-  else say(`Done. ${summary(cards)}`);
-  if (card.model && !sameModel(card.model)) refreshModel(card.model);
+  else say(`Done. ${summary(list.results)}`);
+  if (result.model && !sameModel(result.model)) refreshModel(result.model);
 }
 
-byId("heat-all").addEventListener("change", ({ target }) => {
-  for (const card of cards) card.showHeat(target.checked);
-});
+function again(result) {
+  service.reconsider();
+  result.send();
+  refresh();
+}
 
 byId("download").addEventListener("click", () => {
-  const url = URL.createObjectURL(new Blob([table(cards, document.querySelector(".notice").textContent)], { type: "text/csv" }));
+  const url = URL.createObjectURL(new Blob([table(list.results, document.querySelector(".notice").textContent)], { type: "text/csv" }));
   const link = document.createElement("a");
   link.href = url;
   link.download = `pneumo-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv`;
@@ -125,24 +127,62 @@ byId("download").addEventListener("click", () => {
   URL.revokeObjectURL(url);
 });
 
+byId("print").addEventListener("click", () => window.print());
+
 byId("clear").addEventListener("click", () => {
-  for (const card of cards.splice(0)) card.leave();
-  byId("cards").replaceChildren();
+  show(null);
+  for (const result of list.results) take(result);
   refresh();
   say("All images removed.");
   byId("choose").focus();
 });
 
-function removed(card) {
-  const place = cards.indexOf(card);
-  cards.splice(place, 1);
-  card.leave();
-  card.element.remove();
+function remove(result) {
+  const next = list.beside(result, 1) ?? list.beside(result, -1);
+  if (view.result === result) show(null);
+  take(result);
   refresh();
-  say(`${card.name} removed.`);
-  const next = cards[Math.min(place, cards.length - 1)];
-  (next ? next.element.querySelector(".remove") : byId("choose")).focus();
+  say(`${result.name} removed.`);
+  (list.button(next, ".remove") ?? byId("choose")).focus();
 }
+
+function take(result) {
+  result.leave();
+  list.remove(result);
+}
+
+// The large view
+
+function show(result) {
+  view.show(result);
+  list.mark(result);
+  byId("results").classList.toggle("viewing", result !== null);
+}
+
+function open(result) {
+  show(result);
+  refresh();
+  byId("view-name").focus({ preventScroll: true });
+  byId("view").scrollIntoView({ block: "start" });
+}
+
+function step(by) {
+  const next = list.beside(view.result, by);
+  if (next) open(next);
+}
+
+byId("previous").addEventListener("click", () => step(-1));
+byId("next").addEventListener("click", () => step(1));
+byId("view-close").addEventListener("click", () => {
+  const button = list.button(view.result, ".open");
+  show(null);
+  button?.focus();
+});
+byId("view").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
+  else if (event.key === "Escape") byId("view-close").click();
+});
 
 // Announcements for screen readers
 
@@ -179,8 +219,8 @@ async function refreshModel(model) {
   const answer = await fetch(ROOT, { cache: "no-store" }).catch(() => null);
   if (!answer?.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const id of ["model", "account"]) byId(id).replaceWith(document.adoptNode(page.getElementById(id)));
-  for (const card of cards) card.nameModel();
+  for (const id of ["model", "account", "banner"]) byId(id).replaceWith(document.adoptNode(page.getElementById(id)));
+  view.refresh();
 }
 
 async function awaitModel() {
@@ -213,32 +253,3 @@ function askForKey(reason) {
   });
 }
 byId("key-cancel").addEventListener("click", () => byId("key-dialog").close(""));
-
-let enlarged = null;
-
-function enlarge(card) {
-  enlarged = card;
-  byId("viewer-name").textContent = card.name;
-  byId("viewer-picture").src = card.picture;
-  byId("viewer-picture").alt = `Film of ${card.name}`;
-  showViewerHeat();
-  byId("viewer").showModal();
-}
-
-function showViewerHeat() {
-  const heat = byId("viewer-heat");
-  const shown = enlarged.heatShown && enlarged.map !== null;
-  heat.hidden = !shown;
-  byId("viewer-controls").hidden = !shown || enlarged.map.empty;
-  if (!shown) return;
-  heat.src = enlarged.map.heat;
-  heat.style.opacity = enlarged.strength / 100;
-  byId("viewer-strength").value = enlarged.strength;
-}
-
-byId("viewer-strength").addEventListener("input", ({ target }) => {
-  enlarged.setStrength(target.valueAsNumber);
-  showViewerHeat();
-});
-byId("viewer-close").addEventListener("click", () => byId("viewer").close());
-byId("viewer").addEventListener("click", ({ target, currentTarget }) => target === currentTarget && currentTarget.close());

@@ -18,9 +18,9 @@ export function csv(rows) {
 }
 
 /** Build a table with a row for each image that has a prediction or a problem. */
-export function table(cards, notice) {
-  const settled = cards.filter((card) => card.prediction || card.problem);
-  const classes = [...new Set(settled.flatMap((card) => Object.keys(card.prediction?.probabilities ?? {})))];
+export function table(results, notice) {
+  const settled = results.filter(({ done }) => done);
+  const classes = [...new Set(settled.flatMap(({ prediction }) => Object.keys(prediction?.probabilities ?? {})))];
   const head = [
     "image", "label", "probability", "threshold", "certainty", "in_distribution", "outlier_score",
     ...classes.map((name) => `p_${name}`), "elapsed_ms", "model", "version", "request_id", "error", "notice",

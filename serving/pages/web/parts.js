@@ -1,6 +1,6 @@
-// Pieces of a card. Text is set as text, never as HTML: file names can hold anything.
+// Pieces of the page. Text is set as text, never as HTML: file names can hold anything.
 
-import { againstThreshold, percent } from "./wording.js";
+import { againstThreshold, probability } from "./wording.js";
 
 /** Copy the content of a template of the page. */
 export function clone(template) {
@@ -14,7 +14,7 @@ export function scales(prediction, positive) {
     return [scale(`Probability of ${positive}`, value, prediction.probability, { threshold: prediction.threshold, foot: words })];
   }
   const sorted = Object.entries(prediction.probabilities).sort(([, one], [, other]) => other - one);
-  return sorted.map(([name, probability]) => scale(name, percent(probability), probability));
+  return sorted.map(([name, value]) => scale(name, probability(value), value));
 }
 
 function scale(name, value, probability, { threshold, foot } = {}) {
@@ -33,13 +33,9 @@ function scale(name, value, probability, { threshold, foot } = {}) {
 
 /** Draw one remark about a prediction, with its icon. */
 export function point(icon, words, doubtful) {
-  const item = document.createElement("li");
+  const item = clone("point-template");
   item.classList.toggle("doubtful", doubtful);
-  const image = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  image.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#icon-${icon}`);
-  image.append(use);
-  item.append(image, words);
+  item.querySelector("use").setAttribute("href", `#icon-${icon}`);
+  item.append(words);
   return item;
 }

@@ -62,13 +62,13 @@
       this.set({});
     }
 
-    /** Show an image by its address, under a heat map if there is one; another image starts with an unchanged view. */
-    show({ src, alt, heat = null }) {
-      if (this.picture.getAttribute("src") !== src) this.reset();
+    /** Show an image by its address, under a heat map if there is one; another `alt` is another image, with an unchanged view. */
+    show({ src, alt, heat }) {
+      if (this.picture.alt !== alt) this.reset();
       this.picture.src = src;
       this.picture.alt = alt;
-      this.heat.hidden = heat === null;
-      if (heat !== null) this.heat.src = heat;
+      this.heat.hidden = !heat;
+      if (heat) this.heat.src = heat;
       this.set({});
     }
 
@@ -85,6 +85,7 @@
       view.x = clamp(view.x, [-right, right]);
       view.y = clamp(view.y, [-down, down]);
       this.view = view;
+      this.stage.style.touchAction = view.zoom > 1 ? "none" : "pan-y"; // a finger scrolls the page
       const slope = 100 / view.window;
       const intercept = 0.5 - view.level / view.window;
       for (const each of this.#functions) {
@@ -135,6 +136,7 @@
       stage.addEventListener(
         "wheel",
         (event) => {
+          if (!event.ctrlKey && document.activeElement !== stage) return; // the page scrolls
           event.preventDefault();
           this.zoomBy(event.deltaY < 0 ? STEP : 1 / STEP, event);
         },

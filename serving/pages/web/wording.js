@@ -3,20 +3,25 @@
 const SPACE = "\u00a0";
 const FAINT = 0.05; // of full colour
 
-/** Format a probability in [0, 1] as a percentage that does not round to 0% or 100%. */
-export function percent(probability, digits = 1) {
-  const value = 100 * probability;
+/** Format a metric with three decimals, as serving/contracts/figures.py does; halves go to the even digit, as in Python. */
+export function figure(value, digits = 3) {
+  const text = value.toFixed(digits);
+  const isHalf = (value * 2 ** (digits + 1)) % 2 === 1; // only such fractions lie between two decimals, exactly
+  return isHalf && Number(text.at(-1)) % 2 === 1 ? (value - 0.5 * 10 ** -digits).toFixed(digits) : text;
+}
+
+/** Format a probability likewise; one that is not 0 or 1 never looks so. */
+export function probability(value, digits = 3) {
   const step = 10 ** -digits;
-  if (probability > 0 && value < step) return `<${step.toFixed(digits)}%`;
-  if (probability < 1 && value > 100 - step) return `>${(100 - step).toFixed(digits)}%`;
-  return `${value.toFixed(digits)}%`;
+  if (value > 0 && value < step) return `<${figure(step, digits)}`;
+  return value < 1 && value > 1 - step ? `>${figure(1 - step, digits)}` : figure(value, digits);
 }
 
 /** Format two probabilities with enough digits to show which is larger. */
-export function percents(one, other) {
-  let digits = 1;
-  while (one !== other && digits < 6 && percent(one, digits) === percent(other, digits)) digits += 1;
-  return [percent(one, digits), percent(other, digits)];
+export function probabilities(one, other) {
+  let digits = 3;
+  while (one !== other && digits < 8 && probability(one, digits) === probability(other, digits)) digits += 1;
+  return [probability(one, digits), probability(other, digits)];
 }
 
 export function milliseconds(value) {
@@ -65,9 +70,9 @@ export const OUT_OF_DISTRIBUTION =
   "Out of distribution: the image does not resemble the training X-rays. Do not rely on the prediction.";
 
 /** Compare a probability with its threshold. */
-export function againstThreshold(probability, threshold) {
-  const [value, limit] = percents(probability, threshold);
-  return { value, words: `${probability >= threshold ? "At or above" : "Below"} the threshold of ${limit}` };
+export function againstThreshold(one, threshold) {
+  const [value, limit] = probabilities(one, threshold);
+  return { value, words: `${one >= threshold ? "At or above" : "Below"} the threshold of ${limit}` };
 }
 
 /** Describe the heat map of an answer of `/v1/explain`, and whether it is empty. */
@@ -84,14 +89,14 @@ export function spoken(name, prediction, positive) {
   const of = positive === prediction.label || positive === null ? "" : ` of ${positive}`;
   const doubt = prediction.certainty === "certain" ? "" : " Uncertain.";
   const warning = prediction.in_distribution ? "" : ` ${OUT_OF_DISTRIBUTION}`;
-  return `${name}: ${prediction.label}, probability${of} ${percent(prediction.probability)}.${doubt}${warning}`;
+  return `${name}: ${prediction.label}, probability${of} ${probability(prediction.probability)}.${doubt}${warning}`;
 }
 
 /** Summarise all results in one line. */
-export function summary(cards) {
-  const predictions = cards.map((card) => card.prediction).filter(Boolean);
-  const failed = cards.filter((card) => card.problem).length;
-  const open = cards.length - predictions.length - failed;
+export function summary(results) {
+  const predictions = results.map(({ prediction }) => prediction).filter(Boolean);
+  const failed = results.filter(({ problem }) => problem).length;
+  const open = results.length - predictions.length - failed;
   const labels = new Map();
   for (const { label } of predictions) labels.set(label, (labels.get(label) ?? 0) + 1);
   const parts = [...labels].map(([label, count]) => `${count} ${label}`);
@@ -100,7 +105,7 @@ export function summary(cards) {
   const uncertain = predictions.filter((prediction) => prediction.certainty !== "certain").length;
   const outliers = predictions.filter((prediction) => !prediction.in_distribution).length;
   const doubts = (uncertain ? ` Uncertain: ${uncertain}.` : "") + (outliers ? ` Out of distribution: ${outliers}.` : "");
-  return `${plural(cards.length, "image")}: ${parts.join(", ")}.${doubts}`;
+  return `${plural(results.length, "image")}: ${parts.join(", ")}.${doubts}`;
 }
 
 const FIXES = {

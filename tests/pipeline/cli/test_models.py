@@ -108,6 +108,13 @@ def test_the_list_shows_models_aliases_and_auroc(folder):
         assert text in shown
 
 
+def test_the_list_rounds_a_figure_once_as_reports_and_pages_do(folder):
+    auroc = {"value": 0.98046875, "low": 0.9375, "high": 0.99951}
+    make_bundle(folder / "b3", version="3", metrics={"splits": {"test": {"metrics": {"auroc": auroc}}}})
+    pneumo("promote", "b3", *FORCE)
+    assert "0.980 (0.938 to 1.000), test" in pneumo("models", "list").stdout
+
+
 def test_the_list_of_an_empty_registry_says_what_to_do(folder):
     assert "pneumo promote RUN" in pneumo("models", "list").stderr
     assert json.loads(pneumo("models", "list", "--json").stdout) == []

@@ -65,8 +65,8 @@ def test_each_epoch_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureF
 
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "epoch 1, step 2 of 4, validation/auroc 0.7500",
-        "epoch 2, step 4 of 4, validation/auroc 0.7500",
+        "epoch 1, step 2 of 4, validation/auroc 0.750",
+        "epoch 2, step 4 of 4, validation/auroc 0.750",
     ]
 
 

@@ -19,12 +19,12 @@ from pydicom.uid import JPEG2000Lossless
 
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset
-from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Split
+from pneumo.pipeline.data.manifest import DATASET, DIGESTS, MANIFEST, Dataset, Split
 from pneumo.pipeline.data.public_sets import SETS
 from pneumo.pipeline.data.sources import SourceOptions
 from pneumo.pipeline.data.splits import Fractions
 from pneumo.serving.contracts.errors import InputError, MachineError
-from pneumo.serving.contracts.population import Population
+from pneumo.serving.contracts.population import PHANTOMS, Population
 from pneumo.serving.images.decode import prepare, read_gray
 from pneumo.serving.images.preparation import Preparation, Storage, to_input
 from pneumo.serving.images.types import DECODING_RULES, Decode, Fit
@@ -89,6 +89,10 @@ def test_a_public_set_brings_its_population(source: Path, tmp_path: Path, monkey
     assert import_dataset(archive, tmp_path / "data", settings).info.population == known.population
     own = replace(settings, population=Population(ages=(2, 3)))
     assert import_dataset(archive, tmp_path / "data", own, force=True).info.population == own.population
+
+
+def test_phantoms_bring_their_population(dataset: Dataset) -> None:
+    assert dataset.info.population == PHANTOMS
 
 
 def test_what_was_imported_is_read_back(source: Path, tmp_path: Path) -> None:
@@ -398,7 +402,7 @@ def test_a_killed_import_never_looks_complete_and_leaves_no_process(source: Path
         with pytest.raises(MachineError, match="another import into it is running"):
             import_dataset(source, out, ImportSettings(size=16))
         os.kill(process.pid, stop)
-        process.wait(20)
+        process.wait(300)
         until(lambda: not alive_in_group(process.pid))
     assert not out.exists()
     assert len(import_dataset(source, out, ImportSettings(size=16)).rows) == 24

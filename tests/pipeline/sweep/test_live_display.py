@@ -57,7 +57,7 @@ def test_a_row_tells_state_parameters_metric_best_epoch_and_time(fresh) -> None:
     begin(fresh, trial)
     learn(trial, 0.9, 0.8)
     row = next(line for line in screen(fresh, now=25) if line.startswith("t01"))
-    for text in ("running", "learning_rate", "0.8000", "0.9000", "2/6", "25 s"):
+    for text in ("running", "learning_rate", "0.800", "0.900", "2/6", "25 s"):
         assert text in row
 
 
@@ -103,7 +103,7 @@ def test_a_log_tells_begin_and_end_but_not_each_epoch(fresh) -> None:
     end(first)
     (line,) = log.list_events(fresh, 23)
     assert line.startswith(
-        "t01 done after 2 of 6 epochs, 20 s: validation/auroc 0.8000; best so far 0.8000 (t01); 1 of 4 trials"
+        "t01 done after 2 of 6 epochs, 20 s: validation/auroc 0.800; best so far 0.800 (t01); 1 of 4 trials"
     )
     assert log.list_events(fresh, 24) == []
 
@@ -116,7 +116,7 @@ def test_a_log_tells_when_another_trial_takes_the_lead(fresh) -> None:
     learn(first, 0.7)
     log.list_events(fresh, 10)
     learn(second, 0.75)
-    assert log.list_events(fresh, 20) == ["t02 takes the lead: validation/auroc 0.7500"]
+    assert log.list_events(fresh, 20) == ["t02 takes the lead: validation/auroc 0.750"]
     learn(second, 0.8)
     assert log.list_events(fresh, 30) == []
 
@@ -126,7 +126,7 @@ def test_a_log_tells_epochs_that_take_long(fresh) -> None:
     begin(fresh, fresh.trials[0])
     log.list_events(fresh, 0)
     learn(fresh.trials[0], 0.7, seconds=45)
-    assert log.list_events(fresh, 45) == ["t01 epoch 1 of 6, 45 s: validation/auroc 0.7000"]
+    assert log.list_events(fresh, 45) == ["t01 epoch 1 of 6, 45 s: validation/auroc 0.700"]
 
 
 def test_a_log_tells_why_a_trial_failed_in_one_line(fresh) -> None:
@@ -143,7 +143,7 @@ def test_a_log_that_starts_late_sums_up_what_was_before(synthesise_sweep) -> Non
     best = sweep.ranked()[0]
     log = EventLog()
     assert log.list_events(sweep, 200) == [
-        f"4 of 6 trials ended already; best so far {best.value('maximize'):.4f} ({best.name})"
+        f"4 of 6 trials ended already; best so far {best.value('maximize'):.3f} ({best.name})"
     ]
     begin(sweep, sweep.trials[4], 200)
     assert [line.split(":")[0] for line in log.list_events(sweep, 201)] == ["t05 begins"]

@@ -102,11 +102,11 @@ def test_a_log_axis_that_a_trial_left_below_zero_becomes_linear(synthesise_sweep
 
 def test_numbers_and_times_read_well() -> None:
     assert [number(value) for value in (0.98765, 0.0012345, 1e-5, 12345.6, 0.0, None, float("nan"))] == [
-        "0.9877",
+        "0.988",
         "0.00123",
         "1.00e-05",
         "1.23e+04",
-        "0.0000",
+        "0.000",
         "-",
         "-",
     ]

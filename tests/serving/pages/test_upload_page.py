@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pneumo.pipeline.data import phantom
-from pneumo.serving.contracts.population import Population
+from pneumo.serving.contracts.population import PHANTOMS, Population
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
 from pneumo.serving.inference.service import State
@@ -53,9 +53,27 @@ def test_the_page_says_which_model_answers_and_how_good_it_was_found():
     assert "lungs version v7" in text
     assert "Distinguishes PNEUMONIA from NORMAL" in text
     assert "0.988 on 1,261 test images; 95% confidence interval 0.971 to 0.995" in text
-    assert "40.0% Called PNEUMONIA at 40.0% or above; policy: sensitivity &gt;= 0.95" in text
+    assert "0.400 Called PNEUMONIA at 0.400 or above; policy: sensitivity &gt;= 0.95" in text
     assert "Sensitivity 0.900 of PNEUMONIA images correctly flagged" in text
     assert "Specificity" not in text
+
+
+def test_the_model_box_names_data_set_size_version_and_date():
+    metrics = {"data": "data", "splits": {"train": {"images": 4173, "patients": 2277, "metrics": {}}}}
+    run = {"run": "20261130T190254Z-lungs-0e40"}
+    text = text_of(render(make_info(metrics=metrics, provenance=run | {"source": "chest.tar"})))
+    assert "Data set chest.tar 4,173 training images of 2,277 patients" in text
+    assert "Trained 2026-11-30 on images of 28 x 28 pixels" in text
+    assert "Data set data" in text_of(render(make_info(metrics=metrics, provenance=run)))
+    without = text_of(render(make_info(metrics={}, provenance={})))
+    assert "Data set" not in without
+    assert "Trained 2" not in without
+
+
+def test_a_banner_warns_of_a_model_of_phantoms():
+    words = "trained on phantoms, which are synthetic images. Its answers mean nothing for real X-rays."
+    assert words in text_of(render(make_info(population=PHANTOMS)))
+    assert words not in text_of(render(make_info(population=Population(subjects="people"))))
 
 
 def test_a_model_without_test_images_shows_what_validation_found():
