@@ -79,6 +79,8 @@ class PixelDataset(PandasDataset):
 
 
 class _PixelDatasets(PandasDatasetManager):
+    backend: "PixelBackend"
+
     def create(self, dataset: object, config: dict[str, Any], training_set_metadata: dict[str, Any]) -> PixelDataset:
         created = PixelDataset(dataset, get_proc_features(config), None, training_set_metadata)  # type: ignore[no-untyped-call]
         return created.with_cache(self.backend.features)

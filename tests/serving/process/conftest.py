@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ def serve(tmp_path: Path, bundle: Bundle) -> Iterator[Callable[..., ServerProces
     """`serve(workers=2)` starts a service in a process of its own."""
     started: list[ServerProcess] = []
 
-    def start(model: Path = bundle.folder, **settings: object) -> ServerProcess:
+    def start(model: Path = bundle.folder, **settings: Any) -> ServerProcess:
         started.append(ServerProcess(tmp_path / "server.py", model, **settings))
         return started[-1]
 
