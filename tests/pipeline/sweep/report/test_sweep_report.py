@@ -130,7 +130,7 @@ def test_the_headline_tells_winner_parameters_and_what_was_spent(full, tmp_path)
     choice = choose_winner(full)
     assert choice is not None
     assert f"Winner: {choice.trial.name}" in text
-    assert f"{choice.family.mean.value:.4f}" in text
+    assert f"{choice.family.mean.value:.3f}" in text
     assert "16 done, 4 stopped, 2 failed" in text
     assert f"trainer.learning_rate {choice.trial.parameters['trainer.learning_rate']:.4g}" in text
     assert f"Training {(16 * 48 + 4 * 16) / (2 * full.seconds):.0%}" in text
