@@ -23,7 +23,7 @@ def cases(
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve: port; 0 takes a free one.")] = 8010,
     runs_dir: options.RunsDirOption = Path("runs"),
 ) -> None:
-    """Show all predictions with their images on one page: filter, compare, tag.
+    """Show all predictions with their images on one page. Filter, compare, tag them.
 
     The folder holds the images of the data set, and opens from a disk. A run without a bundle is exported first.
     """

@@ -9,6 +9,7 @@ from pneumo.pipeline.cli import options
 from pneumo.pipeline.cli.output import Row, format_number, print_json, print_lines, print_table, say, style_text
 from pneumo.pipeline.cli.progress import ConsoleReporter, count_bar
 from pneumo.serving.contracts.errors import CheckFailedError, InputError
+from pneumo.serving.contracts.figures import format_interval
 from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.contracts.setting_types import parse_root
 
@@ -177,7 +178,7 @@ def _show(report: "EvaluationReport") -> None:
 
 
 def _show_metrics(result: "SplitResult") -> None:
-    from pneumo.pipeline.evaluation.report.template import format_interval, format_value
+    from pneumo.pipeline.evaluation.report.template import format_value
     from pneumo.pipeline.evaluation.results import by_section, title
 
     rows: list[Row] = []
@@ -207,7 +208,7 @@ def _show_subgroups(result: "SplitResult") -> None:
 
 def format_estimate(estimate: "Estimate | None") -> str:
     """Return a value with its interval; nothing for None."""
-    from pneumo.pipeline.evaluation.report.template import format_interval, format_value
+    from pneumo.pipeline.evaluation.report.template import format_value
 
     return "" if estimate is None else f"{format_value(estimate)}  {format_interval(estimate)}".strip()
 
@@ -227,7 +228,7 @@ def _run_stress_test(run: "Run", *, images: int, as_json: bool) -> None:
 
 
 def _show_stress_test(report: "StressReport") -> None:
-    from pneumo.pipeline.evaluation.report.template import format_interval, format_value
+    from pneumo.pipeline.evaluation.report.template import format_value
     from pneumo.pipeline.evaluation.results import title
     from pneumo.pipeline.evaluation.stress.coverage import describe_lowest_coverage
     from pneumo.pipeline.evaluation.stress.stress_test import FAMILY_COLUMNS, REPORT_ONLY, list_families

@@ -140,7 +140,8 @@ def export_run(
             metrics=metrics.model_dump(mode="json"),
             data_fingerprint=info.data_fingerprint,
             population=dataset.info.population,
-            provenance={"run": run.name, "source": dataset.info.source} | {key: getattr(info, key) for key in ("git_commit", "seed", "versions")},
+            provenance={"run": run.name, "source": dataset.info.source}
+            | {key: getattr(info, key) for key in ("git_commit", "seed", "versions")},
             parity=parity,
             quantization=quantization,
         )

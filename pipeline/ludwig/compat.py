@@ -45,9 +45,10 @@ ludwig.pixel_backend | load | needed | give Ludwig images and take its batches
   ludwig.data.dataset.pandas:PandasDataset initialize_batcher(batch_size, should_shuffle, random_seed, ignore_last)
   ludwig.data.dataset.pandas:PandasDataset initialize_batcher(distributed, augmentation_pipeline)
   ludwig.data.dataset.pandas:PandasDatasetManager create(dataset, config, training_set_metadata)
-ludwig.feature_cache | load | speed-up | a frozen network computes features at each step
-  ludwig.data.sampler:DistributedSampler set_epoch epoch
+  ludwig.data.sampler:DistributedSampler epoch
   ludwig.features.image_feature:ImageInputFeature encoder_obj proc_column
+ludwig.feature_cache | load | speed-up | a frozen network computes features at each step
+  ludwig.data.sampler:DistributedSampler set_epoch
 ludwig.encoders | load | needed | read the options of encoders
   ludwig.schema.utils _LudwigModelMeta _LegacyFieldMarker(marshmallow_field)
   ludwig.schema.utils:SchemaField _deserialize(value, attr, data) _jsonschema_type_mapping
