@@ -24,7 +24,7 @@ from pneumo.pipeline.sweep.space import read_space
 from pneumo.pipeline.sweep.sweep_settings import read_settings
 from pneumo.serving.contracts.problems import KINDS
 from pneumo.serving.contracts.settings import Settings
-from tests.support.accessibility import check_page
+from tests.support.accessibility import WIDTHS, find_violations
 from tests.support.paths import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -225,8 +225,11 @@ def test_the_site_works_in_a_browser_without_a_network(site: Path, browser: Any)
         desk.locator("input.md-search__input").press_sequentially("conformal")  # it listens to keys
         desk.wait_for_selector(".md-search-result__item a[href*='conformal.html']", state="attached")
         for page in ("index.html", "reference/settings.html"):
-            desk.goto(f"{address}/{page}")
-            check_page(desk)
+            for width in WIDTHS:  # loaded at each: the theme measures its parts when it is loaded
+                desk.set_viewport_size({"width": width, "height": 900})
+                desk.goto(f"{address}/{page}")
+                assert desk.evaluate("document.documentElement.scrollWidth") <= width
+                assert not find_violations(desk)
         phone.close()
         desk.close()
         assert not elsewhere
