@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.accessibility import WIDTHS, find_violations
 from tests.support.waiting import until
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
@@ -39,6 +40,15 @@ def test_the_verdict_comes_first_and_every_plot_is_drawn(dashboard):
         assert box["height"] > 100
         assert drawing.locator("path, .point, .bars").count() > 0
     assert page.locator("details[open]").count() == 0
+
+
+def test_the_page_breaks_no_rule_of_accessibility_on_any_screen(dashboard):
+    page = dashboard()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert find_violations(page) == []
 
 
 def test_a_pointer_on_a_plot_tells_its_values(dashboard):

@@ -26,7 +26,7 @@ def section(name: str, title: str, words: str, content: str) -> str:
 def stack_table(heads: Mapping[str, str], rows: Iterable[str], *, kind: str = "scroll") -> str:
     """Render a table that becomes a list on small screens: HTML of the heads with their classes, and of the rows."""
     names = "".join(f'<th scope="col"{css and f' class="{css}"'}>{name}</th>' for name, css in heads.items())
-    return f"""<div class="{kind}"><table class="stack"><thead><tr>{names}</tr></thead><tbody>
+    return f"""<div class="{kind}" tabindex="0"><table class="stack"><thead><tr>{names}</tr></thead><tbody>
 {"\n".join(rows)}
 </tbody></table></div>"""
 
