@@ -18,8 +18,9 @@ from pneumo.pipeline.data.plausibility import find_alike_patients
 from pneumo.pipeline.data.public_sets import recognise_population
 from pneumo.pipeline.data.shortcuts import describe_traits, is_sampled
 from pneumo.pipeline.data.sources import Blob, Item, Source, open_source
-from pneumo.pipeline.data.staging import is_same_dataset, lock_staging, publish, refuse_foreign
+from pneumo.pipeline.data.staging import is_same_dataset, refuse_foreign
 from pneumo.serving.contracts.errors import InputError, MachineError
+from pneumo.serving.contracts.files import publish_folder, stage_folder
 from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.images.decode import read_stored
 from pneumo.serving.images.preparation import encode_png
@@ -67,7 +68,7 @@ def import_dataset(
         understood = interpret_source(opened, settings)
         corrected = correct_items(settings.corrections, opened.items)
         old = _find_replaceable(out, opened, settings, force=force)
-        with lock_staging(target) as new:
+        with stage_folder(target) as new:
             try:
                 prepare = partial(_prepare_image, settings, new, len(opened.items))
                 images, skipped = map_source(prepare, opened, workers=workers, progress=progress)
@@ -82,7 +83,7 @@ def import_dataset(
                     return old
                 if old is not None and old.info.fingerprint != dataset.info.fingerprint:
                     raise _different(out)
-                publish(new, target)
+                publish_folder(new, target)
             except OSError as error:
                 raise MachineError(
                     f"{error.filename or out}: cannot be written: {error.strerror}; choose another --out"

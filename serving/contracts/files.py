@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from pneumo.serving.contracts.errors import MachineError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -25,20 +27,61 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target`; when the block ends without an error it replaces the folder there."""
-    partial = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(2)}")
-    partial.mkdir(parents=True)
+def stage_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`, under a lock; remove it at the end unless it was published.
+
+    What a killed process left there is removed first; a folder that it had moved aside is moved back. Git ignores all
+    of it, since it may hold images of patients.
+
+    Raises:
+        MachineError: Another process is writing the target, or its place cannot be written.
+    """
+    work = target.parent / f".{target.name}.writing"
     try:
-        yield partial
-        if target.exists():
-            target.rename(old := target.with_name(f"{partial.name}-old"))
-            partial.rename(target)
-            shutil.rmtree(old)
-        else:
-            partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open_locked(work / "lock")
+        if os.fstat(lock.fileno()).st_nlink == 0:  # the process that had the lock has just removed its file
+            lock.close()
+            raise BlockingIOError
+    except BlockingIOError:
+        raise MachineError(f"{target}: another process is writing it; wait for it to end") from None
+    except OSError as error:
+        raise MachineError(
+            f"{error.filename or work}: cannot be written: {error.strerror}; choose another --out"
+        ) from None
+    with lock:
+        try:
+            _clean(work, target)
+            (work / ".gitignore").write_text("*\n", encoding="utf-8")
+            (work / "new").mkdir()
+            yield work / "new"
+        finally:
+            _clean(work, target)
+            shutil.rmtree(work)
+
+
+def publish_folder(new: Path, target: Path) -> None:
+    """Move a finished folder of `stage_folder` to its target, in place of the folder there."""
+    if target.exists():
+        target.rename(new.parent / "old")
+    new.rename(target)
+
+
+def _clean(work: Path, target: Path) -> None:
+    old = work / "old"
+    if old.exists() and not target.exists():
+        old.rename(target)  # a process was killed between the two renames of publish_folder()
+    for folder in (old, work / "new"):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder, as `stage_folder` does; it replaces `target` when the block ends without an error."""
+    with stage_folder(target) as new:
+        yield new
+        publish_folder(new, target)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -399,7 +399,7 @@ def test_a_killed_import_never_looks_complete_and_leaves_no_process(source: Path
                 os.killpg(process.pid, signal.SIGKILL)
 
         assert process.stdout.readline()
-        with pytest.raises(MachineError, match="another import into it is running"):
+        with pytest.raises(MachineError, match="another process is writing it"):
             import_dataset(source, out, ImportSettings(size=16))
         os.kill(process.pid, stop)
         process.wait(300)
@@ -412,8 +412,8 @@ def test_a_killed_import_never_looks_complete_and_leaves_no_process(source: Path
 def test_a_data_set_that_was_moved_aside_by_a_killed_import_comes_back(source: Path, tmp_path: Path) -> None:
     import_dataset(source, tmp_path / "data", ImportSettings(size=16))
     before = content(tmp_path / "data")
-    (tmp_path / ".data.importing").mkdir()
-    (tmp_path / "data").rename(tmp_path / ".data.importing/old")
+    (tmp_path / ".data.writing").mkdir()
+    (tmp_path / "data").rename(tmp_path / ".data.writing/old")
     with pytest.raises(KeyboardInterrupt):
         import_dataset(source, tmp_path / "data", ImportSettings(size=16), progress=_interrupt)
     assert content(tmp_path / "data") == before

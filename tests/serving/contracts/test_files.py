@@ -1,8 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pneumo.serving.contracts.files import atomic_path, open_locked, write_text
+from pneumo.serving.contracts.errors import MachineError
+from pneumo.serving.contracts.files import atomic_path, open_locked, replace_folder, write_text
+from tests.support.paths import ROOT
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +53,50 @@ def test_a_locked_file_is_refused_until_it_is_closed(tmp_path: Path) -> None:
     with open_locked(path) as kept:
         kept.seek(0)
         assert kept.read() == b"x"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pneumo.serving.contracts.files import replace_folder
+
+with replace_folder(Path(sys.argv[1])) as folder:
+    (folder / "patient.png").touch()
+    if sys.argv[2] == "between":
+        Path(sys.argv[1]).rename(folder.parent / "old")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def replace_content(target: Path, name: str) -> None:
+    with replace_folder(target) as folder:
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize("moment", ["while writing", "between"])
+def test_what_a_killed_process_left_beside_a_folder_is_removed_and_nothing_else(tmp_path: Path, moment: str) -> None:
+    target, others = tmp_path / "cases", [tmp_path / ".cases", tmp_path / ".cases-2"]
+    replace_content(target, "old")
+    for other in others:
+        other.mkdir()
+    program = [sys.executable, "-c", KILLED, target, moment]
+    killed = subprocess.run(program, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = tmp_path / ".cases.writing"
+    assert (left / "new" / "patient.png").exists()
+    assert (left / ".gitignore").read_text() == "*\n"  # Git takes no image of a patient
+    with pytest.raises(KeyboardInterrupt), replace_folder(target) as folder:
+        assert not any(folder.iterdir())
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert sorted(tmp_path.iterdir()) == [*others, target]
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "cases"
+    with replace_folder(target) as folder:
+        (folder / "first").touch()
+        with pytest.raises(MachineError, match="another process is writing it; wait for it to end"):
+            replace_content(target, "second")
+    assert [path.name for path in target.iterdir()] == ["first"]
+    assert [*tmp_path.iterdir()] == [target]
