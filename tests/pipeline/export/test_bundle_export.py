@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +49,20 @@ def test_parity_with_ludwig_is_measured_and_written(exported: Path) -> None:
 
     assert parity.images >= 64
     assert 0 <= parity.max_probability_difference <= 1e-4
+
+
+@pytest.mark.usefixtures("ready_graph")
+def test_a_run_of_few_images_is_compared_with_ludwig_on_all_of_them(
+    trained: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(dataset, rows=dataset.rows[::8])
+    assert few.select(Split.TRAIN)
+    assert few.select(Split.VALIDATION)
+    monkeypatch.setattr(exporting, "read_run_dataset", lambda info: few)
+    bundle = Bundle.open(export_run(trained, out=tmp_path / "bundle"))
+    assert bundle.info.parity.images == len(few.rows) == 25
+    assert 0 <= bundle.info.parity.max_probability_difference <= 1e-4
+    assert "25 images" in (bundle.folder / "card.md").read_text()
 
 
 def test_the_graph_takes_any_batch_and_gives_logits_and_embedding(exported: Path) -> None:

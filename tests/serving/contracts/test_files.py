@@ -73,6 +73,12 @@ def replace_content(target: Path, name: str) -> None:
         (folder / name).touch()
 
 
+def interrupt_writing(target: Path) -> None:
+    with replace_folder(target) as folder:
+        assert not any(folder.iterdir())
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("moment", ["while writing", "between"])
 def test_what_a_killed_process_left_beside_a_folder_is_removed_and_nothing_else(tmp_path: Path, moment: str) -> None:
     target, others = tmp_path / "cases", [tmp_path / ".cases", tmp_path / ".cases-2"]
@@ -85,9 +91,8 @@ def test_what_a_killed_process_left_beside_a_folder_is_removed_and_nothing_else(
     left = tmp_path / ".cases.writing"
     assert (left / "new" / "patient.png").exists()
     assert (left / ".gitignore").read_text() == "*\n"  # Git takes no image of a patient
-    with pytest.raises(KeyboardInterrupt), replace_folder(target) as folder:
-        assert not any(folder.iterdir())
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_writing(target)
     assert [path.name for path in target.iterdir()] == ["old"]
     assert sorted(tmp_path.iterdir()) == [*others, target]
 
