@@ -46,17 +46,27 @@ _README = "X-ray images of a data set: keep and delete this copy as the images t
 
 @dataclass(frozen=True)
 class Subject:
-    """What a case browser shows: predictions, their network, and the predictions of a second run."""
+    """What a case browser shows: predictions, their networks in order, and the predictions of a second model."""
 
     first: Predictions
-    predictor: Predictor
+    predictors: Sequence[Predictor]
     second: Predictions | None = None
+
+    @property
+    def order(self) -> Ints:
+        """Positions of the cases in the predictions, by their numbers on the page, [N]."""
+        return order_by_mistake(self.first.cases)
+
+    def find_predictor(self, number: int) -> Predictor:
+        """Return the network that predicted a case, by its number on the page."""
+        return self.predictors[int(self.first.network[self.order[number]])]
 
     def compute_digest(self) -> str:
         """Return a SHA-256 of all that the folder is made from, hexadecimal."""
         digest = hashlib.sha256(importlib.metadata.version("pneumo").encode())
         for each in filter(None, (self.first, self.second)):
-            for file in (each.run.record_file, each.run.predictions, each.run.metrics):
+            files = [file for run in each.networks for file in (run.record_file, run.predictions, run.metrics)]
+            for file in (each.folder.record_file, each.folder.predictions, *files):
                 digest.update(file.read_bytes())
         return digest.hexdigest()
 
@@ -77,24 +87,23 @@ def write_cases(subject: Subject, out: Path, reporter: Reporter = SILENT) -> boo
     record = f'{{"digest": "{subject.compute_digest()}"}}\n'
     if (out / RECORD).is_file() and (out / RECORD).read_text(encoding="utf-8") == record:
         return False
-    order = order_by_mistake(subject.first.cases)
     rows = subject.first.list_rows()
-    rows = [rows[place] for place in order]
+    rows = [rows[place] for place in subject.order]
     with replace_folder(out) as folder:
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")  # images of patients belong in no repository
         for name in ("sprites", "images", "heat"):
             (folder / name).mkdir()
         with reporter.waiting(f"reading {len(rows):,} images"):
-            data = describe_cases(subject, order, rows, *_write_images(subject, rows, folder))
+            data = describe_cases(subject, rows, _write_images(subject, rows, folder))
         with reporter.waiting(f"making heat maps of {data['heats']} mistakes"):
             for number in range(data["heats"]):
-                write_heat(folder, number, subject.predictor)
+                write_heat(folder, number, subject.find_predictor(number))
         texts = {
             "data.js": f"window.CASES = {json.dumps(data, separators=(',', ':'), allow_nan=False)};\n",
             "page.js": _read(SHARED / "viewer.js") + join_scripts(),
             "page.css": "".join(map(_read, _STYLES)),
             "index.html": _read(WEB / "index.html"),
             "README.txt": _README,
-            ".gitignore": "*\n",  # images of patients belong in no repository
             RECORD: record,
         }
         for name, text in texts.items():
@@ -126,8 +135,8 @@ def _read(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _write_images(subject: Subject, rows: Sequence[Row], folder: Path) -> tuple[Float32, Float64]:
-    """Copy images under their numbers, write sprites, and return what `compute_features` does."""
+def _write_images(subject: Subject, rows: Sequence[Row], folder: Path) -> list[tuple[Float32, Float64]]:
+    """Copy images under their numbers, write sprites, and return for each network what `compute_features` does."""
     dataset, parts = subject.first.dataset, []
 
     def copy(item: tuple[int, Row]) -> Gray:
@@ -139,55 +148,65 @@ def _write_images(subject: Subject, rows: Sequence[Row], folder: Path) -> tuple[
         for number, chunk in enumerate(batched(enumerate(rows), PER_SPRITE)):
             images = list(pool.map(copy, chunk))
             write_sprite(folder / "sprites" / f"{number}.jpg", images)
-            parts.append(compute_features(images, subject.predictor))
-    features, scores = (np.concatenate(some) for some in zip(*parts, strict=True))
-    return features, scores
+            parts.append([compute_features(images, predictor) for predictor in subject.predictors])
+    outputs = (zip(*network, strict=True) for network in zip(*parts, strict=True))
+    return [(np.concatenate(features), np.concatenate(scores)) for features, scores in outputs]
 
 
-def describe_cases(
-    subject: Subject, order: Ints, rows: Sequence[Row], features: Float32, scores: Float64
-) -> dict[str, Any]:
+def describe_cases(subject: Subject, rows: Sequence[Row], outputs: Sequence[tuple[Float32, Float64]]) -> dict[str, Any]:
     """Return what the page shows as JSON: facts, and a column for each property of the images.
 
-    `order` has the positions of the cases in the predictions, [N]; rows, features [N, D] and scores [N] are theirs.
+    `rows` are in the order of the page; so are features [N, D] and scores [N] of each network in `outputs`.
     """
-    first, cases, split = subject.first, subject.first.cases, subject.first.scores.split[order]
-    trained = split == "train"
-    limit = subject.predictor.bundle.info.outlier.limit
-    likely = {each.image: int(each.likely) for each in find_label_errors(first.run, first.dataset).ranking}
+    first, cases, order = subject.first, subject.first.cases, subject.order
+    network, patient = first.network[order], cases.patient[order]
+    limits = np.array([predictor.bundle.info.outlier.limit for predictor in subject.predictors])[network]
+    scores = np.stack([each for _, each in outputs])[network, np.arange(len(network))]
+    near: list[list[int]] = [[] for _ in rows]
+    for number, (features, _) in enumerate(outputs):
+        asked = np.flatnonzero(network == number)
+        found = find_nearest(features, first.training[number, order], patient, asked)
+        for place, some in zip(asked, found, strict=True):
+            near[place] = some
+    errors = find_label_errors(first.folder, first.dataset)
+    ranks = {suspect.image: rank for rank, suspect in enumerate(errors.ranking)}
     second = None
     if other := subject.second:
-        found = first.match(other)[order]
-        second = _describe_answers(other, found) | {"matched": (found != UNMATCHED).tolist()}
+        matched = first.match(other)[order]
+        second = _describe_answers(other, matched) | {"matched": (matched != UNMATCHED).tolist()}
     return {
         **_describe_answers(first, order),
         "second": second,
         "data": first.dataset.folder.name,
+        "remark": first.remark,
         "fingerprint": first.dataset.info.fingerprint,
-        "classes": first.info.classes,
+        "classes": first.classes,
         "positive": cases.positive,
-        "limit": limit,
+        "folds": (network + 1).tolist() if len(first.networks) > 1 else None,
+        "likely": errors.likely,
         "heats": min(int((~cases.correct).sum()), HEATS),
         "thumbs": {"across": COLUMNS, "count": PER_SPRITE},
         "groups": {name: [row.groups.get(name, "") for row in rows] for name in group_names(rows)},
         "columns": {
             **{name: [getattr(row, name) for row in rows] for name in ("image", "source", "patient")},
-            "split": split.tolist(),
+            "split": first.split[order].tolist(),
             "label": cases.truth[order].tolist(),
-            "certain": (cases.certain[order] & (scores <= limit)).tolist(),
+            "certain": (cases.certain[order] & (scores <= limits)).tolist(),
             "outlier": scores.tolist(),
-            "flagged": (scores > limit).tolist(),
-            "likely": [likely.get(row.image, UNMATCHED) for row in rows],
-            "near": find_nearest(features, trained if trained.any() else split != "test", cases.patient[order]),
+            "limit": limits.tolist(),
+            "flagged": (scores > limits).tolist(),
+            "rank": [ranks.get(row.image, UNMATCHED) for row in rows],
+            "near": near,
         },
     }
 
 
 def _describe_answers(predictions: Predictions, places: Ints) -> dict[str, Any]:
+    thresholds = [predictions.thresholds[number] for number in predictions.network[places]]
     return {
-        "name": predictions.run.name,
-        "config": Path(predictions.info.config).name,
+        "name": predictions.folder.name,
+        "config": Path(predictions.config).name,
         "answer": predictions.cases.answer[places].tolist(),
         "p": predictions.cases.probabilities[places].tolist(),
-        "threshold": predictions.threshold,
+        "thresholds": None if predictions.cases.positive is None else thresholds,
     }

@@ -5,9 +5,9 @@ from itertools import batched
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo.pipeline.evaluation.cases import Ints
 from pneumo.serving.contracts.arrays import Float32, Float64, Mask
 from pneumo.serving.images.preparation import resize, to_input
 from pneumo.serving.images.types import Gray
@@ -45,21 +45,22 @@ def compute_features(images: Sequence[Gray], predictor: Predictor) -> tuple[Floa
     )
 
 
-def find_nearest(features: Float32, training: Mask, patient: NDArray[np.integer]) -> list[list[int]]:
-    """Find the `NEAREST` training images of each image by cosine similarity, of other patients, the nearest first.
+def find_nearest(features: Float32, training: Mask, patient: Ints, asked: Ints) -> list[list[int]]:
+    """Find the `NEAREST` training images of each asked image by cosine similarity, of other patients, nearest first.
 
     Args:
         features: Of unit length, [N, D].
         training: Images that may be found, [N].
         patient: Number of the patient, [N].
+        asked: Positions of the asked images, [M].
 
     Returns:
-        Positions; fewer if there are not as many.
+        Positions for each asked image; fewer if there are not as many.
     """
     places = np.flatnonzero(training)
     nearest = []
-    for start in range(0, len(features), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for start in range(0, len(asked), _ROWS):
+        rows = asked[start : start + _ROWS]
         similarity = features[rows] @ features[places].T
         similarity[patient[rows, None] == patient[places]] = -np.inf
         for row, order in zip(similarity, np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST], strict=True):

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,9 +22,12 @@ class CaseServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, predictor: Predictor, port: int) -> None:
-        """Listen on a port, 0 for a free one; raise a `MachineError` if it is taken."""
-        self.folder, self.predictor, self.lock = folder, predictor, threading.Lock()
+    def __init__(self, folder: Path, find_predictor: Callable[[int], Predictor], port: int) -> None:
+        """Listen on a port, 0 for a free one; raise a `MachineError` if it is taken.
+
+        `find_predictor` returns the network that predicted a case, by its number.
+        """
+        self.folder, self.find_predictor, self.lock = folder, find_predictor, threading.Lock()
         try:
             super().__init__((HOST, port), partial(_Handler, directory=str(folder)))
         except OSError as error:
@@ -35,7 +39,7 @@ class CaseServer(ThreadingHTTPServer):
         image, heat = (self.folder / name / f"{number}.png" for name in ("images", "heat"))
         with self.lock:
             if image.is_file() and not heat.is_file():
-                write_heat(self.folder, int(number), self.predictor)
+                write_heat(self.folder, int(number), self.find_predictor(int(number)))
 
 
 class _Handler(SimpleHTTPRequestHandler):

@@ -20,7 +20,7 @@ def crossval(
     config: Annotated[Path | None, typer.Argument(help="Ludwig config, such as ludwig_configs/baseline.yaml.")] = None,
     override: options.OverrideOption = None,
     data: options.DataOption = Path("data"),
-    crossvals_dir: Annotated[Path, typer.Option(help="Folder of the cross-validations.")] = Path("crossvals"),
+    crossvals_dir: options.CrossvalsDirOption = Path("crossvals"),
     folds: Annotated[int, typer.Option(min=2, help="Number of folds; a model is trained for each.")] = 5,
     repeat: Annotated[
         int, typer.Option(min=1, metavar="N", help="Divide into folds and train them N times, each with another seed.")

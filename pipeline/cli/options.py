@@ -44,6 +44,7 @@ RunArgument = Annotated[str, typer.Argument(help=RUN_HELP)]
 ResumeRunOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this run: {FOLDER_HELP}")]
 RunsDirOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
 ResumeSweepOption = Annotated[str | None, typer.Option("--resume", help=f"Continue this sweep: {FOLDER_HELP}")]
+CrossvalsDirOption = Annotated[Path, typer.Option(help="Folder of the cross-validations.")]
 SweepsDirOption = Annotated[Path, typer.Option(help="Folder of the sweeps.")]
 
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]

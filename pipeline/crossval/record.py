@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pneumo.pipeline.evaluation.results import Bootstrap, SplitResult
 from pneumo.pipeline.runs.folders import FileIn, RecordFolder
-from pneumo.pipeline.runs.run import Fold, Run, Status
+from pneumo.pipeline.runs.run import RUNS, Fold, Run, Status
+from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 
@@ -117,3 +118,27 @@ class CrossvalFolder(RecordFolder):
         """Return the finished runs by fold, in order."""
         pairs = [(fold, self.find_run(fold)) for fold in self.read().list_folds()]
         return {fold: run for fold, run in pairs if run and run.is_done()}
+
+
+def open_predictions(name: str, *, runs: Path = RUNS, crossvals: Path = CROSSVALS) -> Run | CrossvalFolder:
+    """Find a run or a cross-validation as `RecordFolder.open` does; `latest` is the newer one of both.
+
+    Raises:
+        InputError: There is no such run or cross-validation, or several names start with this.
+    """
+    found: list[Run | CrossvalFolder] = []
+    refused = []
+    for kind, root in ((Run, runs), (CrossvalFolder, crossvals)):
+        try:
+            found.append(kind.open(name, root=root))
+        except InputError as error:
+            refused.append(str(error))
+    if not found:
+        others = refused[1:] if CrossvalFolder.list_folders(crossvals) else []
+        raise InputError("; ".join([refused[0], *(text.removeprefix(f"{name}: ") for text in others)]))
+    if name == "latest":
+        return max(found, key=lambda folder: folder.name)  # names begin with the time
+    exact = [folder for folder in found if folder.name == Path(name).name]
+    if len(found) > 1 and len(exact) != 1:
+        raise InputError(f"{name}: a run and a cross-validation start with this; give more letters")
+    return (exact or found)[0]

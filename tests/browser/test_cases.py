@@ -57,7 +57,7 @@ def cases(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     network, classes = make_network(1, 2, 0, maps=True), dataset.info.classes
     bundle = make_bundle(place / "bundle", network=network, classes=classes, positive_class=classes[1])
     predictor = Predictor(bundle, threads=1)
-    assert write_cases(Subject(both[0], predictor, both[1]), place / "cases")
+    assert write_cases(Subject(both[0], [predictor], both[1]), place / "cases")
     return place / "cases"
 
 
@@ -110,6 +110,17 @@ def test_every_case_can_be_filtered_sorted_and_searched(page):
     shown = page.locator("tbody.rows tr td:nth-child(3)").all_inner_texts()
     assert shown == sorted(shown)
     assert min(float(text.strip("<>")) for text in shown) >= 0.9
+
+
+def test_the_likeliest_label_errors_come_first_if_asked_for(page):
+    likely = choose(page, "Label error", "likely")
+    page.get_by_role("button", name="Show all").click()
+    page.get_by_label("Sort").select_option(label="Likeliest label errors")
+    page.get_by_role("button", name="Table").click()
+    column = page.locator("thead th").all_inner_texts().index("Label error")
+    shown = page.locator(f"tbody.rows tr td:nth-child({column + 1})").all_inner_texts()
+    assert 0 < likely < len(shown)
+    assert shown[: likely + 1] == ["likely"] * likely + ["unlikely"]
 
 
 def test_only_what_is_near_the_screen_is_in_the_page(page):

@@ -94,7 +94,8 @@ class CaseDetail {
 }
 
 /** Draw a model's positive class against its threshold, or every class. */
-function scales({ p, threshold }, index) {
+function scales({ p, thresholds }, index) {
+  const threshold = thresholds && thresholds[index];
   const shown = positive === null ? [...classes.keys()] : [positive];
   return shown.map((column) => {
     const value = p[index][column];
@@ -112,7 +113,7 @@ function properties(index) {
   const facts = FACETS.filter(([title]) => !["Label", "Answer", "Outcome", "Mistake", "Second model", "Tag"].includes(title));
   return [
     ...facts.map(([title, read]) => [title, read(index)]),
-    ["Score", `${columns.outlier[index].toFixed(2)}, out-of-distribution above ${CASES.limit.toFixed(2)}`],
+    ["Score", `${columns.outlier[index].toFixed(2)}, out-of-distribution above ${columns.limit[index].toFixed(2)}`],
     ["Patient", columns.patient[index]],
     ["Source", columns.source[index]],
   ];

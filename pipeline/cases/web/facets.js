@@ -11,7 +11,7 @@ const probability = (index) => CASES.p[index][leading(index)];
 const change = (index) => Math.abs(second.p[index][columns.label[index]] - CASES.p[index][columns.label[index]]);
 const certainty = (index) => (columns.certain[index] ? "certain" : "uncertain");
 const distribution = (index) => (columns.flagged[index] ? "out-of-distribution" : "in distribution");
-const likelihood = (index) => ({ "-1": "not judged", 0: "unlikely", 1: "likely" })[columns.likely[index]];
+const likelihood = (index) => (columns.rank[index] < 0 ? "not judged" : columns.rank[index] < CASES.likely ? "likely" : "unlikely");
 
 /** Name the kind of answer: right, or the kind of error. */
 function outcome(index) {
@@ -31,6 +31,7 @@ function agreement(index) {
 
 const FACETS = [
   ["Split", (index) => columns.split[index]],
+  ["Fold", (index) => String(CASES.folds[index]), CASES.folds],
   ["Label", (index) => classes[columns.label[index]]],
   ["Answer", (index) => classes[CASES.answer[index]]],
   ["Mistake", (index) => (isWrong(index) ? "mistake" : "right")],
@@ -45,9 +46,10 @@ const FACETS = [
 
 const ORDERS = [
   ["Worst mistakes first", (index) => index], // as the folder was written: by the probability of the label
+  ["Likeliest label errors", (index) => (columns.rank[index] < 0 ? Infinity : columns.rank[index])],
   ["Highest probability", (index) => -probability(index)],
   ["Lowest probability", probability],
-  ["Nearest to the threshold", (index) => Math.abs(probability(index) - CASES.threshold), positive],
+  ["Nearest to the threshold", (index) => Math.abs(probability(index) - CASES.thresholds[index]), positive],
   ["Highest out-of-distribution score", (index) => -columns.outlier[index]],
   ["Largest change between models", (index) => (second.matched[index] ? -change(index) : 1), second],
   ["Image name", (index) => columns.image[index]],

@@ -53,7 +53,7 @@ function press(event) {
 
 document.title = `Cases of ${CASES.name}`;
 part("title").textContent = document.title;
-part("facts").textContent = `${CASES.config} on ${CASES.data}.${second ? ` Second model: ${second.name} (${second.config}).` : ""}`;
+part("facts").textContent = `${CASES.config} on ${CASES.data}.${second ? ` Second model: ${second.name} (${second.config}).` : ""} ${CASES.remark}`;
 part("key-tags").textContent = TAGS.map(({ words }, place) => `${place + 1} tags "${words}"`).join(", ");
 part("range").textContent = LEADING;
 part("facets").append(...choices.map((choice, place) => element("label", {}, FACETS[place][0], choice)));

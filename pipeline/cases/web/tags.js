@@ -50,7 +50,7 @@ function listEntries(excluded) {
     const suggested = others.reduce((best, column) => (p[column] > p[best] ? column : best));
     return [
       place + 1, columns.image[index], columns.source[index], columns.split[index], tagOf(index)?.label ?? classes[label],
-      classes[suggested], p[label], columns.likely[index] === 1, tagOf(index)?.words, noteOf(index),
+      classes[suggested], p[label], likelihood(index) === "likely", tagOf(index)?.words, noteOf(index),
     ];
   });
 }

@@ -1,26 +1,36 @@
 """The folder of a case browser: every prediction with its image, its answer, and what the network makes of it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pandas import read_parquet
 from PIL import Image
 
+from pneumo.pipeline.cases import folder as cases_folder
 from pneumo.pipeline.cases.folder import HEATS, Subject, join_scripts, write_cases
 from pneumo.pipeline.cases.images import NEAREST, PER_SPRITE, SIDE, find_nearest
 from pneumo.pipeline.cases.predictions import UNMATCHED, Predictions
+from pneumo.pipeline.crossval.record import CrossvalFolder
 from pneumo.pipeline.data import manifest
+from pneumo.pipeline.data.manifest import Split
 from pneumo.pipeline.evaluation import evaluate_run, read_metrics
 from pneumo.pipeline.evaluation.cases import read_predictions, take_images
-from pneumo.pipeline.runs.run import Run
+from pneumo.pipeline.evaluation.label_errors import find_label_errors
+from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
+from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import InputError
+from pneumo.serving.images.preparation import Preparation
+from pneumo.serving.images.types import DECODING_RULES
 from pneumo.serving.model.bundle import Bundle
 from pneumo.serving.model.predictor import Predictor
 from tests.pipeline.conftest import SynthesiseRun
 from tests.support.bundles import make_bundle
+from tests.support.crossvals import build_crossval
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -39,7 +49,7 @@ def evaluated(run: Run) -> Run:
 def browser_folder(trained: Run, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cases of the tiny model, with its network."""
     folder = tmp_path_factory.mktemp("cases") / "cases"
-    assert write_cases(Subject(Predictions.read(trained), Predictor(Bundle.open(exported))), folder)
+    assert write_cases(Subject(Predictions.read(trained), [Predictor(Bundle.open(exported))]), folder)
     return folder
 
 
@@ -58,7 +68,8 @@ def test_every_prediction_of_every_split_is_a_case_with_its_own_image(browser_fo
         assert data["classes"][columns["label"][index]] == row.label == by_image.loc[image, "label"]
         assert columns["split"][index] == by_image.loc[image, "split"]
         assert (columns["source"][index], columns["patient"][index]) == (row.source, row.patient)
-        assert data["threshold"] == threshold
+        assert (columns["rank"][index] == UNMATCHED) == (columns["split"][index] == "train")
+        assert data["thresholds"][index] == threshold
         assert data["answer"][index] == (data["p"][index][1] >= threshold)
         assert {name: values[index] for name, values in data["groups"].items() if values[index]} == row.groups
 
@@ -101,9 +112,9 @@ def test_nearest_images_are_training_images_of_other_patients_the_most_alike_fir
         assert {columns["split"][place] for place in near} == {"train"}
         assert columns["patient"][index] not in {columns["patient"][place] for place in near}
     features = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], dtype=np.float32)
-    some = np.array([False, True, True, True])
-    assert find_nearest(features, some, np.array([0, 1, 2, 3]))[0] == [1, 2, 3]
-    assert find_nearest(features, some, np.array([0, 0, 2, 3]))[0] == [2, 3]
+    some, asked = np.array([False, True, True, True]), np.array([0, 3])
+    assert find_nearest(features, some, np.array([0, 1, 2, 3]), asked) == [[1, 2, 3], [2, 1]]
+    assert find_nearest(features, some, np.array([0, 0, 2, 3]), asked)[0] == [2, 3]
 
 
 def test_the_folder_loads_nothing_from_elsewhere_and_says_that_it_holds_images(browser_folder: Path) -> None:
@@ -120,22 +131,100 @@ def test_a_folder_is_written_anew_only_if_something_changed_and_never_over_somet
 ) -> None:
     classes = ("A", "B", "C")
     predictor = Predictor(make_bundle(tmp_path / "bundle", classes=[*classes], positive_class=None, thresholds={}))
-    subject = Subject(Predictions.read(evaluated(synthesise_run(classes))), predictor)
+    subject = Subject(Predictions.read(evaluated(synthesise_run(classes))), [predictor])
     assert write_cases(subject, tmp_path / "cases")
     assert not write_cases(subject, tmp_path / "cases")
-    other = Subject(Predictions.read(evaluated(synthesise_run(classes, seed=1))), predictor)
+    other = Subject(Predictions.read(evaluated(synthesise_run(classes, seed=1))), [predictor])
     assert write_cases(other, tmp_path / "cases")
     data = read_data(tmp_path / "cases")
-    assert (data["positive"], data["threshold"], data["classes"]) == (None, None, [*classes])
+    assert (data["positive"], data["thresholds"], data["classes"]) == (None, None, [*classes])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     for place in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
         with pytest.raises(InputError, match="not a case browser; choose another --out"):
             write_cases(other, place)
-    (Path(other.first.info.data) / "images" / "0003.png").write_bytes(b"")
+    (other.first.dataset.folder / "images" / "0003.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"0003.png: changed since the import"):
         write_cases(other, tmp_path / "new")
     assert not [path for path in tmp_path.iterdir() if "new" in path.name]
+
+
+def test_ctrl_c_leaves_no_image_behind(
+    synthesise_run: SynthesiseRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(Predictions.read(evaluated(synthesise_run())), [Predictor(make_bundle(tmp_path / "bundle"))])
+    place = tmp_path / "cases"
+    written: list[Path] = []
+
+    def interrupt(path: Path, images: object) -> None:
+        written.extend(place.rglob("*.png"))
+        assert {file.read_text() for file in place.rglob(".gitignore")} == {"*\n"}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cases_folder, "write_sprite", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_cases(subject, place / "mine")
+    assert written
+    assert not [*place.iterdir()]
+
+
+@pytest.fixture
+def crossval(tmp_path: Path) -> CrossvalFolder:
+    """Three folds, twice."""
+    return build_crossval(tmp_path)
+
+
+def test_of_a_cross_validation_each_image_is_judged_by_the_network_of_its_fold(
+    crossval: CrossvalFolder, tmp_path: Path
+) -> None:
+    first = Predictions.read(crossval)
+    second = Predictions.read(evaluated(Run.open("latest", root=tmp_path / "base" / "runs")))
+    inputs = Preparation(size=16, height=16, width=16, channels=1, rules=DECODING_RULES)  # as the data set
+    predictors = [Predictor(make_bundle(tmp_path / f"{seed}", seed=seed, preparation=inputs)) for seed in range(3)]
+    subject = Subject(first, predictors, second)
+    assert write_cases(subject, tmp_path / "cases")
+    data = read_data(tmp_path / "cases")
+    columns, rows = data["columns"], {row.image: row for row in first.dataset.rows}
+    frame = read_parquet(crossval.predictions)
+    frame = frame[frame["repeat"] == 1].set_index("image")
+    assert sorted(columns["image"]) == sorted(frame.index)
+    assert set(columns["split"]) == {"train", "validation"}
+    ranking = find_label_errors(crossval, first.dataset).ranking
+    assert [columns["image"][place] for place in np.argsort(columns["rank"])] == [each.image for each in ranking]
+    assert data["likely"] == sum(each.likely for each in ranking) > 0
+    assert "each image is judged by the network of its fold" in data["remark"]
+    assert "Repeat 1 of 2 is shown." in data["remark"]
+    assert all(data["second"]["matched"])
+    seen, thresholds = {}, {}
+    for fold, run in crossval.list_runs().items():
+        if fold.repeat == 1:
+            seen[fold.number] = {row.image for row in read_run_dataset(run.info()).select(Split.TRAIN)}
+            thresholds[fold.number] = read_metrics(run).decisions.threshold
+    assert len(set(thresholds.values())) == 3
+    for number, image in enumerate(columns["image"]):
+        fold, near = data["folds"][number], [columns["image"][place] for place in columns["near"][number]]
+        assert fold == frame.loc[image, "fold"]
+        assert len(near) == NEAREST
+        assert set(near) <= seen[fold]
+        assert rows[image].patient not in {rows[other].patient for other in near}
+        assert data["thresholds"][number] == thresholds[fold]
+        assert data["answer"][number] == (data["p"][number][1] >= thresholds[fold])
+        assert subject.find_predictor(number) is predictors[fold - 1]
+    for number in (0, 40, 80):
+        image = (tmp_path / "cases" / "images" / f"{number}.png").read_bytes()
+        said = predictors[data["folds"][number] - 1].predict_bytes(image)
+        assert columns["outlier"][number] == pytest.approx(said.outlier_score, abs=1e-3)
+
+
+def test_a_cross_validation_without_all_its_folds_is_refused(crossval: CrossvalFolder) -> None:
+    record = crossval.read()
+    crossval.save(record.model_copy(update={"status": Status.INTERRUPTED}))
+    with pytest.raises(InputError, match=f"finish it with `pneumo crossval --resume {crossval.name}`"):
+        Predictions.read(crossval)
+    crossval.save(record)
+    shutil.rmtree(crossval.folder / record.runs[1].run)
+    with pytest.raises(InputError, match="2 of 3 folds are there and done"):
+        Predictions.read(crossval)
 
 
 def test_a_second_model_is_matched_by_image_and_by_digest_in_another_data_set(
@@ -143,7 +232,7 @@ def test_a_second_model_is_matched_by_image_and_by_digest_in_another_data_set(
 ) -> None:
     first, second = (evaluated(synthesise_run(seed=4, shift=shift)) for shift in (0.4, 1.6))
     predictor = Predictor(make_bundle(tmp_path / "bundle"))
-    subject = Subject(Predictions.read(first), predictor, Predictions.read(second))
+    subject = Subject(Predictions.read(first), [predictor], Predictions.read(second))
     write_cases(subject, tmp_path / "cases")
     data = read_data(tmp_path / "cases")
     answers = dict(zip(subject.second.cases.image, subject.second.cases.answer, strict=True))

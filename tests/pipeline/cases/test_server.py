@@ -23,7 +23,8 @@ def server(tmp_path: Path) -> Iterator[CaseServer]:
     (folder / "index.html").write_text("the page")
     (folder / "cases.json").write_text("{}")
     (folder / "images" / "7.png").write_bytes(encode_png(np.arange(4096, dtype=np.uint8).reshape(64, 64)))
-    with CaseServer(folder, Predictor(make_bundle(tmp_path / "bundle"), threads=1), 0) as server:
+    predictor = Predictor(make_bundle(tmp_path / "bundle"), threads=1)
+    with CaseServer(folder, {7: predictor}.__getitem__, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -61,4 +62,4 @@ def test_a_name_that_was_pointed_at_this_machine_gets_nothing(server: CaseServer
 def test_it_listens_on_this_machine_alone_and_says_if_the_port_is_taken(server: CaseServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
     with pytest.raises(MachineError, match=rf"--port {server.server_port}: .*; choose another one, or 0"):
-        CaseServer(server.folder, None, server.server_port)
+        CaseServer(server.folder, server.find_predictor, server.server_port)

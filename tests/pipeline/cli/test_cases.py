@@ -1,5 +1,6 @@
 """`pneumo cases`."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from pneumo.pipeline.cases.server import CaseServer
 from pneumo.pipeline.runs.run import Run
+from tests.support.bundles import make_bundle
+from tests.support.crossvals import build_crossval
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +28,33 @@ def test_the_page_is_written_once_and_served_until_ctrl_c(pneumo, run_folder, tm
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CaseServer, "serve_forever", interrupt)
+    monkeypatch.setattr("pneumo.pipeline.cli.LONG", 0)  # seconds from which on a command tells its time
     monkeypatch.chdir(tmp_path)
     first = pneumo("cases", run_folder, "--compare", run_folder)
     assert first.code == 0
     assert f"note: {run_folder.name} is compared with itself: nothing differs" in first.err
     assert f"wrote cases/{run_folder.name}/index.html; the folder holds the images" in first.err
-    assert "research software, not a medical device" in first.err
+    assert "research software, not a medical device\ndone in " in first.err
     again = pneumo("cases", run_folder, "--compare", run_folder, "--serve", "--port", "0")
     assert again.code == 0
     assert "nothing has changed in cases/" in again.err
     assert "for this machine; Ctrl-C stops it\nstopped" in again.err
+    assert "done in" not in again.err
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_a_cross_validation_is_shown_with_the_bundles_of_its_folds(pneumo, tmp_path, monkeypatch):
+    crossval = build_crossval(tmp_path, repeats=1)
+    for run in crossval.list_runs().values():
+        make_bundle(run.folder / "bundle", metrics=json.loads(run.metrics.read_bytes()))
+    monkeypatch.chdir(tmp_path)
+    shown = pneumo("cases", "latest", "--runs-dir", "base/runs")
+    assert shown.code == 0, shown.err
+    assert f"wrote cases/{crossval.name}/index.html" in shown.err
+    assert (
+        "each image is judged by the network of its fold"
+        in (tmp_path / "cases" / crossval.name / "data.js").read_text()
+    )
 
 
 @pytest.mark.parametrize(

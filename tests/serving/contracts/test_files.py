@@ -85,7 +85,7 @@ def test_what_a_killed_process_left_beside_a_folder_is_removed_and_nothing_else(
     replace_content(target, "old")
     for other in others:
         other.mkdir()
-    program = [sys.executable, "-c", KILLED, target, moment]
+    program = [sys.executable, "-c", KILLED, str(target), moment]
     killed = subprocess.run(program, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert killed.returncode == -signal.SIGKILL
     left = tmp_path / ".cases.writing"
