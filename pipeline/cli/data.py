@@ -255,19 +255,19 @@ def check(
     rename: RenameOption = None,
     patient_regex: RegexOption = None,
     label_errors: Annotated[
-        str | None, _in_panel(_LABELS, "Rank the likeliest, by a run or cross-validation of the data.", metavar="RUN")
+        str | None,
+        _in_panel(_LABELS, "Rank the likeliest, by a run or cross-validation: name, folder or latest.", metavar="RUN"),
     ] = None,
     out: Annotated[Path | None, _in_panel(_LABELS, "Write the ranking, for import --relabel.", metavar="CSV")] = None,
-    page: Annotated[Path | None, _in_panel(_LABELS, "Write the first ones as thumbnails.", metavar="HTML")] = None,
 ) -> None:
     """Audit images for damage, duplicates, leakage and label errors. Exits 1 on a defect."""
     from pneumo.pipeline.data.audit import audit, count_images, open_subject
     from pneumo.pipeline.data.sources import SourceOptions
 
     meaning = SourceOptions(layout, table, image_column, label_column, patient_column, split_column, rename or ())
-    if label_errors is None and (out or page):
-        raise InputError(f"{'--out' if out else '--page'}: is for a ranking of label errors; give --label-errors RUN")
-    errors = None if label_errors is None else _rank_label_errors(source, label_errors, out, page)
+    if label_errors is None and out:
+        raise InputError("--out: is for a ranking of label errors; give --label-errors RUN")
+    errors = None if label_errors is None else _rank_label_errors(source, label_errors, out)
     with open_subject(source, meaning) as subject, count_bar("checking", count_images(subject)) as bar:
         report = audit(
             subject, near_distance=near_distance, patient_regex=patient_regex, workers=workers, progress=bar.set_count
@@ -313,20 +313,15 @@ def phantom(
         say(f"import them with `{join_words('pneumo', 'data', 'import', out)}`")
 
 
-def _rank_label_errors(data: Path, name: str, out: Path | None, page: Path | None) -> "LabelErrors":
-    """Rank the labels of a data set by a run or cross-validation, and write the files that are asked for."""
-    from pneumo.pipeline.crossval.record import CROSSVALS, CrossvalFolder
+def _rank_label_errors(data: Path, name: str, out: Path | None) -> "LabelErrors":
+    """Rank the labels of a data set by a run or cross-validation, and write the table that is asked for."""
+    from pneumo.pipeline.crossval.record import open_predictions
     from pneumo.pipeline.data.manifest import read_dataset
     from pneumo.pipeline.evaluation.label_errors import find_label_errors
-    from pneumo.pipeline.runs.run import Run
 
-    is_crossval = any((root / name / CrossvalFolder.RECORD).is_file() for root in (Path(), CROSSVALS))
-    folder = CrossvalFolder.open(name) if is_crossval else Run.open(name)
-    errors = find_label_errors(folder, dataset := read_dataset(data))
+    errors = find_label_errors(open_predictions(name), read_dataset(data))
     if out:
         errors.write_csv(out)
-    if page:
-        errors.write_page(page, dataset.folder)
     return errors
 
 
@@ -353,6 +348,7 @@ def _show_label_errors(errors: "LabelErrors") -> None:
         for each in errors.ranking[:_SHOWN]
     )
     print_table(["likeliest label errors", "label", "its probability", "suggested"], rows, right=("its probability",))
+    print_lines(f"next: {join_words('pneumo', 'cases', errors.predictions)} shows their images")
 
 
 def _show_interpretation(source: Path, understood: "Interpretation") -> None:

@@ -9,8 +9,6 @@ from pydantic import BaseModel
 from pneumo.pipeline.data.audit import Finding, Kind, Severity
 from pneumo.pipeline.data.manifest import Dataset
 from pneumo.pipeline.evaluation.cases import Ints, take_images, to_scores
-from pneumo.pipeline.evaluation.report.mistakes import make_thumbnail
-from pneumo.pipeline.evaluation.report.template import render
 from pneumo.pipeline.runs.folders import RecordFolder
 from pneumo.pipeline.runs.run import Run
 from pneumo.serving.contracts.arrays import Float64, Mask
@@ -19,8 +17,6 @@ from pneumo.serving.contracts.errors import InputError, first_line
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.quantities import format_count
 from pneumo.serving.model.calibration import calibrate_logits
-
-SHOWN = 120  # thumbnails of a page, which take about 2 MB
 
 
 @dataclass(frozen=True)
@@ -62,11 +58,6 @@ class LabelErrors:
         """Write the ranking as a table that `pneumo data import --relabel` reads once its labels are corrected."""
         rows = ([rank, *astuple(suspect)] for rank, suspect in enumerate(self.ranking, start=1))
         write_text(path, format_csv([["rank", *(field.name for field in fields(Suspect))], *rows]))
-
-    def write_page(self, path: Path, folder: Path) -> None:
-        """Write the first of the ranking as a page that loads nothing, with thumbnails from the data set's folder."""
-        suspects = [(suspect, make_thumbnail(folder, suspect.image)) for suspect in self.ranking[:SHOWN]]
-        write_text(path, render("label_errors.html", errors=self, suspects=suspects, data=str(folder)))
 
 
 class _Record(BaseModel):

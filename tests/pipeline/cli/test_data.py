@@ -66,32 +66,27 @@ def test_check_shows_its_report_and_then_says_no(source: Path, options: list[str
     assert "identical-across-labels" in result.stdout
 
 
-def test_label_errors_are_a_warning_with_a_table_a_page_and_a_ranking(
-    synthesise_run: SynthesiseRun, tmp_path: Path
+def test_label_errors_are_a_warning_with_a_table_and_a_ranking(
+    synthesise_run: SynthesiseRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = synthesise_run()
-    options: list[str | Path] = [
-        "--label-errors",
-        trained.folder,
-        "--out",
-        tmp_path / "ranking.csv",
-        "--page",
-        tmp_path / "page.html",
-    ]
+    monkeypatch.chdir(tmp_path)
+    options: list[str | Path] = ["--label-errors", "latest", "--out", "ranking.csv"]
     result = run("check", trained.info().data, *options, "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     errors, finding = document["label_errors"], document["findings"][-1]
+    assert errors["predictions"] == trained.name
     assert (finding["kind"], finding["severity"], finding["count"]) == ("label-errors", "warning", errors["likely"])
     assert len(errors["ranking"]) == 80
     assert (tmp_path / "ranking.csv").read_text().splitlines()[1].startswith(f"1,{errors['ranking'][0]['image']},")
-    assert errors["ranking"][0]["image"] in (tmp_path / "page.html").read_text()
     shown = run("check", trained.info().data, *options)
     assert shown.exit_code == 0
     assert [suspect["image"] in shown.stdout for suspect in errors["ranking"][:11]] == [True] * 10 + [False]
-    refused = run("check", trained.info().data, "--page", tmp_path / "page.html")
+    assert f"next: pneumo cases {trained.name}" in shown.stdout
+    refused = run("check", trained.info().data, "--out", "ranking.csv")
     assert isinstance(refused.exception, InputError)
-    assert "--page: is for a ranking of label errors; give --label-errors RUN" in str(refused.exception)
+    assert "--out: is for a ranking of label errors; give --label-errors RUN" in str(refused.exception)
 
 
 def test_corrections_are_imported_and_told(source: Path, tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from pneumo.pipeline.crossval.record import Crossval, CrossvalFolder
 from pneumo.pipeline.data import manifest
 from pneumo.pipeline.data.audit import Severity
 from pneumo.pipeline.data.manifest import Dataset
-from pneumo.pipeline.evaluation.label_errors import SHOWN, LabelErrors, find_label_errors, rank_labels
+from pneumo.pipeline.evaluation.label_errors import LabelErrors, find_label_errors, rank_labels
 from pneumo.pipeline.runs.run import Run, Status
 from pneumo.serving.contracts.errors import InputError
 from tests.pipeline.conftest import SynthesiseRun
-from tests.support.html import Elements, text_of
 
 PROBABILITIES = """
 0.5584 0.2937 0.1479  0.1548 0.7083 0.1369  0.142 0.659 0.199  0.279 0.389 0.332  0.3796 0.2977 0.3227
@@ -132,22 +131,6 @@ def test_the_ranking_leaves_as_a_table_with_the_given_labels(synthesise_run: Syn
     assert [row["label"] for row in rows] == [suspect.label for suspect in errors.ranking]
     assert {row["likely"] for row in rows[: errors.likely]} == {"True"}
     assert rows[0]["rank"] == "1"
-
-
-def test_the_page_shows_the_first_images_and_marks_likely_errors(synthesise_run: SynthesiseRun, tmp_path: Path) -> None:
-    run = synthesise_run(("<b>", "PNEUMONIA"), images=400)
-    errors, dataset = judge(run), read_data(run)
-    (dataset.folder / errors.ranking[1].image).unlink()
-    errors.write_page(tmp_path / "page.html", dataset.folder)
-    html = (tmp_path / "page.html").read_text()
-    pictures = Elements(html).of("img")
-    assert len(pictures) == SHOWN - 1
-    assert [each["alt"] for each in pictures[:1]] == [errors.ranking[0].image]
-    assert sum(each.get("class") == "likely" for each in pictures) == min(errors.likely, SHOWN) - 1
-    assert all((each["src"] or "").startswith("data:image/png;base64,") for each in pictures)
-    assert "not readable" in text_of(html)
-    assert "<b>" not in html
-    assert errors.describe() in html
 
 
 def test_predictions_of_other_data_or_of_no_held_out_image_are_refused(synthesise_run: SynthesiseRun) -> None:
