@@ -1,5 +1,6 @@
 """The drift dashboard in headless Chromium, over a log of a stable detector that became darker."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -57,6 +58,37 @@ def test_a_pointer_on_a_plot_tells_its_values(dashboard):
     expect(page.locator("#volume .hoverlayer .legend, #volume .hoverlayer .hovertext").first).to_contain_text(
         re.compile(r"\d")
     )
+
+
+def test_values_on_plots_are_rounded_as_in_tables(open_screen, drifted):
+    halves = [number / 16 for number in range(17)]  # 6.25% is 6.2% in Python, whose halves go to the even digit
+
+    def replace_values(route):
+        answer = route.fetch()
+        before, plots, after = re.split(r"(?<=id=\"plots\">)(.*?)(?=</script>)", answer.text(), flags=re.DOTALL)
+        told = json.loads(plots)
+        for plot in told:
+            for series in plot["series"] if plot["unit"] != "count" else ():
+                series["y"] = [halves[place % 17] for place in range(len(series["y"]))]
+        route.fulfill(response=answer, body=before + json.dumps(told) + after)
+
+    page = open_screen(drifted).page
+    page.route("**/drift", replace_values)
+    page.goto(f"{drifted}/drift")
+    page.wait_for_selector("html[data-drawn]")
+    shown = page.evaluate(
+        """() => {
+          const plots = JSON.parse(document.getElementById("plots").textContent);
+          return plots.filter(({ unit }) => unit !== "count").flatMap(({ id, unit }) => {
+            const traces = document.getElementById(id).data.filter(({ hovertemplate }) => hovertemplate);
+            return traces.map((trace) => [unit, trace.y, trace.hovertemplate]);
+          });
+        }"""
+    )
+    assert {unit for unit, _, _ in shown} >= {"share"}
+    for unit, values, texts in shown:
+        spec = ".1%" if unit == "share" else ".3f"
+        assert [text.partition(" ")[0] for text in texts] == [f"{value:{spec}}" for value in values]
 
 
 def test_a_table_says_what_a_plot_shows(dashboard):

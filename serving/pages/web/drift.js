@@ -1,5 +1,7 @@
 // Draws the dashboard's plots. Each also has a table, for readers who cannot see plots or have no script.
 
+import { figure } from "./wording.js";
+
 const plots = JSON.parse(document.getElementById("plots").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const PAPER = "rgba(0, 0, 0, 0)";
@@ -20,7 +22,7 @@ function faint(name, opacity) {
 }
 
 function tracesOf(plot, series) {
-  const own = { x: plot.x, y: series.y, name: series.name, hovertemplate: plot.unit === "share" ? "%{y:.1%}" : "%{y:,}" };
+  const own = { x: plot.x, y: series.y, name: series.name, hovertemplate: plot.unit === "count" ? "%{y:,}" : series.y.map((value) => format(plot, value)) };
   const tone = colour(series.tone);
   if (series.kind === "bars") {
     const width = plot.is_time ? 0.75 * stepOf(plot) : undefined; // of a single bar Plotly does not know it
@@ -65,9 +67,13 @@ function bandsOf(plot, series) {
   });
 }
 
+/** Format a value of y as the table beside the plot does. */
+function format(plot, value) {
+  return value === null ? "" : plot.unit === "share" ? `${figure(100 * value, 1)}%` : figure(value);
+}
+
 function interval(plot, series) {
-  const format = (value) => (value === null ? "" : plot.unit === "share" ? `${(100 * value).toFixed(1)}%` : value.toFixed(3));
-  return series.y.map((value, place) => `${format(value)} (${format(series.low[place])} to ${format(series.high[place])})`);
+  return series.y.map((value, place) => `${format(plot, value)} (${format(plot, series.low[place])} to ${format(plot, series.high[place])})`);
 }
 
 function layoutOf(plot, width) {
