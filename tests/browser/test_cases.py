@@ -149,6 +149,28 @@ def test_keys_move_open_tag_and_close(page):
     expect(page.locator("#tagged")).to_have_text("No case is tagged.")
 
 
+def test_letters_and_digits_do_nothing_once_they_are_switched_off(page):
+    page.locator("summary", has_text="Keys").click()
+    page.get_by_label("Letters and digits are shortcuts").uncheck()
+    page.reload()
+    page.locator("summary", has_text="Keys").click()
+    expect(page.get_by_label("Letters and digits are shortcuts")).not_to_be_checked()
+    expect(page.get_by_text("J and K move too")).to_be_hidden()
+    page.locator("[data-position='0']").click()
+    for key in ("j", "J", "3"):
+        page.keyboard.press(key)
+    expect(page.locator("#case-title")).to_contain_text("1 of 150: images/")
+    expect(page.get_by_role("button", name="exclude", exact=True)).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("k")
+    expect(page.locator("[data-position='1'] button")).to_be_focused()
+    page.get_by_label("Letters and digits are shortcuts").check()
+    page.locator("[data-position='1'] button").focus()
+    page.keyboard.press("k")
+    expect(page.locator("[data-position='0'] button")).to_be_focused()
+
+
 def test_a_case_shows_image_heat_map_second_model_and_neighbours(page):
     page.locator("[data-position='0']").click()
     expect(page.locator("#verdict")).to_contain_text(": false")

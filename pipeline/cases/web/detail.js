@@ -69,7 +69,7 @@ class CaseDetail {
 
   #drawTags() {
     const focused = [...part("tags").children].indexOf(document.activeElement);
-    const buttons = TAGS.map((tag, place) => element("button", { type: "button", "aria-pressed": tagOf(this.index) === tag }, `${place + 1} ${tag.words}`));
+    const buttons = TAGS.map((tag, place) => element("button", { type: "button", "aria-pressed": tagOf(this.index) === tag }, element("span", { class: "key" }, `${place + 1} `), tag.words));
     for (const [place, button] of buttons.entries()) button.addEventListener("click", () => this.tag(TAGS[place]));
     part("tags").replaceChildren(...buttons);
     buttons[focused]?.focus();
@@ -113,7 +113,7 @@ function properties(index) {
   const facts = FACETS.filter(([title]) => !["Label", "Answer", "Outcome", "Mistake", "Second model", "Tag"].includes(title));
   return [
     ...facts.map(([title, read]) => [title, read(index)]),
-    ["Score", `${columns.outlier[index].toFixed(2)}, out-of-distribution above ${columns.limit[index].toFixed(2)}`],
+    ["Score", `${WORDING.figure(columns.outlier[index], 2)}, out-of-distribution above ${WORDING.figure(columns.limit[index], 2)}`],
     ["Patient", columns.patient[index]],
     ["Source", columns.source[index]],
   ];

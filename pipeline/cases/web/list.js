@@ -9,7 +9,7 @@ const TABLE = [
   ["Image", (index) => columns.image[index]],
   [LEADING, (index) => WORDING.probability(probability(index))],
   ...FACETS,
-  ["Score", (index) => columns.outlier[index].toFixed(2)],
+  ["Score", (index) => WORDING.figure(columns.outlier[index], 2)],
   ["Patient", (index) => columns.patient[index]],
 ];
 

@@ -37,6 +37,7 @@ function choose(view) {
 function press(event) {
   const { target, key, ctrlKey, metaKey, altKey } = event;
   if (ctrlKey || metaKey || altKey || !list.cases.length || target.matches("input:not([type=range]), textarea")) return;
+  if (key.length === 1 && !part("shortcuts").checked) return; // speech and slips send letters: WCAG 2.2, 2.1.4
   const isLarge = part("case").open;
   const tag = TAGS[Number(key) - 1];
   const arrows = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: list.across, ArrowUp: -list.across };
@@ -70,6 +71,10 @@ part("clear").addEventListener("click", () => {
   if (!confirm("Delete all tags and notes of this data set from this browser?")) return;
   deleteEntries();
   drawTagged();
+});
+part("shortcuts").addEventListener("change", ({ target }) => attempt(() => sessionStorage.setItem("shortcuts", target.checked)));
+attempt(() => {
+  part("shortcuts").checked = sessionStorage.getItem("shortcuts") !== "false";
 });
 for (const id of ["scroller", "case"]) part(id).addEventListener("keydown", press);
 filter();
