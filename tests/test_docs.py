@@ -76,6 +76,12 @@ def test_commands_in_the_docs_exist_with_their_options() -> None:
                 assert word.split("=")[0] in options, words
 
 
+def test_no_comment_on_a_command_is_cut_off_on_a_desktop() -> None:
+    shown = [block for path in DOCS for kind in ("bash", "yaml") for block in blocks(path, kind)]
+    lines = [line for block in shown for line in block.splitlines() if " # " in line]
+    assert [line for line in lines if len(line) > 98] == []  # columns of the site at 1440 pixels
+
+
 def test_make_targets_in_the_docs_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in (words for path in DOCS for words in commands(path) if words[0] == "make"):
