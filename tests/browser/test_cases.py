@@ -16,7 +16,7 @@ from pneumo.pipeline.ludwig.inference import make_predictions_frame
 from pneumo.serving.images.preparation import encode_png
 from pneumo.serving.model.predictor import Predictor
 from tests.pipeline.conftest import build_run
-from tests.support.accessibility import check_page
+from tests.support.accessibility import WIDTHS, check_page
 from tests.support.bundles import make_bundle, make_network
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)").expect
@@ -234,3 +234,19 @@ def test_the_page_is_accessible_and_fits_every_screen(page):
     page.get_by_role("button", name="Heat map").click()
     expect(page.locator(".film-heat")).to_be_visible()
     check_page(page)
+
+
+def test_nothing_is_cut_off_on_a_phone_or_in_a_cell(page):
+    cut = "all => all.filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.textContent)"
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.get_by_label("Sort").select_option(label="Highest out-of-distribution score")
+        expect(page.locator("[data-position='0'] .line").nth(2)).to_have_text("out-of-distribution")
+        assert page.locator(".scroller .line").evaluate_all(cut) == []
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.locator("[data-position='0']").click()
+    tops = [page.locator(f"#{name}").bounding_box()["y"] for name in ("previous", "next", "close")]
+    assert len(set(tops)) == 1
+    right = page.locator(".facts").evaluate("element => element.getBoundingClientRect().right")
+    inside = "all => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
+    assert page.locator(".facts *").evaluate_all(inside) <= right

@@ -1,12 +1,12 @@
 // The list of cases as a grid or as a table. Only what is near the screen is in the page.
 
-const HEIGHTS = { grid: 168, table: 45 };
-const CELL = 128; // least width of a cell of the grid
+const HEIGHTS = { grid: 184, table: 45 };
+const CELL = 138; // least width of a cell of the grid
 const AHEAD = 4; // rows beyond the screen
 const LEADING = positive === null ? "Probability of the answer" : `Probability of ${classes[positive]}`;
 const TABLE = [
-  ["Thumbnail", thumbnail],
-  ["Image", (index) => columns.image[index]],
+  ["Image", thumbnail],
+  ["Name", (index) => columns.image[index]],
   [LEADING, (index) => WORDING.probability(probability(index))],
   ...FACETS,
   ["Score", (index) => WORDING.figure(columns.outlier[index], 2)],
@@ -93,13 +93,12 @@ class CaseList {
     const attributes = { "data-position": position, class: isWrong(index) ? "wrong" : "" };
     const button = element("button", { type: "button", tabindex: position === this.position ? 0 : -1 });
     if (this.#view === "table") {
-      const cells = TABLE.map(([title, read]) => element("td", {}, title === "Image" ? button : read(index)));
+      const cells = TABLE.map(([title, read]) => element("td", {}, title === "Name" ? button : read(index)));
       button.append(columns.image[index]);
       return element("tr", { ...attributes, "aria-rowindex": position + 2 }, ...cells);
     }
     const doubt = columns.flagged[index] ? "out-of-distribution" : columns.certain[index] ? "" : "uncertain";
-    const sure = [WORDING.probability(probability(index)), doubt].filter(Boolean).join(", ");
-    const lines = [isWrong(index) ? outcome(index) : classes[CASES.answer[index]], sure, tagOf(index)?.words ?? ""];
+    const lines = [isWrong(index) ? outcome(index) : classes[CASES.answer[index]], WORDING.probability(probability(index)), doubt, tagOf(index)?.words ?? ""];
     button.setAttribute("aria-label", describe(index));
     button.append(thumbnail(index), ...lines.map((line) => element("span", { class: "line" }, line)));
     return element("li", { ...attributes, "aria-setsize": this.cases.length, "aria-posinset": position + 1 }, button);
