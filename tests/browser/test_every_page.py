@@ -13,6 +13,9 @@ from tests.support.accessibility import check_page
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 pytestmark = pytest.mark.browser
 
+LONG = "all => all.map((each) => each.innerText).filter((text) => text.length > 500)"
+CUT = "all => all.filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.ariaLabel)"
+
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory) -> dict[str, Path]:
@@ -33,6 +36,10 @@ def test_a_report_is_accessible_and_fits_every_screen(browser, reports, kind):
     page.goto(reports[kind].as_uri())
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     check_page(page)
+    assert page.locator("p").evaluate_all(LONG) == []
+    assert page.locator(".scroll").evaluate_all(CUT) == []
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.get_by_role("region", name="metrics").evaluate_all(CUT) == []
     page.close()
 
 
