@@ -139,6 +139,16 @@ def test_the_bundle_of_the_folds_gives_the_mean_of_their_logits(
     assert len(reference) == len(held_out)
 
 
+def test_the_case_browser_exports_each_fold_and_shows_its_images(
+    finished: CrossvalFolder, dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]
+) -> None:
+    outcome = pneumo("cases", finished.folder, "--out", tmp_path / "cases")
+    assert outcome.code == 0, outcome.err
+    bundles = [Bundle.open(run.folder / "bundle").info for run in finished.list_runs().values()]
+    assert len({info.version for info in bundles}) == 3
+    assert len([*(tmp_path / "cases" / "images").iterdir()]) == len(pd.read_parquet(finished.predictions))
+
+
 def test_an_ensemble_whose_decisions_need_changed_images_is_refused_before_training(
     dataset: Dataset, tmp_path: Path, pneumo: Callable[..., Outcome]
 ) -> None:
