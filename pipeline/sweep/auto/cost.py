@@ -23,6 +23,9 @@ GPU_FACTOR, GPU_MOST = 15.0, 2500.0
 FORWARD = 3.0
 """Speed of evaluation and of frozen networks relative to training: they need no gradients (measured: 3.0)."""
 
+CACHED_VIEWS = 8
+"""Views whose features a frozen network keeps unless its `cached_views` says otherwise."""
+
 STARTUP = 60.0
 """Seconds before the first trial trains: Ray, the import of Ludwig in each worker, reading images."""
 
@@ -107,8 +110,10 @@ def trial_seconds(encoder: Mapping[str, Any], size: int, images: Images, epochs:
     factor = GPU_FACTOR if share.gpus else (share.cpus / 2) ** 0.8
     trained = min(GPU_MOST if share.gpus else MOST * factor, factor / _image_seconds(encoder, size))
     evaluated = trained * FORWARD / _count_passes(encoder)
-    each_epoch = images.train / trained + (images.validation + images.changed) / evaluated
-    return FIXED + epochs * each_epoch + images.total / evaluated
+    computed = min(epochs, _count_cached_views(encoder) or epochs)  # epochs that pass images through the network
+    validated = 1 if _count_cached_views(encoder) else epochs
+    training = computed * images.train / trained
+    return FIXED + training + (validated * images.validation + epochs * images.changed + images.total) / evaluated
 
 
 def _image_seconds(encoder: Mapping[str, Any], size: int) -> float:
@@ -120,6 +125,12 @@ def _image_seconds(encoder: Mapping[str, Any], size: int) -> float:
     pixels = ((encoder.get("size") or size) / REFERENCE) ** 2
     frozen = FORWARD if encoder.get("trainable") is False else 1.0
     return pixels / (RATES.get(str(kind), OTHER_RATE) * frozen)
+
+
+def _count_cached_views(encoder: Mapping[str, Any]) -> int:
+    """Return how many epochs of a frozen network compute features, which later ones take again; 0: all of them."""
+    is_cached = encoder.get("trainable") is False and encoder.get("type") != "ensemble"
+    return int(encoder.get("cached_views", CACHED_VIEWS)) if is_cached else 0
 
 
 def _count_passes(encoder: Mapping[str, Any]) -> int:

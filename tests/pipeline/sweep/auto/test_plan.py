@@ -263,6 +263,23 @@ def test_gpus_get_a_trial_each_and_cores_are_shared_in_fours() -> None:
     assert on_gpus.trial_seconds < on_cores.trial_seconds
 
 
+def test_a_frozen_network_costs_its_cached_views_and_not_its_epochs() -> None:
+    met, share = cost.Images(train=1000, validation=100, total=1300), cost.Share(2, 0, 1)
+    frozen = {"type": "efficientnet_lite", "trainable": False}
+
+    seconds = {
+        (views, epochs): cost.trial_seconds({**frozen, "cached_views": views}, 128, met, epochs, share) - cost.FIXED
+        for views in (0, 2)
+        for epochs in (2, 20)
+    }
+
+    assert seconds[2, 20] == seconds[2, 2] < seconds[0, 2]  # validation images pass once
+    assert seconds[0, 20] > 5 * seconds[2, 20]
+    assert cost.trial_seconds(frozen, 128, met, 20, share) == cost.trial_seconds(frozen, 128, met, 8, share)
+    member = {"type": "ensemble", "members": [frozen], "trainable": False}
+    assert cost.trial_seconds(member, 128, met, 20, share) > cost.trial_seconds(member, 128, met, 8, share)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("[!g]*.yaml")))
 def test_a_search_around_a_shipped_config_keeps_what_it_states_and_starts_with_it(name: str) -> None:
     base = config.load_config(CONFIGS / f"{name}.yaml")
