@@ -235,7 +235,6 @@ def sweep(
     seed: int = 42,
     seeds: int = 1,
     top: int = 3,
-    refit: bool = False,
     sweeps_dir: str | Path = "sweeps",
     address: str | None = None,
     storage: str | None = None,
@@ -257,7 +256,6 @@ def sweep(
         seed: Seed of the search and of each trial.
         seeds: Seeds that each of the `top` best trials is trained with; the best mean wins.
         top: Number of best trials to repeat.
-        refit: Train the winner again on training and validation images.
         sweeps_dir: Folder of the sweeps.
         address: Ray cluster to join.
         storage: Place of the trials that all machines can reach: a path or an address.
@@ -293,7 +291,6 @@ def sweep(
         seed=seed,
         seeds=seeds,
         top=top,
-        refit=refit,
         address=address,
         storage=storage,
         tracking=parse_trackers(tracking),

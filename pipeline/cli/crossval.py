@@ -36,7 +36,6 @@ def crossval(
         str | None, typer.Option("--resume", help=f"Continue this cross-validation: {options.FOLDER_HELP}")
     ] = None,
     track: options.TrackOption = None,
-    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Cross-validate a config by patient.
@@ -63,7 +62,7 @@ def crossval(
         experiment, dataset = options.load_inputs(config, override, data)
         if ensemble:
             check_decisions(experiment)
-        plan = Plan(folds, repeat, seed, options.join_trackers(track, wandb))
+        plan = Plan(folds, repeat, seed, options.join_trackers(track))
         folder = create_crossval(experiment, dataset, plan, root=crossvals_dir, command=["pneumo", *sys.argv[1:]])
     try:
         if not (ensemble and folder.read().status is Status.DONE):

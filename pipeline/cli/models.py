@@ -35,7 +35,6 @@ def export(
     ] = None,
     runs_dir: options.RunsDirOption = Path("runs"),
     track: options.TrackOption = None,
-    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Export a run as a bundle for serving. A parity check compares the ONNX graph with the Ludwig model."""
@@ -45,7 +44,7 @@ def export(
     from pneumo.pipeline.training.tracking.bundle_artifact import track_bundle
     from pneumo.serving.model.bundle import Bundle
 
-    tracking = options.join_trackers(track, wandb)
+    tracking = options.join_trackers(track)
     source, reporter = Run.open(run, root=runs_dir), ConsoleReporter()
     bundle = Bundle.open(export_run(source, out=out, int8=AcceptanceLimits() if quantize else None, reporter=reporter))
     if tracking:
@@ -83,7 +82,6 @@ def promote(
     runs_dir: options.RunsDirOption = Path("runs"),
     sweeps_dir: options.SweepsDirOption = Path("sweeps"),
     track: options.TrackOption = None,
-    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Promote a model to an alias if it passes the gate. Exits 1 if it does not.
@@ -97,7 +95,7 @@ def promote(
     from pneumo.serving.model.remote_registry import format_path
 
     check_reason(force)
-    tracking = options.join_trackers(track, wandb)
+    tracking = options.join_trackers(track)
     reporter = ConsoleReporter()
     root = parse_root(models_dir)
     places = Places(root, runs_dir, sweeps_dir, data)

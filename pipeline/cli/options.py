@@ -34,9 +34,6 @@ TrackOption = Annotated[
         help="Track with wandb, wandb:offline, mlflow, mlflow:URI or tensorboard. May be repeated.",
     ),
 ]
-WandbOption = Annotated[
-    Literal["online", "offline", "disabled"] | None, typer.Option(help="Short for --track wandb.", hidden=True)
-]
 
 DataOption = Annotated[Path, typer.Option(help="Data set made by `pneumo data import`.")]
 
@@ -68,11 +65,11 @@ class PanelCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
-def join_trackers(track: list[str] | None, wandb: str | None) -> str:
-    """Return the trackers of --track and --wandb as one text; raise an `InputError` if there is no such tracker."""
+def join_trackers(track: list[str] | None) -> str:
+    """Return the trackers of --track as one text; raise an `InputError` if there is no such tracker."""
     from pneumo.pipeline.training.tracking.tracker import parse_trackers
 
-    return parse_trackers([*(track or ()), *([wandb] if wandb else ())])
+    return parse_trackers(track or ())
 
 
 def load_inputs(config: Path, overrides: list[str] | None, data: Path) -> "tuple[Experiment, Dataset]":

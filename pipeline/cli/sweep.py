@@ -43,9 +43,6 @@ def sweep(
         int, typer.Option(min=1, help="Train each of the --top best with this many seeds; the best mean wins.")
     ] = 1,
     top: Annotated[int, typer.Option(min=1, help="With --seeds: number of best trials to repeat.")] = 3,
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Train the winner again on training and validation images.")
-    ] = False,
     auto: Annotated[
         bool, typer.Option("--auto", help="Choose and print a search space for data set, machine and --time-budget.")
     ] = False,
@@ -55,7 +52,6 @@ def sweep(
         str | None, typer.Option(help="Place of the trials that all machines can reach: a path, gs://bucket/path.")
     ] = None,
     track: options.TrackOption = None,
-    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Search hyperparameters with Ray Tune. Ctrl-C keeps finished trials; --resume continues or extends the search."""
@@ -63,7 +59,7 @@ def sweep(
     from pneumo.pipeline.sweep.record import SweepFolder
 
     if resume is not None:
-        kept = {"resume", "trials", "time_budget", "sweeps_dir", "refit", "address", "as_json"}
+        kept = {"resume", "trials", "time_budget", "sweeps_dir", "address", "as_json"}
         options.refuse_options(context, context.params.keys() - kept, because="--resume continues a sweep as it was")
     if resume is None and config is None and not auto:
         raise InputError("pneumo sweep: give a CONFIG with a hyperopt section, --auto, or --resume SWEEP")
@@ -77,12 +73,12 @@ def sweep(
         options.load_inputs(config, override, data)  # before Ray is imported, which takes seconds and memory
     from pneumo.pipeline.sweep import search
 
-    tracking = options.join_trackers(track, wandb)
+    tracking = options.join_trackers(track)
     try:
         with LiveDisplay() as display:
             if found is not None:
                 folder = search.resume_sweep(
-                    found, trials=number, time_budget=budget, address=address, refit=refit, reporter=display
+                    found, trials=number, time_budget=budget, address=address, reporter=display
                 )
             else:
                 dataset = manifest.read_dataset(data)
@@ -92,7 +88,7 @@ def sweep(
                     space = search.read_search(config, override or ())
                 limits = SweepLimits(number, budget, concurrency, cpus, gpus)
                 plan = search.Plan(
-                    limits, seed, seeds=seeds, top=top, refit=refit, address=address, storage=storage, tracking=tracking
+                    limits, seed, seeds=seeds, top=top, address=address, storage=storage, tracking=tracking
                 )
                 command = ["pneumo", *sys.argv[1:]]
                 folder = search.run_sweep(space, dataset, plan=plan, root=sweeps_dir, command=command, reporter=display)

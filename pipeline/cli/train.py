@@ -33,7 +33,6 @@ def train(
         bool, typer.Option("--profile", help="Trace a few steps; writes a trace and a table into the run folder.")
     ] = False,
     track: options.TrackOption = None,
-    wandb: options.WandbOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Train and evaluate one model. The run folder holds model, metrics and report; Ctrl-C keeps finished epochs."""
@@ -45,7 +44,7 @@ def train(
         raise InputError("pneumo train: give either a CONFIG or --resume RUN")
     if resume is not None:
         options.refuse_options(context, {"override", "data", "seed"}, because="--resume continues a run as it was")
-    tracking = options.join_trackers(track, wandb)
+    tracking = options.join_trackers(track)
     try:
         with TrainingProgress() as progress:
             if resume is not None:

@@ -39,7 +39,6 @@ class RunSummary(FrozenModel):
     started: datetime | None = None
     seconds: float | None = None
     seed: int | None = None
-    refit_of: str | None = None
     git_commit: str | None = None
     data_fingerprint: str | None = None
     metrics: dict[str, float] = {}
@@ -123,10 +122,9 @@ def list_changed_settings(runs: Iterable[RunSummary]) -> list[str]:
 def find_best_run(runs: Iterable[Run]) -> Run:
     """Return the finished run with the highest validation AUROC, of those on the newest run's data (newer first).
 
-    Refits do not take part: they were trained on their validation images. Raises an `InputError` if no run was
-    evaluated.
+    Raises an `InputError` if no run was evaluated.
     """
-    finished = [(run, info) for run in runs if (info := _read_finished(run)) and not info.refit_of]
+    finished = [(run, info) for run in runs if (info := _read_finished(run))]
     if not finished:
         raise InputError("best: no run is finished yet; `pneumo train CONFIG` or `pneumo sweep CONFIG` makes one")
     newest = max(finished, key=lambda each: each[1].started)[1].data_fingerprint
@@ -185,7 +183,7 @@ def _summarise(run: Run, settings: bool, now: datetime) -> RunSummary:
         metrics={name: value for name, value in read_last_round(run).items() if name != "time"} | measured,
         settings=chosen,
         error=info.error or problem or unreadable,
-        **info.model_dump(include={"config", "started", "seed", "refit_of", "git_commit", "data_fingerprint"}),
+        **info.model_dump(include={"config", "started", "seed", "git_commit", "data_fingerprint"}),
     )
 
 

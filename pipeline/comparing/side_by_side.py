@@ -17,7 +17,7 @@ from pneumo.serving.contracts.errors import InputError
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.models import FrozenModel
 
-_FACTS = ("config", "data", "data_fingerprint", "seed", "git_commit", "refit_of", "started")
+_FACTS = ("config", "data", "data_fingerprint", "seed", "git_commit", "started")
 
 
 class Setting(FrozenModel):

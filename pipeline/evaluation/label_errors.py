@@ -65,7 +65,6 @@ class _Record(BaseModel):
 
     classes: list[str]
     data_fingerprint: str
-    refit_of: str | None = None
 
 
 def rank_labels(labels: Ints, probabilities: Float64) -> tuple[Ints, Ints, Mask]:
@@ -98,8 +97,8 @@ def rank_labels(labels: Ints, probabilities: Float64) -> tuple[Ints, Ints, Mask]
 def find_label_errors(folder: RecordFolder, dataset: Dataset) -> LabelErrors:
     """Rank the labels of a data set by the predictions of a run or a cross-validation that was trained on it.
 
-    Of a run only validation and test images are judged, of a refit only test images: the others trained its network.
-    All rows of a cross-validation are out of fold; probabilities are averaged over its repeats.
+    Of a run only validation and test images are judged: the others trained its network. All rows of a cross-validation
+    are out of fold; probabilities are averaged over its repeats.
 
     Raises:
         InputError: The data set is another one, or there are no predictions of it.
@@ -117,7 +116,7 @@ def find_label_errors(folder: RecordFolder, dataset: Dataset) -> LabelErrors:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}); finish {folder.name} first") from None
     scores = to_scores(frame, record.classes, place=str(path))
-    scores = take_images(scores, np.isin(scores.split, ["test"] if record.refit_of else ["validation", "test"]))
+    scores = take_images(scores, np.isin(scores.split, ["validation", "test"]))
     rows = {row.image: row for row in dataset.rows}
     names, number = np.unique(scores.image, return_inverse=True)
     if not len(names) or not set(names) <= set(rows):

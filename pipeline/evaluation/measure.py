@@ -102,13 +102,6 @@ def _fit_decisions(run: Run, info: RunInfo, scores: Scores, policy: str | None) 
         raise InputError(
             f"--policy {policy!r}: {info.name} has {len(info.classes)} classes and no threshold; leave it out"
         )
-    if info.refit_of:
-        if policy:
-            raise InputError(
-                f"--policy {policy!r}: {info.name} was trained on its validation images and keeps the decisions of "
-                f"{info.refit_of}; evaluate that one with the policy, and refit again"
-            )
-        return deciding.read_decisions(run)
     rules = _read_rules(run)
     if policy:
         rules = replace(rules, policy=Policy.parse(policy))

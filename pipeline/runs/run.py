@@ -56,7 +56,6 @@ class RunInfo(BaseModel):
         image: Name of the image feature and its column; `label` is that of the label feature.
         remarks: What was completed, changed or ignored in the config, with the place of each.
         fit_on: Images that the decisions are fitted to, as the config says: `validation` or `shifts`.
-        refit_of: For a refit, which is trained on validation images too, the run whose config and decisions it has.
         fold: For a run of a cross-validation, the part of the data set that is its test split.
         members: For an ensemble of a cross-validation's folds, names of their run folders beside it; its `fold` is that
             of the first.
@@ -67,7 +66,7 @@ class RunInfo(BaseModel):
         status: Status; `error` is the reason of a failure, in one line.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")  # of options that are no more
 
     name: str
     command: list[str]
@@ -82,7 +81,6 @@ class RunInfo(BaseModel):
     remarks: list[str] = []
     seed: int
     fit_on: str = "validation"
-    refit_of: str | None = None
     fold: Fold | None = None
     members: list[str] = []
     versions: dict[str, str]

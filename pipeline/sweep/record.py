@@ -116,7 +116,7 @@ class Sweep(BaseModel):
         winner: Name of the best trial, among repeats the one with the best seed; None before the first round.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")  # of options that are no more
 
     name: str
     command: list[str]
@@ -136,7 +136,6 @@ class Sweep(BaseModel):
     seed: int
     seeds: int = 1
     top: int = 0
-    refit: bool = False
     cpus: float
     gpus: float
     concurrency: int
@@ -210,10 +209,6 @@ class SweepFolder(RecordFolder):
     def save(self, sweep: Sweep) -> None:
         """Write `sweep.json` atomically."""
         write_text(self.record_file, sweep.model_dump_json(indent=1) + "\n")
-
-    def refit_run(self, winner: str) -> Run:
-        """Return the run of a winner's refit, which may not exist."""
-        return Run(self.runs / f"{winner}-refit")
 
     def run_of(self, trial: Trial) -> Run | None:
         """Return the run of a trial, or None if it has none on this machine."""

@@ -1,4 +1,4 @@
-"""A whole sweep: search the space, measure the winner, write the report, and refit. Importing this module loads Ray."""
+"""A whole sweep: search the space, measure the winner, and write the report. Importing this module loads Ray."""
 
 import contextlib
 import importlib
@@ -26,7 +26,6 @@ from pneumo.pipeline.sweep import experiments, storage, sweep_settings, tune_cal
 from pneumo.pipeline.sweep.auto import plan as auto_plan
 from pneumo.pipeline.sweep.best_value_actor import BestValue
 from pneumo.pipeline.sweep.record import SWEEPS, Sweep, SweepFolder, TrialStatus
-from pneumo.pipeline.sweep.refit import refit as refit_winner
 from pneumo.pipeline.sweep.reporter import SWEEP_SILENT, SweepReporter
 from pneumo.pipeline.sweep.space import Space, read_space
 from pneumo.pipeline.sweep.sweep_settings import SweepLimits, SweepSettings, check_search
@@ -73,7 +72,6 @@ class Plan:
     Attributes:
         seed: Seed of the search, and of each trial's weights and shuffling.
         seeds: Number of seeds that each of the `top` best trials is trained with.
-        refit: Train the winner again on training and validation images (`pneumo.pipeline.sweep.refit`).
         address: Ray cluster to join; without one, a cluster is started on this machine.
         storage: Path or address, reached by all machines, where Ray Tune keeps trials; the sweep's folder by default.
     """
@@ -82,7 +80,6 @@ class Plan:
     seed: int = SEED
     seeds: int = 1
     top: int = 3
-    refit: bool = False
     address: str | None = None
     storage: str | None = None
     tracking: str = ""
@@ -137,7 +134,6 @@ def run_sweep(
         seed=plan.seed,
         seeds=plan.seeds,
         top=min(plan.top, settings.trials),
-        refit=plan.refit,
         cpus=settings.limits.cpus or 0,
         gpus=settings.limits.gpus or 0,
         concurrency=settings.limits.concurrency or 0,
@@ -155,23 +151,21 @@ def resume_sweep(
     trials: int | None = None,
     time_budget: float | None = None,
     address: str | None = None,
-    refit: bool = False,
     reporter: SweepReporter = SWEEP_SILENT,
 ) -> SweepFolder:
-    """Continue an interrupted sweep: its search, the measuring of its winner, or its refit; or extend any sweep.
+    """Continue an interrupted sweep: its search, or the measuring of its winner; or extend any sweep.
 
     `trials` is the new number in all; a search knows the earlier trials, and grid and random search repeat none of
-    them. `time_budget` is in seconds from now. The cluster is the sweep's earlier one by default. With `refit` the
-    winner is trained again on training and validation images, even if the sweep began without a refit. Raises the
-    errors of `run_sweep`, and an `InputError` if nothing is left to do or the data set has changed.
+    them. `time_budget` is in seconds from now. The cluster is the sweep's earlier one by default. Raises the errors of
+    `run_sweep`, and an `InputError` if nothing is left to do or the data set has changed.
     """
     record = folder.read()
     if record.status == "done" and trials is None and time_budget is None:
-        if is_finished(folder) and not refit:
+        if is_finished(folder):
             raise InputError(
                 f"{folder.name}: done already; its best config is {folder.best}; --trials +20 would add 20 trials"
             )
-        return _finish(folder, refit=refit, reporter=reporter)
+        return _finish(folder, reporter)
     if time_budget is not None:
         record.time_budget = record.seconds + time_budget
     elif trials is not None and record.time_budget is not None and record.seconds >= record.time_budget:
@@ -195,7 +189,7 @@ def resume_sweep(
         tune_setup.draw_points(settings, space, record.seed, tried, record.wanted - len(tried))
     record.status, record.error = "running", None
     record.address = address or record.address
-    return _run(folder, record, space, settings, dataset, reporter, refit=refit)
+    return _run(folder, record, space, settings, dataset, reporter)
 
 
 def read_search(config: Path, overrides: Sequence[str] = ()) -> Space:
@@ -237,16 +231,14 @@ def _run(
     settings: SweepSettings,
     dataset: Dataset,
     reporter: SweepReporter,
-    *,
-    refit: bool = False,
 ) -> SweepFolder:
-    """Search, measure the winner, write the report, and refit; a search that ends early leaves a report too."""
+    """Search, measure the winner, and write the report; a search that ends early leaves a report too."""
     try:
         _search(folder, record, space, settings, dataset, reporter)
     except (SweepInterruptedError, SweepError) as error:
         finish_sweep(folder, measure=isinstance(error, SweepError))
         raise
-    return _finish(folder, refit=refit, reporter=reporter)
+    return _finish(folder, reporter)
 
 
 def _search(
@@ -314,14 +306,10 @@ def _search(
         end("done")
 
 
-def _finish(folder: SweepFolder, *, refit: bool, reporter: SweepReporter) -> SweepFolder:
-    """Measure the winner, write the report, and refit."""
+def _finish(folder: SweepFolder, reporter: SweepReporter) -> SweepFolder:
+    """Measure the winner and write the report."""
     try:
-        record = finish_sweep(folder, reporter=reporter)
-        if refit or record.refit:
-            reporter.message("training the winner again on training and validation images ...")
-            run = refit_winner(folder, reporter=reporter)
-            reporter.message(f"trained again: {run.folder}")
+        finish_sweep(folder, reporter=reporter)
     except KeyboardInterrupt:
         raise SweepInterruptedError(folder) from None
     return folder

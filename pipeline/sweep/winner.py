@@ -37,13 +37,11 @@ def finish_sweep(folder: SweepFolder, *, reporter: Reporter = SILENT, measure: b
 
 
 def is_finished(folder: SweepFolder) -> bool:
-    """Return True if nothing is left to do: search done, winner measured, and refitted if a refit was requested."""
+    """Return True if nothing is left to do: search done, and winner measured."""
     sweep = folder.read()
     trial = sweep.trial(sweep.winner)
     run = folder.run_of(trial) if trial else None
-    if sweep.status != "done" or run is None or not run.metrics.is_file() or not folder.report.is_file():
-        return False
-    return not sweep.refit or folder.refit_run(run.name).is_done()
+    return sweep.status == "done" and run is not None and run.metrics.is_file() and folder.report.is_file()
 
 
 def _best_config(folder: SweepFolder, sweep: Sweep, trial: Trial) -> str:

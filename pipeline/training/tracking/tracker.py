@@ -29,7 +29,7 @@ def parse_trackers(given: str | Iterable[str]) -> str:
 
     Args:
         given: Names with commas between: `wandb` (mode `$WANDB_MODE` or online), `wandb:offline`, `mlflow` (server
-            `$MLFLOW_TRACKING_URI`), `mlflow:URI`, `tensorboard`. A mode alone is one of W&B.
+            `$MLFLOW_TRACKING_URI`), `mlflow:URI`, `tensorboard`.
 
     Raises:
         InputError: There is no such tracker, or one is named twice in different ways.
@@ -37,8 +37,6 @@ def parse_trackers(given: str | Iterable[str]) -> str:
     chosen: dict[str, str] = {}
     for text in ",".join([given] if isinstance(given, str) else given).split(","):
         name, _, place = text.strip().partition(":")
-        if name in _MODES:
-            name, place = "wandb", name
         if name == "wandb":
             place = place or os.environ.get("WANDB_MODE") or "online"
         if name not in (*_TITLES, "") or (name == "wandb" and place not in _MODES) or (name == "tensorboard" and place):

@@ -170,24 +170,6 @@ def test_a_finished_sweep_is_not_resumed(swept: SweepFolder) -> None:
 
 
 @pytest.mark.lengthy
-def test_a_refit_trains_on_validation_images_too_and_keeps_the_decisions(swept: SweepFolder) -> None:
-    from pneumo.pipeline import decisions
-    from pneumo.pipeline.export.bundle_export import export_run
-    from pneumo.pipeline.sweep.refit import refit
-
-    winner = finish.best_run(swept)
-    run = refit(swept)
-    assert run.info().refit_of == winner.name
-    assert decisions.read_decisions(run).threshold == decisions.read_decisions(winner).threshold
-    splits = read_metrics(run).splits
-    assert "validation" not in splits
-    whole = read_metrics(winner).splits
-    assert splits["train"].images == whole["train"].images + whole["validation"].images
-    assert splits["test"].images == whole["test"].images
-    export_run(run, out=run.folder.parent.parent / "refit-bundle")
-
-
-@pytest.mark.lengthy
 def test_schedulers_stop_early_and_seeds_decide(dataset: Dataset, tmp_path: Path) -> None:
     asked = make_space(
         SPACE,

@@ -57,7 +57,7 @@ def test_export_and_promote_keep_the_bundle_and_the_training_run_stays_as_it_was
     own = Path(shutil.copytree(trained.folder, tmp_path / "runs" / trained.name))
     before = (own / "run.json").read_bytes()
 
-    made = pneumo("export", own, "--out", tmp_path / "bundle", "--wandb", "offline")
+    made = pneumo("export", own, "--out", tmp_path / "bundle", "--track", "wandb:offline")
     assert made.code == 0, made.err
     _, artifact, facts = kept(own)
     assert facts["digest"] == Bundle.open(tmp_path / "bundle").digest
@@ -66,7 +66,7 @@ def test_export_and_promote_keep_the_bundle_and_the_training_run_stays_as_it_was
     )
     assert "champion" not in artifact.aliases
 
-    done = pneumo("promote", "./bundle", "--force", "a test", "--wandb", "offline")
+    done = pneumo("promote", "./bundle", "--force", "a test", "--track", "wandb:offline")
     assert done.code == 0, done.err
     run, artifact, facts = kept(tmp_path)
     assert run.job_type == "promote"
@@ -83,7 +83,7 @@ def test_a_promotion_does_not_fail_because_tracking_does(
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import raises
     monkeypatch.setattr(tracker, "find_spec", lambda name: True)
 
-    done = pneumo("promote", "b1", "--force", "a test", "--wandb", "offline")
+    done = pneumo("promote", "b1", "--force", "a test", "--track", "wandb:offline")
 
     assert done.code == 0
     assert "is not tracked" in done.err
