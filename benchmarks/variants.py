@@ -93,7 +93,11 @@ VARIANTS = {
     "light, batch norm trained, no standardising": Variant(
         {"batch_norm": "train", "normalization": "none"}, light=True
     ),
-    "frozen network": Variant({"trainable": False}),
+    "frozen network": Variant(  # a head needs more steps, and features are computed for eight of its epochs only
+        {"trainable": False},
+        longer=8,
+        overrides=("trainer.learning_rate=0.004", "trainer.learning_rate_scheduler.max_lr=0.004"),
+    ),
     "random weights": Variant({"pretrained": False, "batch_norm": "train"}),
 }
 
