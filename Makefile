@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON3 ?= python3
-UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+# a uv that starts: pyenv leaves a shim of that name where another of its Pythons has one
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/pytest
