@@ -364,3 +364,23 @@ def test_a_release_that_does_not_agree_with_itself_is_refused(
     done = release_notes(tmp_path, tag)
 
     assert (done.returncode, done.stderr.strip()) == (1, message)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(("script", "expected"), [("exit 127", ".uv/bin/uv"), ("exit 0", "{shim}")])
+def test_make_uses_the_uv_of_the_path_only_if_it_starts(tmp_path: Path, script: str, expected: str) -> None:
+    shim = tmp_path / "uv"
+    shim.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    shim.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+    said = subprocess.run(
+        ["make", "--dry-run", "--print-data-base", "help"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert f"UV := {expected.format(shim=shim)}" in said.splitlines()
