@@ -370,7 +370,7 @@
     };
     add("b", `${trial.name}${trial.winner ? ", winner" : ""}, ${trial.status}`);
     if (trial.repeats) add("div", `repeats ${trial.repeats} with another seed`);
-    if (trial.value !== null) add("div", `${data.metric} ${trial.value.toFixed(3)} in epoch ${trial.epoch}`);
+    if (trial.value !== null) add("div", `${data.metric} ${trial.figure} in epoch ${trial.epoch}`);
     if (trial.error) add("div", trial.error);
     const list = add("dl", "");
     data.axes.forEach((axis, index) => {

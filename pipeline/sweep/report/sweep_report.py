@@ -26,6 +26,7 @@ from pneumo.pipeline.sweep.seed_repeats import (
     group_by_parameters,
     order_trials,
 )
+from pneumo.serving.contracts.figures import format_figure
 from pneumo.serving.contracts.files import write_text
 from pneumo.serving.contracts.quantities import format_duration
 
@@ -100,6 +101,7 @@ def page_data(sweep: Sweep, choice: Choice | None, importance: Importance) -> di
                 "status": trial.status.value,
                 "repeats": trial.repeats,
                 "value": values.get(trial.name),
+                "figure": format_figure(values.get(trial.name)),
                 "epoch": best.epoch if (best := trial.best_round(sweep.goal)) else None,
                 "places": [axis.place_of(trial) for axis in shown],
                 "texts": [axis.text_of(trial) for axis in shown],

@@ -168,8 +168,10 @@ def test_trials_that_diverged_leave_no_nan(synthesise_sweep, tmp_path) -> None:
     sweep.trials[0].rounds.append(nan)
     sweep.trials[1].rounds = [nan]
     sweep.trials[2].parameters["trainer.learning_rate"] = float("nan")
+    sweep.trials[2].rounds = [nan.model_copy(update={"value": 0.98046875})]  # its half goes to the even digit
     data = written(tmp_path, sweep).data
     assert [trial["value"] is None for trial in data["trials"]] == [False, True, False]
+    assert [trial["figure"] for trial in data["trials"]][1:] == ["-", "0.980"]
     assert len(data["trials"][0]["rounds"]) == 6
 
 
