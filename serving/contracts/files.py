@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -57,7 +57,10 @@ def stage_folder(target: Path) -> Iterator[Path]:
             yield work / "new"
         finally:
             _clean(work, target)
-            shutil.rmtree(work)
+            for name in (".gitignore", "lock"):
+                (work / name).unlink(missing_ok=True)
+            with suppress(OSError):  # another process may have taken the lock meanwhile
+                work.rmdir()
 
 
 def publish_folder(new: Path, target: Path) -> None:
