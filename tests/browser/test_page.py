@@ -1,5 +1,6 @@
 """The upload page: the list, one image large, announcements."""
 
+import contextlib
 import re
 
 import pytest
@@ -370,3 +371,12 @@ def test_figures_agree_with_those_of_commands_and_reports(screen):
     script = "values => import('/static/wording.js').then(w => values.map(v => [w.figure(v), w.probability(v)]))"
     assert screen.page.evaluate(script, values) == [[format_figure(v), format_probability(v)] for v in values]
     assert format_figure(0.98046875) == "0.980"
+
+
+def test_no_button_can_be_clicked_before_the_script_of_the_page_listens(browser, site):
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.route("**/static/app.js", lambda route: route.abort())
+        page.goto(site.address)
+        for button in ("Choose images", "Choose a folder", "Try a sample"):
+            expect(page.get_by_role("button", name=button)).to_be_disabled()

@@ -253,3 +253,4 @@ function askForKey(reason) {
   });
 }
 byId("key-cancel").addEventListener("click", () => byId("key-dialog").close(""));
+for (const id of ["choose", "choose-folder", "sample"]) byId(id).disabled = false; // earlier, a click would be lost

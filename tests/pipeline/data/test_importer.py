@@ -358,7 +358,7 @@ def test_an_interrupted_import_leaves_nothing(source: Path, tmp_path: Path) -> N
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pneumo.pipeline.data.importer import ImportSettings, SplitMethod, import_dataset
 
@@ -367,6 +367,7 @@ def wait(done):
     time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
     import_dataset(Path(sys.argv[1]), Path(sys.argv[2]), ImportSettings(size=16), workers=2, progress=wait)
 """
 

@@ -13,8 +13,8 @@ from pneumo.serving.access.api_keys import add_key
 from pneumo.serving.client import Client
 from pneumo.serving.contracts.settings import Settings
 from pneumo.serving.http.app import create_app
-from tests.support.paths import ROOT
 from tests.support.servers import served
+from tests.support.uv import find_uv
 
 pytestmark = pytest.mark.slow
 
@@ -80,8 +80,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 @pytest.fixture(scope="session")
 def generator() -> Path:
     """The environment of the generator; it is kept for the next run."""
-    uv = shutil.which("uv") or shutil.which(ROOT / ".uv/bin/uv")
-    if uv is None:
+    if (uv := find_uv()) is None:
         pytest.skip("uv is not installed (`make .uv/bin/uv`)")
     folder = Path(tempfile.gettempdir()) / f"{GENERATOR}-{os.getuid()}"
     if not (folder / "done").exists():
@@ -113,7 +112,8 @@ def test_a_generated_client_installs_predicts_explains_and_reads_a_problem(gener
     )
     complaints = {line for line in told.splitlines() if line.startswith(("Cannot", "Could not", "ERROR"))}
     assert not complaints, told
-    uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
+    uv = find_uv()
+    assert uv is not None
     site = tmp_path / "site"
     run(
         uv,

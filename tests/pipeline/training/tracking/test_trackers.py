@@ -30,6 +30,7 @@ from pneumo.pipeline.training.tracking.tracker import Tracker
 from tests.pipeline.conftest import SynthesiseRun
 from tests.support.bundles import make_bundle
 from tests.support.tensorboard_files import read_events, read_texts
+from tests.support.uv import find_uv
 from tests.support.wandb_files import rounds_of, summary_of
 
 ROUNDS: list[dict[str, Any]] = [
@@ -91,7 +92,8 @@ def store(tmp_path: Path) -> Store:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of the full MLflow in an environment of its own; its packages do not fit ours."""
     folder = tmp_path_factory.mktemp("mlflow")
-    uv = shutil.which("uv") or str(Path(".uv/bin/uv").resolve())
+    if (uv := find_uv()) is None:
+        pytest.skip("uv is not installed (`make .uv/bin/uv`)")
     try:
         for command in (["venv", "-q", "--python", sys.executable], ["pip", "install", "-q", "mlflow", "--python"]):
             subprocess.run([uv, *command, str(folder / "env")], check=True, capture_output=True, timeout=300)
