@@ -131,6 +131,13 @@ def test_only_what_is_near_the_screen_is_in_the_page(page):
         assert page.locator("[data-position]").count() < most
 
 
+def test_images_of_a_row_stand_level_whatever_is_written_below_them(page):
+    cells = page.locator("#scroller li[data-position]").all()
+    cells[0].locator(".line").first.evaluate("line => line.remove()")
+    gaps = {round(cell.locator(".thumb").bounding_box()["y"] - cell.bounding_box()["y"]) for cell in cells}
+    assert len(gaps) == 1
+
+
 def test_keys_move_open_tag_and_close(page):
     page.keyboard.press("j")
     page.keyboard.press("j")
